@@ -1,0 +1,48 @@
+"""Logarithms of tables with zeros: 0 log 0 = 0, log 0 = -inf, and no NaN in a gradient."""
+
+import torch
+from torch import Tensor
+
+
+def log(p: Tensor) -> Tensor:
+    """log p, -inf at p = 0, with gradient 0 there instead of NaN."""
+    return p.masked_fill(p == 0, 1).log().masked_fill(p == 0, -torch.inf)
+
+
+def expectation(values: Tensor, weights: Tensor) -> Tensor:
+    """sum weights * values; where the weight is 0 the value counts as 0 even if it is -inf, in gradients too."""
+    return (weights * values.masked_fill(weights == 0, 0)).sum()
+
+
+def log_expectation(log_f: Tensor, q_z: Tensor, q_z_prime: Tensor) -> Tensor:
+    """log Z(z) = log E_{Q(z')} f(z,z'), shape (n,); 0 for a z without mass, which counts nowhere."""
+    log_f = log_f.masked_fill((q_z == 0)[:, None], 0)
+    log_Z = torch.logsumexp(log_f + log(q_z_prime), dim=1)
+    if torch.isneginf(log_Z.detach()).any():
+        row = int(torch.isneginf(log_Z.detach()).nonzero()[0])
+        raise ValueError(
+            f"row {row} of log_f is -inf wherever Q(z') > 0, so Z(z) = 0; expected f > 0 somewhere. "
+            "Likely cause: a mask that hides all candidates of a row"
+        )
+    return log_Z
+
+
+def log_matmul(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """log(exp(log_a) @ exp(log_b)): a matrix product, shifted by the largest entry of each row of a and column of b.
+
+    Rows in which a product comes near to underflow are summed again in logarithms, which is exact but slower.
+    """
+    smallest = torch.finfo(log_a.dtype).min
+    shift_a, shift_b = log_a.amax(1, keepdim=True).clamp(min=smallest), log_b.amax(0, keepdim=True).clamp(min=smallest)
+    product = (log_a - shift_a).exp() @ (log_b - shift_b).exp()
+    result = log(product) + shift_a + shift_b
+    rows = (product.detach() < torch.finfo(log_a.dtype).tiny ** 0.5).any(1).nonzero().flatten()
+    if len(rows) == 0:
+        return result
+    return result.index_copy(0, rows, torch.stack([_log_sum(log_a[row][:, None] + log_b) for row in rows]))
+
+
+def _log_sum(terms: Tensor) -> Tensor:
+    """logsumexp over rows, -inf with gradient 0 (instead of NaN) for a column of -inf."""
+    empty = torch.isneginf(terms.detach()).all(0)
+    return torch.logsumexp(terms.masked_fill(empty, 0), 0).masked_fill(empty, -torch.inf)

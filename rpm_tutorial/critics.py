@@ -1,0 +1,138 @@
+"""Critics: the geometry of a prior as an `nn.Module` that scores every z against every z' (E18).
+
+Each maps z of shape (n, d) and z' of shape (m, d) to log_f of shape (n, m), pair by pair: an entry depends on its own
+z and z' alone. What is named in a constructor is a learnable parameter (`learnable=False` fixes it), and what must be
+positive is kept as its logarithm. Any `nn.Module` of the same signature is a critic: there is no base class.
+
+All raise `ValueError` for NaN, for shapes that do not match, and for mixed dtypes or devices.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._checks import check_alike, check_positive, check_tensor, shape_of
+
+
+class RandomWalk(nn.Module):
+    """log f = -|z - z'|^2 / (2 scale^2): z' is z after a Gaussian step. Source: (E18)."""
+
+    def __init__(self, scale: float = 1.0, *, learnable: bool = True):
+        super().__init__()
+        self.log_scale = _log_parameter("scale", scale, learnable)
+
+    @property
+    def scale(self) -> Tensor:
+        return self.log_scale.exp()
+
+    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        _check(z, z_prime)
+        return -0.5 * _squared_distances(z / self.scale, z_prime / self.scale)
+
+
+class LaplaceWalk(nn.Module):
+    """log f = -|z - z'|_1 / scale: z' is z after a step along the axes, most often a small one. Source: (E18)."""
+
+    def __init__(self, scale: float = 1.0, *, learnable: bool = True):
+        super().__init__()
+        self.log_scale = _log_parameter("scale", scale, learnable)
+
+    @property
+    def scale(self) -> Tensor:
+        return self.log_scale.exp()
+
+    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        _check(z, z_prime)
+        return -torch.cdist(z, z_prime, p=1) / self.scale
+
+
+class VonMisesFisher(nn.Module):
+    """log f = cos(z, z') / temperature, on the sphere: the critic of SimCLR and CLIP. Source: (E18), kappa = 1/temperature."""
+
+    def __init__(self, temperature: float = 0.1, *, learnable: bool = True):
+        super().__init__()
+        self.log_temperature = _log_parameter("temperature", temperature, learnable)
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.log_temperature.exp()
+
+    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        _check(z, z_prime)
+        return (F.normalize(z, dim=1) / self.temperature) @ F.normalize(z_prime, dim=1).T
+
+
+class LinearDynamics(nn.Module):
+    """log f = -1/2 (z' - Az)^T Lambda (z' - Az): z' follows from z by a linear map and a Gaussian step. Source: (E18).
+
+    A starts at the identity. Lambda = R^T R with R upper triangular and a positive diagonal, so it is positive definite.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.A = nn.Parameter(torch.eye(dim))
+        self.log_diagonal = nn.Parameter(torch.zeros(dim))
+        self.off_diagonal = nn.Parameter(torch.zeros(dim, dim))
+
+    @property
+    def precision_root(self) -> Tensor:
+        """R, shape (dim, dim)."""
+        return self.off_diagonal.triu(1) + self.log_diagonal.exp().diag()
+
+    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        _check(z, z_prime, dim=len(self.A))
+        root = self.precision_root
+        return -0.5 * _squared_distances(z @ self.A.T @ root.T, z_prime @ root.T)
+
+
+class Bilinear(nn.Module):
+    """log f = z^T W z': the critic of CPC. W starts at the identity. Source: (E18)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.W = nn.Parameter(torch.eye(dim))
+
+    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        _check(z, z_prime, dim=len(self.W))
+        return z @ self.W @ z_prime.T
+
+
+class Universal(nn.Module):
+    """log f = a(z) . b(z'), two networks: with enough width any log f, so the optimal prior and the MI. Source: (E18)."""
+
+    def __init__(self, dim: int, *, width: int = 128, features: int = 32):
+        super().__init__()
+        self.a, self.b = (
+            nn.Sequential(
+                nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, features)
+            )
+            for _ in range(2)
+        )
+
+    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        _check(z, z_prime, dim=self.a[0].in_features)
+        return self.a(z) @ self.b(z_prime).T
+
+
+def _squared_distances(z: Tensor, z_prime: Tensor) -> Tensor:
+    """|z_i - z'_j|^2, shape (n, m), by one matrix product; centred first, or latents far from 0 would lose their digits."""
+    centre = z_prime.detach().mean(0)
+    z, z_prime = z - centre, z_prime - centre
+    return (z.square().sum(1)[:, None] + z_prime.square().sum(1) - 2 * z @ z_prime.T).clamp(min=0)
+
+
+def _log_parameter(name: str, value: float, learnable: bool) -> nn.Parameter:
+    check_positive(name, value)
+    return nn.Parameter(torch.tensor(math.log(value)), requires_grad=learnable)
+
+
+def _check(z: Tensor, z_prime: Tensor, dim: int | None = None) -> None:
+    check_tensor("z", z, dims=2)
+    check_tensor("z_prime", z_prime, dims=2)
+    check_alike("z", z, "z_prime", z_prime)
+    if z.shape[1] != z_prime.shape[1]:
+        raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns")
+    if dim is not None and z.shape[1] != dim:
+        raise ValueError(f"z has shape {shape_of(z)}; this critic was made for {dim} dimensions, expected (n, {dim})")

@@ -1,0 +1,214 @@
+"""Pairs to learn from: two views of an image (digits, Fashion-MNIST) and moving balls, whose truth is known.
+
+Nothing here touches the global random state: randomness comes from a `generator` on the device of the data.
+"""
+
+import gzip
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pooch
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.nn import functional as F
+
+from ._checks import check_positive, check_tensor
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+# Checksums of the files that the authors of Fashion-MNIST publish.
+DOWNLOADS = pooch.create(
+    path=pooch.os_cache("rpm_tutorial"),
+    base_url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    registry={
+        "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
+    },
+)
+REMEDIES = (
+    "Remedies: (1) name a folder that holds the four Fashion-MNIST .gz files, fashion_mnist(folder=...) or the "
+    "environment variable RPM_DATA; (2) on Debian or Ubuntu, apt-get install dataset-fashion-mnist; "
+    "(3) with a network, call fashion_mnist() again: it downloads 30 MB once and checks them"
+)
+
+
+class Images(NamedTuple):
+    """Images x, shape (N, 1, H, W), float32 in [0, 1], and their labels, shape (N,), int64."""
+
+    x: Tensor
+    labels: Tensor
+
+
+def digits() -> Images:
+    """scikit-learn's 1 797 handwritten digits, 8 x 8 pixels; part of the installation, no download."""
+    data = load_digits()
+    return Images(torch.from_numpy(data.images).float()[:, None] / 16, torch.from_numpy(data.target).long())
+
+
+def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> Images:
+    """Fashion-MNIST (Xiao et al., arXiv 1708.07747), 28 x 28 pixels: 60 000 images ("train") or 10 000 ("test").
+
+    Looked for in `folder` (or the environment variable RPM_DATA), then where the Debian package
+    `dataset-fashion-mnist` puts it, then downloaded once with a progress bar and checked.
+
+    Raises:
+        ValueError: `split` is neither "train" nor "test".
+        FileNotFoundError: a file is missing and cannot be downloaded; the message names it and three remedies.
+        OSError: a file is truncated or holds other data; likewise.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f'split is {split!r}; expected "train" or "test"')
+    prefix, count = ("train", 60_000) if split == "train" else ("t10k", 10_000)
+    x = _read_idx(_locate(f"{prefix}-images-idx3-ubyte.gz", folder), (count, 28, 28))
+    labels = _read_idx(_locate(f"{prefix}-labels-idx1-ubyte.gz", folder), (count,))
+    return Images(x[:, None].float() / 255, labels.long())
+
+
+def fashion_mnist_or_digits(split: str = "train") -> Images:
+    """Fashion-MNIST where it can be had, else the digits enlarged to 28 x 28, with a line that says so and why."""
+    try:
+        return fashion_mnist(split)
+    except OSError as error:
+        print(f"Fashion-MNIST could not be had, so this is 1 797 digits instead. {error}")
+        small = digits()
+        return Images(F.interpolate(small.x, 28, mode="bilinear"), small.labels)
+
+
+def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator: torch.Generator | None = None):
+    """Two independent views of each image, the pair (x, x'), each of the shape of x.
+
+    A view crops and shifts (one affine map an image), flips left to right with probability 1/2 if `flip`, changes the
+    brightness and adds noise: operations on the whole batch, on its device.
+
+    Args:
+        x: shape (n, 1, H, W), in [0, 1].
+        strength: 0 leaves the image as it is (but for the flip); 1 crops up to a quarter, shifts up to 10 %, changes the
+            brightness by up to 30 % and adds noise of standard deviation 0.05.
+        flip: off for images with a handedness, such as digits.
+        generator: on the device of x.
+    Raises:
+        ValueError: x has another shape, contains NaN, or `strength` lies outside [0, 2].
+    """
+    check_tensor("x", x, dims=4)
+    if not 0 <= strength <= 2:
+        raise ValueError(f"strength is {strength}; expected a number from 0 (no change) to 2")
+    return _view(x, strength, flip, generator), _view(x, strength, flip, generator)
+
+
+def view_pairs(
+    x: Tensor, batch_size: int = 256, *, strength: float = 1.0, flip: bool = True, seed: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """An endless iterator of mini-batches (x, x') of two views, each of shape (batch_size, 1, H, W), without replacement
+    within an epoch; the images left over at its end are skipped. Raises `ValueError` if there are fewer than one batch."""
+    if not 0 < batch_size <= len(x):
+        raise ValueError(f"batch_size is {batch_size}; expected a number from 1 to the {len(x)} images there are")
+    generator = torch.Generator(x.device).manual_seed(seed)
+    return _view_pairs(x, batch_size, strength, flip, generator)
+
+
+def _view_pairs(x, batch_size, strength, flip, generator):  # apart, so that view_pairs checks when called, not when first read
+    while True:
+        order = torch.randperm(len(x), generator=generator, device=x.device)
+        for i in range(0, len(x) - batch_size + 1, batch_size):
+            yield two_views(x[order[i : i + batch_size]], strength=strength, flip=flip, generator=generator)
+
+
+class MovingBalls(NamedTuple):
+    """Two frames, shape (n, balls, size, size), and the true positions in them, shape (n, 2 balls), in [0, 1]."""
+
+    x: Tensor
+    x_prime: Tensor
+    position: Tensor
+    position_prime: Tensor
+
+
+def moving_balls(
+    n: int,
+    *,
+    balls: int = 1,
+    step: str = "gaussian",
+    scale: float = 0.15,
+    size: int = 16,
+    generator: torch.Generator | None = None,
+) -> MovingBalls:
+    """n pairs of frames of balls that each take one random step and bounce off the walls; one channel a ball.
+
+    Positions are uniform in both frames, so the information between frames is known by quadrature.
+
+    Args:
+        step: "gaussian" or "laplace", both of standard deviation `scale` (the box has side 1).
+    Raises:
+        ValueError: another `step`, or a `scale` that is not positive.
+    """
+    check_positive("scale", scale)
+    if step not in ("gaussian", "laplace"):
+        raise ValueError(f'step is {step!r}; expected "gaussian" or "laplace"')
+    position = torch.rand(n, 2 * balls, generator=generator)
+    if step == "gaussian":
+        noise = torch.randn(position.shape, generator=generator)
+    else:
+        u = torch.rand(position.shape, generator=generator).clamp(min=1e-7) - 0.5  # at -1/2 the logarithm diverges
+        noise = -u.sign() * torch.log1p(-2 * u.abs()) / 2**0.5
+    folded = (position + scale * noise) % 2
+    position_prime = torch.minimum(folded, 2 - folded)
+    return MovingBalls(_render(position, size), _render(position_prime, size), position, position_prime)
+
+
+def _render(position: Tensor, size: int, radius: float = 2.25) -> Tensor:
+    """Anti-aliased discs: a position is visible to a fraction of a pixel."""
+    centre = radius + position.view(len(position), -1, 2, 1, 1) * (size - 2 * radius)
+    pixel = torch.arange(size) + 0.5
+    distance = torch.hypot(pixel[None, None, :, None] - centre[:, :, 0], pixel - centre[:, :, 1])
+    return torch.sigmoid(2 * (radius - distance))
+
+
+def _view(x: Tensor, strength: float, flip: bool, generator: torch.Generator | None) -> Tensor:
+    def uniform(low, high):
+        return low + (high - low) * torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
+
+    crop, mirror = 1 - strength * uniform(0, 0.25), uniform(-1, 1).sign() if flip else 1.0
+    affine = torch.zeros(len(x), 2, 3, device=x.device, dtype=x.dtype)
+    affine[:, 0, 0], affine[:, 1, 1] = crop * mirror, crop
+    affine[:, 0, 2], affine[:, 1, 2] = strength * uniform(-0.2, 0.2), strength * uniform(-0.2, 0.2)  # the side has length 2
+    view = F.grid_sample(x, F.affine_grid(affine, x.shape, align_corners=False), align_corners=False)
+    brightness = 1 + strength * uniform(-0.3, 0.3)
+    noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return (view * brightness[:, None, None, None] + 0.05 * strength * noise).clamp(0, 1)
+
+
+def _locate(name: str, folder: str | Path | None) -> Path:
+    folder = folder or os.environ.get("RPM_DATA")
+    if folder:
+        if not (Path(folder) / name).exists():
+            raise FileNotFoundError(f"{Path(folder) / name} does not exist; expected the Fashion-MNIST file {name}. {REMEDIES}")
+        return Path(folder) / name
+    if (DEBIAN_FOLDER / name).exists():
+        return DEBIAN_FOLDER / name
+    try:
+        return Path(DOWNLOADS.fetch(name, progressbar=True))
+    except (OSError, ValueError) as error:  # no network, or a wrong checksum
+        raise FileNotFoundError(
+            f"{name} is not in {DEBIAN_FOLDER} and its download failed ({type(error).__name__}: {error}); "
+            f"expected the Fashion-MNIST file. {REMEDIES}"
+        ) from error
+
+
+def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """Read a gzipped IDX file of bytes: two zero bytes, the type, the number of dimensions, each as four bytes, the data."""
+    header = bytes([0, 0, 8, len(shape)]) + b"".join(side.to_bytes(4, "big") for side in shape)
+    expected = len(header) + int(np.prod(shape))
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (EOFError, gzip.BadGzipFile, OSError) as error:
+        raise OSError(f"{path} is truncated or is no gzip file ({error}); expected {expected} bytes inside. {REMEDIES}") from error
+    if len(content) != expected or not content.startswith(header):
+        raise OSError(
+            f"{path} holds {len(content)} bytes that begin {content[:4].hex()}; "
+            f"expected {expected} bytes, an IDX array of shape {shape}. {REMEDIES}"
+        )
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy())

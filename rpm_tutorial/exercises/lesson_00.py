@@ -1,0 +1,48 @@
+"""Exercises of lesson 0: the ceiling of InfoNCE, and from InfoNCE to the log evidence."""
+
+import math
+import random
+
+from . import Exercise
+
+
+def _pairs(seed: int) -> tuple[int]:
+    return (random.Random(seed).randint(2, 5000),)
+
+
+def _value_and_pairs(seed: int) -> tuple[float, int]:
+    generator = random.Random(seed)
+    return generator.uniform(0, 3), generator.randint(50, 5000)
+
+
+ceiling = Exercise(
+    prompt="Return the largest value that InfoNCE can have on n pairs, in nats.",
+    case=_pairs,
+    solution=lambda n: math.log(n),
+    hints=(
+        "What is P(x_i,x'_i) at most, if the N pairs share a total probability of one?",
+        "The model gives each row x_i the probability 1/N, so no single pair gets more than that: log P <= -log N.",
+        "Put log P = -log N into InfoNCE = log P + 2 log N.",
+    ),
+    misconceptions={
+        lambda n: math.log2(n): "that is in bits. This course counts in nats: natural logarithms.",
+        lambda n: n: "that is the number of candidates itself; InfoNCE is a difference of logarithms.",
+        lambda n: 2 * math.log(n): "2 log N would need a pair with P = 1, but each row has only 1/N to give.",
+        lambda n: math.log(n - 1): "the positive is one of the N candidates: N - 1 are the negatives alone.",
+    },
+)
+
+log_evidence = Exercise(
+    prompt="Return the log evidence per pair, given InfoNCE on all n pairs.",
+    case=_value_and_pairs,
+    solution=lambda infonce, n: infonce - 2 * math.log(n),
+    hints=(
+        "Which number must come out if the model knows nothing, so that InfoNCE = 0?",
+        "Knowing nothing is P(x_i,x'_j) = 1/N^2 for all pairs.",
+        "log evidence = InfoNCE - 2 log N, and C = -2 log N on a data set of N distinct pairs.",
+    ),
+    misconceptions={
+        lambda infonce, n: infonce + 2 * math.log(n): "the sign of C: log P(x,x') of a discrete pair is negative.",
+        lambda infonce, n: infonce - math.log(n): "that is log P(x'|x). The pair also needs log P(x) = -log N.",
+    },
+)

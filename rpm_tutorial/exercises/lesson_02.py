@@ -1,0 +1,55 @@
+"""Exercises of lesson 2: the constant C, and the gap of the bound."""
+
+from .. import priors
+from ..finite import FiniteRPM
+from . import Exercise
+
+
+def _data(seed: int) -> tuple:
+    return (FiniteRPM.random(seed=seed).p_true,)
+
+
+def _posterior(seed: int) -> tuple:
+    world = FiniteRPM.random(seed=seed)
+    q = world.recognition[0][:, None] * world.recognition_prime[0]
+    return q, world.posterior(priors.optimal(world.q_joint))[0, 0]
+
+
+def _negative_entropy(p):
+    return (p * p.log()).sum()
+
+
+constant = Exercise(
+    prompt="Return C = E log P_true(x) + E log P_true(x'), from the table P_true(x,x'). Source: (E4).",
+    case=_data,
+    solution=lambda p_true: _negative_entropy(p_true.sum(1)) + _negative_entropy(p_true.sum(0)),
+    hints=(
+        "C is a sum of two terms, one per side. Which distribution does each need?",
+        "E log P_true(x) = sum over x of P_true(x) log P_true(x): minus the entropy of x.",
+        "p_x = p_true.sum(1) and p_x_prime = p_true.sum(0); then (p * p.log()).sum() for each.",
+    ),
+    misconceptions={
+        lambda p_true: -_negative_entropy(p_true.sum(1)) - _negative_entropy(p_true.sum(0)): (
+            "the sign: E log P is minus the entropy, so C is negative."
+        ),
+        lambda p_true: _negative_entropy(p_true): "that is minus the entropy of the pair. C takes x and x' apart.",
+        lambda p_true: p_true.sum(1).log().mean() + p_true.sum(0).log().mean(): (
+            "you averaged log P over x with equal weights; the expectation is under P_true."
+        ),
+    },
+)
+
+gap = Exercise(
+    prompt="Return KL( q || p ) of two tables of the same shape: q = Q(z|x)Q(z'|x'), p = P(z,z'|x,x'). Source: (E3).",
+    case=_posterior,
+    solution=lambda q, p: (q * (q / p).log()).sum(),
+    hints=(
+        "The gap of a variational bound has the approximation in front. Which of the two is it?",
+        "KL(q || p) = E_q[log q - log p].",
+        "One line: (q * (q.log() - p.log())).sum()",
+    ),
+    misconceptions={
+        lambda q, p: (p * (p / q).log()).sum(): "that is KL(p || q); the expectation of a variational bound is under q.",
+        lambda q, p: (q * (p / q).log()).sum(): "the sign: a KL divergence is never negative.",
+    },
+)

@@ -1,0 +1,62 @@
+"""Exercises of lesson 3: InfoNCE from its definition, and the prior behind it."""
+
+import torch
+
+from .. import objectives, priors
+from ..finite import FiniteRPM
+from . import Exercise
+
+
+def _scores(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(3, 4, generator=generator, dtype=torch.float64), FiniteRPM.random(seed=seed).q_joint
+
+
+def _uniform_candidates(log_f, q_joint):
+    return (q_joint * log_f).sum() - (q_joint.sum(1) * log_f.exp().mean(1).log()).sum()
+
+
+infonce = Exercise(
+    prompt="Return I_inf = E_Q(z,z')[s] - E_Q(z)[log E_Q(z')[f]] from log_f and q_joint, both of shape (Z, Z'). Source: (E7).",
+    case=_scores,
+    solution=lambda log_f, q_joint: objectives.infonce(log_f, q_joint).value,
+    hints=(
+        "Two terms: a score under Q(z,z'), and a normaliser that is first averaged over z', then logged, then averaged over z.",
+        "Z(z) = sum over z' of Q(z') f(z,z'), shape (Z,): a matrix-vector product.",
+        "(q_joint * log_f).sum() - (q_z * (log_f.exp() @ q_z_prime).log()).sum()",
+    ),
+    misconceptions={
+        lambda log_f, q_joint: objectives.infonce(log_f.T, q_joint.T).value: (
+            "you normalised over z. The prior of (E7) is P(z'|z): Z(z) averages over z'."
+        ),
+        lambda log_f, q_joint: objectives.donsker_varadhan(log_f, q_joint).value: (
+            "you took one normaliser for all z, outside the average over z: that is Donsker-Varadhan (E9)."
+        ),
+        _uniform_candidates: "you gave all z' the same weight; the candidates come from Q(z').",
+        lambda log_f, q_joint: (q_joint * log_f).sum() - (q_joint.sum(1) * (log_f @ q_joint.sum(0))).sum(): (
+            "you averaged s instead of f: log E f, not E log f."
+        ),
+    },
+)
+
+prior = Exercise(
+    prompt="Return the InfoNCE prior P(z,z') = Q(z) Q(z') f(z,z') / Z(z), shape (Z, Z'). Source: (E7).",
+    case=_scores,
+    solution=lambda log_f, q_joint: priors.infonce(log_f, q_joint).exp(),
+    hints=(
+        "Check your answer yourself: its rows must sum to Q(z).",
+        "Weight f by Q(z'), divide each row by its sum, multiply each row by Q(z).",
+        "w = log_f.exp() * q_joint.sum(0); then q_joint.sum(1)[:, None] * w / w.sum(1, keepdim=True)",
+    ),
+    misconceptions={
+        lambda log_f, q_joint: q_joint.sum(1)[:, None] * log_f.softmax(1): (
+            "a plain softmax forgets Q(z'): the prior reweights the aggregate posterior, it does not replace it."
+        ),
+        lambda log_f, q_joint: priors.donsker_varadhan(log_f, q_joint).exp(): (
+            "you divided by one Z for the whole table; then P(z) is no longer Q(z)."
+        ),
+        lambda log_f, q_joint: priors.infonce(log_f, q_joint).exp() / q_joint.sum(1)[:, None]: (
+            "that is P(z'|z); the prior is over both, so multiply by P(z) = Q(z)."
+        ),
+    },
+)

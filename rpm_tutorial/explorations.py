@@ -1,0 +1,122 @@
+"""What the widgets show: each a pure function from an immutable state to a `Figure`, built from the library alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import objectives, priors
+from ._log_space import expectation, log
+from .critics import VonMisesFisher
+from .derivation import ASSUMPTIONS, derive
+from .evidence import dataset_evidence
+from .figures import Figure, dots, images, lines, tables
+from .finite import FiniteRPM
+from .widgets import choice, slider
+
+
+@dataclass(frozen=True)
+class WorldState:
+    sharpness: float = slider(2.0, 0, 8, 0.5, "sharpness of the encoder")
+    coupling: float = slider(2.0, 0, 6, 0.5, "coupling of x and x′")
+
+
+def likelihood(state: WorldState) -> Figure:
+    """Lesson 1: P(x|z) of a ring world, and the P(x,x′) of the model under the optimal prior, beside the data's."""
+    world = FiniteRPM.ring(state.coupling, state.sharpness)
+    model = world.log_p(priors.optimal(world.q_joint)).exp()
+    distance = expectation(log(world.p_true) - log(model), world.p_true)
+    return tables(
+        {"P(x|z)": world.log_p_x_given_z.exp(), "P_true(x′|x)": world.p_true / world.p_x[:, None], "P(x′|x)": model / model.sum(1, keepdim=True)},
+        x_label=("x", "x′", "x′"),
+        y_label=("z", "x", "x"),
+        caption=(
+            f"Left: the likelihood that the encoder implies. Middle and right: x′ given x in the data and in the model, "
+            f"which differ by KL = {distance:.3f} nats. A sharper encoder narrows P(x|z) and brings the two closer."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class ProofState:
+    broken: str = choice({("nothing broken" if k == "nothing" else f"{k}: {v}"): k for k, v in ASSUMPTIONS.items()}, "break it")
+    line: int = slider(7, 1, 7, 1, "lines shown")
+
+
+def proof(state: ProofState) -> Figure:
+    """Lesson 2: the derivation up to a line, each line's value, and the line that fails when an assumption is broken."""
+    world = FiniteRPM.ring()
+    log_prior = priors.infonce(torch.eye(3, 4, dtype=torch.float64), world.q_joint)
+    shown = derive(world, log_prior, state.broken)[: state.line]
+    failed = {line.name: f"off by {line.residual:+.3f}" for line in shown if line.residual.abs() > 1e-11}
+    fate = f"the line «{next(iter(failed))}» fails" if failed else "every line so far agrees with the one before"
+    return dots(
+        {line.name: line.value.item() for line in shown},
+        mark=failed,
+        x_label="value of the line (nats per pair)",
+        caption=f"{ASSUMPTIONS[state.broken].capitalize()}: {fate}. Last line shown: {shown[-1].equation}.",
+    )
+
+
+@dataclass(frozen=True)
+class PriorState:
+    kappa: float = slider(1.5, 0, 3, 0.25, "trust κ in the density ratio")
+    offset: float = slider(0.5, 0, 2, 0.25, "offset c(z) of the critic")
+    prior: str = choice(["InfoNCE", "DV", "NWJ"], "prior")
+
+
+OBJECTIVE_OF = {"InfoNCE": objectives.infonce, "DV": objectives.donsker_varadhan, "NWJ": objectives.nwj}
+
+
+def prior_choice(state: PriorState) -> Figure:
+    """Lesson 3: MI, and L − C under three priors, for log f = 1 + κ log Q(z,z′)/Q(z)Q(z′) + c(z); the gap of one of them."""
+    world, kappas = FiniteRPM.ring(), np.linspace(0, 3, 31)
+    log_ratio = log(world.q_joint) - log(world.q_z)[:, None] - log(world.q_z_prime)
+    c = state.offset * torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
+
+    def value(name: str, kappa: float) -> float:
+        return OBJECTIVE_OF[name](1 + kappa * log_ratio + c, world.q_joint).value.item()
+
+    information, chosen = world.mutual_information.item(), value(state.prior, state.kappa)
+    return lines(
+        kappas,
+        {name: np.clip([value(name, kappa) for kappa in kappas], -0.3, None) for name in OBJECTIVE_OF},
+        ceiling=("MI", information),
+        mark=state.kappa,
+        x_label="trust κ in the density ratio",
+        y_label="L − C (nats per pair)",
+        caption=(
+            f"At κ = {state.kappa:g} the {state.prior} prior gives L − C = {chosen:.4f} of MI = {information:.4f} nats: "
+            f"it lies KL(Q‖P) = {information - chosen:.4f} nats from Q(z,z′). Curves are cut at −0.3."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class RetrievalState:
+    temperature: float = slider(0.1, 0.02, 0.4, 0.02, "temperature")
+    image: int = slider(0, 0, 19, 1, "image")
+
+
+def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
+    """Lesson 4: the render function for these encoded pairs: the most probable x′ given one x, and the evidence beside it."""
+
+    def render(state: RetrievalState) -> Figure:
+        critic = VonMisesFisher(state.temperature).to(z)
+        with torch.no_grad():
+            p = critic(z[[state.image]], z_prime).softmax(1)[0].cpu()
+            evidence = dataset_evidence(z, z_prime, critic)
+        best = p.topk(8).indices
+        own = int((p > p[state.image]).sum()) + 1
+        return images(
+            {"x": x[[state.image]], "x′": x_prime[best]},
+            below={"x′": [f"{p[j]:.3f}{' ✓' if j == state.image else ''}" for j in best]},
+            caption=(
+                f"The eight most probable x′ given image {state.image}, with P(x′|x); ✓ is its own other view, ranked {own} of "
+                f"{evidence.n} with P = {p[state.image]:.3f}. Log evidence at this temperature: "
+                f"{evidence.log_evidence:.3f} nats per pair."
+            ),
+        )
+
+    return render

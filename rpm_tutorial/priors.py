@@ -1,0 +1,48 @@
+"""The prior that belongs to each objective, as a table log P(z,z') of shape (n, m): rows z, columns z'.
+
+A prior is a critic (`log_f`: which latent geometry) times a normaliser (over z': InfoNCE; over both: Donsker-Varadhan;
+none: NWJ). Put one into `FiniteRPM.elbo` and the objective of the same name comes out, up to C. For the prior that is
+normalised over z instead, transpose: `infonce(log_f.T, q_joint.T).T` (E12).
+Arguments and errors are those of `rpm_tutorial.objectives`, with `q_joint` given.
+"""
+
+from torch import Tensor
+
+from ._checks import check_distribution
+from ._log_space import log, log_expectation
+from .objectives import log_joint_normaliser, pairs
+
+
+def optimal(q_joint: Tensor) -> Tensor:
+    """P(z,z') = Q(z,z'), under which L - C is the mutual information. Source: (E6)."""
+    check_distribution("q_joint", q_joint)
+    return log(q_joint)
+
+
+def infonce(log_f: Tensor, q_joint: Tensor) -> Tensor:
+    """P(z) = Q(z), P(z'|z) = Q(z') f(z,z') / Z(z), under which L - C is InfoNCE. Source: (E7)."""
+    q_z, q_z_prime = _marginals(log_f, q_joint)
+    return log(q_z)[:, None] + log(q_z_prime) + log_f - log_expectation(log_f, q_z, q_z_prime)[:, None]
+
+
+def donsker_varadhan(log_f: Tensor, q_joint: Tensor) -> Tensor:
+    """P(z,z') = Q(z) Q(z') f(z,z') / Z with one Z for all, under which L - C is Donsker-Varadhan. Source: (E9)."""
+    q_z, q_z_prime = _marginals(log_f, q_joint)
+    return log(q_z)[:, None] + log(q_z_prime) + log_f - log_joint_normaliser(log_f, q_joint)
+
+
+def nwj(log_f: Tensor, q_joint: Tensor) -> Tensor:
+    """P(z,z') = Q(z) Q(z') f(z,z') / e, unnormalised, under which L - C is NWJ. Source: (E10)."""
+    q_z, q_z_prime = _marginals(log_f, q_joint)
+    return log(q_z)[:, None] + log(q_z_prime) + log_f - 1
+
+
+def barber_agakov(log_p: Tensor, q_joint: Tensor) -> Tensor:
+    """P(z) = Q(z) and your own normalised log P(z'|z), under which L - C is Barber-Agakov. Source: (E11)."""
+    q_z, _ = _marginals(log_p, q_joint)
+    return log(q_z)[:, None] + log_p
+
+
+def _marginals(log_f: Tensor, q_joint: Tensor) -> tuple[Tensor, Tensor]:
+    q_joint = pairs(log_f, q_joint)
+    return q_joint.sum(1), q_joint.sum(0)

@@ -1,0 +1,40 @@
+"""What a representation is worth, by scikit-learn: fitted on one set of latents, scored on another.
+
+Arguments are tensors: latents of shape (n, d), labels of shape (n,), true factors of shape (n, k). All return a float.
+"""
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+
+def linear_probe(z: Tensor, labels: Tensor, z_test: Tensor, labels_test: Tensor, *, C: float = 0.01) -> float:
+    """Test accuracy, in [0, 1], of a logistic regression on standardised latents; C is its inverse regularisation."""
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=300))
+    return float(probe.fit(_array(z), _array(labels)).score(_array(z_test), _array(labels_test)))
+
+
+def nearest_neighbours(z: Tensor, labels: Tensor, z_test: Tensor, labels_test: Tensor, *, k: int = 10) -> float:
+    """Test accuracy, in [0, 1], of k nearest neighbours by cosine."""
+    probe = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
+    return float(probe.fit(_array(z), _array(labels)).score(_array(z_test), _array(labels_test)))
+
+
+def r_squared(z: Tensor, factors: Tensor, z_test: Tensor, factors_test: Tensor) -> float:
+    """Test R^2, at most 1, of a linear regression from latents to true factors, averaged over factors."""
+    return float(LinearRegression().fit(_array(z), _array(factors)).score(_array(z_test), _array(factors_test)))
+
+
+def mean_correlation(z: Tensor, factors: Tensor) -> float:
+    """The mean correlation coefficient (MCC), in [0, 1]: each factor matched with one latent, signs ignored."""
+    k = factors.shape[1]
+    correlation = np.abs(np.corrcoef(_array(z).T, _array(factors).T)[:-k, -k:])
+    return float(correlation[linear_sum_assignment(-correlation)].mean())
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

@@ -1,0 +1,157 @@
+"""One pattern for every widget: controls -> an immutable state -> a pure `render(state) -> Figure` -> the display.
+
+A state is a frozen dataclass whose fields are made by `slider` and `choice`; `explore(render)` finds it in the
+annotation of render's argument. There is no mathematics here.
+"""
+
+import dataclasses
+import functools
+import inspect
+import json
+
+import ipywidgets
+import plotly.graph_objects as go
+
+from .figures import Figure, bundle
+
+
+def slider(default: float, low: float, high: float, step: float, label: str, unit: str = ""):
+    """A field of a state that a slider sets; `unit` is shown beside its value."""
+    if not low <= default <= high:
+        raise ValueError(f"the default {default} of {label!r} lies outside [{low}, {high}]")
+    return dataclasses.field(
+        default=default, metadata={"values": _steps(low, high, step), "label": label, "unit": unit, "kind": "slider"}
+    )
+
+
+def choice(options: dict[str, str] | list[str], label: str):
+    """A field of a state that a menu sets: a list of values, or a dict from what is shown to the value. The first is the default."""
+    options = options if isinstance(options, dict) else {str(o): o for o in options}
+    return dataclasses.field(
+        default=next(iter(options.values())),
+        metadata={"values": tuple(options.values()), "options": options, "label": label, "unit": "", "kind": "choice"},
+    )
+
+
+class Explorer(ipywidgets.VBox):
+    """The live widget: a control per field of the state, a reset, the figure, and its summary in words, updated with it.
+
+    `.state` is the state shown, `.figure` the `Figure` that `render` made of it. Everything works from the keyboard.
+    Where no kernel answers (GitHub, the static site, print), the static twin is shown instead.
+    """
+
+    def __init__(self, render):
+        self.render = functools.lru_cache(maxsize=256)(render)  # states are hashable: a value seen once is kept
+        self.state_type = _state_type(render)
+        self.controls = {f.name: _control(f) for f in dataclasses.fields(self.state_type)}
+        self.reset = ipywidgets.Button(description="Reset", tooltip="Back to the first settings")
+        self.summary = ipywidgets.HTML()
+        self.figure = self.render(self.state)
+        self.plot = go.FigureWidget(self.figure.plotly)
+        self._say()
+        for control in self.controls.values():
+            control.observe(self._update, "value")
+        self.reset.on_click(self._reset)
+        super().__init__([ipywidgets.VBox([*self.controls.values(), self.reset]), self.plot, self.summary])
+
+    @property
+    def state(self):
+        return self.state_type(**{name: control.value for name, control in self.controls.items()})
+
+    def _update(self, _change=None) -> None:
+        before, self.figure = self.figure, self.render(self.state)
+        redraw(self.plot, before.plotly, self.figure.plotly)
+        self._say()
+
+    def _reset(self, _button) -> None:
+        for field in dataclasses.fields(self.state_type):
+            self.controls[field.name].value = field.default
+
+    def _say(self) -> None:
+        self.summary.value = f"<p role='status'>{self.figure.alt}</p><p><em>{self.figure.caption}</em></p>"
+
+    def _repr_mimebundle_(self, **kwargs):
+        live = super()._repr_mimebundle_(**kwargs)
+        live = live[0] if isinstance(live, tuple) else live
+        return {**live, **bundle(static_twin(self.render, self.state_type))}
+
+
+def explore(render) -> Explorer:
+    """The live widget of a pure function `render(state) -> Figure`, whose argument is annotated with its state.
+
+    Raises `TypeError` if the annotation is missing or is no frozen dataclass of sliders and choices.
+    """
+    return Explorer(render)
+
+
+def static_twin(render, state_type) -> Figure:
+    """The same figure without a kernel: its first control as plotly's own slider over frames made by the same `render`."""
+    first, default = dataclasses.fields(state_type)[0], state_type()
+    values = list(first.metadata["values"])
+    values = values[:: -(-len(values) // 9)] if first.metadata["kind"] == "slider" else values  # nine frames are enough
+    values = values if getattr(default, first.name) in values else sorted([*values, getattr(default, first.name)])
+    shown = [render(dataclasses.replace(default, **{first.name: value})) for value in values]
+    current = values.index(getattr(default, first.name))
+    fig = go.Figure(shown[current].plotly)
+    fig.frames = [
+        go.Frame(data=f.plotly.data, layout={"shapes": f.plotly.layout.shapes, "annotations": f.plotly.layout.annotations}, name=str(v))
+        for v, f in zip(values, shown)
+    ]
+    names = {value: name for name, value in first.metadata.get("options", {}).items()}
+    steps = [
+        {"args": [[str(v)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}], "method": "animate",
+         "label": names.get(v, f"{v:g}" if isinstance(v, float) else str(v))}
+        for v in values
+    ]  # fmt: skip
+    unit = f" ({first.metadata['unit']})" if first.metadata["unit"] else ""
+    fig.update_layout(
+        sliders=[{"active": current, "steps": steps, "currentvalue": {"prefix": f"{first.metadata['label']}{unit}: "}, "pad": {"t": 45}}],
+        height=fig.layout.height + 100,
+    )
+    return dataclasses.replace(shown[current], plotly=fig)
+
+
+def redraw(plot: go.FigureWidget, before: go.Figure, after: go.Figure) -> None:
+    """Turn the drawn figure `before` into `after`, of the same kind of traces, in one message to the browser.
+
+    Only what differs is set: plotly validates whatever it is given, and a whole layout would cost a second.
+    """
+    with plot.batch_update():
+        for drawn, old, new in zip(plot.data, before.data, after.data, strict=True):
+            _set_changed(drawn, json.loads(old.to_json()), json.loads(new.to_json()))
+        _set_changed(plot.layout, json.loads(before.layout.to_json()), json.loads(after.layout.to_json()))
+
+
+def _set_changed(drawn, old: dict, new: dict) -> None:
+    for key in {*old, *new} - {"template"}:
+        if old.get(key) != new.get(key):
+            drawn[key] = new.get(key)
+
+
+def _state_type(render):
+    parameters = list(inspect.signature(render, eval_str=True).parameters.values())
+    state_type = parameters[0].annotation if len(parameters) == 1 else None
+    if not (dataclasses.is_dataclass(state_type) and state_type.__dataclass_params__.frozen):
+        raise TypeError(
+            f"{render.__name__} has the signature {inspect.signature(render)}; expected one argument annotated with a "
+            "frozen dataclass, whose fields are made by slider(...) and choice(...)"
+        )
+    return state_type
+
+
+def _control(field: dataclasses.Field):
+    meta, wide = field.metadata, {"description_width": "16em"}
+    label = f"{meta['label']} ({meta['unit']})" if meta["unit"] else meta["label"]
+    layout = ipywidgets.Layout(width="40em")
+    if meta["kind"] == "choice":
+        return ipywidgets.Dropdown(
+            options=list(meta["options"].items()), value=field.default, description=label, style=wide, layout=layout
+        )
+    names = [(f"{v:g}", v) for v in meta["values"]]
+    return ipywidgets.SelectionSlider(options=names, value=field.default, description=label, style=wide, layout=layout)
+
+
+def _steps(low: float, high: float, step: float) -> tuple:
+    count = round((high - low) / step)
+    whole = all(float(v).is_integer() for v in (low, high, step))
+    return tuple(int(low + k * step) if whole else round(low + k * step, 10) for k in range(count + 1))
