@@ -1,0 +1,229 @@
+# %% [markdown]
+# # The model: a likelihood that nobody had to write
+#
+# A latent-variable model needs a likelihood $P(x|z)$, and for images that means a decoder: large, slow, and judged pixel by
+# pixel. This lesson builds a model of pairs whose likelihood comes free with the encoder.
+#
+# **Afterwards you can** write down the recognition-parameterised model (E1); turn an encoder into a likelihood by Bayes' rule (E2) and
+# check that it is a distribution; say when the model reproduces the data and when it does not; sample from it; point at the one
+# part of the model that you choose.
+#
+# **You need** [lesson 0](00_start_here.ipynb), Bayes' rule. **Time** 25 minutes.
+
+# %%
+import torch
+
+import rpm_tutorial as rpm
+
+device = rpm.setup()
+
+# %% [markdown]
+# ## Two latents carry what two observations share
+#
+# $$P(x, x', z, z') = P(z, z')\, P(x|z)\, P(x'|z') \tag{E1}$$
+#
+# Each observation depends on its own latent alone; the two sides meet only in the **prior** $P(z, z')$. To see every term we use a world
+# so small that each is a table: six values of $x$ on a circle, seven of $x'$, three of $z$, four of $z'$. The data distribution
+# $P_\text{true}(x, x')$ likes $x'$ to lie near $x$.
+
+# %%
+world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
+rpm.figures.tables(
+    {"P_true(x,x′)": world.p_true},
+    x_label="x′",
+    y_label="x",
+    caption="The data: pairs near the diagonal are frequent. x = 0 is the most frequent of all.",
+)
+
+# %% [markdown]
+# ## The encoder is given; the likelihood follows
+#
+# An encoder is a distribution $Q(z|x)$: the **recognition model**. Rows are $x$, and each row sums to one.
+
+# %%
+recognition = world.recognition  # Q(z|x), shape (X, Z)
+print("shape", tuple(recognition.shape), "  row sums", recognition.sum(1).numpy().round(12))
+assert torch.allclose(recognition.sum(1), torch.ones(6, dtype=torch.float64))
+
+# %% [markdown]
+# Draw $x$ from the data and $z$ from the encoder. That defines a joint distribution of both, and a joint can be read in either direction:
+#
+# $$P(x|z) = \frac{Q(z|x)\,P_\text{true}(x)}{Q(z)}, \qquad Q(z) = \sum_x Q(z|x)\,P_\text{true}(x). \tag{E2}$$
+#
+# $Q(z)$ is the **aggregate posterior**: how often the encoder says $z$ over the whole data set.
+
+# %%
+p_x = world.p_true.sum(1)
+q_z = recognition.T @ p_x  # Q(z): average the encoder over the data
+p_x_given_z = recognition.T * p_x / q_z[:, None]  # (E2), rows z
+rpm.figures.tables(
+    {"Q(z|x)": recognition.T, "P(x|z)": p_x_given_z},
+    x_label="x",
+    y_label="z",
+    caption="Left, the encoder: each column sums to one. Right, the likelihood: each row does.",
+)
+
+# %% [markdown]
+# **Predict**: a decoder has to be normalised over all $x$, which for images is hopeless to compute. What does it take here?
+#
+# <details><summary>Answer</summary>
+#
+# Nothing. $\sum_x Q(z|x) P_\text{true}(x)$ is $Q(z)$ by definition, so each row sums to one for any encoder whatever.
+# </details>
+
+# %%
+residual = (p_x_given_z.sum(1) - 1).abs().max()
+print(f"worst |Σ_x P(x|z) − 1| = {residual:.1e}")
+assert residual < 1e-12
+
+# %% [markdown]
+# This holds before training and after, for a softmax, a one-hot code, or a network of a billion weights. The price: $P(x|z)$ contains
+# $P_\text{true}(x)$, which we cannot write down for images. Lesson 2 shows that we never have to.
+#
+# ## With the aggregate posterior as its prior, the model reproduces the data
+#
+# Averaging $P(x|z)$ over $P(z)$ gives the model's own distribution of $x$. If $P(z) = Q(z)$, Bayes' rule undoes itself:
+#
+# $$\sum_z Q(z)\,P(x|z) = \sum_z Q(z|x)\,P_\text{true}(x) = P_\text{true}(x).$$
+
+# %%
+model_x = q_z @ p_x_given_z
+print(f"P(z) = Q(z):     worst |P(x) − P_true(x)| = {(model_x - p_x).abs().max():.1e}")
+assert (model_x - p_x).abs().max() < 1e-12
+
+# %% [markdown]
+# **Predict**: does it hold for every prior? Take $P(z)$ uniform.
+
+# %%
+uniform = torch.full((3,), 1 / 3, dtype=torch.float64)
+model_x_uniform = uniform @ p_x_given_z
+print(f"P(z) uniform:    worst |P(x) − P_true(x)| = {(model_x_uniform - p_x).abs().max():.4f}")
+assert (model_x_uniform - p_x).abs().max() > 0.01
+
+# %% [markdown]
+# It does not: $z = 0$ is frequent in the data and a uniform prior makes it rare. All priors of lesson 3 that contrastive learning uses have
+# $P(z) = Q(z)$ on one side, and so get the marginal of $x$ right without trying.
+#
+# ## All together it is a distribution over pairs
+#
+# Summing (E1) over the latents gives the model of what we observe. Take the prior that the encoder itself produces on pairs,
+#
+# $$Q(z, z') = \sum_{x,x'} Q(z|x)\,Q(z'|x')\,P_\text{true}(x, x').$$
+
+# %%
+q_joint = recognition.T @ world.p_true @ world.recognition_prime  # Q(z,z')
+p_x_prime_given_z_prime = world.log_p_x_prime_given_z_prime.exp()
+model = p_x_given_z.T @ q_joint @ p_x_prime_given_z_prime  # P(x,x'): (E1) summed over z and z'
+print(f"Σ P(x,x′) = {model.sum():.12f}")
+assert abs(model.sum() - 1) < 1e-12 and torch.allclose(q_joint, world.q_joint)
+
+# %% [markdown]
+# The library keeps logarithms, and does these sums for any prior: `world.log_p(log_prior)` is $\log P(x, x')$.
+
+# %%
+log_prior = rpm.priors.optimal(world.q_joint)
+assert torch.allclose(world.log_p(log_prior).exp(), model, atol=1e-12)
+rpm.show_source(rpm.FiniteRPM.log_p)
+
+# %% [markdown]
+# ## What ties x to x′ is the prior alone
+#
+# Keep the encoder, keep the likelihoods, and take a prior without a tie, $P(z, z') = Q(z)Q(z')$.
+#
+# **Predict**: what becomes of $P(x, x')$?
+#
+# <details><summary>Answer</summary>
+#
+# It falls apart into $P_\text{true}(x)\,P_\text{true}(x')$: both marginals right, every tie gone.
+# </details>
+
+# %%
+independent = torch.log(world.q_z[:, None] * world.q_z_prime)
+apart = world.log_p(independent).exp()
+assert torch.allclose(apart, world.p_x[:, None] * world.p_x_prime, atol=1e-12)
+rpm.figures.tables(
+    {"data": world.p_true, "P(z,z′) = Q(z,z′)": model, "P(z,z′) = Q(z)Q(z′)": apart},
+    x_label="x′",
+    y_label="x",
+    caption="The prior Q(z,z′) brings the diagonal back, blurred by the encoder; the independent prior loses it.",
+)
+
+# %% [markdown]
+# So learning has two handles. The encoder decides what $z$ says about $x$; the prior decides how $z$ and $z'$ may hang together. InfoNCE's critic
+# will turn out to be the second.
+#
+# ## The model can be sampled
+#
+# Draw $z, z'$ from the prior, then each observation from its likelihood. A hundred thousand draws should come back to the table above.
+
+# %%
+rng = torch.Generator().manual_seed(0)
+x, x_prime, z, z_prime = world.sample(log_prior, 100_000, generator=rng)
+frequency = torch.bincount(x * 7 + x_prime, minlength=42).view(6, 7) / 100_000
+standard_error = (model * (1 - model) / 100_000).sqrt()
+worst = ((frequency - model) / standard_error).abs().max()
+print(f"worst deviation from the table: {worst:.1f} standard errors")
+assert worst < 5  # the largest of 42 normal deviations exceeds 5 once in forty thousand tables
+
+# %% [markdown]
+# ## A sharper encoder makes a sharper model
+#
+# Move the two sliders. Sharpness is how much the encoder tells; coupling is how much the data has to tell.
+#
+# **Predict** before you move: with sharpness 0, what is the right panel?
+#
+# <details><summary>Answer</summary>
+#
+# Flat rows: every $z$ says the same of $x$, so the model knows the marginals and nothing else, however strong the coupling is.
+# </details>
+
+# %%
+rpm.explore(rpm.explorations.likelihood)
+
+# %% [markdown]
+# With four latent values for seven observations the right panel never quite reaches the middle one: what the encoder merges, the
+# model cannot tell apart.
+#
+# ## Exercises
+#
+# **1.** Write (E2) yourself: return $P(x|z)$, shape (Z, X), from $Q(z|x)$, shape (X, Z), and $P_\text{true}(x)$, shape (X,).
+
+# %% tags=["exercise"]
+def likelihood(recognition, p_x):
+    return ...
+
+
+rpm.exercises.lesson_01.likelihood.check(likelihood)
+
+# %% [markdown]
+# **2.** Return $P(x, x')$, shape (X, X'), from $P(z, z')$, $P(x|z)$ and $P(x'|z')$, the latter two with one row per latent.
+
+# %% tags=["exercise"]
+def pairs(prior, p_x_given_z, p_x_prime_given_z_prime):
+    return ...
+
+
+rpm.exercises.lesson_01.pairs.check(pairs)
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. What do you have to train to get P(x|z) in an RPM?**
+# <details><summary>a decoder</summary>No: that is a VAE. Here the likelihood is what Bayes' rule makes of the encoder.</details>
+# <details><summary>the encoder, and nothing else</summary>Yes. Encoder and data fix P(x|z) completely by (E2).</details>
+# <details><summary>the critic</summary>The critic shapes the prior P(z,z′); the likelihood does not contain it.</details>
+#
+# **2. Two encoders differ. Can their models have the same P(x,x′)?**
+# <details><summary>never: the likelihoods differ</summary>Relabel the values of z and the prior with them: the likelihood table changes, the sum over z does not.</details>
+# <details><summary>yes, for instance when they say the same in other words</summary>Yes: a relabelled code with a relabelled prior is the same model of the data.</details>
+# <details><summary>only if both are deterministic</summary>Determinism is not needed; any invertible relabelling will do.</details>
+#
+# **3. P(z) = Q(z) guarantees that…**
+# <details><summary>the model's P(x) is the data's</summary>Yes: Bayes' rule undoes itself when averaged over Q(z).</details>
+# <details><summary>the model's P(x,x′) is the data's</summary>No: only the marginal is. The independent prior above has both marginals right and the pairs wrong.</details>
+# <details><summary>the encoder is informative</summary>No: an encoder that ignores x has a Q(z) as well.</details>
+#
+# ## What we saw
+#
+# An encoder and a prior are a complete generative model of pairs: normalised, able to be sampled, with the right marginals when $P(z) = Q(z)$. What we
+# lack is a way to train it without knowing $P_\text{true}(x)$: [lesson 2](02_the_elbo.ipynb) takes the ELBO apart and watches that term leave.

@@ -1,0 +1,262 @@
+# %% [markdown]
+# # InfoNCE is the ELBO: choose a prior, get an objective
+#
+# (E4) says that the ELBO depends on the prior $P(z,z')$ and on pairs of latents, on nothing else. So each prior is an objective. Five of
+# them are famous, and one is InfoNCE.
+#
+# **Afterwards you can** name the objective that a prior gives, and the prior behind an objective; show that InfoNCE equals the ELBO exactly; say
+# why InfoNCE is loose as a bound on the mutual information and exact as an ELBO; tell the critic from the normaliser.
+#
+# **You need** [lesson 2](02_the_elbo.ipynb). **Time** 35 minutes.
+
+# %%
+import torch
+
+import rpm_tutorial as rpm
+
+device = rpm.setup()
+world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
+
+# %% [markdown]
+# We need a critic. Any table of scores $s = \log f(z,z')$ will do; this one is lopsided, so that nothing holds by symmetry.
+
+# %%
+rng = torch.Generator().manual_seed(0)
+log_ratio = torch.log(world.q_joint / world.q_z[:, None] / world.q_z_prime)
+log_f = 1 + log_ratio + 0.4 * torch.randn(3, 4, generator=rng, dtype=torch.float64)
+rpm.figures.tables(
+    {"s = log f(z,z′)": log_f, "Q(z,z′)": world.q_joint},
+    x_label="z′",
+    y_label="z",
+    unit="score | probability",
+    caption="The critic scores high where a pair of latents is more frequent than by chance, with errors.",
+)
+
+# %% [markdown]
+# ## The best prior turns the ELBO into the mutual information
+#
+# In (E5), $L - C = I_Q(z;z') - \mathrm{KL}(Q\|P)$. The KL vanishes for $P = Q$:
+#
+# $$P(z,z') = Q(z,z') \quad\Rightarrow\quad L - C = I_Q(z;z'). \tag{E6}$$
+
+# %%
+prior = rpm.priors.optimal(world.q_joint)  # log P(z,z') = log Q(z,z')
+elbo = world.elbo(prior).value - world.constant
+print(f"L − C = {elbo:.6f},  MI = {world.mutual_information:.6f},  residual {abs(elbo - world.mutual_information):.1e}")
+assert abs(elbo - world.mutual_information) < 1e-12
+
+# %% [markdown]
+# So "maximise mutual information" is what one gets by letting the prior follow the encoder anywhere, which means by assuming nothing.
+# Lesson 6 shows what that costs. All other priors assume something.
+#
+# ## InfoNCE assumes that z′ follows from z
+#
+# Keep $P(z) = Q(z)$, and let the critic reweight where $z'$ lies, given $z$:
+#
+# $$P(z'|z) = \frac{Q(z')\,f(z,z')}{Z(z)}, \qquad Z(z) = \mathbb E_{Q(z')} f(z,z'). \tag{E7}$$
+
+# %%
+f = log_f.exp()
+Z = f @ world.q_z_prime  # Z(z): one number per z
+P = world.q_z[:, None] * world.q_z_prime * f / Z[:, None]  # the prior, (E7)
+print("rows of P(z′|z) sum to", (P / world.q_z[:, None]).sum(1).numpy().round(12))
+assert torch.allclose(P.log(), rpm.priors.infonce(log_f, world.q_joint), atol=1e-12)
+
+# %% [markdown]
+# Put it into (E4). Both aggregate posteriors cancel, $\log P(z,z') - \log Q(z) - \log Q(z') = s(z,z') - \log Z(z)$, and what is left is
+#
+# $$L - C = \mathbb E_{Q(z,z')}[s(z,z')] - \mathbb E_{Q(z)}[\log Z(z)] = I_\infty,$$
+#
+# the InfoNCE objective with infinitely many candidates. **Predict**: how many digits will agree, given that the left side sums (E3) over
+# four variables and the right side never sees an observation?
+
+# %%
+score = (world.q_joint * log_f).sum()
+log_normaliser = (world.q_z * Z.log()).sum()
+infonce = score - log_normaliser
+elbo = world.elbo(P.log()).value - world.constant
+print(f"InfoNCE = {infonce:.12f}\nL − C   = {elbo:.12f}   residual {abs(elbo - infonce):.1e}")
+assert abs(elbo - infonce) < 1e-12
+
+# %% [markdown]
+# All of them. This is the theorem of the course in three lines of code, and the library's `infonce` is these lines with names and checks.
+#
+# ## As a bound on the MI it is loose, as an ELBO it is exact
+#
+# InfoNCE is often introduced as a lower bound on the mutual information. It is one, and (E5) says how loose:
+#
+# $$I_Q(z;z') - I_\infty = \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big) \ge 0. \tag{E8}$$
+
+# %%
+gap = world.mutual_information - infonce
+divergence = (world.q_joint * (world.q_joint.log() - P.log())).sum()
+print(f"MI − InfoNCE = {gap:.6f},  KL(Q‖P) = {divergence:.6f},  residual {abs(gap - divergence):.1e}")
+assert gap > 0 and abs(gap - divergence) < 1e-12
+
+# %% [markdown]
+# More samples do not close this gap: $I_\infty$ has infinitely many already. It closes only if the critic becomes the true density ratio, up
+# to a factor that depends on $z$. With a critic of a given shape, say cosine over a temperature, InfoNCE does not estimate the mutual
+# information badly; it measures something else exactly.
+#
+# ## One normaliser for all z: Donsker–Varadhan
+#
+# Normalise the whole table at once, and $P(z)$ is free to differ from $Q(z)$:
+#
+# $$P(z,z') = Q(z)Q(z')\,f/\bar Z, \quad \bar Z = \mathbb E_{Q(z)Q(z')} f \quad\Rightarrow\quad L - C = \mathbb E\,s - \log\bar Z. \tag{E9}$$
+#
+# No normaliser at all, with the generalised KL for a $P$ that does not sum to one, gives NWJ (E10): $L - C = \mathbb E\,s - e^{-1}\,\mathbb E_{Q(z)Q(z')} f$.
+
+# %%
+Z_bar = world.q_z @ Z
+dv = score - Z_bar.log()
+nwj = score - Z_bar / torch.e
+elbo_dv = world.elbo(rpm.priors.donsker_varadhan(log_f, world.q_joint)).value - world.constant
+elbo_nwj = world.elbo(rpm.priors.nwj(log_f, world.q_joint), unnormalised=True).value - world.constant
+print(f"DV   {dv:.6f}  residual {abs(dv - elbo_dv):.1e}\nNWJ {nwj:.6f}  residual {abs(nwj - elbo_nwj):.1e}")
+assert abs(dv - elbo_dv) < 1e-12 and abs(nwj - elbo_nwj) < 1e-12
+
+# %% [markdown]
+# ## For one critic, the objectives come in a fixed order
+#
+# **Predict** the order of NWJ, DV, InfoNCE and MI for the same $f$.
+#
+# <details><summary>Answer</summary>
+#
+# NWJ ≤ DV ≤ InfoNCE ≤ MI. Jensen gives the middle step ($\mathbb E\log Z(z) \le \log \mathbb E Z(z)$), $\log \bar Z \le \bar Z/e$ the left one, (E8) the right one.
+# </details>
+
+# %%
+assert nwj <= dv <= infonce <= world.mutual_information
+rpm.figures.dots(
+    {"NWJ": nwj.item(), "DV": dv.item(), "InfoNCE": infonce.item(), "MI": world.mutual_information.item()},
+    x_label="nats per pair",
+    caption="One critic, three priors, and the mutual information that none of them exceeds.",
+)
+
+# %% [markdown]
+# A higher value for the same critic does not make InfoNCE the better objective. It says that its prior, which takes $P(z) = Q(z)$ for granted, needs
+# less of the critic. Which prior is right is a question about the latents.
+#
+# ## The table of the course
+#
+# One more prior, a conditional $P(z'|z)$ of your own (E11): $L - C = \mathbb E\log P(z'|z) + H(Q(z'))$, the Barber–Agakov bound. Now all five, each as an ELBO by the sum
+# (E3) and as the objective of its name.
+
+# %%
+q, log_p = world.q_joint, log_f.log_softmax(1)  # log_p: a normalised P(z'|z)
+table = {
+    "optimal (E6)": (rpm.priors.optimal(q), rpm.mutual_information(q)),
+    "InfoNCE (E7)": (rpm.priors.infonce(log_f, q), rpm.infonce(log_f, q).value),
+    "joint, DV (E9)": (rpm.priors.donsker_varadhan(log_f, q), rpm.donsker_varadhan(log_f, q).value),
+    "none, NWJ (E10)": (rpm.priors.nwj(log_f, q), rpm.nwj(log_f, q).value),
+    "explicit, BA (E11)": (rpm.priors.barber_agakov(log_p, q), rpm.barber_agakov(log_p, q).value),
+}
+print(f"{'prior':20}{'L − C from (E3)':>18}{'objective':>14}{'residual':>11}")
+for name, (prior, objective) in table.items():
+    elbo = world.elbo(prior, unnormalised="NWJ" in name).value - world.constant
+    print(f"{name:20}{elbo:18.12f}{objective:14.8f}{abs(elbo - objective):11.1e}")
+    assert abs(elbo - objective) < 1e-12
+
+# %% [markdown]
+# ## CLIP averages two priors
+#
+# The symmetric loss normalises once over $z'$ and once over $z$. Each half is an ELBO under a prior of its own; the second is (E7) with the roles exchanged.
+
+# %%
+over_z_prime = world.elbo(rpm.priors.infonce(log_f, q)).value - world.constant
+over_z = world.elbo(rpm.priors.infonce(log_f.T, q.T).T).value - world.constant
+clip = rpm.symmetric_infonce(log_f, q).value
+print(f"({over_z_prime:.6f} + {over_z:.6f}) / 2 = {clip:.6f}")
+assert abs((over_z_prime + over_z) / 2 - clip) < 1e-12  # (E12)
+
+# %% [markdown]
+# ## A prior is a critic times a normaliser
+#
+# The critic is $\log f = 1 + \kappa \log\frac{Q(z,z')}{Q(z)Q(z')} + c(z)$. At $\kappa = 1$ it knows the true density ratio; the offset $c(z)$ tilts whole rows. Choose a
+# prior, and move both sliders.
+#
+# **Predict**: which of the three curves does the offset leave where it is?
+#
+# <details><summary>Answer</summary>
+#
+# InfoNCE. Its $Z(z)$ divides out anything that depends on $z$ alone; DV and NWJ have one normaliser or none, and pay for it.
+# </details>
+
+# %%
+rpm.explore(rpm.explorations.prior_choice)
+
+# %% [markdown]
+# The answer, asserted: an offset per row leaves InfoNCE unchanged to rounding.
+
+# %%
+c = torch.tensor([[-1.0], [0.0], [2.0]], dtype=torch.float64)
+shift = {fn.__name__: (fn(log_f + c, q).value - fn(log_f, q).value).item() for fn in (rpm.infonce, rpm.donsker_varadhan, rpm.nwj)}
+print({name: f"{value:+.4f}" if abs(value) > 1e-12 else "0" for name, value in shift.items()})
+assert abs(shift["infonce"]) < 1e-12 and shift["donsker_varadhan"] < -0.1
+
+# %% [markdown]
+# This is why a critic trained by InfoNCE yields density ratios only up to a factor per $z$, and why its value needs no reference level.
+#
+# ## It holds without any table: two Gaussians
+#
+# For standard normal $z, z'$ with correlation $\rho$, and a random-walk critic $s = -(z - z')^2/(2\sigma^2)$, the integrals can be done by hand (E20). Feed a hundred
+# thousand samples to the same function, in blocks of 1 000 pairs.
+
+# %%
+rho, scale = 0.8, 0.7
+rng = torch.Generator().manual_seed(1)
+z, z_prime = rpm.gaussian.sample(100_000, rho, generator=rng)
+critic = rpm.RandomWalk(scale).double()
+blocks = [rpm.infonce(critic(a, b)).value.item() for a, b in zip(z.split(1000), z_prime.split(1000))]
+mean, error = torch.tensor(blocks).mean(), torch.tensor(blocks).std() / len(blocks) ** 0.5
+exact = rpm.gaussian.infonce_random_walk(rho, scale)
+print(f"exact {exact:.4f}   sampled {mean:.4f} ± {error:.4f}   MI {rpm.gaussian.mutual_information(rho):.4f}")
+assert abs(mean - exact) < 4 * error + 0.002  # a block of 1 000 carries a bias of order 1/1 000, see lesson 5
+
+# %% [markdown]
+# InfoNCE comes out at the value of (E7), below the MI, and stays there however many samples we add: the random walk is not the density ratio of
+# these Gaussians, which also shrinks towards zero.
+#
+# ## Exercises
+#
+# **1.** Write $I_\infty$ yourself, from `log_f` and `q_joint`, both of shape (Z, Z').
+
+# %% tags=["exercise"]
+def my_infonce(log_f, q_joint):
+    return ...
+
+
+rpm.exercises.lesson_03.infonce.check(my_infonce)
+
+# %% [markdown]
+# **2.** Return the InfoNCE prior $P(z,z')$ as a table. Its rows must sum to $Q(z)$.
+
+# %% tags=["exercise"]
+def infonce_prior(log_f, q_joint):
+    return ...
+
+
+rpm.exercises.lesson_03.prior.check(infonce_prior)
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. "InfoNCE with a cosine critic is a poor estimate of the mutual information." Therefore…**
+# <details><summary>it is a poor objective</summary>That does not follow: as an ELBO it is exact, and what it measures besides the MI is how well the prior fits.</details>
+# <details><summary>a more flexible critic gives better representations</summary>It gives a better estimate of the MI, and a prior that assumes less. Lesson 6 shows which of the two helps.</details>
+# <details><summary>the MI is not what it measures</summary>Yes: it measures MI − KL(Q‖P), the fit of a model whose prior has that shape.</details>
+#
+# **2. Which prior lies behind the MINE (Donsker–Varadhan) objective?**
+# <details><summary>P(z) = Q(z), P(z′|z) normalised by Z(z)</summary>That is InfoNCE.</details>
+# <details><summary>Q(z)Q(z′) f, normalised by one constant</summary>Yes (E9). Its marginal P(z) need not equal Q(z).</details>
+# <details><summary>Q(z,z′)</summary>That is the optimal prior; its objective is the MI itself.</details>
+#
+# **3. You add c(z′), a number per column, to the critic. InfoNCE…**
+# <details><summary>stays as it is</summary>That is true of c(z). A column's offset changes how likely a candidate is for every z, and Z(z) is a weighted mean over columns.</details>
+# <details><summary>changes in general</summary>Yes: it reweights Q(z′) inside the prior.</details>
+# <details><summary>becomes the CLIP loss</summary>No: that needs a second normaliser, over z.</details>
+#
+# ## What we saw
+#
+# Five priors, five objectives, each pair equal to rounding. InfoNCE is the ELBO under $P(z)=Q(z)$, $P(z'|z) \propto Q(z') f$. In [lesson 4](04_the_evidence_of_a_data_set.ipynb) the tables go,
+# and 60 000 images come.

@@ -1,0 +1,270 @@
+# %% [markdown]
+# # The evidence of a data set: InfoNCE on everything at once
+#
+# Lessons 1 to 3 worked on tables. Now the observations are images, the encoder is a deterministic network, and nothing is lost: the
+# log evidence of tens of thousands of pairs is computed exactly, and the model is sampled.
+#
+# **Afterwards you can** say why the bound is tight for a deterministic encoder; compute the log evidence of any data set of pairs, without
+# making the table of all pairs; explain the $\log N$ ceiling in one line; draw $x'$ from the model, given $x$.
+#
+# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb). **Time** 30 minutes, of which the computer takes one.
+
+# %%
+import math
+
+import torch
+from tqdm.auto import tqdm
+
+import rpm_tutorial as rpm
+
+device = rpm.setup()
+
+# %% [markdown]
+# ## A deterministic encoder closes the gap
+#
+# The gap of the bound is $\mathrm{KL}\big(Q(z|x)Q(z'|x')\,\|\,P(z,z'|x,x')\big)$. If the encoder puts all its mass on one $z = g(x)$, then by (E2) no other $z$ can have
+# produced $x$, and the model's posterior is that same point:
+#
+# $$Q(z|x) = \delta(z - g(x)) \quad\Rightarrow\quad L = \mathbb E \log P(x, x'). \tag{E13}$$
+#
+# **Predict**: must $g$ be invertible?
+#
+# <details><summary>Answer</summary>
+#
+# No. In the small world below, six values of $x$ share three of $z$. What matters is that $x$ leaves no doubt about $z$, not the reverse.
+# </details>
+
+# %%
+soft = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
+
+
+def harden(recognition):
+    """All mass on the most probable latent."""
+    return torch.nn.functional.one_hot(recognition.argmax(1), recognition.shape[1]).double()
+
+
+hard = rpm.FiniteRPM(soft.p_true, harden(soft.recognition), harden(soft.recognition_prime))
+for name, small in {"soft": soft, "deterministic": hard}.items():
+    prior = rpm.priors.infonce(torch.eye(3, 4, dtype=torch.float64), small.q_joint)
+    print(f"{name:14} ELBO {small.elbo(prior).value:.6f}   evidence {small.log_evidence(prior):.6f}   gap {small.gap(prior):.2g}")
+assert abs(small.gap(prior)) < 1e-12 < soft.gap(rpm.priors.optimal(soft.q_joint))
+
+# %% [markdown]
+# ## Images, and a few seconds of training
+#
+# Fashion-MNIST: clothes, 28 × 28 pixels. Two views of an image are two crops, mirrored, brightened and made noisy at random. The encoder is a small
+# convolutional network, the critic a cosine.
+
+# %% tags=["approximate"]
+images = rpm.datasets.fashion_mnist_or_digits()
+rng = torch.Generator().manual_seed(0)
+x, x_prime = rpm.datasets.two_views(images.x[:12], generator=rng)
+rpm.figures.images({"x": x, "x′": x_prime}, caption="Each column is a pair: two views of one image.")
+
+# %%
+torch.manual_seed(0)
+encoder, critic = rpm.encoders.conv(dim=16).to(device), rpm.VonMisesFisher(temperature=0.1).to(device)
+pairs = rpm.datasets.view_pairs(images.x, batch_size=256, seed=0)
+log = list(tqdm(rpm.train(encoder, critic, pairs, steps=150), total=150))
+
+# %% tags=["approximate"]
+encoder.eval()
+print(f"InfoNCE of the last batch: {log[-1].value:.2f} of at most log 256 = {math.log(256):.2f} nats")
+assert log[-1].value > 2
+
+# %% [markdown]
+# ## On a data set, InfoNCE is a log probability
+#
+# Let the data be $N$ pairs, each with probability $1/N$. Then (E2) puts mass only on these observations, and the model is a table over all $N^2$
+# combinations, including the $N^2 - N$ that never occurred:
+#
+# $$P(x_i, x'_j) = \frac{1}{N^2}\,\frac{f_{ij}}{Z_i}, \qquad Z_i = \frac1N\sum_j f_{ij}. \tag{E14}$$
+#
+# First on 1 000 pairs in float64, where the table fits.
+
+# %% tags=["approximate"]
+n = 1000
+x, x_prime = rpm.datasets.two_views(images.x[:n], generator=rng)
+z, z_prime = rpm.encode(encoder, x).double(), rpm.encode(encoder, x_prime).double()
+critic = critic.double()
+with torch.no_grad():
+    log_f = critic(z, z_prime).cpu()
+Z = log_f.exp().mean(1)  # Z_i
+P = log_f.exp() / Z[:, None] / n**2  # P(x_i, x'_j)
+print(f"Σ P = {P.sum():.12f};  each row sums to {P.sum(1).min() * n:.9f} / {n}")
+assert abs(P.sum() - 1) < 1e-12 and torch.allclose(P.sum(1), torch.full((n,), 1 / n, dtype=torch.float64))
+
+# %% [markdown]
+# Its logarithm, averaged over the pairs that did occur, is the log evidence; $C = -2\log N$. So
+#
+# $$\frac1N\sum_i \log P(x_i, x'_i) + 2 \log N = I_N.$$
+
+# %% tags=["approximate"]
+log_evidence = P.diagonal().log().mean()
+infonce = rpm.infonce(log_f).value
+print(f"(1/N) Σ log P + 2 log N = {log_evidence + 2 * math.log(n):.6f}")
+print(f"full-batch InfoNCE      = {infonce:.6f}   residual {abs(log_evidence + 2 * math.log(n) - infonce):.1e}")
+assert abs(log_evidence + 2 * math.log(n) - infonce) < 1e-9
+
+# %% [markdown]
+# No limit of infinitely many samples, no bound: the full-batch loss *is* minus the log likelihood of the data, shifted by $2\log N$.
+#
+# ## The ceiling says no more than P ≤ 1/N
+#
+# InfoNCE never exceeds $\log N$, and much has been written about it. Read as a likelihood it is plain. Each row of the table has $1/N$ to
+# give; the pair on the diagonal gets at most all of it.
+#
+# $$P(x_i, x'_i) \le \tfrac1N \quad\Rightarrow\quad I_N = \tfrac1N \textstyle\sum_i \log P(x_i,x'_i) + 2\log N \le \log N.$$
+
+# %% tags=["approximate"]
+print(f"largest P(x_i, x'_i) = {P.diagonal().max() * n:.4f} / N")
+assert (P.diagonal() <= 1 / n).all() and infonce <= math.log(n)
+
+# %% [markdown]
+# The same ceiling from the other side: the evidence falls short of the information in the data by the model's error,
+# $\mathbb E \log P - C = I_\text{true}(x;x') - \mathrm{KL}(P_\text{true}\|P)$ (E23), and $N$ distinct pairs carry $I_\text{true} = \log N$.
+
+# %% tags=["approximate"]
+divergence = -(math.log(n) + P.diagonal().log().mean())  # KL(P_true || P): P_true is 1/N on the diagonal
+print(f"log N − KL = {math.log(n) - divergence:.6f},  residual {abs(math.log(n) - divergence - infonce):.1e}")
+assert abs(math.log(n) - divergence - infonce) < 1e-9
+
+# %% [markdown]
+# ## All pairs, without the table
+#
+# For 60 000 pairs the table would have 3.6 thousand million cells: 14.4 GB in float32, and once more for its gradient. But each row
+# needs its sum only. `rpm.dataset_evidence` visits the table tile by tile, keeps one number a row, and still carries exact gradients.
+
+# %% tags=["approximate"]
+with torch.no_grad():
+    tiled = rpm.dataset_evidence(z, z_prime, critic)
+print(f"tiled {tiled.infonce:.9f}   table {infonce:.9f}   residual {abs(tiled.infonce - infonce):.1e}")
+assert abs(tiled.infonce - infonce) < 1e-9
+
+# %% [markdown]
+# Now many. By default 40 000 pairs, which takes seconds; the time grows with $N^2$, so `n = 60_000` takes 2¼ times as long. Views are
+# made and encoded in portions, and only the latents are kept.
+
+# %%
+n = min(40_000, len(images.x))
+latents = []
+for portion in tqdm(images.x[:n].split(1000)):
+    views = rpm.datasets.two_views(portion, generator=rng)
+    latents.append([rpm.encode(encoder, view) for view in views])
+z, z_prime = (torch.cat(side) for side in zip(*latents))
+critic = critic.float()
+
+# %% tags=["approximate"]
+with torch.no_grad():
+    evidence = rpm.dataset_evidence(z, z_prime, critic)
+print(f"{evidence.n} pairs: InfoNCE {evidence.infonce:.3f} of at most log N = {math.log(n):.3f} nats")
+print(f"log evidence {evidence.log_evidence:.3f} nats per pair; chance is −2 log N = {-2 * math.log(n):.3f}")
+assert evidence.infonce <= math.log(n)
+
+# %% [markdown]
+# ## The ceiling matters while N is small
+#
+# The same encoder and critic, evaluated on more and more pairs. **Predict**: does InfoNCE follow $\log N$ up, or level off?
+
+# %% tags=["approximate"]
+counts = [k for k in (10, 30, 100, 300, 1000, 3000, 10_000, n) if k <= n]
+values = [rpm.dataset_evidence(z[:k], z_prime[:k], critic).infonce.item() for k in counts]
+assert all(value <= math.log(k) for value, k in zip(values, counts))
+rpm.figures.lines(
+    counts,
+    {"InfoNCE": values, "log N": [math.log(k) for k in counts]},
+    x_log=True,
+    x_label="number of pairs N",
+    y_label="nats per pair",
+    caption="For small N InfoNCE hugs its ceiling log N; then it levels off at what the model knows.",
+)
+
+# %% [markdown]
+# A batch of 10 cannot tell this encoder from a perfect one. Judge an encoder on as many pairs as you have; lesson 5 makes the bias precise.
+#
+# ## The model can be sampled: x′ given x
+#
+# Dividing (E14) by $P(x_i) = 1/N$ leaves $P(x'_j|x_i)$, a softmax over candidates. Draw from it: what does the model expect to see beside this image?
+
+# %% tags=["approximate"]
+m = 2000  # candidates
+with torch.no_grad():
+    p = critic(z[:m], z_prime[:m]).softmax(1).cpu()  # P(x'_j | x_i)
+drawn = torch.multinomial(p, 8, replacement=True, generator=torch.Generator().manual_seed(2))
+same = (images.labels[drawn] == images.labels[:m, None]).double().mean()
+print(f"a drawn x′ has the class of x in {same:.0%} of draws; by chance 10%")
+assert same > 0.3
+
+# %% tags=["approximate"]
+rows = {f"x and x′, {k + 1}": torch.cat([images.x[[k]], images.x[drawn[k]]]) for k in range(5)}
+rpm.figures.images(rows, caption="First column: x. The others: eight draws of x′ from the model, shown without their augmentation.")
+
+# %% [markdown]
+# The model was never told a class. It learned which images can be views of one another, and what it confuses is what its encoder finds alike.
+#
+# ## Temperature against evidence
+#
+# Choose an image and a temperature. A cold model bets everything on a few candidates, a warm one spreads out; the evidence says which is right
+# more often. Its values are over 1 000 pairs.
+#
+# **Predict**: is the evidence highest where the true partner's probability is highest for *this* image?
+#
+# <details><summary>Answer</summary>
+#
+# Not always. The evidence averages log P over all pairs, and a confident miss costs more than a confident hit earns.
+# </details>
+
+# %%
+k = 1000
+render = rpm.explorations.retrieval(z[:k], z_prime[:k], images.x[:k], images.x[:k])
+rpm.explore(render)
+
+# %% tags=["approximate"]
+temperatures = [0.02, 0.05, 0.1, 0.2, 0.5]
+critics = [rpm.VonMisesFisher(t).to(device) for t in temperatures]
+curve = [rpm.dataset_evidence(z[:k], z_prime[:k], c).log_evidence.item() for c in critics]
+best = temperatures[curve.index(max(curve))]
+print({t: round(value, 2) for t, value in zip(temperatures, curve)}, f"best: {best}")
+assert best not in (temperatures[0], temperatures[-1]), "both ends are worse than the middle"
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Return $\log P(x_i, x'_i)$ of each pair, shape (N,), from the table `log_f`, shape (N, N).
+
+# %% tags=["exercise"]
+def log_p(log_f):
+    return ...
+
+
+rpm.exercises.lesson_04.log_p.check(log_p)
+
+# %% [markdown]
+# **2.** What is the smallest number of pairs on which InfoNCE can reach 5 nats?
+
+# %% tags=["exercise"]
+pairs_needed = ...
+rpm.exercises.lesson_04.pairs_needed.check(pairs_needed)
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. InfoNCE on 1 000 pairs is 6.9 nats, and log 1000 = 6.91. What do you conclude?**
+# <details><summary>the encoder is perfect</summary>On these 1 000 pairs it is nearly certain of each partner. On 60 000 it may not be: the ceiling hides it.</details>
+# <details><summary>the number says little; evaluate on more pairs</summary>Yes: at the ceiling, all good models look alike.</details>
+# <details><summary>the mutual information is 6.9 nats</summary>It may be far larger: no method of this kind can report more than log N from N pairs.</details>
+#
+# **2. Why is there no integral over z in P(x_i, x′_j)?**
+# <details><summary>because it is approximated by one sample</summary>Nothing is approximated: the sum over z has one term.</details>
+# <details><summary>because a deterministic encoder leaves one z for each x</summary>Yes: P(x|z) is zero unless z = g(x).</details>
+# <details><summary>because the prior is uniform</summary>The prior is anything but uniform: it is where the critic lives.</details>
+#
+# **3. Two data sets give log evidences of −15 and −17 nats per pair, with different augmentations. The first model is better…**
+# <details><summary>yes, by two nats</summary>C differs: the observations are not the same. Evidence compares models of the same data.</details>
+# <details><summary>one cannot tell</summary>Yes: changing the augmentation changes P_true and its entropies, so the numbers have different zeros.</details>
+# <details><summary>no, the second</summary>There is no reason for that either.</details>
+#
+# ## What we saw
+#
+# On a data set of $N$ pairs, InfoNCE is the log likelihood plus $2 \log N$, exactly, for any deterministic encoder. Its ceiling is the statement that a probability
+# cannot exceed its row. The loss is a statistic of a model; the model can be sampled; and its evidence is computed on the whole data set in seconds.
