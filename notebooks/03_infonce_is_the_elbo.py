@@ -25,10 +25,10 @@ rng = torch.Generator().manual_seed(0)
 log_ratio = torch.log(world.q_joint / world.q_z[:, None] / world.q_z_prime)
 log_f = 1 + log_ratio + 0.4 * torch.randn(3, 4, generator=rng, dtype=torch.float64)
 rpm.figures.tables(
-    {"s = log f(z,z′)": log_f, "Q(z,z′)": world.q_joint},
+    {"s = log f(z,z′)": log_f},
     x_label="z′",
     y_label="z",
-    unit="score | probability",
+    unit="score (nats)",
     caption="The critic scores high where a pair of latents is more frequent than by chance, with errors.",
 )
 

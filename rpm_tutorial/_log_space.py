@@ -14,15 +14,18 @@ def expectation(values: Tensor, weights: Tensor) -> Tensor:
     return (weights * values.masked_fill(weights == 0, 0)).sum()
 
 
-def log_expectation(log_f: Tensor, q_z: Tensor, q_z_prime: Tensor) -> Tensor:
-    """log Z(z) = log E_{Q(z')} f(z,z'), shape (n,); 0 for a z without mass, which counts nowhere."""
+def log_expectation(log_f: Tensor, q_z: Tensor, q_z_prime: Tensor, *, side: str = "row") -> Tensor:
+    """log Z(z) = log E_{Q(z')} f(z,z'), shape (n,); 0 for a z without mass, which counts nowhere.
+
+    `side` names the caller's rows in an error: "column" where the caller has transposed.
+    """
     log_f = log_f.masked_fill((q_z == 0)[:, None], 0)
     log_Z = torch.logsumexp(log_f + log(q_z_prime), dim=1)
     if torch.isneginf(log_Z.detach()).any():
         row = int(torch.isneginf(log_Z.detach()).nonzero()[0])
         raise ValueError(
-            f"row {row} of log_f is -inf wherever Q(z') > 0, so Z(z) = 0; expected f > 0 somewhere. "
-            "Likely cause: a mask that hides all candidates of a row"
+            f"{side} {row} of log_f is -inf wherever its candidates have mass, so its normaliser is 0; expected f > 0 "
+            f"somewhere. Likely cause: a mask that hides all candidates of a {side}"
         )
     return log_Z
 

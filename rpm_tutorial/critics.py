@@ -29,7 +29,7 @@ class RandomWalk(nn.Module):
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         _check(z, z_prime)
-        return -0.5 * _squared_distances(z / self.scale, z_prime / self.scale)
+        return _squared_distances(z, z_prime) / (-2 * self.scale**2)
 
 
 class LaplaceWalk(nn.Module):
@@ -82,7 +82,7 @@ class LinearDynamics(nn.Module):
         return self.off_diagonal.triu(1) + self.log_diagonal.exp().diag()
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        _check(z, z_prime, dim=len(self.A))
+        _check(z, z_prime, self.A)
         root = self.precision_root
         return -0.5 * _squared_distances(z @ self.A.T @ root.T, z_prime @ root.T)
 
@@ -95,7 +95,7 @@ class Bilinear(nn.Module):
         self.W = nn.Parameter(torch.eye(dim))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        _check(z, z_prime, dim=len(self.W))
+        _check(z, z_prime, self.W)
         return z @ self.W @ z_prime.T
 
 
@@ -112,7 +112,7 @@ class Universal(nn.Module):
         )
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        _check(z, z_prime, dim=self.a[0].in_features)
+        _check(z, z_prime, self.a[0].weight)
         return self.a(z) @ self.b(z_prime).T
 
 
@@ -128,11 +128,17 @@ def _log_parameter(name: str, value: float, learnable: bool) -> nn.Parameter:
     return nn.Parameter(torch.tensor(math.log(value)), requires_grad=learnable)
 
 
-def _check(z: Tensor, z_prime: Tensor, dim: int | None = None) -> None:
-    check_tensor("z", z, dims=2)
-    check_tensor("z_prime", z_prime, dims=2)
+def _check(z: Tensor, z_prime: Tensor, matrix: Tensor | None = None) -> None:
+    """`matrix` is a parameter that z is multiplied with, if the critic has one."""
+    for name, side in (("z", z), ("z_prime", z_prime)):
+        check_tensor(name, side, dims=2)
+        if torch.isinf(side.detach()).any():
+            raise ValueError(f"{name} contains inf; expected finite latents. Likely cause: a diverged encoder (lower the learning rate)")
     check_alike("z", z, "z_prime", z_prime)
     if z.shape[1] != z_prime.shape[1]:
         raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns")
-    if dim is not None and z.shape[1] != dim:
-        raise ValueError(f"z has shape {shape_of(z)}; this critic was made for {dim} dimensions, expected (n, {dim})")
+    if matrix is None:
+        return
+    check_alike("z", z, "critic", matrix)
+    if z.shape[1] != matrix.shape[1]:
+        raise ValueError(f"z has shape {shape_of(z)}; this critic was made for {matrix.shape[1]} dimensions, expected (n, {matrix.shape[1]})")

@@ -1,10 +1,11 @@
 """Pairs to learn from: two views of an image (digits, Fashion-MNIST) and moving balls, whose truth is known.
 
-Nothing here touches the global random state: randomness comes from a `generator` on the device of the data.
+Nothing here touches the global random state: randomness comes from a `generator`, on the device of the data, or a `seed`.
 """
 
 import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -79,7 +80,7 @@ def fashion_mnist_or_digits(split: str = "train") -> Images:
         return Images(F.interpolate(small.x, 28, mode="bilinear"), small.labels)
 
 
-def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator: torch.Generator | None = None):
+def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator: torch.Generator):
     """Two independent views of each image, the pair (x, x'), each of the shape of x.
 
     A view crops and shifts (one affine map an image), flips left to right with probability 1/2 if `flip`, changes the
@@ -92,9 +93,12 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
         flip: off for images with a handedness, such as digits.
         generator: on the device of x.
     Raises:
-        ValueError: x has another shape, contains NaN, or `strength` lies outside [0, 2].
+        ValueError: x has another shape, leaves [0, 1] or contains NaN, or `strength` lies outside [0, 2].
     """
     check_tensor("x", x, dims=4)
+    low, high = x.min().item(), x.max().item()
+    if low < 0 or high > 1:
+        raise ValueError(f"x lies in [{low:.3g}, {high:.3g}]; expected [0, 1]: divide bytes by 255")
     if not 0 <= strength <= 2:
         raise ValueError(f"strength is {strength}; expected a number from 0 (no change) to 2")
     return _view(x, strength, flip, generator), _view(x, strength, flip, generator)
@@ -134,7 +138,7 @@ def moving_balls(
     step: str = "gaussian",
     scale: float = 0.15,
     size: int = 16,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator,
 ) -> MovingBalls:
     """n pairs of frames of balls that each take one random step and bounce off the walls; one channel a ball.
 
@@ -167,11 +171,12 @@ def _render(position: Tensor, size: int, radius: float = 2.25) -> Tensor:
     return torch.sigmoid(2 * (radius - distance))
 
 
-def _view(x: Tensor, strength: float, flip: bool, generator: torch.Generator | None) -> Tensor:
+def _view(x: Tensor, strength: float, flip: bool, generator: torch.Generator) -> Tensor:
     def uniform(low, high):
         return low + (high - low) * torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
 
-    crop, mirror = 1 - strength * uniform(0, 0.25), uniform(-1, 1).sign() if flip else 1.0
+    crop = 1 - strength * uniform(0, 0.25)
+    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if flip else 1.0
     affine = torch.zeros(len(x), 2, 3, device=x.device, dtype=x.dtype)
     affine[:, 0, 0], affine[:, 1, 1] = crop * mirror, crop
     affine[:, 0, 2], affine[:, 1, 2] = strength * uniform(-0.2, 0.2), strength * uniform(-0.2, 0.2)  # the side has length 2
@@ -204,7 +209,7 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
     expected = len(header) + int(np.prod(shape))
     try:
         content = gzip.decompress(path.read_bytes())
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise OSError(f"{path} is truncated or is no gzip file ({error}); expected {expected} bytes inside. {REMEDIES}") from error
     if len(content) != expected or not content.startswith(header):
         raise OSError(

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from tqdm.auto import tqdm
 
 from ._checks import check_alike, check_tensor, shape_of
@@ -15,6 +14,7 @@ class Evidence(NamedTuple):
     """The evidence of N pairs, in nats per pair (0-dimensional tensors), and N.
 
     `infonce` is I_N, the full-batch InfoNCE; `log_evidence` = I_N - 2 log N is (1/N) sum log P(x_i,x'_i). Source: (E14).
+    Both have the dtype of z, but float32 where that is float16 or bfloat16.
     """
 
     infonce: Tensor
@@ -82,34 +82,38 @@ class _FullBatchInfoNCE(torch.autograd.Function):
         _check_rows(log_sum)
         ctx.critic, ctx.block = critic, block
         ctx.save_for_backward(z, z_prime, log_sum, *parameters)
-        return (positive.double() - log_sum.double() + math.log(n)).mean().to(z.dtype)
+        return (positive.double() - log_sum.double() + math.log(n)).mean().to(dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
+        if torch.is_grad_enabled():  # create_graph=True; the graph of the tiles is not kept
+            raise RuntimeError(
+                "dataset_evidence has no second derivative, but create_graph=True asks for one; "
+                "for small N use infonce(critic(z, z_prime))"
+            )
         z, z_prime, log_sum, *parameters = ctx.saved_tensors
         n, block = len(z), ctx.block
-        grads = [torch.zeros_like(t) for t in (z, z_prime, *parameters)]
+        inputs = (z, z_prime, *parameters)
+        grads = [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in inputs]
         with _progress(n, block, "its gradient") as bar:
             for i in range(0, n, block):
                 for j in range(0, n, block):
                     rows, columns = slice(i, i + block), slice(j, j + block)
-                    tile_z = z[rows].detach().requires_grad_()
-                    tile_z_prime = z_prime[columns].detach().requires_grad_()
+                    tile_z, tile_z_prime = (t.detach().requires_grad_() for t in (z[rows], z_prime[columns]))
                     with torch.enable_grad():
                         log_f = ctx.critic(tile_z, tile_z_prime)
-                    weight = -(log_f.detach().to(log_sum.dtype) - log_sum[rows, None]).exp()  # d I_N / d log_f, times N
+                    weight = -(log_f.detach().to(log_sum.dtype) - log_sum[rows, None]).exp()  # N dI_N / dlog_f
                     if i == j:
                         weight.diagonal().add_(1)
-                    inputs = (tile_z, tile_z_prime, *parameters)
-                    tile_grads = torch.autograd.grad(
-                        log_f, inputs, (weight * (grad / n)).to(log_f.dtype), allow_unused=True
+                    parts = torch.autograd.grad(
+                        log_f, (tile_z, tile_z_prime, *parameters), weight.to(log_f.dtype), allow_unused=True
                     )
-                    for total, part, where in zip(grads, tile_grads, [rows, columns] + [...] * len(parameters)):
+                    for total, part, where in zip(grads, parts, [rows, columns] + [...] * len(parameters)):
                         if part is not None:  # the critic does not depend on this one
                             total[where] += part
                     bar.update()
-        return None, None, *grads
+        # The factor 1/N comes last: in float16 it would push small weights to zero.
+        return None, None, *((total * (grad / n)).to(t.dtype) for total, t in zip(grads, inputs))
 
 
 def _tile(critic: nn.Module, z: Tensor, z_prime: Tensor) -> Tensor:

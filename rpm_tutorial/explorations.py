@@ -1,6 +1,7 @@
 """What the widgets show: each a pure function from an immutable state to a `Figure`, built from the library alone."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from .evidence import dataset_evidence
 from .figures import Figure, dots, images, lines, tables
 from .finite import FiniteRPM
 from .widgets import choice, slider
+
+RING = FiniteRPM.ring()  # the world of lessons 2 and 3
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,8 @@ class ProofState:
 
 def proof(state: ProofState) -> Figure:
     """Lesson 2: the derivation up to a line, each line's value, and the line that fails when an assumption is broken."""
-    world = FiniteRPM.ring()
-    log_prior = priors.infonce(torch.eye(3, 4, dtype=torch.float64), world.q_joint)
-    shown = derive(world, log_prior, state.broken)[: state.line]
+    log_prior = priors.infonce(torch.eye(3, 4, dtype=torch.float64), RING.q_joint)
+    shown = derive(RING, log_prior, state.broken)[: state.line]
     failed = {line.name: f"off by {line.residual:+.3f}" for line in shown if line.residual.abs() > 1e-11}
     fate = f"the line «{next(iter(failed))}» fails" if failed else "every line so far agrees with the one before"
     return dots(
@@ -69,19 +71,15 @@ class PriorState:
 OBJECTIVE_OF = {"InfoNCE": objectives.infonce, "DV": objectives.donsker_varadhan, "NWJ": objectives.nwj}
 
 
+KAPPAS = np.linspace(0, 3, 31)
+
+
 def prior_choice(state: PriorState) -> Figure:
     """Lesson 3: MI, and L − C under three priors, for log f = 1 + κ log Q(z,z′)/Q(z)Q(z′) + c(z); the gap of one of them."""
-    world, kappas = FiniteRPM.ring(), np.linspace(0, 3, 31)
-    log_ratio = log(world.q_joint) - log(world.q_z)[:, None] - log(world.q_z_prime)
-    c = state.offset * torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
-
-    def value(name: str, kappa: float) -> float:
-        return OBJECTIVE_OF[name](1 + kappa * log_ratio + c, world.q_joint).value.item()
-
-    information, chosen = world.mutual_information.item(), value(state.prior, state.kappa)
+    information, chosen = RING.mutual_information.item(), _value(state.prior, state.kappa, state.offset)
     return lines(
-        kappas,
-        {name: np.clip([value(name, kappa) for kappa in kappas], -0.3, None) for name in OBJECTIVE_OF},
+        KAPPAS,
+        {name: np.clip(_curve(name, state.offset), -0.3, None) for name in OBJECTIVE_OF},
         ceiling=("MI", information),
         mark=state.kappa,
         x_label="trust κ in the density ratio",
@@ -93,6 +91,17 @@ def prior_choice(state: PriorState) -> Figure:
     )
 
 
+@cache
+def _curve(name: str, offset: float) -> list[float]:
+    return [_value(name, kappa, offset) for kappa in KAPPAS]
+
+
+def _value(name: str, kappa: float, offset: float) -> float:
+    log_ratio = log(RING.q_joint) - log(RING.q_z)[:, None] - log(RING.q_z_prime)
+    c = offset * torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
+    return OBJECTIVE_OF[name](1 + kappa * log_ratio + c, RING.q_joint).value.item()
+
+
 @dataclass(frozen=True)
 class RetrievalState:
     temperature: float = slider(0.1, 0.02, 0.4, 0.02, "temperature")
@@ -100,7 +109,12 @@ class RetrievalState:
 
 
 def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
-    """Lesson 4: the render function for these encoded pairs: the most probable x′ given one x, and the evidence beside it."""
+    """Lesson 4: the render function for these encoded pairs: the most probable x′ given one x, and the evidence beside it.
+
+    Raises `ValueError` for fewer than the 20 pairs that its slider offers.
+    """
+    if len(z) < 20:
+        raise ValueError(f"z has {len(z)} rows; expected at least 20 encoded pairs")
 
     def render(state: RetrievalState) -> Figure:
         critic = VonMisesFisher(state.temperature).to(z)

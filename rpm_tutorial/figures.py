@@ -30,7 +30,7 @@ class Style:
 
 
 STYLES: Mapping[str, Style] = {
-    "data": Style(GREY, "solid", "circle"),
+    "data": Style(GREY, "solid", "circle-open"),
     "Q": Style(BLUE, "solid", "square"),
     "P": Style(VERMILLION, "dash", "diamond"),
     "MI": Style(GREEN, "longdash", "triangle-up"),
@@ -40,7 +40,7 @@ STYLES: Mapping[str, Style] = {
     "DV": Style(ORANGE, "dashdot", "diamond"),
     "NWJ": Style(BLUE, "dot", "square"),
     "KL": Style(VERMILLION, "dash", "triangle-down"),
-    "ceiling": Style(GREY, "dash", "line-ew-open"),
+    "log N": Style(GREY, "dash", "line-ew-open"),
 }
 
 
@@ -102,14 +102,14 @@ def lines(
     ends = _spread([y[-1] for y in curves.values()], np.concatenate(list(curves.values())))
     for (name, y), end in zip(curves.items(), ends):
         level = ceiling and name == ceiling[0]
-        style = STYLES.get(name) or (STYLES["ceiling"] if level else Style(next(fallback)))
+        style = STYLES.get(name) or (STYLES["log N"] if level else Style(next(fallback)))
         fig.add_scatter(
             x=x, y=y, name=name, mode="lines+markers" if len(x) <= 25 and not level else "lines", showlegend=False,
             line={"color": style.color, "dash": style.dash, "width": 2.5},
             marker={"symbol": style.symbol, "size": 8, "line": {"color": style.color, "width": 2}},
         )  # fmt: skip
         last = np.log10(x[-1]) if x_log else x[-1]
-        fig.add_annotation(x=last, y=end, text=f" {name}", xanchor="left", showarrow=False, font_color=style.color)
+        fig.add_annotation(x=last, y=end, text=name, xanchor="left", xshift=8, showarrow=False, font_color=style.color)
     if mark is not None:
         fig.add_vline(mark, line={"color": GREY, "dash": "dot"})
     trends = "; ".join(f"{n} from {_say(y[0])} to {_say(y[-1])}, highest {_say(np.nanmax(y))}" for n, y in curves.items())
@@ -219,7 +219,7 @@ _TEMPLATE = go.layout.Template(
 
 def _figure(*, right: int = 20, **layout) -> go.Figure:
     """An empty figure of the house: white paper in light and dark themes alike, thin axes, one size of text."""
-    base = {"template": _TEMPLATE, "width": 720, "height": 380, "margin": {"l": 70, "r": right, "t": 40, "b": 55}}
+    base = {"template": _TEMPLATE, "width": 720, "height": 380, "margin": {"l": 70, "r": right, "t": 40, "b": 60}}
     return go.Figure(layout={**base, **layout})
 
 

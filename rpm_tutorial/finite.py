@@ -180,7 +180,7 @@ class FiniteRPM:
         joint = log_p_x_given_z + self.log_p_x_prime_given_z_prime.T[None, :, None, :] + log_prior
         return joint - log_p.masked_fill(torch.isneginf(log_p), 0)[:, :, None, None]
 
-    def sample(self, log_prior: Tensor, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def sample(self, log_prior: Tensor, n: int, *, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Draw n times z, z' ~ P(z,z'), x ~ P(x|z), x' ~ P(x'|z'). Returns x, x', z, z', each of shape (n,). Source: (E1)."""
         self._check_prior(log_prior)
         cell = torch.multinomial(log_prior.exp().flatten(), n, replacement=True, generator=generator)

@@ -9,10 +9,10 @@ import math
 import torch
 from torch import Tensor
 
-from ._checks import check_positive
+from ._checks import check_positive, check_tensor, shape_of
 
 
-def sample(n: int, rho: float, dim: int = 1, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def sample(n: int, rho: float, dim: int = 1, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw n pairs z, z', each of shape (n, dim), float64."""
     _check(rho, dim)
     z, noise = torch.randn(2, n, dim, generator=generator, dtype=torch.float64)
@@ -42,6 +42,8 @@ def infonce_random_walk(rho: float, scale: float, dim: int = 1) -> float:
 def infonce_inner_product(rho: float, kappa: float, dim: int = 1) -> float:
     """I_inf of log f = kappa z.z'. Source: (E20)."""
     _check(rho, dim)
+    if not math.isfinite(kappa):
+        raise ValueError(f"kappa is {kappa}; expected a finite number")
     return dim * (kappa * rho - 0.5 * kappa**2)
 
 
@@ -55,6 +57,10 @@ def donsker_varadhan_inner_product(rho: float, kappa: float, dim: int = 1) -> fl
 
 def log_optimal_critic(z: Tensor, z_prime: Tensor, rho: float) -> Tensor:
     """log f = log Q(z,z') - log Q(z)Q(z') up to a constant, shape (n, m): the full quadratic of (E20)."""
+    for name, side in (("z", z), ("z_prime", z_prime)):
+        check_tensor(name, side, dims=2)
+    if z.shape[1] != z_prime.shape[1]:
+        raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns")
     _check(rho, z.shape[1])
     squares = z.square().sum(1)[:, None] + z_prime.square().sum(1)
     return (rho * z @ z_prime.T - 0.5 * rho**2 * squares) / (1 - rho**2)

@@ -42,8 +42,11 @@ def infonce(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
 def symmetric_infonce(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """The symmetric (CLIP) objective: the mean of InfoNCE normalised over z' and over z. Source: (E12)."""
     q_joint = pairs(log_f, q_joint)
-    over_z_prime, over_z = infonce(log_f, q_joint), infonce(log_f.T, q_joint.T)
-    return _objective(over_z.score, (over_z_prime.log_normaliser + over_z.log_normaliser) / 2)
+    q_z, q_z_prime = q_joint.sum(1), q_joint.sum(0)
+    log_Z = log_expectation(log_f, q_z, q_z_prime)
+    log_Z_prime = log_expectation(log_f.T, q_z_prime, q_z, side="column")
+    log_normaliser = (expectation(log_Z, q_z) + expectation(log_Z_prime, q_z_prime)) / 2
+    return _objective(expectation(log_f, q_joint), log_normaliser)
 
 
 def donsker_varadhan(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:

@@ -30,10 +30,14 @@ def r_squared(z: Tensor, factors: Tensor, z_test: Tensor, factors_test: Tensor) 
 
 
 def mean_correlation(z: Tensor, factors: Tensor) -> float:
-    """The mean correlation coefficient (MCC), in [0, 1]: each factor matched with one latent, signs ignored."""
+    """The mean correlation coefficient (MCC), in [0, 1]: each factor matched with one latent, signs ignored.
+
+    A factor without a latent of its own, and a latent that never changes, count as uncorrelated.
+    """
     k = factors.shape[1]
-    correlation = np.abs(np.corrcoef(_array(z).T, _array(factors).T)[:-k, -k:])
-    return float(correlation[linear_sum_assignment(-correlation)].mean())
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant latent has no correlation: 0/0
+        correlation = np.nan_to_num(np.abs(np.corrcoef(_array(z).T, _array(factors).T)[:-k, -k:]))
+    return float(correlation[linear_sum_assignment(-correlation)].sum() / k)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

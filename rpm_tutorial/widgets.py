@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import textwrap
 
 import ipywidgets
 import plotly.graph_objects as go
@@ -87,28 +88,37 @@ def explore(render) -> Explorer:
 def static_twin(render, state_type) -> Figure:
     """The same figure without a kernel: its first control as plotly's own slider over frames made by the same `render`."""
     first, default = dataclasses.fields(state_type)[0], state_type()
-    values = list(first.metadata["values"])
-    values = values[:: -(-len(values) // 9)] if first.metadata["kind"] == "slider" else values  # nine frames are enough
-    values = values if getattr(default, first.name) in values else sorted([*values, getattr(default, first.name)])
+    values, current = list(first.metadata["values"]), getattr(default, first.name)
+    if first.metadata["kind"] == "slider":  # nine frames are enough, the default among them
+        stride = -(-len(values) // 9)
+        values = values[values.index(current) % stride :: stride]
     shown = [render(dataclasses.replace(default, **{first.name: value})) for value in values]
-    current = values.index(getattr(default, first.name))
+    current = values.index(current)
     fig = go.Figure(shown[current].plotly)
-    fig.frames = [
-        go.Frame(data=f.plotly.data, layout={"shapes": f.plotly.layout.shapes, "annotations": f.plotly.layout.annotations}, name=str(v))
-        for v, f in zip(values, shown)
-    ]
-    names = {value: name for name, value in first.metadata.get("options", {}).items()}
+    fig.frames = [go.Frame(data=f.plotly.data, layout={**_overlay(f), "title": _title(f)}, name=str(v)) for v, f in zip(values, shown)]
     steps = [
         {"args": [[str(v)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}], "method": "animate",
-         "label": names.get(v, f"{v:g}" if isinstance(v, float) else str(v))}
+         "label": f"{v:g}" if isinstance(v, float) else str(v)}
         for v in values
     ]  # fmt: skip
     unit = f" ({first.metadata['unit']})" if first.metadata["unit"] else ""
     fig.update_layout(
-        sliders=[{"active": current, "steps": steps, "currentvalue": {"prefix": f"{first.metadata['label']}{unit}: "}, "pad": {"t": 45}}],
-        height=fig.layout.height + 100,
+        sliders=[{"active": current, "steps": steps, "currentvalue": {"prefix": f"{first.metadata['label']}{unit}: "}, "pad": {"t": 60}}],
+        title=_title(shown[current]),
+        height=fig.layout.height + 170,
+        margin_t=fig.layout.margin.t + 60,
     )
     return dataclasses.replace(shown[current], plotly=fig)
+
+
+def _overlay(figure: Figure) -> dict:
+    return {key: figure.plotly.layout[key] for key in ("shapes", "annotations", "xaxis", "yaxis")}
+
+
+def _title(figure: Figure) -> dict:
+    """The caption as a title, which changes with the frame."""
+    text = "<br>".join(textwrap.wrap(figure.caption, 105))
+    return {"text": text, "font": {"size": 12}, "x": 0.02, "y": 0.98, "yanchor": "top"}
 
 
 def redraw(plot: go.FigureWidget, before: go.Figure, after: go.Figure) -> None:
@@ -118,14 +128,15 @@ def redraw(plot: go.FigureWidget, before: go.Figure, after: go.Figure) -> None:
     """
     with plot.batch_update():
         for drawn, old, new in zip(plot.data, before.data, after.data, strict=True):
-            _set_changed(drawn, json.loads(old.to_json()), json.loads(new.to_json()))
-        _set_changed(plot.layout, json.loads(before.layout.to_json()), json.loads(after.layout.to_json()))
+            _set_changed(drawn, old, new)
+        _set_changed(plot.layout, before.layout, after.layout)
 
 
-def _set_changed(drawn, old: dict, new: dict) -> None:
-    for key in {*old, *new} - {"template"}:
-        if old.get(key) != new.get(key):
-            drawn[key] = new.get(key)
+def _set_changed(drawn, old, new) -> None:
+    was, now = json.loads(old.to_json()), json.loads(new.to_json())
+    for key in {*was, *now} - {"template"}:
+        if was.get(key) != now.get(key):
+            drawn[key] = new[key]
 
 
 def _state_type(render):
