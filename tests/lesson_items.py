@@ -1,0 +1,130 @@
+"""A pytest plugin: each lesson's code cells as tests, run by nbval, and its budget as one more.
+
+nbval starts the kernel and runs the cells; notebook_compare.py decides whether their outputs agree with the
+stored ones. `pytest notebooks/02_the_elbo.ipynb` runs one lesson; `-m "not notebook"` leaves all out.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from nbval.plugin import IPyNbCell, IPyNbFile
+from needs import need_fashion_mnist
+from notebook_compare import outputs_difference
+
+SECONDS, SECONDS_OF_A_CELL, PEAK_MIB = 90, 20, 1024
+
+
+@dataclass
+class Cost:
+    """What running a lesson took."""
+
+    cells: dict[str, float] = field(default_factory=dict)
+    peak_mib: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.cells.values())
+
+    @property
+    def slowest(self) -> str:
+        return max(self.cells, key=self.cells.get)
+
+    def overruns(self) -> list[str]:
+        """What lies above the budget."""
+        found = [
+            f"{name} took {seconds:.1f} s of {SECONDS_OF_A_CELL}"
+            for name, seconds in self.cells.items()
+            if seconds > SECONDS_OF_A_CELL
+        ]
+        if self.seconds > SECONDS:
+            found.append(f"the lesson took {self.seconds:.0f} s of {SECONDS}")
+        if self.peak_mib is not None and self.peak_mib > PEAK_MIB:
+            found.append(f"the lesson reached {self.peak_mib:.0f} MiB of {PEAK_MIB}")
+        return found
+
+
+COSTS = pytest.StashKey[dict[str, Cost]]()
+
+
+class Cell(IPyNbCell):
+    def compare_outputs(self, test, ref, skip_compare=None) -> bool:
+        approximate = "approximate" in self.cell.metadata.get("tags", [])
+        found = outputs_difference(ref, test, approximate)
+        self.comparison_traceback = [found] if found else []
+        return found is None
+
+    def runtest(self) -> None:
+        start = time.perf_counter()
+        try:
+            super().runtest()
+        finally:
+            self.parent.cost.cells[self.name] = time.perf_counter() - start
+
+
+class Budget(pytest.Item):
+    """Runs last: the kernel still lives, and has reached its peak."""
+
+    def runtest(self) -> None:
+        cost = self.parent.cost
+        if not cost.cells:
+            pytest.skip("no cell of this lesson ran")
+        cost.peak_mib = peak_mib(self.parent.kernel.km.provisioner.pid)
+        assert cost.overruns() == []
+        if cost.peak_mib is None:
+            pytest.skip("peak memory is read from /proc, which this system lacks")
+
+    def reportinfo(self):
+        return self.path, 0, f"{self.path.name}::budget"
+
+
+class Lesson(IPyNbFile):
+    def setup(self) -> None:
+        if "fashion_mnist" in self.path.read_text(encoding="utf-8"):
+            need_fashion_mnist()
+        super().setup()
+
+    def collect(self):
+        self.cost = self.config.stash[COSTS].setdefault(self.path.stem, Cost())
+        for cell in super().collect():
+            yield Cell.from_parent(
+                self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options
+            )
+        yield Budget.from_parent(self, name="budget")
+
+
+def peak_mib(pid: int) -> float | None:
+    """The peak resident memory of a process so far.
+
+    Not from getrusage: there a child starts with the peak of the process that started it.
+    """
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) / 1024
+
+
+def pytest_configure(config) -> None:
+    config.stash[COSTS] = {}
+
+
+def pytest_collect_file(file_path: Path, parent):
+    if file_path.suffix == ".ipynb" and not parent.config.option.nbval:
+        lesson = Lesson.from_parent(parent, path=file_path)
+        lesson.add_marker("notebook")
+        return lesson
+    return None
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    costs = {name: cost for name, cost in config.stash[COSTS].items() if cost.cells}
+    if not costs:
+        return
+    terminalreporter.section(f"lessons: budget {SECONDS} s, {SECONDS_OF_A_CELL} s a cell, {PEAK_MIB} MiB")
+    terminalreporter.write_line(f"{'':34}{'seconds':>8}   {'slowest cell':<18}{'peak MiB':>9}")
+    for name, cost in costs.items():
+        slowest = f"{cost.slowest}, {cost.cells[cost.slowest]:.1f} s"
+        peak = "-" if cost.peak_mib is None else f"{cost.peak_mib:.0f}"
+        terminalreporter.write_line(f"{name:34}{cost.seconds:8.1f}   {slowest:<18}{peak:>9}")

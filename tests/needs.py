@@ -1,0 +1,28 @@
+"""What a test needs from the machine: without it a named skip with the remedy, and with CI=true an error."""
+
+import os
+from pathlib import Path
+
+import chromium
+import pytest
+
+
+def need_chromium() -> str:
+    """The path of Chromium."""
+    return chromium.find() or _missing(chromium.REMEDY)
+
+
+def need_fashion_mnist() -> Path:
+    """The folder with the files of Fashion-MNIST; no test downloads them."""
+    from rpm_tutorial.datasets import DEBIAN_FOLDER, DOWNLOADS, REMEDIES  # imports torch: only when asked
+
+    named = os.environ.get("RPM_DATA")
+    folders = [Path(named)] if named else [DEBIAN_FOLDER, Path(DOWNLOADS.path)]
+    present = (folder for folder in folders if all((folder / name).exists() for name in DOWNLOADS.registry))
+    return next(present, None) or _missing(f"Fashion-MNIST is missing. {REMEDIES}")
+
+
+def _missing(message: str):
+    if os.environ.get("CI") == "true":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)

@@ -1,0 +1,146 @@
+"""(E18): each critic against its formula, written as a loop over pairs."""
+
+import pytest
+import torch
+from residuals import agree
+
+import rpm_tutorial as rpm
+
+DIM = 3
+
+
+def _cosine(z, w):
+    return z @ w / (z.norm() * w.norm())
+
+
+def _precision(critic):
+    return critic.precision_root.T @ critic.precision_root
+
+
+FORMULAS = {
+    "RandomWalk": (lambda: rpm.RandomWalk(0.7), lambda c, z, w: -((z - w) ** 2).sum() / (2 * c.scale**2)),
+    "LaplaceWalk": (lambda: rpm.LaplaceWalk(0.4), lambda c, z, w: -(z - w).abs().sum() / c.scale),
+    "VonMisesFisher": (lambda: rpm.VonMisesFisher(0.2), lambda c, z, w: _cosine(z, w) / c.temperature),
+    "LinearDynamics": (
+        lambda: rpm.LinearDynamics(DIM),
+        lambda c, z, w: -0.5 * (w - c.A @ z) @ _precision(c) @ (w - c.A @ z),
+    ),
+    "Bilinear": (lambda: rpm.Bilinear(DIM), lambda c, z, w: z @ c.W @ w),
+    "Universal": (lambda: rpm.Universal(DIM, width=5, features=4), lambda c, z, w: c.a(z) @ c.b(w)),
+}
+each_critic = pytest.mark.parametrize("name", FORMULAS)
+
+
+def made(name: str) -> torch.nn.Module:
+    """The critic in float64, with random parameters."""
+    generator, critic = torch.Generator().manual_seed(5), FORMULAS[name][0]().double()
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return critic
+
+
+def latents(n: int = 5, m: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(n + m, DIM, generator=torch.Generator().manual_seed(6), dtype=torch.float64).split(
+        [n, m]
+    )
+
+
+@each_critic
+def test_a_critic_is_its_formula_pair_by_pair(name):
+    critic, (z, z_prime) = made(name), latents()
+    expected = torch.stack([torch.stack([FORMULAS[name][1](critic, a, b) for b in z_prime]) for a in z])
+    agree(f"(E18) {name}", critic(z, z_prime), expected)
+
+
+@each_critic
+def test_a_score_depends_on_its_own_pair_alone(name):
+    critic, (z, z_prime) = made(name), latents()
+    whole = critic(z, z_prime)
+    agree(
+        "(E18) a table of some rows is some of the table",
+        critic(z[[3, 1]], z_prime[2:]),
+        whole[[3, 1]][:, 2:],
+        whole,
+    )
+    agree("(E18) one pair", critic(z[:1], z_prime[:1]), whole[:1, :1], whole)
+
+
+@each_critic
+def test_gradients_reach_both_latents_and_every_parameter(name):
+    critic, (z, z_prime) = made(name), latents()
+    z, z_prime = z.requires_grad_(), z_prime.requires_grad_()
+    parameters = dict(critic.named_parameters())
+
+    def scores(z, z_prime, *values):
+        return torch.func.functional_call(critic, dict(zip(parameters, values)), (z, z_prime))
+
+    assert torch.autograd.gradcheck(scores, (z, z_prime, *parameters.values()))
+    for gradient in torch.autograd.grad(
+        (critic(z, z_prime) * torch.arange(4)).sin().sum(), (z, z_prime, *parameters.values())
+    ):
+        assert gradient.abs().sum() > 0
+
+
+@each_critic
+def test_gradients_are_finite_where_z_and_z_prime_coincide(name):
+    critic, (z, _) = made(name), latents()
+    z, z_prime = z.clone().requires_grad_(), z.clone().requires_grad_()
+    critic(z, z_prime).sum().backward()
+    assert z.grad.isfinite().all() and z_prime.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk"])
+@pytest.mark.parametrize("offset", [10.0, 1000.0])
+def test_a_walk_keeps_its_digits_in_float32_far_from_the_origin(name, offset):
+    critic, (z, z_prime) = FORMULAS[name][0](), (t.float() + offset for t in latents(40, 30))
+    agree(
+        "float32 walks far from 0",
+        critic(z, z_prime),
+        critic.double()(z.double(), z_prime.double()),
+        tolerance=1e-5,
+    )
+
+
+@each_critic
+def test_what_must_be_positive_stays_positive_after_a_large_step(name):
+    critic, (z, z_prime) = FORMULAS[name][0](), (t.float() for t in latents(4, 4))
+    optimiser = torch.optim.SGD(critic.parameters(), lr=30.0)
+    for sign in (1, -2):
+        optimiser.zero_grad()
+        (sign * critic(z, z_prime).mean().tanh()).backward()
+        optimiser.step()
+        for positive in ("scale", "temperature"):
+            assert getattr(critic, positive, torch.tensor(1.0)) > 0
+        if name == "LinearDynamics":
+            assert torch.linalg.eigvalsh(_precision(critic).double()).min() > 0
+
+
+@pytest.mark.parametrize(
+    "family, positive",
+    [(rpm.RandomWalk, "scale"), (rpm.LaplaceWalk, "scale"), (rpm.VonMisesFisher, "temperature")],
+)
+def test_what_a_constructor_names_is_learnable_unless_fixed(family, positive):
+    for value in (0.05, 3.0):
+        free, fixed = family(value), family(value, learnable=False)
+        assert getattr(fixed, positive).item() == pytest.approx(value, rel=1e-6)
+        assert [p.requires_grad for p in free.parameters()] == [True]
+        assert [p.requires_grad for p in fixed.parameters()] == [False]
+        assert positive in "".join(free.state_dict()), "it is saved with the model"
+
+
+def test_linear_dynamics_and_bilinear_start_at_the_identity():
+    z, z_prime = latents()
+    agree("(E18) Bilinear starts as z.z'", rpm.Bilinear(DIM).double()(z, z_prime), z @ z_prime.T)
+    walk = rpm.RandomWalk(1.0).double()
+    agree(
+        "(E18) LinearDynamics starts as a random walk",
+        rpm.LinearDynamics(DIM).double()(z, z_prime),
+        walk(z, z_prime),
+    )
+
+
+def test_the_von_mises_fisher_critic_sees_directions_alone():
+    critic, (z, z_prime) = rpm.VonMisesFisher(0.1).double(), latents()
+    agree("(E18) cos is scale-free", critic(7 * z, 0.1 * z_prime), critic(z, z_prime))
+    assert critic(z, z_prime).abs().max() <= 10 * (1 + 1e-6)

@@ -1,0 +1,240 @@
+"""The data: where it comes from, what an error says, and what a view and a step are."""
+
+import gzip
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from rpm_tutorial import datasets
+from rpm_tutorial.datasets import moving_balls, two_views, view_pairs
+
+IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def idx(*shape: int, value: int) -> bytes:
+    header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+    return header + bytes([value]) * math.prod(shape)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Writes a complete test split whose images and labels all hold one value, and returns its folder."""
+
+    def write(name: str, value: int):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / IMAGES).write_bytes(gzip.compress(idx(10_000, 28, 28, value=10 * value), 1))
+        (folder / LABELS).write_bytes(gzip.compress(idx(10_000, value=value), 1))
+        return folder
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """No test reads this machine's files by accident, or the network at all."""
+
+    def fetch(name, **_options):
+        raise OSError("no network in tests")
+
+    monkeypatch.delenv("RPM_DATA", raising=False)
+    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", tmp_path / "no Debian package")
+    monkeypatch.setattr(datasets.DOWNLOADS, "fetch", fetch)
+
+
+# Images
+
+
+def test_digits_are_1797_images_of_8_by_8_in_the_unit_interval():
+    x, labels = datasets.digits()
+    assert x.shape == (1797, 1, 8, 8) and x.dtype == torch.float32
+    assert (
+        labels.shape == (1797,)
+        and labels.dtype == torch.int64
+        and labels.unique().tolist() == list(range(10))
+    )
+    assert (x.min(), x.max()) == (0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split, count", [("train", 60_000), ("test", 10_000)])
+def test_fashion_mnist_has_ten_equal_classes(split, count, fashion_mnist_folder):
+    x, labels = datasets.fashion_mnist(split, folder=fashion_mnist_folder)
+    assert x.shape == (count, 1, 28, 28) and x.dtype == torch.float32 and (x.min(), x.max()) == (0, 1)
+    assert labels.bincount().tolist() == [count // 10] * 10
+
+
+def test_fashion_mnist_is_looked_for_in_the_documented_order(place, monkeypatch):
+    """The named folder, then RPM_DATA, then the Debian package, then a download; each place holds its own number."""
+    downloaded = place("downloaded", 4)
+    monkeypatch.setattr(datasets.DOWNLOADS, "fetch", lambda name, progressbar: str(downloaded / name))
+    found = [datasets.fashion_mnist("test")]
+    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", place("debian", 3))
+    found.append(datasets.fashion_mnist("test"))
+    monkeypatch.setenv("RPM_DATA", str(place("environment", 2)))
+    found.append(datasets.fashion_mnist("test"))
+    found.append(datasets.fashion_mnist("test", folder=place("named", 1)))
+    assert [int(labels[7]) for _, labels in found] == [4, 3, 2, 1]
+    assert [round(float(x[7].mean()) * 255) for x, _ in found] == [40, 30, 20, 10]
+
+
+DAMAGE = {
+    "truncated": lambda good: good[: len(good) // 2],
+    "empty": lambda good: b"",
+    "a wrong checksum": lambda good: good[:-8] + bytes(8),
+    "no deflate stream": lambda good: good[:10] + b"\x07" + good[11:],
+    "a web page": lambda good: b"<html>Not found</html>",
+    "another data set": lambda good: gzip.compress(idx(10_000, 32, 32, value=0), 1),
+    "its labels": lambda good: gzip.compress(idx(10_000, value=0), 1),
+    "not all images": lambda good: gzip.compress(idx(10_000, 28, 28, value=0)[:-1], 1),
+}
+
+
+def names_file_expectation_and_remedies(message: str, path) -> bool:
+    return (
+        str(path) in message
+        and "expected" in message
+        and all(remedy in message for remedy in ("(1)", "(2)", "(3)"))
+    )
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_with_what_was_expected_and_three_remedies(damage, place):
+    folder = place("named", 1)
+    (folder / IMAGES).write_bytes(DAMAGE[damage]((folder / IMAGES).read_bytes()))
+    with pytest.raises(OSError) as error:
+        datasets.fashion_mnist("test", folder=folder)
+    assert names_file_expectation_and_remedies(str(error.value), folder / IMAGES)
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_missing_file_of_a_named_folder_is_named_with_three_remedies(by_variable, place, monkeypatch):
+    folder = place("named", 1)
+    (folder / LABELS).unlink()
+    if by_variable:
+        monkeypatch.setenv("RPM_DATA", str(folder))
+    with pytest.raises(FileNotFoundError) as error:
+        datasets.fashion_mnist("test", folder=None if by_variable else folder)
+    assert names_file_expectation_and_remedies(str(error.value), folder / LABELS)
+
+
+@pytest.mark.parametrize(
+    "reason", [OSError("no route to host"), ValueError("MD5 hash of downloaded file does not match")]
+)
+def test_a_failed_download_says_why_and_three_remedies(reason, monkeypatch):
+    def fetch(name, progressbar):
+        raise reason
+
+    monkeypatch.setattr(datasets.DOWNLOADS, "fetch", fetch)
+    with pytest.raises(FileNotFoundError) as error:
+        datasets.fashion_mnist("test")
+    assert names_file_expectation_and_remedies(str(error.value), IMAGES) and str(reason) in str(error.value)
+
+
+# Views
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.rand(50, 1, 6, 9, generator=seeded(1))  # taller than wide would do as well; square would not
+
+
+def test_views_are_images_again(x):
+    for view in two_views(x, strength=2, generator=seeded()):
+        assert view.shape == x.shape and view.dtype == x.dtype
+        assert 0 <= view.min() and view.max() <= 1
+
+
+def test_the_same_seed_gives_the_same_views_and_the_two_views_differ(x):
+    (one, other), again = two_views(x, generator=seeded()), two_views(x, generator=seeded())
+    assert torch.equal(one, again[0]) and torch.equal(other, again[1])
+    assert ((one - other).abs().amax((1, 2, 3)) > 0.05).all()
+
+
+def test_strength_zero_is_the_identity_and_a_flip_mirrors_left_and_right(x):
+    for view in two_views(x, strength=0, flip=False, generator=seeded()):
+        torch.testing.assert_close(view, x, rtol=0, atol=1e-5)
+    view = two_views(x, strength=0, flip=True, generator=seeded())[0]
+    kept, mirrored = ((view - image).abs().amax((1, 2, 3)) < 1e-5 for image in (x, x.flip(3)))
+    assert (kept ^ mirrored).all() and 10 < mirrored.sum() < 40
+
+
+def test_a_stronger_view_is_farther_from_the_image(x):
+    distances = [
+        (two_views(x, strength=s, flip=False, generator=seeded())[0] - x).square().mean()
+        for s in (0, 0.2, 0.5, 1)
+    ]
+    assert distances == sorted(distances) and distances[-1] > 0.01
+
+
+def test_views_are_drawn_for_each_image_on_its_own():
+    same = torch.rand(1, 1, 8, 8, generator=seeded(2)).expand(30, 1, 8, 8)
+    view = two_views(same, generator=seeded())[0]
+    assert len(view.flatten(1).unique(dim=0)) == 30
+
+
+def test_randomness_comes_from_the_generator_alone(x):
+    before = torch.get_rng_state()
+    two_views(x, generator=seeded())
+    next(view_pairs(x, 10))
+    moving_balls(5, generator=seeded())
+    moving_balls(5, step="laplace", generator=seeded())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_epoch_of_view_pairs_visits_each_image_at_most_once_and_the_next_in_another_order():
+    n, size = 11, 4
+    x = (torch.arange(n) / n)[:, None, None, None].expand(n, 1, 3, 3)
+    batches = view_pairs(x, size, strength=0, flip=False, seed=3)
+    seen = []
+    for _ in range(2 * (n // size)):
+        one, other = next(batches)
+        assert one.shape == (size, 1, 3, 3) and torch.allclose(one, other)
+        seen.append((one[:, 0, 1, 1] * n).round().int())
+    epochs = [torch.cat(seen[:2]).tolist(), torch.cat(seen[2:]).tolist()]
+    assert all(len(set(epoch)) == 8 for epoch in epochs) and epochs[0] != epochs[1]
+
+
+def test_view_pairs_repeat_with_their_seed(x):
+    first, again, other = (next(view_pairs(x, 10, seed=seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+# Moving balls
+
+
+@pytest.mark.parametrize("step", ["gaussian", "laplace"])
+def test_positions_are_uniform_in_both_frames_and_inside_the_box(step):
+    found = moving_balls(20_000, balls=2, step=step, scale=0.3, size=6, generator=seeded())
+    for position in (found.position, found.position_prime):
+        assert position.shape == (20_000, 4) and 0 <= position.min() and position.max() <= 1
+        for coordinate in position.T:
+            assert stats.kstest(coordinate.numpy(), "uniform").pvalue > 1e-4
+        assert torch.corrcoef(position.T).fill_diagonal_(0).abs().max() < 0.035  # coordinates are independent
+
+
+@pytest.mark.parametrize("step, kurtosis", [("gaussian", 3), ("laplace", 6)])
+def test_a_step_has_the_given_standard_deviation_and_its_own_tails(step, kurtosis):
+    found = moving_balls(200_000, step=step, scale=0.03, size=5, generator=seeded())
+    inside = ((found.position - 0.5).abs() < 0.1).all(1)  # too far from a wall to bounce
+    steps = ((found.position_prime - found.position)[inside] / 0.03).flatten()
+    n = len(steps)
+    assert abs(steps.mean()) < 4 / n**0.5
+    assert abs(steps.square().mean() - 1) < 4 * ((kurtosis - 1) / n) ** 0.5
+    assert abs(steps.pow(4).mean() - kurtosis) < 0.2 * kurtosis
+
+
+def test_a_frame_shows_each_ball_at_its_position_to_a_fraction_of_a_pixel():
+    found = moving_balls(300, balls=2, size=20, generator=seeded())
+    for frame, position in ((found.x, found.position), (found.x_prime, found.position_prime)):
+        assert frame.shape == (300, 2, 20, 20) and 0 <= frame.min() and frame.max() <= 1
+        mass, pixel = frame.sum((2, 3)), torch.arange(20) + 0.5
+        row, column = (frame.sum(3) @ pixel) / mass, (frame.sum(2) @ pixel) / mass
+        centre = torch.stack([row, column], 2).view(300, 4)
+        assert ((centre - 2.25) / (20 - 4.5) - position).abs().max() < 0.05

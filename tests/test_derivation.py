@@ -1,0 +1,48 @@
+"""The derivation that lesson 2 runs, from (E3) to (E5): its lines agree, and each assumption carries one of them."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from residuals import agree
+from worlds import models
+
+from rpm_tutorial import FiniteRPM, priors
+from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, derive
+
+FAILS = {
+    "dependent": "(E3)",
+    "decoder": "Bayes",
+    "stale": "cancel",
+    "constant": "constant",
+    "shuffled": "(E4)",
+    "aggregate": "(E5)",
+}
+
+
+@given(models())
+def test_all_lines_of_the_derivation_agree(model):
+    bound = model.world.elbo(model.log_prior)
+    found = derive(model.world, model.log_prior)
+    assert [line.name for line in found] == list(EQUATIONS)
+    for line in found:
+        agree("(E3)-(E5) every line of the derivation = L", line.value, bound.value, *bound)
+        agree("(E3)-(E5) every line of the derivation = the one before", line.residual, 0.0, *bound)
+
+
+@pytest.mark.parametrize("broken", FAILS)
+@settings(max_examples=10)
+@given(sizes=st.tuples(*[st.integers(2, 5)] * 4), seed=st.integers(0, 10_000))
+def test_a_broken_assumption_makes_exactly_its_own_line_differ(broken, sizes, seed):
+    world = FiniteRPM.random(*sizes, seed=seed)
+    log_f = torch.randn(
+        world.q_joint.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    found = derive(world, priors.infonce(log_f, world.q_joint), broken)
+    assert [line.name for line in found if line.residual.abs() > 1e-11] == [FAILS[broken]]
+    for before, line in zip(found, found[1:]):
+        agree("(E3)-(E5) residual = value - value before", line.residual, line.value - before.value)
+
+
+def test_every_assumption_of_the_derivation_has_its_line():
+    assert {"nothing", *FAILS} == set(ASSUMPTIONS)

@@ -1,0 +1,195 @@
+# ruff: noqa: E501 (a table is read across)
+"""Bad input, all in one table: each kind raises its documented type, and its message says what was found, what was
+expected, and what to do."""
+
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+
+import rpm_tutorial as rpm
+from rpm_tutorial import FiniteRPM, datasets, gaussian, priors, runtime, widgets
+from rpm_tutorial.derivation import derive
+
+NAN, INF = float("nan"), float("inf")
+
+
+def f64(*rows) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+S = f64([0.3, -1.0, 2.0], [0.1, 0.4, -0.7], [1.0, 0.0, 0.5])  # scores
+Q = torch.full((3, 3), 1 / 9, dtype=torch.float64)
+HALF = torch.full((2, 2), 0.25, dtype=torch.float64)
+EYE = torch.eye(2, dtype=torch.float64)
+Z, Z_PRIME = f64([0.0, 1.0], [2.0, -1.0], [0.5, 0.5]), f64([0.1, 1.2], [1.7, -1.0], [0.4, 0.2])
+WORLD = FiniteRPM(HALF, EYE)
+LONELY = FiniteRPM(HALF, f64([1.0, 0.0], [1.0, 0.0]), EYE)  # no x reaches z = 1
+IMAGES = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def put(table: torch.Tensor, value: float, where=(0, 1)) -> torch.Tensor:
+    table = table.clone()
+    table[where] = value
+    return table
+
+
+class Critic(nn.Module):
+    """A critic made of any function."""
+
+    def __init__(self, score, *parts: nn.Module):
+        super().__init__()
+        self.score, self.parts = score, nn.ModuleList(parts)
+
+    def forward(self, z, z_prime):
+        return self.score(z, z_prime)
+
+
+def evidence(critic=None, z=Z, z_prime=Z_PRIME, **options):
+    return rpm.dataset_evidence(z, z_prime, critic or rpm.RandomWalk().double(), **options)
+
+
+def train(pairs, steps):
+    return list(rpm.train(nn.Linear(2, 2), rpm.RandomWalk(), pairs, steps))
+
+
+def without_gpu():
+    with mock.patch("torch.cuda.is_available", lambda: False):
+        return runtime.pick_device("cuda")
+
+
+BAD = {
+    # a table of scores
+    "scores: not square and no q_joint": (ValueError, lambda: rpm.infonce(S[:2]), "(2, 3)", "expected (n, n)", "pass q_joint"),
+    "scores: one dimension": (ValueError, lambda: rpm.infonce(S[0]), "shape (3)", "expected 2 dimensions"),
+    "scores: three dimensions": (ValueError, lambda: rpm.nwj(S[None]), "shape (1, 3, 3)", "expected 2 dimensions"),
+    "scores: NaN": (ValueError, lambda: rpm.infonce(put(S, NAN)), "NaN (1 of 9 entries)", "expected numbers", "learning rate"),
+    "scores: +inf": (ValueError, lambda: rpm.infonce(put(S, INF)), "+inf", "expected finite logarithms or -inf"),
+    "scores: a row of -inf": (ValueError, lambda: rpm.infonce(put(S, -INF, 1)), "row 1", "expected f > 0 somewhere", "mask"),
+    "scores: a column of -inf": (
+        ValueError, lambda: rpm.symmetric_infonce(put(S, -INF, (slice(None), 1))), "column 1", "expected f > 0 somewhere", "mask",
+    ),
+    "scores: a row of -inf, jointly normalised": (ValueError, lambda: rpm.donsker_varadhan(put(S, -INF, 2)), "row 2", "expected f > 0"),
+    "scores: integers": (ValueError, lambda: rpm.infonce(S.long()), "torch.int64", "expected a floating type", ".double()"),
+    "scores: numpy": (TypeError, lambda: rpm.infonce(S.numpy()), "ndarray", "expected a torch.Tensor", "torch.as_tensor"),
+    "scores: a list": (TypeError, lambda: rpm.infonce(S.tolist()), "list", "expected a torch.Tensor"),
+    "scores: empty": (ValueError, lambda: rpm.infonce(S[:0, :0]), "(0, 0)", "empty", "expected at least one row"),
+    # the aggregate joint
+    "q_joint: another shape": (ValueError, lambda: rpm.infonce(S[:2], Q), "q_joint has shape (3, 3) and log_f (2, 3)", "expected the same"),
+    "q_joint: negative": (ValueError, lambda: rpm.infonce(S, put(Q, -0.1)), "negative entry (-0.1)", "expected probabilities", ".exp()"),
+    "q_joint: unnormalised": (ValueError, lambda: rpm.infonce(S, 2 * Q), "sum to 2", "expected 1", "divide by .sum()"),
+    "q_joint: just off one": (ValueError, lambda: rpm.infonce(S, (1 + 1e-7) * Q), "sum to 1.0000001", "expected 1", "divide by .sum()"),
+    "q_joint: logarithms": (ValueError, lambda: rpm.infonce(S, Q.log()), "negative entry", "Did you pass logarithms?"),
+    "q_joint: NaN": (ValueError, lambda: rpm.infonce(S, put(Q, NAN)), "q_joint contains NaN", "expected numbers"),
+    "q_joint: infinite": (ValueError, lambda: rpm.infonce(S, put(Q, INF)), "q_joint", "inf", "expected 1"),
+    "q_joint: float32 beside float64": (ValueError, lambda: rpm.infonce(S, Q.float()), "float64", "float32", "expected one dtype", ".to("),
+    "MI: unnormalised": (ValueError, lambda: rpm.mutual_information(Q / 2), "sum to 0.5", "expected 1", "divide by .sum()"),
+    "MI: negative": (ValueError, lambda: rpm.mutual_information(put(Q, -0.2)), "negative entry", "expected probabilities"),
+    # priors
+    "conditional prior: rows too large": (ValueError, lambda: rpm.barber_agakov(S, Q), "row", "expected 1", "log_softmax(1)"),
+    "conditional prior: rows too small": (
+        ValueError, lambda: rpm.barber_agakov(S.log_softmax(1) - f64([0.0], [0.0], [1.0]), Q), "0.367879", "expected 1", "log_softmax(1)",
+    ),
+    "optimal prior of no distribution": (ValueError, lambda: priors.optimal(3 * Q), "sum to 3", "expected 1"),
+    "prior: unnormalised": (ValueError, lambda: WORLD.elbo(HALF.log() + 1), "sums to 2.71828", "expected 1", "unnormalised=True"),
+    "prior: probabilities, not logarithms": (ValueError, lambda: WORLD.log_p(HALF), "sums to 5.1361", "expected 1"),
+    "prior: another shape": (ValueError, lambda: WORLD.elbo(Q.log()), "(3, 3)", "expected (Z, Z') = (2, 2)"),
+    "prior: NaN": (ValueError, lambda: WORLD.posterior(put(HALF, NAN)), "log_prior contains NaN", "expected numbers"),
+    "prior: float32": (ValueError, lambda: WORLD.sample(HALF.float().log(), 2), "float32", "expected one dtype", ".to("),
+    "prior: mass where Q has none": (ValueError, lambda: LONELY.elbo(HALF.log()), "mass 0.5 to z = 1", "no observation reaches", "give it -inf"),
+    # the finite world
+    "world: P_true unnormalised": (ValueError, lambda: FiniteRPM(4 * HALF, EYE), "p_true has entries that sum to 4", "expected 1", "divide by .sum()"),
+    "world: P_true negative": (ValueError, lambda: FiniteRPM(put(HALF, -0.25), EYE), "p_true has a negative entry", "expected probabilities"),
+    "world: recognition rows": (ValueError, lambda: FiniteRPM(HALF, 2 * EYE), "recognition has a row that sums to 2", "expected 1", "keepdim=True"),
+    "world: too few rows": (ValueError, lambda: FiniteRPM(HALF, EYE[:1], EYE), "recognition has shape (1, 2)", "expected one row of recognition for each row"),
+    "world: shared weights, X is not X'": (
+        ValueError, lambda: FiniteRPM(Q[:2] * 1.5, EYE), "recognition_prime has shape (2, 2)", "expected one row of recognition_prime for each column",
+    ),
+    "world: numpy": (TypeError, lambda: FiniteRPM(HALF.numpy(), EYE), "p_true is a ndarray", "expected a torch.Tensor"),
+    "world: mixed dtypes": (ValueError, lambda: FiniteRPM(HALF, EYE.float()), "float32", "expected one dtype", ".to(p_true.dtype)"),
+    "derivation: an unknown assumption": (ValueError, lambda: derive(WORLD, HALF.log(), "jensen"), "'jensen'", "expected one of nothing, dependent"),
+    "derivation: an unnormalised prior": (ValueError, lambda: derive(WORLD, HALF.log() + 1), "sums to 2.71828", "expected 1"),
+    # Gaussians
+    "Gaussian: rho of 1": (ValueError, lambda: gaussian.mutual_information(1.0), "rho is 1.0", "expected a correlation with -1 < rho < 1"),
+    "Gaussian: rho is NaN": (ValueError, lambda: gaussian.sample(5, NAN), "rho is nan", "expected a correlation"),
+    "Gaussian: no dimension": (ValueError, lambda: gaussian.chi_squared(0.5, 0), "dim is 0", "expected a positive number"),
+    "Gaussian: scale": (ValueError, lambda: gaussian.infonce_random_walk(0.5, -1.0), "scale is -1.0", "expected a positive finite number"),
+    "Gaussian: DV diverges": (ValueError, lambda: gaussian.donsker_varadhan_inner_product(0.5, 1.0), "kappa is 1.0", "expected kappa^2 < 1"),
+    "Gaussian: kappa is NaN": (ValueError, lambda: gaussian.infonce_inner_product(0.5, NAN), "kappa is nan", "expected"),
+    "Gaussian: dimensions differ": (ValueError, lambda: gaussian.log_optimal_critic(Z, Z_PRIME[:, :1], 0.5), "(3, 2)", "(3, 1)", "expected"),
+    # critics
+    "critic: scale of 0": (ValueError, lambda: rpm.RandomWalk(0), "scale is 0", "expected a positive finite number"),
+    "critic: infinite scale": (ValueError, lambda: rpm.LaplaceWalk(INF), "scale is inf", "expected a positive finite number"),
+    "critic: negative temperature": (ValueError, lambda: rpm.VonMisesFisher(-0.1), "temperature is -0.1", "expected a positive finite number"),
+    "critic: columns differ": (ValueError, lambda: rpm.RandomWalk().double()(Z, Z_PRIME[:, :1]), "(3, 2)", "(3, 1)", "expected the same number"),
+    "critic: made for another dim": (ValueError, lambda: rpm.Bilinear(3).double()(Z, Z_PRIME), "(3, 2)", "made for 3 dimensions", "expected (n, 3)"),
+    "critic: mixed dtypes": (ValueError, lambda: rpm.LaplaceWalk()(Z, Z_PRIME.float()), "float64", "float32", "expected one dtype", ".to("),
+    "critic: parameters in float32": (ValueError, lambda: rpm.Bilinear(2)(Z, Z_PRIME), "float64", "float32", "expected one dtype"),
+    "critic: numpy latents": (TypeError, lambda: rpm.VonMisesFisher()(Z.numpy(), Z_PRIME), "z is a ndarray", "expected a torch.Tensor"),
+    "critic: NaN latents": (ValueError, lambda: rpm.Universal(2).double()(Z, put(Z_PRIME, NAN)), "z_prime contains NaN", "expected numbers", "learning rate"),
+    **{
+        f"critic: infinite latents, {critic.__class__.__name__}": (
+            ValueError, lambda critic=critic: critic.double()(put(Z, INF), Z_PRIME), "z contains", "inf", "expected",
+        )
+        for critic in (rpm.RandomWalk(), rpm.LaplaceWalk(), rpm.VonMisesFisher(), rpm.LinearDynamics(2), rpm.Bilinear(2))
+    },
+    # the evidence of a data set
+    "evidence: a function": (TypeError, lambda: evidence(lambda a, b: a @ b.T), "function", "expected an nn.Module", "forward"),
+    "evidence: dropout": (
+        ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T, nn.Dropout(0.1))), "parts.0 is a Dropout in training mode", "expected a fixed critic", "critic.eval()",
+    ),
+    "evidence: batch norm": (ValueError, lambda: evidence(Critic(None, nn.BatchNorm1d(2))), "BatchNorm1d in training mode", "critic.eval()"),
+    "evidence: scores of another shape": (
+        ValueError, lambda: evidence(Critic(lambda a, b: (a * b).sum(1, keepdim=True))), "shape (3, 1)", "expected (3, 3), one score per pair",
+    ),
+    "evidence: scores of NaN": (ValueError, lambda: evidence(Critic(lambda a, b: (a @ b.T - 2).log())), "row 0", "NaN", "expected finite scores", "Look at critic"),
+    "evidence: scores of +inf": (ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T + INF)), "NaN or +inf among its scores", "expected finite scores"),
+    "evidence: a row of -inf": (ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T - INF)), "only scores of -inf (3 of 3 rows)", "expected finite scores"),
+    "evidence: unequal rows": (ValueError, lambda: evidence(z_prime=Z_PRIME[:2]), "(3, 2)", "(2, 2)", "expected one row each per pair"),
+    "evidence: NaN": (ValueError, lambda: evidence(z=put(Z, NAN)), "z contains NaN (1 of 6 entries)", "expected numbers"),
+    "evidence: no rows": (ValueError, lambda: evidence(z=Z[:0], z_prime=Z[:0]), "(0, 2)", "expected at least one row"),
+    "evidence: one dimension": (ValueError, lambda: evidence(z=Z[0]), "z has shape (2)", "expected 2 dimensions"),
+    "evidence: integers": (ValueError, lambda: evidence(z=Z.int()), "torch.int32", "expected a floating type"),
+    "evidence: mixed dtypes": (ValueError, lambda: evidence(z=Z.float()), "float32", "float64", "expected one dtype"),
+    "evidence: no block": (ValueError, lambda: evidence(block=0), "block is 0", "expected a positive number"),
+    # data and training
+    "data: an unknown split": (ValueError, lambda: datasets.fashion_mnist("valid"), "'valid'", 'expected "train" or "test"'),
+    "data: strength out of range": (ValueError, lambda: datasets.two_views(IMAGES, strength=3), "strength is 3", "expected a number from 0"),
+    "data: strength is NaN": (ValueError, lambda: datasets.two_views(IMAGES, strength=NAN), "strength is nan", "expected a number from 0"),
+    "data: no channel": (ValueError, lambda: datasets.two_views(IMAGES[:, 0]), "(5, 4, 4)", "expected 4 dimensions"),
+    "data: bytes": (ValueError, lambda: datasets.two_views((255 * IMAGES).byte()), "torch.uint8", "expected a floating type"),
+    "data: from 0 to 255": (ValueError, lambda: datasets.two_views(255 * IMAGES), "25", "expected", "[0, 1]", "255"),
+    "data: a batch larger than the data": (ValueError, lambda: datasets.view_pairs(IMAGES, 6), "batch_size is 6", "expected a number from 1 to the 5"),
+    "data: an empty batch": (ValueError, lambda: datasets.view_pairs(IMAGES, 0), "batch_size is 0", "expected a number from 1"),
+    "data: an unknown step": (ValueError, lambda: datasets.moving_balls(3, step="cauchy"), "'cauchy'", 'expected "gaussian" or "laplace"'),
+    "data: no scale": (ValueError, lambda: datasets.moving_balls(3, scale=0), "scale is 0", "expected a positive finite number"),
+    "training: no steps": (ValueError, lambda: train([], 0), "0", "positive"),
+    # the rest
+    "package: an unknown name": (AttributeError, lambda: rpm.info_nce, "'info_nce'", "it has", "infonce"),
+    "machine: CUDA without a GPU": (ValueError, without_gpu, "'cuda' was asked for", "sees no GPU", 'use "cpu"'),
+    "widget: a default off its slider": (ValueError, lambda: widgets.slider(5, 0, 1, 0.1, "k"), "default 5 of 'k'", "[0, 1]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_says_what_was_found_what_was_expected_and_what_to_do(kind):
+    expected_type, call, *pieces = BAD[kind]
+    with pytest.raises(expected_type) as error:
+        returned = call()
+        pytest.fail(f"returned {returned}")
+    assert [piece for piece in pieces if piece not in str(error.value)] == [], str(error.value)
+
+
+def test_the_table_covers_more_than_thirty_kinds():
+    assert len(BAD) > 30
+
+
+@pytest.mark.parametrize(
+    "objective", [rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan, rpm.nwj], ids=lambda f: f.__name__
+)
+@pytest.mark.parametrize("value", [1e300, -1e300, -INF], ids=str)
+def test_a_legal_extreme_score_gives_a_number_or_an_infinity_never_nan(objective, value):
+    for where in ((0, 0), (0, 1)):
+        for q_joint in (None, Q):
+            assert not any(term.isnan() for term in objective(put(S, value, where), q_joint))

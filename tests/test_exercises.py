@@ -1,0 +1,162 @@
+"""Every exercise of every lesson: its solution passes, each misconception is told apart, and nothing else passes."""
+
+import math
+
+import pytest
+import torch
+
+from rpm_tutorial import exercises, objectives
+from rpm_tutorial.exercises import LESSONS, Exercise
+
+ALL = {
+    f"{lesson}.{name}": exercise
+    for lesson in LESSONS
+    for name, exercise in vars(getattr(exercises, lesson)).items()
+    if isinstance(exercise, Exercise)
+}
+WRONG = [(name, wrong, message) for name, e in ALL.items() for wrong, message in e.misconceptions.items()]
+each_exercise = pytest.mark.parametrize("name", ALL)
+
+
+def as_tensor(answer) -> torch.Tensor:
+    return torch.as_tensor(answer, dtype=torch.float64)
+
+
+# Right answers, written as someone else would.
+OTHERWISE = {
+    "lesson_00.ceiling": lambda n: -math.log(1 / n),
+    "lesson_00.log_evidence": lambda infonce, n: infonce + math.log(1 / n**2),
+    "lesson_01.likelihood": lambda q, p: (
+        torch.einsum("xz,x->zx", q, p) / torch.einsum("xz,x->z", q, p)[:, None]
+    ),
+    "lesson_01.pairs": lambda prior, a, b: torch.einsum("zw,zx,wy->xy", prior, a, b),
+    "lesson_02.constant": lambda p: sum(torch.xlogy(m, m).sum() for m in (p.sum(0), p.sum(1))).item(),
+    "lesson_02.gap": lambda q, p: torch.nn.functional.kl_div(p.log(), q, reduction="sum"),
+    "lesson_03.infonce": lambda s, q: (q * (s - torch.log(s.exp() @ q.sum(0))[:, None])).sum().numpy(),
+    "lesson_03.prior": lambda s, q: torch.softmax(s + q.sum(0).log(), 1) * q.sum(1, keepdim=True),
+    "lesson_04.log_p": lambda s: [
+        float(row[i] - row.exp().sum().log() - math.log(len(s))) for i, row in enumerate(s)
+    ],
+    "lesson_04.pairs_needed": lambda: 149,
+}
+
+
+def test_every_exercise_has_a_right_answer_written_differently():
+    assert set(OTHERWISE) == set(ALL)
+
+
+@each_exercise
+def test_the_solution_passes_and_so_does_the_same_answer_written_differently(name):
+    for answer in (ALL[name].solution, OTHERWISE[name]):
+        verdict = ALL[name].verdict(answer)
+        assert verdict.right is True and verdict.message.startswith("✓ Right")
+
+
+def test_a_number_is_an_answer_where_there_is_nothing_to_compute_from():
+    assert exercises.lesson_04.pairs_needed.verdict(149).right is True
+    assert exercises.lesson_04.pairs_needed.verdict(torch.tensor(149)).right is True
+
+
+@each_exercise
+def test_a_right_answer_in_float32_passes(name):
+    """torch.tensor(n).log() is one."""
+    assert ALL[name].verdict(lambda *case: as_tensor(OTHERWISE[name](*case)).float()).right is True
+
+
+@each_exercise
+@pytest.mark.parametrize(
+    "blank", [None, ..., lambda *_: None, lambda *_: ...], ids=["None", "...", "returns None", "returns ..."]
+)
+def test_an_unanswered_exercise_says_so_and_is_neither_right_nor_wrong(name, blank):
+    verdict = ALL[name].verdict(blank)
+    assert verdict.right is None and "Not answered yet" in verdict.message and "hint" in verdict.message
+
+
+@pytest.mark.parametrize("name, wrong, message", WRONG, ids=[f"{n}-{k}" for k, (n, _, _) in enumerate(WRONG)])
+def test_each_misconception_is_told_which_one_it_is(name, wrong, message):
+    verdict = ALL[name].verdict(wrong)
+    assert verdict.right is False and verdict.message == f"✗ Not yet: {message}"
+
+
+@each_exercise
+def test_an_exercise_knows_several_wrong_ideas_each_with_a_message_of_its_own(name):
+    exercise = ALL[name]
+    assert exercise.misconceptions and len(set(exercise.misconceptions.values())) == len(
+        exercise.misconceptions
+    )
+    assert exercise.prompt.startswith("Return ") and len(exercise.hints) >= 2
+
+
+@each_exercise
+def test_a_near_miss_is_wrong_and_told_by_how_much(name):
+    exercise = ALL[name]
+    verdict = exercise.verdict(lambda *case: as_tensor(exercise.solution(*case)) * (1 + 1e-4) + 1e-4)
+    assert (
+        verdict.right is False and "off by up to" in verdict.message and exercise.hints[0] in verdict.message
+    )
+
+
+@each_exercise
+def test_a_wrong_shape_or_type_is_told_with_what_was_expected(name):
+    exercise = ALL[name]
+    shape = exercise.verdict(lambda *case: torch.zeros(2, 3, 4))
+    assert shape.right is False and "shape (2, 3, 4); expected (" in shape.message
+    kind = exercise.verdict(lambda *case: "five")
+    assert kind.right is False and "str" in kind.message and "expected a number or a tensor" in kind.message
+
+
+@each_exercise
+def test_a_function_that_raises_is_reported_not_propagated(name):
+    def broken(*_case):
+        raise KeyError("mine")
+
+    verdict = ALL[name].verdict(broken)
+    assert verdict.right is False and "KeyError" in verdict.message and "mine" in verdict.message
+
+
+@each_exercise
+def test_an_answer_of_nan_is_wrong(name):
+    exercise = ALL[name]
+    assert exercise.verdict(lambda *case: as_tensor(exercise.solution(*case)) * torch.nan).right is False
+
+
+@each_exercise
+def test_an_answer_may_overwrite_its_arguments(name):
+    exercise = ALL[name]
+
+    def tidy(*case):
+        answer = as_tensor(exercise.solution(*case)).clone()
+        for argument in case:
+            if isinstance(argument, torch.Tensor):
+                argument.zero_()
+        return answer
+
+    assert exercise.verdict(tidy).right is True
+
+
+@each_exercise
+def test_hints_come_in_order_and_one_that_is_not_there_is_refused(name, capsys):
+    exercise = ALL[name]
+    for step, hint in enumerate(exercise.hints, start=1):
+        exercise.hint(step)
+        assert capsys.readouterr().out == f"Hint {step} of {len(exercise.hints)}: {hint}\n"
+    exercise.hint()
+    assert exercise.hints[0] in capsys.readouterr().out
+    for step in (0, len(exercise.hints) + 1):
+        with pytest.raises(
+            ValueError, match=f"step is {step}; this exercise has hints 1 to {len(exercise.hints)}"
+        ):
+            exercise.hint(step)
+
+
+def test_check_prints_the_verdict(capsys):
+    exercises.lesson_00.ceiling.check(...)
+    exercises.lesson_00.ceiling.check(math.log)
+    exercises.lesson_03.infonce.check(lambda s, q: objectives.nwj(s, q).value)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines] == ["○", "✓", "✗"]
+
+
+def test_an_unknown_lesson_is_refused_with_those_there_are():
+    with pytest.raises(AttributeError, match="'lesson_99'; expected one of lesson_00, lesson_01"):
+        _ = exercises.lesson_99

@@ -1,0 +1,129 @@
+"""Figures: what a reader needs beside the picture, and styles that survive a grey printer."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from rpm_tutorial import figures
+from rpm_tutorial.figures import STYLES, Figure, bundle
+
+X = [1, 2, 4, 8]
+MAKERS = {
+    "lines": lambda: figures.lines(
+        X, {"MI": [0.1, 0.2, 0.3, 0.45], "mine <new>": [0, 0.1, 0.2, 0.7]}, x_label="N", y_label="nats", caption="A <b> & c.",
+        ceiling=("log N", 0.9), mark=2, x_log=True,
+    ),
+    "dots": lambda: figures.dots({"MI": 0.1, "KL": 0.25, "other": -0.3}, x_label="nats", caption="A <b> & c.", mark={"KL": "fails"}),
+    "tables": lambda: figures.tables(
+        {"P": np.arange(6).reshape(2, 3) / 15, "Q": np.eye(4) / 4}, x_label=("z′", "x′"), y_label="z", caption="A <b> & c."
+    ),
+    "images": lambda: figures.images(
+        {"x": np.ones((1, 1, 5, 5)), "x′": np.zeros((3, 1, 5, 5))}, caption="A <b> & c.", below={"x′": ["0.5 ✓", "0.3", "0.2"]}
+    ),
+}  # fmt: skip
+each_maker = pytest.mark.parametrize("kind", MAKERS)
+
+
+@each_maker
+def test_a_figure_has_a_caption_alt_text_and_its_data_as_a_table(kind):
+    figure = MAKERS[kind]()
+    assert isinstance(figure, Figure) and figure.caption == "A <b> & c."
+    assert len(figure.alt) > 20 and figure.alt.endswith(".")
+    assert figure.rows and all(len(row) <= len(figure.columns) for row in figure.rows)
+
+
+ALT = {
+    "lines": [
+        "N, from 1 to 8",
+        "nats",
+        "MI from 0.1 to 0.45, highest 0.45",
+        "mine <new> from 0 to 0.7",
+        "log N from 0.9",
+    ],
+    "dots": ["nats", "MI 0.1", "KL 0.25 (fails)", "other -0.3"],
+    "tables": [
+        "probability",
+        "P (2×3), largest 0.333 at row 1, column 2",
+        "Q (4×4), largest 0.25 at row 0, column 0",
+    ],
+    "images": ["x, 1 images", "x′, 3 images (0.5 ✓, 0.3, 0.2)"],
+}
+ROWS = {
+    "lines": (["N", "MI", "mine <new>", "log N"], [2.0, 0.2, 0.1, 0.9]),
+    "dots": (["", "nats"], ["KL", 0.25]),
+    "tables": (["table", "row", 0, 1, 2, 3], ["P", 1, 0.2, 0.2667, 0.3333]),
+    "images": (["row", "image", ""], ["x′", 1, "0.3"]),
+}
+
+
+@each_maker
+def test_alt_text_and_table_are_computed_from_the_data(kind):
+    figure = MAKERS[kind]()
+    assert [text for text in ALT[kind] if text not in figure.alt] == []
+    columns, row = ROWS[kind]
+    assert list(figure.columns) == columns and row in [list(r) for r in figure.rows]
+
+
+@each_maker
+def test_a_figure_displays_as_a_plot_with_words_and_then_its_caption_and_table(kind, monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "publish_display_data", shown.append)
+    figure = MAKERS[kind]()
+    figure._ipython_display_()
+    plot, legend = shown
+    assert plot == bundle(figure) and set(plot) == {"application/vnd.plotly.v1+json", "text/plain"}
+    assert plot["text/plain"] == figure.alt
+    assert "<em>A &lt;b&gt; &amp; c.</em>" in legend["text/html"] and legend["text/plain"] == figure.caption
+    assert legend["text/html"].count("<tr>") == 1 + len(figure.rows) and "<summary>" in legend["text/html"]
+
+
+def test_colab_gets_a_page_of_its_own(monkeypatch):
+    monkeypatch.setattr(figures, "in_colab", lambda: True)
+    shown = bundle(MAKERS["dots"]())
+    assert set(shown) == {"text/html", "text/plain"} and "plotly" in shown["text/html"]
+
+
+@pytest.mark.parametrize("one, other", [*itertools.combinations(STYLES, 2)])
+def test_styles_differ_by_more_than_colour(one, other):
+    a, b = STYLES[one], STYLES[other]
+    assert a == b or (a.dash, a.symbol) != (
+        b.dash,
+        b.symbol,
+    )  # two names of one quantity may share their style
+
+
+def test_quantities_keep_their_style_and_curves_are_labelled_at_their_ends():
+    figure = MAKERS["lines"]().plotly
+    drawn = {trace.name: trace for trace in figure.data}
+    assert (drawn["MI"].line.color, drawn["MI"].line.dash) == (STYLES["MI"].color, STYLES["MI"].dash)
+    assert (drawn["log N"].line.color, drawn["log N"].line.dash) == (
+        STYLES["log N"].color,
+        STYLES["log N"].dash,
+    )
+    assert [note.text.strip() for note in figure.layout.annotations] == ["MI", "mine <new>", "log N"]
+    assert figure.layout.shapes[0].x0 == 2, "the mark"
+
+
+def test_labels_at_the_ends_of_curves_do_not_cover_each_other():
+    curves = {name: [0, end] for name, end in (("a", 1.0), ("b", 1.001), ("c", 0.0), ("d", 1.0))}
+    heights = sorted(
+        note.y
+        for note in figures.lines(
+            [0, 1], curves, x_label="x", y_label="y", caption=""
+        ).plotly.layout.annotations
+    )
+    assert min(b - a for a, b in zip(heights, heights[1:])) > 0.05
+
+
+def test_tables_share_one_scale_and_have_row_zero_at_the_top():
+    figure = MAKERS["tables"]().plotly
+    assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, pytest.approx(1 / 3))
+    assert figure.layout.yaxis.autorange == figure.layout.yaxis2.autorange == "reversed"
+    np.testing.assert_allclose(figure.data[0].z, np.arange(6).reshape(2, 3) / 15)
+
+
+def test_a_curve_with_a_gap_is_described_by_what_it_has():
+    figure = figures.lines([0, 1, 2], {"MI": [0.5, np.nan, 0.25]}, x_label="x", y_label="y", caption="")
+    assert "MI from 0.5 to 0.25, highest 0.5" in figure.alt

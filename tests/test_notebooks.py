@@ -1,0 +1,198 @@
+"""Notebooks: the rule that compares outputs, notebooks in step with their sources, and the shape of a lesson.
+
+The lessons' cells themselves are run by lesson_items.py.
+"""
+
+import base64
+import copy
+import io
+import json
+import tokenize
+from pathlib import Path
+
+import build_notebooks
+import nbformat
+import numpy as np
+import pytest
+from build_notebooks import PLOTLY, WIDGET
+from lesson_items import Cost
+from notebook_compare import figure_difference, outputs_difference, text_difference
+
+SOURCES = sorted(build_notebooks.NOTEBOOKS.glob("*.py"))
+MOST_CELLS, MOST_LINES = 45, 15
+LAYOUT_TOKENS = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("I = 1.2345 nats", "I = 1.2345 nats"),
+        ("I = 1.2345 nats", "I = 1.2346 nats"),
+        ("residual 1e-16", "residual 3e-16"),
+        ("residual 0.0", "residual -2.2e-16"),
+        ("  9.99 |", " 10.00 |"),
+        ("1.00e-05", "9.99e-06"),
+        ("0.4999999999", "0.5"),
+    ],
+)
+def test_texts_that_agree(old, new):
+    assert text_difference(old, new) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("I = 1.2345 nats", "I = 1.2355 nats"),
+        ("I = 1.2345 nats", "I = 1.2347 nats"),
+        ("I = 1.2345 nats", "I = -1.2345 nats"),
+        ("I = 1.2345 nats", "I = 1.2345 bits"),
+        ("I = 1.2345 nats", "I = 1.2345"),
+        ("I_2 = 1.5", "I_3 = 1.5"),
+        ("60000 pairs", "60001 pairs"),
+        ("residual 1e-16", "residual 1e-8"),
+        ("residual 1e-16", "residual nan"),
+        ("1.5 2.5", "1.5\n2.5"),
+    ],
+)
+def test_texts_that_differ(old, new):
+    assert text_difference(old, new)
+
+
+def test_only_an_approximate_text_may_differ_by_five_percent():
+    assert text_difference("probe 0.800", "probe 0.780")
+    assert text_difference("probe 0.800", "probe 0.780", approximate=True) is None
+    assert text_difference("probe 0.800", "probe 0.700", approximate=True)
+    assert text_difference("probe 0.800", "score 0.800", approximate=True)
+
+
+def typed_array(values) -> dict:
+    """As plotly 6 and later store an array."""
+    array = np.asarray(values)
+    shape = ", ".join(map(str, array.shape))
+    return {"dtype": array.dtype.str[1:], "bdata": base64.b64encode(array.tobytes()).decode(), "shape": shape}
+
+
+@pytest.fixture
+def figure() -> dict:
+    line = {"type": "scatter", "uid": "a", "name": "InfoNCE", "x": [0, 1, 2], "y": typed_array([1.0, 2, 4])}
+    image = {"type": "heatmap", "z": typed_array(np.linspace(0, 8, 12).reshape(3, 4))}
+    return {"data": [line, image], "layout": {"title": {"text": "I = 1.23"}, "showlegend": False}}
+
+
+def changed(figure: dict, trace: int, key: str, value) -> dict:
+    figure = copy.deepcopy(figure)
+    figure["data"][trace][key] = value
+    return figure
+
+
+def test_figures_that_agree(figure):
+    assert figure_difference(figure, changed(figure, 0, "uid", "b")) is None
+    assert figure_difference(figure, changed(figure, 0, "y", [1.0, 2.0, 4.000001])) is None
+    assert figure_difference(figure, changed(figure, 0, "y", typed_array([1.0, 2.0 + 1e-10, 4.0]))) is None
+
+
+@pytest.mark.parametrize(
+    ("trace", "key", "value"),
+    [
+        (0, "y", typed_array([1.0, 2.001, 4.0])),
+        (0, "y", [1.0, None, 4.0]),
+        (0, "y", [1.0, 2.0]),
+        (0, "name", "CLIP"),
+        (0, "mode", "lines"),
+        (1, "z", typed_array(np.linspace(0, 8.001, 12).reshape(3, 4))),
+        (1, "z", typed_array(np.linspace(0, 8, 12).reshape(4, 3))),
+    ],
+)
+def test_figures_that_differ(figure, trace, key, value):
+    assert "figure.data" in figure_difference(figure, changed(figure, trace, key, value))
+
+
+def test_only_an_approximate_figure_may_differ_by_five_percent_of_its_largest_number(figure):
+    close, far = (changed(figure, 0, "y", [1.15, 2.15, 4.1 + shift]) for shift in (0.0, 0.2))
+    assert figure_difference(figure, close)
+    assert figure_difference(figure, close, approximate=True) is None
+    assert figure_difference(figure, far, approximate=True)
+
+
+def display(**data) -> dict:
+    return {"output_type": "display_data", "metadata": {}, "data": data}
+
+
+def stream(name: str, text: str) -> dict:
+    return {"output_type": "stream", "name": name, "text": text}
+
+
+def test_a_widget_agrees_with_its_stored_static_twin(figure):
+    stored = display(**{PLOTLY: figure, "image/png": "AAAA", "text/plain": "alt"})
+    live = display(**{PLOTLY: figure, WIDGET: {}, "text/plain": "alt"})
+    assert outputs_difference([stored], [live]) is None
+    assert outputs_difference([stored], [display(**{"text/plain": "alt"})])
+
+
+def test_a_progress_bar_leaves_nothing():
+    text, bar = stream("stdout", "1.5"), display(**{WIDGET: {}, "text/plain": "23%|##2  | 3/10"})
+    assert outputs_difference([text], [bar, text]) is None
+
+
+def test_warnings_missing_outputs_and_their_order_count():
+    text, warning = stream("stdout", "1.5"), stream("stderr", "UserWarning")
+    assert outputs_difference([text], [text]) is None
+    assert "stderr" in outputs_difference([text], [text, warning])
+    assert outputs_difference([text, display(**{"text/plain": "x"})], [text])
+    assert outputs_difference([text, warning], [warning, text])
+
+
+@pytest.mark.parametrize(
+    ("cost", "overruns"),
+    [
+        (Cost({"Cell 0": 19.9, "Cell 1": 0.1}, peak_mib=1024), []),
+        (Cost({"Cell 0": 20.1}, peak_mib=100), ["Cell 0 took 20.1 s of 20"]),
+        (Cost({f"Cell {i}": 19 for i in range(5)}, peak_mib=100), ["the lesson took 95 s of 90"]),
+        (Cost({"Cell 0": 1}, peak_mib=1025), ["the lesson reached 1025 MiB of 1024"]),
+    ],
+)
+def test_a_lesson_above_its_budget_is_noticed(cost: Cost, overruns: list[str]):
+    assert cost.overruns() == overruns
+
+
+def test_every_notebook_is_in_step_with_its_source():
+    assert build_notebooks.check(build_notebooks.NOTEBOOKS) == [], "remedy: make build"
+
+
+def lines_of_code(source: str) -> int:
+    """Lines that hold code; blank lines, comments and the rest of a long string are free."""
+    text = source if source.endswith("\n") else source + "\n"
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return len({token.start[0] for token in tokens if token.type not in LAYOUT_TOKENS})
+
+
+@each_source
+def test_a_lesson_has_its_shape(source: Path):
+    cells = build_notebooks.read_source(source).cells
+    assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# "), "the title comes first"
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert sum(line.startswith("# ") for line in prose.splitlines()) == 1, "exactly one H1"
+    assert len(cells) <= MOST_CELLS
+    lines = [lines_of_code(cell.source) if cell.cell_type == "code" else 0 for cell in cells]
+    assert [number for number, count in enumerate(lines, 1) if count > MOST_LINES] == [], "too long a cell"
+
+
+@each_source
+def test_stored_outputs_are_fit_to_publish(source: Path):
+    """Nothing on stderr, no error, no path of the machine that built them, and a picture for each figure."""
+    path = source.with_suffix(".ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    assert build_notebooks.complaints(notebook, path) == []
+    outputs = [output for cell in build_notebooks.code_cells(notebook) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert all("image/png" in data for data in build_notebooks.figures(notebook))
+    text = json.dumps(outputs)
+    assert not [folder for folder in ("/tmp/", "/home/", "/root/", str(source.parents[1])) if folder in text]

@@ -1,0 +1,165 @@
+"""The objectives as functions of `log_f` and `q_joint`: gradients, infinities, precision, invariances, terms."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from residuals import agree
+from torch.autograd import gradcheck
+from worlds import models
+
+import rpm_tutorial as rpm
+
+CRITIC_OBJECTIVES = (rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan, rpm.nwj)
+
+
+def barber_agakov(log_f, q_joint=None):
+    """Barber-Agakov of the conditional prior softmax(log_f), a function of any table as the others are."""
+    return rpm.barber_agakov(log_f.log_softmax(1), q_joint)
+
+
+ALL = (*CRITIC_OBJECTIVES, barber_agakov)
+each_objective = pytest.mark.parametrize("objective", ALL, ids=lambda f: f.__name__)
+each_critic_objective = pytest.mark.parametrize("objective", CRITIC_OBJECTIVES, ids=lambda f: f.__name__)
+
+
+def tables(n: int = 3, m: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random log_f and the logits of q_joint, float64, ready for gradients."""
+    generator = torch.Generator().manual_seed(3)
+    return tuple(torch.randn(2, n, m, generator=generator, dtype=torch.float64).unbind())
+
+
+def distribution(logits: torch.Tensor) -> torch.Tensor:
+    return logits.flatten().softmax(0).view_as(logits)
+
+
+@each_objective
+def test_gradients_of_an_exact_world_are_right_in_both_arguments(objective):
+    log_f, logits = (t.requires_grad_() for t in tables())
+    assert gradcheck(lambda s, q: tuple(objective(s, distribution(q))), (log_f, logits))
+
+
+@each_objective
+def test_gradients_of_a_batch_are_right(objective):
+    assert gradcheck(lambda s: tuple(objective(s)), (tables(4, 4)[0].requires_grad_(),))
+
+
+def test_the_gradient_of_mutual_information_is_right():
+    assert gradcheck(lambda q: rpm.mutual_information(distribution(q)), (tables()[1].requires_grad_(),))
+
+
+@each_objective
+def test_gradients_are_right_beside_infinities_and_zeros(objective):
+    """-inf in log_f (f = 0) and 0 in q_joint: one cell with both, a z and a z' that nothing reaches."""
+    hidden = torch.zeros(3, 4, dtype=torch.bool)
+    hidden[0, 1] = True
+    unreached = hidden.clone()
+    unreached[2], unreached[:, 3] = True, True
+    log_f, logits = (t.requires_grad_() for t in tables())
+
+    def value(s, q):
+        q_joint = distribution(q.masked_fill(unreached, -torch.inf))
+        return objective(s.masked_fill(hidden, -torch.inf), q_joint).value
+
+    assert gradcheck(value, (log_f, logits))
+    for gradient in torch.autograd.grad(value(log_f, logits), (log_f, logits)):
+        assert gradient.isfinite().all()
+
+
+@each_critic_objective
+def test_a_latent_that_nothing_reaches_changes_nothing(objective):
+    log_f, logits = tables()
+    q_joint = distribution(logits)
+    wide_f = torch.nn.functional.pad(log_f, (1, 0, 0, 1), value=-torch.inf).requires_grad_()
+    wide_q = torch.nn.functional.pad(q_joint, (1, 0, 0, 1)).requires_grad_()
+    wide, narrow = objective(wide_f, wide_q), objective(log_f, q_joint)
+    for name, found, expected in zip(narrow._fields, wide, narrow):
+        agree(f"an unreached latent leaves the {name} as it is", found, expected)
+    wide.value.backward()
+    assert wide_f.grad.isfinite().all() and wide_q.grad.isfinite().all()
+
+
+@each_critic_objective
+def test_a_pair_with_f_of_zero_has_value_minus_infinity_and_never_nan(objective):
+    log_f = tables(3, 3)[0]
+    log_f[1, 1] = -torch.inf
+    assert objective(log_f).value == -torch.inf
+    assert objective(log_f).log_normaliser.isfinite()
+
+
+@each_objective
+@given(model=models())
+def test_value_is_score_minus_log_normaliser(objective, model):
+    q_joint, log_f = model.world.q_joint, model.log_f.nan_to_num(neginf=-40)
+    found = objective(log_f, q_joint)
+    assert torch.equal(found.value, found.score - found.log_normaliser)
+    assert all(term.shape == () for term in found)
+    scored = log_f.log_softmax(1) if objective is barber_agakov else log_f
+    agree(
+        "score = E_Q(z,z') of the scores",
+        found.score,
+        (scored * q_joint).sum(),
+        (scored * q_joint).abs().sum(),
+    )
+
+
+def test_the_normaliser_of_nwj_is_z_over_e_and_of_barber_agakov_minus_an_entropy():
+    log_f, logits = tables()
+    q_joint = distribution(logits)
+    z = (q_joint.sum(1)[:, None] * q_joint.sum(0) * log_f.exp()).sum()
+    agree("(E10) log_normaliser = Z / e", rpm.nwj(log_f, q_joint).log_normaliser, z / math.e)
+    q_z_prime = q_joint.sum(0)
+    agree(
+        "(E11) log_normaliser = -H(z')",
+        barber_agakov(log_f, q_joint).log_normaliser,
+        (q_z_prime * q_z_prime.log()).sum(),
+    )
+
+
+@each_objective
+@pytest.mark.parametrize("offset", (0.0, 300.0))
+def test_float32_agrees_with_float64(objective, offset):
+    log_f, logits = tables()
+    log_f, q_joint = log_f + offset * (objective is not rpm.nwj), distribution(logits)
+    for low, high in zip(objective(log_f.float(), q_joint.float()), objective(log_f, q_joint)):
+        assert low.dtype == torch.float32
+        agree("float32 = float64", low, high, offset, tolerance=3e-6)
+
+
+# What may be added to a critic without a change
+
+
+@given(model=models())
+def test_infonce_is_blind_to_an_offset_of_z(model):
+    c = torch.linspace(-3, 5, len(model.log_f)).double()[:, None]
+    before, after = (rpm.infonce(s, model.world.q_joint) for s in (model.log_f, model.log_f + c))
+    agree("(E7) InfoNCE(log f + c(z)) = InfoNCE(log f)", after.value, before.value, *after)
+
+
+@given(model=models())
+def test_donsker_varadhan_and_symmetric_infonce_are_blind_to_a_constant(model):
+    for objective in (rpm.donsker_varadhan, rpm.symmetric_infonce):
+        before, after = (objective(s, model.world.q_joint) for s in (model.log_f, model.log_f + 7))
+        agree("(E9) DV(log f + c) = DV(log f)", after.value, before.value, *after)
+
+
+def test_an_offset_of_z_changes_every_other_objective_and_a_constant_changes_nwj():
+    log_f, logits = tables()
+    q_joint, c = distribution(logits), torch.tensor([[1.0], [0.0], [-2.0]]).double()
+    for objective in (rpm.symmetric_infonce, rpm.donsker_varadhan, rpm.nwj):
+        assert abs(objective(log_f + c, q_joint).value - objective(log_f, q_joint).value) > 0.01
+    assert abs(rpm.nwj(log_f + 0.5, q_joint).value - rpm.nwj(log_f, q_joint).value) > 0.01
+
+
+def test_rows_are_z_and_columns_are_z_prime():
+    log_f, logits = tables()
+    q_joint = distribution(logits)
+    for objective, blind in (
+        (rpm.infonce, False),
+        (rpm.symmetric_infonce, True),
+        (rpm.donsker_varadhan, True),
+        (rpm.nwj, True),
+    ):
+        difference = abs(objective(log_f.T, q_joint.T).value - objective(log_f, q_joint).value)
+        assert (difference < 1e-12) == blind, objective.__name__

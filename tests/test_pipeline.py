@@ -1,0 +1,328 @@
+"""The pipeline: the build of the notebooks, nbval's verdict on them, and the Makefile's two commands."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import build_notebooks
+import chromium
+import pytest
+from needs import need_chromium, need_fashion_mnist
+
+from rpm_tutorial import datasets
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = """\
+# %% [markdown]
+# # A tiny lesson
+
+# %%
+print(f"I = {1 / 3:.4f} nats")
+
+# %%
+import plotly.graph_objects as go
+
+go.Figure(go.Scatter(x=[0, 1, 2], y=[0.5, 1.5, 1.0]))
+
+# %%
+from tqdm.auto import tqdm
+
+sum(tqdm([1, 2]))
+
+# %% tags=["nbval-ignore-output"]
+import time
+
+print(time.time())
+"""
+
+
+def tool(name: str, *arguments: object, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "tools" / name, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def lesson(tmp_path: Path) -> Path:
+    source = tmp_path / "01_tiny.py"
+    source.write_text(TINY)
+    return source
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, chromium_path: str) -> Path:
+    """TINY's notebook, built once. Tests leave it as it is."""
+    source = tmp_path_factory.mktemp("built") / "01_tiny.py"
+    source.write_text(TINY)
+    result = tool("build_notebooks.py", "--folder", source.parent)
+    assert result.returncode == 0, result.stderr
+    return source.with_suffix(".ipynb")
+
+
+@pytest.mark.slow
+def test_a_second_build_changes_no_byte(built: Path):
+    first = built.read_bytes()
+    tool("build_notebooks.py", "--folder", built.parent, check=True)
+    assert built.read_bytes() == first
+    assert first.count(b'"image/png"') == 1 and b"widget-view" not in first
+    assert sorted(path.name for path in built.parent.iterdir()) == ["01_tiny.ipynb", "01_tiny.py"]
+
+
+@pytest.mark.slow
+def test_a_failing_cell_is_shown_and_leaves_the_old_notebook(lesson: Path):
+    notebook = lesson.with_suffix(".ipynb")
+    build_notebooks.write(build_notebooks.read_source(lesson), notebook)
+    first = notebook.read_bytes()
+    lesson.write_text("# %%\nfound = {}['lost']\n")
+    result = tool("build_notebooks.py", "--folder", lesson.parent)
+    assert result.returncode == 1
+    assert all(text in result.stderr for text in ("01_tiny.py failed", "found = {}['lost']", "KeyError"))
+    assert notebook.read_bytes() == first
+
+
+def test_check_names_what_is_out_of_step(lesson: Path):
+    def stored(cells: list) -> None:
+        notebook = build_notebooks.read_source(lesson)
+        notebook.cells = cells
+        build_notebooks.write(notebook, lesson.with_suffix(".ipynb"))
+
+    assert build_notebooks.check(lesson.parent) == ["01_tiny.ipynb is missing"]
+    cells = build_notebooks.read_source(lesson).cells
+    stored(cells)
+    assert build_notebooks.check(lesson.parent) == []
+    stored(cells[:-1])
+    assert build_notebooks.check(lesson.parent) == ["01_tiny.ipynb has 4 cells, its source 5"]
+    stored(cells)
+    lesson.write_text(TINY.replace("nats", "bits").replace("nbval-ignore-output", "approximate"))
+    lines = build_notebooks.check(lesson.parent)
+    assert [line.split(" is not")[0] for line in lines] == ["01_tiny.ipynb cell 2", "01_tiny.ipynb cell 5"]
+    lesson.rename(lesson.with_name("02_other.py"))
+    assert "01_tiny.ipynb has no source 01_tiny.py" in build_notebooks.check(lesson.parent)
+
+
+@pytest.mark.slow
+def test_nbval_passes_a_fresh_notebook_and_fails_a_changed_number(built: Path, tmp_path: Path):
+    shutil.copy(built, tmp_path)
+    (tmp_path / "02_changed.ipynb").write_text(built.read_text().replace("0.3333 nats", "0.3433 nats"))
+    command = [sys.executable, "-m", "pytest", "-q", "-c", ROOT / "pyproject.toml", "--confcutdir", ROOT]
+    command += ["-p", "lesson_items", "-p", "no:cacheprovider", tmp_path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "tests"), str(ROOT / "tools")))}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert "1 failed, 9 passed" in result.stdout, result.stdout + result.stderr
+    assert "number 0.3333, stored 0.3433" in result.stdout
+    assert re.search(r"01_tiny +[\d.]+ +Cell \d, [\d.]+ s +\d+\n", result.stdout), "the table of costs"
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)])
+def test_a_missing_chromium_is_a_named_skip_but_an_error_in_ci(ci: str, outcome: type, monkeypatch):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(chromium, "find", lambda: None)
+    with pytest.raises(outcome, match="apt-get install chromium"):
+        need_chromium()
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)])
+def test_a_missing_data_set_is_a_named_skip_but_an_error_in_ci(ci: str, outcome: type, monkeypatch, tmp_path):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.delenv("RPM_DATA", raising=False)
+    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", tmp_path)
+    monkeypatch.setattr(datasets.DOWNLOADS, "path", tmp_path)
+    with pytest.raises(outcome, match="apt-get install dataset-fashion-mnist"):
+        need_fashion_mnist()
+
+
+def fake_python(path: Path, *, version: str = "", lacks: str = "") -> Path:
+    """A Python that says it has another version, or lacks a module."""
+    pretend = (
+        f"import sys; sys.argv = sys.argv[1:]; sys.modules.update({{name: None for name in {lacks.split()}}})"
+    )
+    pretend += f"; sys.version_info = tuple(map(int, {version.split('.')}))" if version else ""
+    pretend += "; exec(open(sys.argv[0]).read())"
+    path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{pretend}" "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the Makefile needs of a checkout, in a folder with a space in its name."""
+    folder = tmp_path / "a folder with space"
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / "notebooks" / "00_start_here.ipynb").write_text(
+        json.dumps({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    )
+    for name in ("Makefile", "pyproject.toml", "requirements-tested.txt"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("tools", "rpm_tutorial"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.fixture
+def installed(checkout: Path) -> Path:
+    """The checkout as `make test` leaves it, its environment being the one that runs this test."""
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    python = checkout / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    (checkout / ".venv" / "folder").write_text(f"{checkout.resolve()}\n")
+    for extras in ("lab", "test"):
+        (checkout / ".venv" / f"installed-{extras}").touch()
+    return checkout
+
+
+def make(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
+    no_index = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment | no_index, capture_output=True, text=True)
+
+
+def stamps(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob(".venv/installed-*"))
+
+
+def test_make_alone_lists_the_commands(checkout: Path):
+    listed = make(checkout).stdout
+    assert [line.split()[1] for line in listed.splitlines()] == [
+        "help",
+        "lab",
+        "test",
+        "test-fast",
+        "build",
+        "clean",
+    ]
+
+
+@pytest.mark.parametrize("command", ["lab", "test", "build"])
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        ({"version": "3.9"}, "Python 3.9 found, 3.11 or newer needed"),
+        ({"lacks": "ensurepip"}, "apt-get install python3-venv"),
+    ],
+)
+def test_an_unfit_python_is_named_with_the_remedy(checkout: Path, command: str, python: dict, message: str):
+    result = make(checkout, command, f"PYTHON={fake_python(checkout / 'fake python', **python)}")
+    assert result.returncode != 0 and message in result.stderr and "PYTHON=python3.12" in result.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_a_python_that_is_not_there_is_named(checkout: Path):
+    result = make(checkout, "lab", "PYTHON=no-such-python")
+    assert result.returncode != 0 and "no-such-python not found: install Python 3.11" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_failed_download_says_what_to_do_and_leaves_no_stamp(checkout: Path):
+    half_made = checkout / ".venv" / "bin" / "python"
+    half_made.parent.mkdir(parents=True)
+    half_made.symlink_to("a python that was upgraded away")
+    result = make(checkout, "lab", f"PYTHON={sys.executable}", "PIP_ARGS=--no-index")
+    assert result.returncode != 0 and "Making .venv" in result.stdout
+    assert "Check the network and run the same command again: it continues" in result.stderr
+    assert stamps(checkout) == [] and half_made.exists()
+
+
+def test_a_finished_install_is_not_repeated_unless_the_folder_moved(installed: Path):
+    def is_up_to_date(folder: Path) -> bool:
+        return make(folder, "-q", ".venv/installed-lab", ".venv/installed-test").returncode == 0
+
+    assert is_up_to_date(installed)
+    assert not is_up_to_date(installed.rename(installed.with_name("moved")))
+
+
+def test_a_changed_requirement_is_installed(installed: Path):
+    later = time.time() + 60
+    os.utime(installed / "requirements-tested.txt", (later, later))
+    assert make(installed, "-q", ".venv/installed-lab").returncode == 1
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("wrong", ["none", "0", "70000"])
+def test_a_port_that_is_none_is_named(wrong: str):
+    result = tool("lab.py", wrong)
+    assert result.returncode == 1 and f"PORT={wrong} is no port" in result.stderr
+
+
+def test_a_taken_port_is_named(port: int):
+    with socket.create_server(("127.0.0.1", port)):
+        result = tool("lab.py", port)
+    assert result.returncode == 1 and f"Port {port} is taken" in result.stderr
+
+
+@pytest.fixture
+def lab(installed: Path, port: int, tmp_path: Path) -> Iterator[str]:
+    """What a real `make lab` has printed by the time that it has printed its address."""
+    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    log = tmp_path / "lab.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            ["make", "lab", f"PORT={port}"],
+            cwd=installed,
+            env=os.environ | own,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: "token=" in log.read_text() or process.poll() is not None, seconds=60)
+        yield log.read_text()
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        wait_until(lambda: group_has_ended(process.pid), seconds=20)
+
+
+def group_has_ended(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def wait_until(condition, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"still waiting after {seconds} s"
+        time.sleep(0.1)
+
+
+def status_code(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.mark.slow
+def test_make_lab_serves_the_first_lesson_on_loopback_with_a_token(lab: str, port: int):
+    address = re.search(rf"http://127\.0\.0\.1:{port}(/\S+)\?token=(\w+)", lab)
+    assert address, lab
+    assert address[1] == "/lab/tree/notebooks/00_start_here.ipynb"
+    assert "Installing" not in lab and "identity" in lab
+    server = f"http://127.0.0.1:{port}/api/status"
+    wait_until(lambda: status_code(server) == 403, seconds=20)
+    assert status_code(f"{server}?token={address[2]}") == 200
+    first_lesson = f"http://127.0.0.1:{port}/api/contents/notebooks/00_start_here.ipynb?token={address[2]}"
+    assert status_code(first_lesson) == 200

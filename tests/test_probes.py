@@ -1,0 +1,66 @@
+"""The probes on latents whose worth is known."""
+
+import pytest
+import torch
+
+from rpm_tutorial import probes
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def clusters(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    labels = torch.arange(n) % 3
+    return 6 * torch.eye(4)[labels] + normal(n, 4, seed=seed), labels
+
+
+@pytest.mark.parametrize("probe", [probes.linear_probe, probes.nearest_neighbours], ids=lambda p: p.__name__)
+def test_accuracy_is_one_on_clusters_and_chance_on_noise(probe):
+    z, labels = clusters(300, 0)
+    z_test, labels_test = clusters(300, 1)
+    assert probe(z, labels, z_test, labels_test) > 0.98
+    assert probe(normal(300, 4), labels, normal(300, 4, seed=1), labels_test) == pytest.approx(
+        1 / 3, abs=0.12
+    )
+
+
+def test_a_probe_is_scored_on_the_test_set():
+    z, labels = clusters(300, 0)
+    assert probes.linear_probe(z, labels, z, (labels + 1) % 3) < 0.02
+
+
+def test_neighbours_are_found_by_direction_not_by_length():
+    z, labels = clusters(300, 0)
+    assert probes.nearest_neighbours(z, labels, 1e-3 * z, labels) > 0.98
+
+
+def test_r_squared_is_one_for_a_linear_code_and_about_zero_for_noise():
+    factors, factors_test, mixing = normal(400, 2), normal(400, 2, seed=1), normal(2, 5, seed=2)
+    assert probes.r_squared(
+        factors @ mixing + 3, factors, factors_test @ mixing + 3, factors_test
+    ) == pytest.approx(1, abs=1e-5)
+    assert abs(probes.r_squared(normal(400, 5, seed=3), factors, normal(400, 5, seed=4), factors_test)) < 0.1
+
+
+def test_mean_correlation_ignores_order_sign_scale_and_spare_latents():
+    factors = normal(500, 3)
+    z = torch.stack([normal(500, seed=5), -2 * factors[:, 2], factors[:, 0] + 4, 0.1 * factors[:, 1]], 1)
+    assert probes.mean_correlation(z, factors) == pytest.approx(1, abs=1e-5)
+
+
+def test_mean_correlation_falls_when_factors_are_mixed():
+    factors = normal(5000, 2)
+    mixed = torch.stack([factors.sum(1), factors[:, 0] - factors[:, 1]], 1)  # a rotation by 45 degrees
+    assert probes.mean_correlation(mixed, factors) == pytest.approx(2**-0.5, abs=0.03)
+
+
+def test_a_factor_without_a_latent_of_its_own_counts_as_uncorrelated():
+    factors = normal(500, 2)
+    assert probes.mean_correlation(factors[:, :1], factors) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_dead_latent_correlates_with_nothing():
+    factors = normal(500, 2)
+    z = torch.stack([factors[:, 0], torch.zeros(500)], 1)
+    assert probes.mean_correlation(z, factors) == pytest.approx(0.5, abs=0.05)

@@ -1,0 +1,41 @@
+"""The machine: device, self-check, source on show."""
+
+import torch
+
+from rpm_tutorial import runtime
+
+
+def test_the_self_check_is_five_lines_that_end_with_the_identity():
+    lines = runtime.self_check().splitlines()
+    assert [line.split()[0] for line in lines] == ["versions", "device", "threads", "memory", "identity"]
+    assert torch.__version__ in lines[0] and str(runtime.pick_device()) in lines[1]
+    assert lines[-1].endswith(": right")
+
+
+def test_the_identity_holds_on_this_machine():
+    assert runtime.identity_residual() < 1e-12
+
+
+def test_a_broken_identity_is_not_called_right(monkeypatch):
+    monkeypatch.setattr(runtime, "identity_residual", lambda: 1e-6)
+    assert "WRONG" in runtime.self_check()
+
+
+def test_the_cpu_is_always_there_and_setup_picks_a_device():
+    assert runtime.pick_device("cpu").type == "cpu"
+    assert runtime.setup() == runtime.pick_device()
+
+
+def test_without_a_gpu_the_device_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runtime.pick_device().type == "cpu"
+
+
+def test_show_source_displays_each_function_as_it_is_written(monkeypatch):
+    shown = []
+    monkeypatch.setattr(runtime, "display", shown.append)
+    runtime.show_source(runtime.pick_device, runtime.identity_residual)
+    assert [code.data.splitlines()[0] for code in shown] == [
+        "def pick_device(name: str | None = None) -> torch.device:",
+        "def identity_residual() -> float:",
+    ]

@@ -1,0 +1,145 @@
+"""The training loop and `encode`: what they raise, what they leave alone, and that they learn."""
+
+import pytest
+import torch
+from torch import nn
+
+import rpm_tutorial as rpm
+from rpm_tutorial import datasets, encoders
+
+
+def model(seed: int = 0) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(seed)
+    return encoders.mlp(64, 8, width=64), rpm.VonMisesFisher(0.2)
+
+
+def digit_pairs(seed: int = 0):
+    return datasets.view_pairs(datasets.digits().x, 128, flip=False, seed=seed)
+
+
+def values(steps: int = 5, **options) -> list[float]:
+    return [row.value for row in rpm.train(*model(), digit_pairs(), steps, **options)]
+
+
+def test_training_on_digits_raises_infonce_on_images_it_has_not_seen():
+    (encoder, critic), x = model(), datasets.digits().x
+    held_out = datasets.two_views(x[:300], flip=False, generator=torch.Generator().manual_seed(9))
+
+    def evidence():
+        with torch.no_grad():
+            return rpm.dataset_evidence(
+                *(rpm.encode(encoder, side) for side in held_out), critic
+            ).infonce.item()
+
+    before = evidence()
+    rows = list(rpm.train(encoder, critic, datasets.view_pairs(x[300:], 256, flip=False), 80))
+    assert evidence() > before + 1
+    assert [row.step for row in rows] == list(range(1, 81)) and all(row.n == 256 for row in rows)
+    assert all(a.seconds <= b.seconds for a, b in zip(rows, rows[1:]))
+    assert max(row.value for row in rows) <= torch.tensor(256.0).log()
+
+
+def test_the_same_seed_gives_the_same_numbers_bit_for_bit():
+    assert values() == values()
+    assert values()[0] != [row.value for row in rpm.train(*model(1), digit_pairs(), 1)][0]
+
+
+def test_training_does_not_touch_the_global_random_state():
+    encoder, critic = model()
+    before = torch.get_rng_state()
+    list(rpm.train(encoder, critic, digit_pairs(), 3))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_row_reports_the_objective_that_is_maximised():
+    encoder, critic = model()
+    x, x_prime = next(digit_pairs())
+    with torch.no_grad():
+        log_f = critic(encoder(x), encoder(x_prime))
+    for objective in (rpm.infonce, rpm.symmetric_infonce, rpm.nwj):
+        (value,) = values(1, objective=objective)
+        assert value == pytest.approx(objective(log_f).value.item(), rel=1e-4)
+
+
+def test_critic_and_encoder_both_learn():
+    encoder, critic = model()
+    before = [p.clone() for p in (*encoder.parameters(), *critic.parameters())]
+    list(rpm.train(encoder, critic, digit_pairs(), 3))
+    assert all((p != q).any() for p, q in zip(before, (*encoder.parameters(), *critic.parameters())))
+
+
+def test_a_fixed_critic_stays_fixed():
+    encoder, critic = model()[0], rpm.VonMisesFisher(0.2, learnable=False)
+    list(rpm.train(encoder, critic, digit_pairs(), 3))
+    assert critic.temperature.item() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 20])
+def test_any_number_of_steps_may_be_asked_for(steps):
+    assert len(values(steps)) == steps
+
+
+def test_pairs_that_end_early_say_how_many_there_were():
+    batches = [next(digit_pairs())] * 2
+    rows = rpm.train(*model(), batches, 5)
+    assert [next(rows).step, next(rows).step] == [1, 2]
+    with pytest.raises(ValueError, match="ended after 2 batches; expected 5"):
+        next(rows)
+
+
+def test_a_diverged_training_names_its_step_and_the_likely_cause():
+    batches = [next(digit_pairs()) for _ in range(2)]
+    batches[1][0][0] = torch.nan
+    with pytest.raises(ValueError, match="step 2: .*NaN.*learning rate"):
+        list(rpm.train(*model(), batches, 2))
+
+
+def test_sides_of_unequal_length_are_refused_rather_than_paired_wrongly():
+    x, x_prime = next(digit_pairs())
+    with pytest.raises(ValueError, match="expected"):
+        list(rpm.train(*model(), [(x, x_prime[:-2])], 1))
+
+
+# encode
+
+
+def with_batch_norm() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_encode_works_in_evaluation_mode_batch_by_batch_and_restores_the_mode(mode):
+    encoder, x = with_batch_norm().train(mode), datasets.digits().x[:25]
+    statistics = encoder[2].running_mean.clone()
+    z = rpm.encode(encoder, x, batch_size=10)
+    assert z.shape == (25, 5) and not z.requires_grad
+    assert all(module.training == mode for module in encoder.modules())
+    assert torch.equal(statistics, encoder[2].running_mean)
+    torch.testing.assert_close(z, encoder.eval()(x).detach())
+
+
+def test_encode_leaves_a_frozen_part_frozen():
+    encoder = with_batch_norm().train()
+    encoder[2].eval()
+    rpm.encode(encoder, datasets.digits().x[:5])
+    assert encoder.training and not encoder[2].training
+
+
+def test_encode_restores_the_mode_after_an_error():
+    encoder = with_batch_norm().train()
+    with pytest.raises(RuntimeError):
+        rpm.encode(encoder, torch.ones(3, 7))
+    assert encoder.training
+
+
+def test_an_encoder_needs_no_parameters():
+    x = datasets.digits().x[:5]
+    assert torch.equal(rpm.encode(nn.Flatten(), x), x.flatten(1))
+
+
+def test_the_encoders_of_the_course_map_images_to_latents():
+    assert encoders.mlp(784, 6)(torch.rand(3, 1, 28, 28)).shape == (3, 6)
+    conv = encoders.conv(6, width=4)
+    assert conv(torch.rand(3, 1, 28, 28)).shape == (3, 6)
+    assert conv[:-1](torch.rand(3, 1, 28, 28)).shape == (3, 64 * 4)

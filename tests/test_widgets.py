@@ -1,0 +1,253 @@
+"""Every widget of the course, found by itself and driven as a reader drives it, kernel side; and the pattern itself."""
+
+import base64
+import dataclasses
+import inspect
+import json
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import torch
+from residuals import MEASURED
+
+from rpm_tutorial import explorations
+from rpm_tutorial.figures import Figure, dots
+from rpm_tutorial.widgets import Explorer, choice, explore, slider, static_twin
+
+
+def retrieval():
+    generator = torch.Generator().manual_seed(0)
+    z, step = torch.randn(2, 24, 3, generator=generator)
+    x, x_prime = torch.rand(2, 24, 1, 5, 5, generator=generator)
+    return explorations.retrieval(z, z + 0.3 * step, x, x_prime)
+
+
+FACTORIES = {"retrieval": retrieval}
+
+
+def renders() -> dict:
+    """Every public function of `explorations`: one argument annotated with a state, or a factory with tensors above."""
+    public = {
+        name: f
+        for name, f in inspect.getmembers(explorations, inspect.isfunction)
+        if f.__module__ == explorations.__name__ and not name.startswith("_")
+    }
+    return {name: FACTORIES[name]() if name in FACTORIES else f for name, f in public.items()}
+
+
+RENDERS = renders()
+each_render = pytest.mark.parametrize("name", RENDERS)
+
+
+def drawn(figure) -> dict:
+    """What a browser is shown, as plain lists: without the template, and the identities that FigureWidget adds."""
+    return plain({part: json.loads(figure.to_json()).get(part) for part in ("data", "layout")})
+
+
+def plain(value):
+    if isinstance(value, dict) and "bdata" in value:  # plotly's packed arrays
+        array = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
+        shape = [int(n) for n in str(value.get("shape", len(array))).split(",")]
+        return array.reshape(shape).tolist()
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items() if key not in ("uid", "template")}
+    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def places(control) -> list:
+    """Both ends of a control and two places between."""
+    values = [value for _, value in control.options]
+    return [values[round(k * (len(values) - 1) / 3)] for k in range(4)]
+
+
+def consistent(explorer: Explorer) -> None:
+    expected = explorer.render.__wrapped__(explorer.state)
+    assert drawn(explorer.plot) == drawn(expected.plotly)
+    assert explorer.figure.alt == expected.alt and expected.alt in explorer.summary.value
+    assert expected.caption in explorer.summary.value and "role='status'" in explorer.summary.value
+
+
+@each_render
+def test_a_control_changes_the_figure_and_its_summary(name):
+    explorer = explore(RENDERS[name])
+    consistent(explorer)
+    for field, control in explorer.controls.items():
+        seen = set()
+        for value in places(control):
+            control.value = value
+            assert getattr(explorer.state, field) == value
+            consistent(explorer)
+            seen.add(explorer.summary.value)
+        assert len(seen) > 1, f"the control {field!r} says nothing new"
+
+
+@each_render
+def test_reset_restores_the_first_state(name):
+    explorer = explore(RENDERS[name])
+    first = drawn(explorer.plot), explorer.summary.value
+    for control in explorer.controls.values():
+        control.value = next(value for value in places(control) if value != control.value)
+    assert explorer.state != explorer.state_type() and (drawn(explorer.plot), explorer.summary.value) != first
+    explorer.reset.click()
+    assert explorer.state == explorer.state_type() and (drawn(explorer.plot), explorer.summary.value) == first
+
+
+@pytest.mark.slow
+@each_render
+def test_all_settings_are_drawable(name):
+    """Every value of every control, with the others at either end: no setting raises, none draws NaN."""
+    render, state_type = RENDERS[name], explore(RENDERS[name]).state_type
+    fields = dataclasses.fields(state_type)
+    ends = [state_type(**{f.name: f.metadata["values"][end] for f in fields}) for end in (0, -1)]
+    for state in ends:
+        for field in fields:
+            for value in field.metadata["values"]:
+                assert "nan" not in render(dataclasses.replace(state, **{field.name: value})).alt.lower()
+
+
+@each_render
+def test_the_bundle_has_a_static_twin_beside_the_live_widget(name):
+    explorer = explore(RENDERS[name])
+    shown = explorer._repr_mimebundle_()
+    assert {
+        "application/vnd.jupyter.widget-view+json",
+        "application/vnd.plotly.v1+json",
+        "text/plain",
+    } <= set(shown)
+    assert shown["text/plain"] == explorer.figure.alt
+    json.dumps(shown["application/vnd.plotly.v1+json"])
+
+
+@each_render
+def test_the_static_twin_shows_the_same_figures_as_the_widget(name):
+    render, state_type = RENDERS[name], explore(RENDERS[name]).state_type
+    first, default = dataclasses.fields(state_type)[0], state_type()
+    twin = static_twin(render, state_type)
+    (control,) = twin.plotly.layout.sliders
+    assert first.metadata["label"] in control.currentvalue.prefix
+    values = {str(v): v for v in first.metadata["values"]}
+    labels = {v: label for label, v in first.metadata.get("options", {}).items()}
+    for frame, step in zip(twin.plotly.frames, control.steps, strict=True):
+        value = values[frame.name]
+        assert step.method == "animate" and tuple(step.args[0]) == (frame.name,)
+        assert step.label in (labels.get(value), f"{value:g}" if isinstance(value, float) else str(value))
+        expected = drawn(render(dataclasses.replace(default, **{first.name: value})).plotly)
+        found = drawn(go.Figure(data=frame.data, layout=frame.layout))
+        assert found["data"] == expected["data"]
+        assert all(
+            found["layout"].get(part) == expected["layout"].get(part) for part in ("shapes", "annotations")
+        )
+    assert len(twin.plotly.frames) >= 5 and twin.plotly.frames[control.active].name == str(
+        getattr(default, first.name)
+    )
+    assert (
+        drawn(twin.plotly)["data"] == drawn(render(default).plotly)["data"]
+        and twin.alt == render(default).alt
+    )
+
+
+@each_render
+def test_every_control_has_a_label_and_a_number_of_places(name):
+    for field in dataclasses.fields(explore(RENDERS[name]).state_type):
+        assert field.metadata["label"] and len(field.metadata["values"]) > 1
+        assert field.default in field.metadata["values"]
+
+
+def test_every_exploration_is_tested():
+    assert {"likelihood", "proof", "prior_choice", "retrieval"} <= set(RENDERS)
+
+
+@pytest.mark.slow
+def test_an_update_takes_less_than_a_tenth_of_a_second():
+    medians = {}
+    for name, render in RENDERS.items():
+        explorer, seconds = explore(render), []
+        for control in explorer.controls.values():
+            for value in (v for v in places(control) if v != control.value):
+                start = time.perf_counter()
+                control.value = value
+                seconds.append(time.perf_counter() - start)
+        medians[name] = statistics.median(seconds)
+        MEASURED.append(
+            f"widget {name}: median update {1e3 * medians[name]:.0f} ms, slowest {1e3 * max(seconds):.0f} ms"
+        )
+    assert {name: s for name, s in medians.items() if s > 0.1} == {}
+
+
+# The pattern
+
+
+@dataclass(frozen=True)
+class State:
+    size: float = slider(0.5, 0, 1, 0.25, "size", "nats")
+    kind: str = choice({"plain": "p", "fancy": "f"}, "kind")
+    count: int = slider(2, 1, 4, 1, "count")
+
+
+def picture(state: State) -> Figure:
+    return dots({"size": state.size, state.kind: float(state.count)}, x_label="x", caption="Words.")
+
+
+def test_a_state_becomes_controls_with_labels_and_units():
+    explorer = Explorer(picture)
+    assert explorer.state == State() == State(0.5, "p", 2)
+    assert [c.description for c in explorer.controls.values()] == ["size (nats)", "kind", "count"]
+    assert [v for _, v in explorer.controls["size"].options] == [0, 0.25, 0.5, 0.75, 1]
+    assert [v for _, v in explorer.controls["count"].options] == [1, 2, 3, 4]
+    assert list(explorer.controls["kind"].options) == [("plain", "p"), ("fancy", "f")]
+
+
+def test_a_state_seen_before_is_not_rendered_again():
+    calls = []
+
+    def counted(state: State) -> Figure:
+        calls.append(state)
+        return picture(state)
+
+    explorer = Explorer(counted)
+    for value in (1, 0.5, 1):
+        explorer.controls["size"].value = value
+    assert calls == [State(), State(size=1)]
+
+
+def test_a_redraw_touches_only_what_differs():
+    explorer, touched = Explorer(picture), []
+    (trace,) = explorer.plot.data
+    for part in ("x", "y", "text", "marker", "mode"):
+        trace.on_change(lambda _trace, _value, part=part: touched.append(part), part)
+    explorer.controls["size"].value = 1
+    assert sorted(touched) == ["text", "x"]
+
+
+@dataclass
+class Mutable:
+    size: float = slider(0.5, 0, 1, 0.25, "size")
+
+
+def unannotated(state):
+    return picture(State())
+
+
+def mutable(state: Mutable):
+    return picture(State())
+
+
+def of_two(state: State, other: int):
+    return picture(State())
+
+
+def of_a_number(state: int):
+    return picture(State())
+
+
+@pytest.mark.parametrize("render", [unannotated, mutable, of_two, of_a_number])
+def test_a_render_without_a_state_is_refused(render):
+    with pytest.raises(
+        TypeError,
+        match=f"{render.__name__} has the signature .*; expected one argument annotated with a frozen dataclass",
+    ):
+        explore(render)

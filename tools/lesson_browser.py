@@ -1,0 +1,203 @@
+"""Run a lesson as its reader does: in JupyterLab, in a headless Chromium. For browser tests and screenshots.
+
+Everything is on loopback, in temporary folders: the committed notebooks are copied, without outputs, and no
+setting of the user's own Jupyter is read or changed.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import build_notebooks
+import chromium
+import nbformat
+from playwright.sync_api import Browser, Page, sync_playwright
+
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+START_SECONDS, RUN_SECONDS = 60, 180
+STDERR = '[data-mime-type="application/vnd.jupyter.stderr"]'  # tracebacks too
+FINISHED = """stderr => {
+    const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')];
+    const failed = document.querySelector(stderr);
+    return !prompts.some(prompt => prompt.innerText.includes('*'))
+        && (failed || prompts.every(prompt => /[0-9]/.test(prompt.innerText)));
+}"""
+DRAWN = (
+    "() => [...document.querySelectorAll('.js-plotly-plot')].every(plot => plot.querySelector('.main-svg'))"
+)
+FOUND = """stderr => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].map(cell => ({
+    prompt: cell.querySelector('.jp-InputPrompt').innerText,
+    stderr: [...cell.querySelectorAll(stderr)].map(output => output.innerText),
+    plots: cell.querySelectorAll('.js-plotly-plot .main-svg:first-child').length,
+    broken: cell.querySelectorAll('.jupyter-widgets-error-widget').length,
+}))"""
+
+
+@dataclass
+class Server:
+    """A running JupyterLab that serves copies of notebooks."""
+
+    url: str
+    token: str
+    folder: Path
+    settings: Path
+
+    def add(self, notebook: Path) -> str:
+        """Copy a notebook without its outputs, so that whatever shows comes from running it."""
+        copy = nbformat.read(notebook, as_version=4)
+        for cell in build_notebooks.code_cells(copy):
+            cell.outputs, cell.execution_count = [], None
+        nbformat.write(copy, self.folder / notebook.name)
+        return f"{self.url}/lab/tree/{notebook.name}?token={self.token}&reset"
+
+    def set(self, plugin: str, **settings: object) -> None:
+        """Write the settings of one of JupyterLab's plugins; they count from the next page on."""
+        path = self.settings / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings))
+
+
+@dataclass
+class Run:
+    """What a reader would have seen."""
+
+    cells: int = 0
+    figures: int = 0
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        home = Path(name)
+        folders = {
+            "JUPYTER_CONFIG_DIR": home / "config",
+            "JUPYTER_DATA_DIR": home / "data",
+            "JUPYTER_RUNTIME_DIR": home / "runtime",
+            "JUPYTERLAB_SETTINGS_DIR": home / "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
+            "IPYTHONDIR": home / "ipython",
+        }
+        (home / "lessons").mkdir()
+        port, token = free_port(), secrets.token_hex(16)
+        server = Server(
+            f"http://127.0.0.1:{port}", token, home / "lessons", folders["JUPYTERLAB_SETTINGS_DIR"]
+        )
+        whole_notebook = {"windowingMode": "none", "scrollPastEnd": False}  # else only what is in view exists
+        server.set("notebook-extension/tracker", **whole_notebook)
+        server.set("apputils-extension/notification", fetchNews="false", checkForUpdates=False)
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
+        command += [f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
+        command += [f"--ServerApp.root_dir={server.folder}", "--LabApp.expose_app_in_browser=True"]
+        log = home / "log"
+        with log.open("w") as output:
+            environment = os.environ | {key: str(folder) for key, folder in folders.items()}
+            process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        try:
+            wait_until_ready(server, process, log)
+            yield server
+        finally:
+            stop(process)
+
+
+def wait_until_ready(server: Server, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{server.url}/api/status?token={server.token}", timeout=5).close()
+            return
+        except urllib.error.URLError:  # not listening yet
+            time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+def stop(process: subprocess.Popen) -> None:
+    """JupyterLab ends its kernels when it is asked to stop; its process group is ended should it not."""
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def launch() -> Iterator[Browser]:
+    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium.find(), args=sandbox)
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def lesson(
+    browser: Browser, server: Server, notebook: Path, theme: str = "light"
+) -> Iterator[tuple[Page, Run]]:
+    """Open a notebook, run all its cells and report; the page stays open for more."""
+    server.set("apputils-extension/themes", theme=THEMES[theme])
+    run, start = Run(), time.monotonic()
+    page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    page.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
+    page.on("pageerror", lambda error: run.problems.append(f"uncaught in the page: {error}"))
+    page.on("console", lambda message: run.problems.extend(console_problem(message, server)))
+    try:
+        page.goto(server.add(notebook))
+        page.locator("#jp-main-statusbar").get_by_text("| Idle").first.wait_for(timeout=START_SECONDS * 1000)
+        page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.wait_for_function(FINISHED, arg=STDERR, timeout=RUN_SECONDS * 1000)
+        page.wait_for_function(DRAWN, timeout=START_SECONDS * 1000)
+        report(page, notebook, run)
+        run.seconds = time.monotonic() - start
+        yield page, run
+    finally:
+        page.evaluate("window.jupyterapp?.serviceManager.sessions.shutdownAll()")
+        page.close()
+
+
+def console_problem(message, server: Server) -> list[str]:
+    """Errors on the console; that the outside can't be reached is none of the lesson's."""
+    outside = not message.location["url"].startswith(server.url)
+    if message.type != "error" or (outside and "Failed to load resource" in message.text):
+        return []
+    return [f"console: {message.text} ({message.location['url']})"]
+
+
+def report(page: Page, notebook: Path, run: Run) -> None:
+    cells = page.evaluate(FOUND, STDERR)
+    stored = build_notebooks.code_cells(nbformat.read(notebook, as_version=4))
+    run.cells, run.figures = len(cells), sum(cell["plots"] for cell in cells)
+    if len(cells) != len(stored):
+        run.problems.append(f"{len(cells)} code cells in the page, {len(stored)} in the notebook")
+    for number, (cell, source) in enumerate(zip(cells, stored, strict=False)):
+        bundles = [output.get("data", {}) for output in source.outputs]
+        figures = sum(build_notebooks.PLOTLY in bundle for bundle in bundles)
+        run.problems += [f"Cell {number} on stderr: {text.strip()[-500:]}" for text in cell["stderr"]]
+        if not any(letter.isdigit() for letter in cell["prompt"]):
+            run.problems.append(f"Cell {number} did not run: {cell['prompt']}")
+        if cell["plots"] < figures:
+            run.problems.append(f"Cell {number} shows {cell['plots']} figures of {figures}")
+        if cell["broken"]:
+            run.problems.append(f"Cell {number} shows a broken widget")
