@@ -64,20 +64,22 @@ rpm.figures.tables(
 )
 
 # %% [markdown]
-# **Predict**: a decoder has to be normalised over all $x$, which for images is hopeless to compute. What does it take here?
+# **Predict**: $Q(z|x)$ is normalised over $z$, and the encoder is an arbitrary function. What must be computed to normalise $P(x|z)$ over $x$?
 #
 # <details><summary>Answer</summary>
 #
-# Nothing. $\sum_x Q(z|x) P_\text{true}(x)$ is $Q(z)$ by definition, so each row sums to one for any encoder whatever.
+# Only $Q(z)$, an average over the data. $\sum_x Q(z|x) P_\text{true}(x)$ is $Q(z)$ by definition, so each row sums to one for any encoder whatever.
 # </details>
 
 # %%
-residual = (p_x_given_z.sum(1) - 1).abs().max()
-print(f"worst |Σ_x P(x|z) − 1| = {residual:.1e}")
+other_worlds = [rpm.FiniteRPM.random(seed=seed) for seed in range(5)]  # other encoders, other data
+tables = [p_x_given_z, *(other.log_p_x_given_z.exp() for other in other_worlds)]
+residual = max((table.sum(1) - 1).abs().max() for table in tables)
+print(f"worst |Σ_x P(x|z) − 1| over {len(tables)} encoders: {residual:.1e}")
 assert residual < 1e-12
 
 # %% [markdown]
-# This holds before training and after, for a softmax, a one-hot code, or a network of a billion weights. The price: $P(x|z)$ contains
+# This holds before training and after, for any encoder. The price: $P(x|z)$ contains
 # $P_\text{true}(x)$, which we cannot write down for images. Lesson 2 shows that we never have to.
 #
 # ## With the aggregate posterior as its prior, the model reproduces the data
@@ -93,16 +95,21 @@ assert (model_x - p_x).abs().max() < 1e-12
 
 # %% [markdown]
 # **Predict**: does it hold for every prior? Take $P(z)$ uniform.
+#
+# <details><summary>Answer</summary>
+#
+# No. The encoder says $z = 0$ more often than a uniform prior does, so the observations that $z = 0$ stands for become rarer.
+# </details>
 
 # %%
 uniform = torch.full((3,), 1 / 3, dtype=torch.float64)
 model_x_uniform = uniform @ p_x_given_z
+print("Q(z) =", q_z.numpy().round(2), "  uniform =", uniform.numpy().round(2))
 print(f"P(z) uniform:    worst |P(x) − P_true(x)| = {(model_x_uniform - p_x).abs().max():.4f}")
 assert (model_x_uniform - p_x).abs().max() > 0.01
 
 # %% [markdown]
-# It does not: $z = 0$ is frequent in the data and a uniform prior makes it rare. All priors of lesson 3 that contrastive learning uses have
-# $P(z) = Q(z)$ on one side, and so get the marginal of $x$ right without trying.
+# InfoNCE's prior, in lesson 3, has $P(z) = Q(z)$ by construction, and so gets the marginal of $x$ right without trying. Not all priors there do.
 #
 # ## All together it is a distribution over pairs
 #
@@ -121,7 +128,7 @@ assert abs(model.sum() - 1) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 # The library keeps logarithms, and does these sums for any prior: `world.log_p(log_prior)` is $\log P(x, x')$.
 
 # %%
-log_prior = rpm.priors.optimal(world.q_joint)
+log_prior = rpm.priors.optimal(world.q_joint)  # log Q(z,z'); lesson 3 says what it is optimal for
 assert torch.allclose(world.log_p(log_prior).exp(), model, atol=1e-12)
 rpm.show_source(rpm.FiniteRPM.log_p)
 
@@ -174,16 +181,25 @@ assert worst < 5  # the largest of 42 normal deviations exceeds 5 once in forty 
 #
 # <details><summary>Answer</summary>
 #
-# Flat rows: every $z$ says the same of $x$, so the model knows the marginals and nothing else, however strong the coupling is.
+# Equal rows, each of them $P_\text{true}(x')$: every $z$ says the same of $x$, so the model knows the marginals and nothing else, however strong the coupling is.
 # </details>
 
 # %%
 rpm.explore(rpm.explorations.likelihood)
 
 # %% [markdown]
-# With four latent values for seven observations the right panel never quite reaches the middle one: what the encoder merges, the
-# model cannot tell apart.
-#
+# A sharper encoder brings the model nearer to the data, but with three and four latents for six and seven observations it never arrives: what
+# the encoder merges, the model cannot tell apart.
+
+# %%
+for sharpness in (0, 2, 8, 50):
+    sharper = rpm.FiniteRPM.ring(coupling=3.0, sharpness=sharpness)
+    log_ratio = sharper.p_true.log() - sharper.log_p(rpm.priors.optimal(sharper.q_joint))
+    divergence = (sharper.p_true * log_ratio).sum()  # KL(P_true || P)
+    print(f"sharpness {sharpness:2}: KL(P_true ‖ P) = {divergence:.3f} nats")
+assert divergence > 0.3
+
+# %% [markdown]
 # ## Exercises
 #
 # **1.** Write (E2) yourself: return $P(x|z)$, shape (Z, X), from $Q(z|x)$, shape (X, Z), and $P_\text{true}(x)$, shape (X,).

@@ -2,7 +2,7 @@
 # # The ELBO: seven lines, each with its number
 #
 # The model of lesson 1 contains $P_\text{true}(x)$, which nobody can write down for images. Here it leaves the objective, and
-# so does every density of the encoder. We derive the bound a line at a time, and every line is a number on a live model, so
+# so does every density of the encoder given its input. We derive the bound a line at a time, and every line is a number on a live model, so
 # that a wrong step could not hide.
 #
 # **Afterwards you can** derive (E4) and (E5) from (E3); say which assumption each step needs; compute the gap of the bound; and, given a
@@ -51,7 +51,9 @@ print("axes x, x′, z, z′:", tuple(weights.shape), f"  Σ weights = {weights.
 # %% [markdown]
 # ## The ELBO lies below the log evidence
 #
-# For one pair, Jensen's inequality moves the logarithm inside an average over the encoder:
+# For one pair, write the sum over latents as an average over the encoder, take the logarithm, and move it inside by Jensen's inequality:
+#
+# $$P(x,x') = \sum_{z,z'} P(x,x',z,z') = \mathbb E_{Q(z|x)Q(z'|x')}\left[\frac{P(x,x',z,z')}{Q(z|x)\,Q(z'|x')}\right]$$
 #
 # $$\log P(x,x') \;\ge\; \mathbb E_{Q(z|x)Q(z'|x')}\big[\log P(z,z') + \log P(x|z) + \log P(x'|z') - \log Q(z|x) - \log Q(z'|x')\big]. \tag{E3}$$
 #
@@ -118,7 +120,7 @@ assert abs(line_3 - line_2) < 1e-12
 # %% [markdown]
 # This is the step that makes contrastive learning possible. No density of the encoder given its input is left, so the encoder
 # may be a deterministic network, whose density does not exist. **What it needs**: that the encoder in the likelihood is the encoder that
-# draws $z$. With a blurred or delayed copy, as a momentum encoder is, the two terms differ.
+# draws $z$. With a blurred or delayed copy inside the likelihood the two terms differ. (Two encoders, one a side, break nothing.)
 #
 # ## The data terms are a constant
 #
@@ -150,8 +152,8 @@ print(f"(E4) {line_5:.6f},  residual {abs(line_5 - line_4):.1e}")
 assert abs(line_5 - line_4) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 
 # %% [markdown]
-# Four axes have become two. For images, an expectation under $Q(z,z')$ is an average over encoded pairs: (E4) can be estimated from a
-# batch. **What it needs**: that pairs stay pairs. Shuffle $x'$ before encoding and $Q(z)Q(z')$ takes the place of $Q(z,z')$.
+# Four axes have become two. For images, an expectation under $Q(z,z')$ is an average over encoded pairs, which a batch can estimate. The
+# densities $Q(z)$ and $Q(z')$ inside are still unknown; lesson 3 chooses priors in which they cancel. **What it needs**: that pairs stay pairs. Shuffle $x'$ before encoding and $Q(z)Q(z')$ takes the place of $Q(z,z')$.
 #
 # ## Mutual information, minus the prior's error
 #
@@ -167,16 +169,23 @@ print(f"I = {information:.6f}, KL = {divergence:.6f};  (E5) {line_6:.6f},  resid
 assert abs(line_6 - line_5) < 1e-12 and abs(information - world.mutual_information) < 1e-12
 
 # %% [markdown]
-# Maximising the ELBO asks for two things at once: latents that share information, **and** whose joint distribution looks like the prior. A
-# larger mutual information that the prior cannot express is worth nothing. **What it needs**: that $Q(z)$ and $Q(z')$ are the marginals of
+# Maximising the ELBO asks for two things at once: latents that share information, **and** whose joint distribution looks like the prior.
+# Information counts only as far as it exceeds what it adds to the KL. **What it needs**: that $Q(z)$ and $Q(z')$ are the marginals of
 # $Q(z,z')$, not distributions of our own choosing.
 #
 # ## The proof that runs
 #
-# The library has the same seven lines as a function. Choose what to break, then step through the lines: the one whose step needed
-# the assumption moves away from its predecessor.
+# The library has the same seven lines as a function, here on our world and prior. Choose what to break, then step through the lines: the one whose
+# step needed the assumption moves away from its predecessor. The menu offers
 #
-# **Predict** for each entry of the menu which line will fail, before you choose it.
+# - **dependent**: $z$ and $z'$ are drawn together, given $x$ and $x'$, but scored as if drawn apart
+# - **decoder**: $P(x|z)$ is a decoder of its own, flatter than Bayes' rule makes it
+# - **stale**: $P(x|z)$ is made from a blurred copy of the encoder
+# - **constant**: $C$ is computed for uniform observations
+# - **shuffled**: $Q(z)Q(z')$ stands where $Q(z,z')$ belongs
+# - **aggregate**: a uniform distribution stands in (E2) where $Q(z)$ belongs
+#
+# **Predict** for each which line will fail, before you choose it.
 #
 # <details><summary>Answers</summary>
 #
@@ -185,7 +194,7 @@ assert abs(line_6 - line_5) < 1e-12 and abs(information - world.mutual_informati
 # </details>
 
 # %%
-rpm.explore(rpm.explorations.proof)
+rpm.explore(rpm.explorations.proof(world, log_prior))
 
 # %% [markdown]
 # The widget's claim, asserted: with nothing broken all lines agree with the ones we computed by hand, and each broken assumption fails
@@ -204,13 +213,15 @@ for broken in rpm.derivation.ASSUMPTIONS:
 # %% [markdown]
 # ## The library's ELBO is this sum
 #
-# `world.elbo(log_prior)` returns the five terms of (E3) by name. Each depends on at most two of the four variables, so it sums over two
-# axes instead of four.
+# `world.elbo(log_prior)` returns the five terms of (E3) by name; the two recognition terms enter with a minus. Each depends on at most two
+# of the four variables, so it sums over two axes instead of four. (`slack` is for a prior that does not sum to one, in lesson 3.)
 
 # %%
 elbo = world.elbo(log_prior)
 for name, term in elbo._asdict().items():
     print(f"{name:22} {term:9.6f}")
+signs = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+assert abs((signs * torch.stack(elbo[1:])).sum() - elbo.value) < 1e-12
 assert abs(elbo.value - L) < 1e-12 and abs(world.gap(log_prior) - gap) < 1e-12
 
 # %% [markdown]
@@ -239,14 +250,14 @@ rpm.exercises.lesson_02.gap.check(gap_of_one_pair)
 # ## Quiz
 #
 # **1. Why may the encoder be deterministic, although (E3) contains log Q(z|x)?**
-# <details><summary>because log Q(z|x) is then zero</summary>For a continuous z it would be infinite. It does not have to be finite, because it is gone.</details>
+# <details><summary>because log Q(z|x) is then zero</summary>For a discrete z it is, as in lesson 0; for a continuous z it would be infinite. Neither matters, because it is gone.</details>
 # <details><summary>because it cancels against the same term in the likelihood</summary>Yes: (E2) brings it in with a plus, the bound with a minus.</details>
 # <details><summary>because the gap is then zero</summary>The gap is indeed zero then (E13), but that does not make the terms of (E3) finite.</details>
 #
-# **2. You train with a momentum encoder for x′ in the critic's negatives. Which line deserves a second look?**
-# <details><summary>the one in which the densities cancel</summary>Yes: what is scored and what is drawn come from two encoders, and their difference stays.</details>
-# <details><summary>the constant</summary>C knows the data only, no encoder.</details>
-# <details><summary>(E5)</summary>(E5) is algebra on Q(z,z′), whatever produced it.</details>
+# **2. You encode x with the network and x′ with a momentum copy of it, positives and negatives alike. Which line fails?**
+# <details><summary>the one in which the densities cancel</summary>No: each side cancels its own density, and Q(z′|x′) is the copy.</details>
+# <details><summary>none</summary>Yes: (E1) never asked for one encoder. It would be another matter if the negatives alone came from a third network: their distribution would not be Q(z′).</details>
+# <details><summary>(E5)</summary>It is algebra on Q(z,z′), whatever encoders made it.</details>
 #
 # **3. A larger I_Q(z;z′) makes the ELBO larger…**
 # <details><summary>always</summary>Not if KL(Q‖P) grows by more: look at (E5).</details>

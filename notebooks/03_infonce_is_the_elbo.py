@@ -47,7 +47,7 @@ assert abs(elbo - world.mutual_information) < 1e-12
 
 # %% [markdown]
 # So "maximise mutual information" is what one gets by letting the prior follow the encoder anywhere, which means by assuming nothing.
-# Lesson 6 shows what that costs. All other priors assume something.
+# All other priors assume something.
 #
 # ## InfoNCE assumes that z′ follows from z
 #
@@ -67,8 +67,15 @@ assert torch.allclose(P.log(), rpm.priors.infonce(log_f, world.q_joint), atol=1e
 #
 # $$L - C = \mathbb E_{Q(z,z')}[s(z,z')] - \mathbb E_{Q(z)}[\log Z(z)] = I_\infty,$$
 #
-# the InfoNCE objective with infinitely many candidates. **Predict**: how many digits will agree, given that the left side sums (E3) over
-# four variables and the right side never sees an observation?
+# InfoNCE with infinitely many candidates: the formula of lesson 0, with $\frac1N\sum_i$ over pairs become $\mathbb E_{Q(z,z')}$, and $\frac1N\sum_j$ over candidates
+# become $\mathbb E_{Q(z')}$.
+#
+# **Predict**: the left side adds up the five terms of (E3), the right side never sees an observation. How many digits will agree?
+#
+# <details><summary>Answer</summary>
+#
+# All of them; what differs is rounding.
+# </details>
 
 # %%
 score = (world.q_joint * log_f).sum()
@@ -79,7 +86,7 @@ print(f"InfoNCE = {infonce:.12f}\nL − C   = {elbo:.12f}   residual {abs(elbo -
 assert abs(elbo - infonce) < 1e-12
 
 # %% [markdown]
-# All of them. This is the theorem of the course in three lines of code, and the library's `infonce` is these lines with names and checks.
+# This is the theorem of the course in three lines of code, and the library's `infonce` is these lines with names and checks.
 #
 # ## As a bound on the MI it is loose, as an ELBO it is exact
 #
@@ -100,11 +107,17 @@ assert gap > 0 and abs(gap - divergence) < 1e-12
 #
 # ## One normaliser for all z: Donsker–Varadhan
 #
-# Normalise the whole table at once, and $P(z)$ is free to differ from $Q(z)$:
+# Normalise the whole table at once, and $P(z)$ is free to differ from $Q(z)$. In (E4) the aggregate posteriors cancel again, and $\log \bar Z$ is left: the
+# Donsker–Varadhan objective, known as MINE.
 #
 # $$P(z,z') = Q(z)Q(z')\,f/\bar Z, \quad \bar Z = \mathbb E_{Q(z)Q(z')} f \quad\Rightarrow\quad L - C = \mathbb E\,s - \log\bar Z. \tag{E9}$$
 #
-# No normaliser at all, with the generalised KL for a $P$ that does not sum to one, gives NWJ (E10): $L - C = \mathbb E\,s - e^{-1}\,\mathbb E_{Q(z)Q(z')} f$.
+# Or drop the normaliser: $\tilde P = Q(z)Q(z') f/e$ need not sum to one. The KL to such a table is $\mathbb E_Q \log(Q/\tilde P) + \sum \tilde P - 1$, so (E5) gains a
+# slack of $1 - \sum\tilde P$, which `unnormalised=True` adds:
+#
+# $$L - C = (\mathbb E\,s - 1) + (1 - \bar Z/e) = \mathbb E\,s - \bar Z/e, \tag{E10}$$
+#
+# the NWJ objective. It is best at $f = e\,Q(z,z')/Q(z)Q(z')$; the 1 in our critic supplies that $e$.
 
 # %%
 Z_bar = world.q_z @ Z
@@ -151,29 +164,32 @@ table = {
     "none, NWJ (E10)": (rpm.priors.nwj(log_f, q), rpm.nwj(log_f, q).value),
     "explicit, BA (E11)": (rpm.priors.barber_agakov(log_p, q), rpm.barber_agakov(log_p, q).value),
 }
-print(f"{'prior':20}{'L − C from (E3)':>18}{'objective':>14}{'residual':>11}")
+print(f"{'prior':20}{'L − C from (E3)':>18}{'objective':>17}{'residual':>11}")
 for name, (prior, objective) in table.items():
     elbo = world.elbo(prior, unnormalised="NWJ" in name).value - world.constant
-    print(f"{name:20}{elbo:18.12f}{objective:14.8f}{abs(elbo - objective):11.1e}")
+    print(f"{name:20}{elbo:18.12f}{objective:17.12f}{abs(elbo - objective):11.1e}")
     assert abs(elbo - objective) < 1e-12
 
 # %% [markdown]
-# ## CLIP averages two priors
+# ## CLIP averages two ELBOs
 #
-# The symmetric loss normalises once over $z'$ and once over $z$. Each half is an ELBO under a prior of its own; the second is (E7) with the roles exchanged.
+# The symmetric loss normalises once over $z'$ and once over $z$. Each half is an ELBO under a prior of its own; the second is (E7) with the roles exchanged (E12). The mean
+# of the two is not the ELBO of the averaged prior: that one is larger, by Jensen.
 
 # %%
-over_z_prime = world.elbo(rpm.priors.infonce(log_f, q)).value - world.constant
-over_z = world.elbo(rpm.priors.infonce(log_f.T, q.T).T).value - world.constant
+two_priors = rpm.priors.infonce(log_f, q), rpm.priors.infonce(log_f.T, q.T).T
+over_z_prime, over_z = (world.elbo(prior).value - world.constant for prior in two_priors)
 clip = rpm.symmetric_infonce(log_f, q).value
-print(f"({over_z_prime:.6f} + {over_z:.6f}) / 2 = {clip:.6f}")
-assert abs((over_z_prime + over_z) / 2 - clip) < 1e-12  # (E12)
+averaged = torch.logsumexp(torch.stack(two_priors), 0) - torch.tensor(2.0).double().log()
+elbo = world.elbo(averaged).value - world.constant
+print(f"({over_z_prime:.6f} + {over_z:.6f}) / 2 = {clip:.6f};  ELBO of the averaged prior {elbo:.6f}")
+assert abs((over_z_prime + over_z) / 2 - clip) < 1e-12 and clip < elbo
 
 # %% [markdown]
 # ## A prior is a critic times a normaliser
 #
-# The critic is $\log f = 1 + \kappa \log\frac{Q(z,z')}{Q(z)Q(z')} + c(z)$. At $\kappa = 1$ it knows the true density ratio; the offset $c(z)$ tilts whole rows. Choose a
-# prior, and move both sliders.
+# The critic is $\log f = 1 + \kappa \log\frac{Q(z,z')}{Q(z)Q(z')} + c(z)$. At $\kappa = 1$ it knows the true density ratio; the offset $t$ tilts whole rows,
+# $c(z) = -t, 0, t$. Move both sliders; the menu picks the prior whose KL the caption reports.
 #
 # **Predict**: which of the three curves does the offset leave where it is?
 #
@@ -199,23 +215,29 @@ assert abs(shift["infonce"]) < 1e-12 and shift["donsker_varadhan"] < -0.1
 #
 # ## It holds without any table: two Gaussians
 #
-# For standard normal $z, z'$ with correlation $\rho$, and a random-walk critic $s = -(z - z')^2/(2\sigma^2)$, the integrals can be done by hand (E20). Feed a hundred
-# thousand samples to the same function, in blocks of 1 000 pairs.
+# For standard normal $z, z'$ with correlation $\rho$, and a random-walk critic $s = -\tfrac a2 (z - z')^2$ with $a = 1/\sigma^2$, the integrals of (E7) can be done by hand:
+#
+# $$I_\infty = -a(1-\rho) + \tfrac12 \log(1+a) + \tfrac{a}{2(1+a)}. \tag{E20}$$
+#
+# Feed samples to the same function, in blocks of 1 000 pairs.
 
 # %%
 rho, scale = 0.8, 0.7
 rng = torch.Generator().manual_seed(1)
 z, z_prime = rpm.gaussian.sample(100_000, rho, generator=rng)
 critic = rpm.RandomWalk(scale).double()
-blocks = [rpm.infonce(critic(a, b)).value.item() for a, b in zip(z.split(1000), z_prime.split(1000))]
-mean, error = torch.tensor(blocks).mean(), torch.tensor(blocks).std() / len(blocks) ** 0.5
-exact = rpm.gaussian.infonce_random_walk(rho, scale)
-print(f"exact {exact:.4f}   sampled {mean:.4f} ± {error:.4f}   MI {rpm.gaussian.mutual_information(rho):.4f}")
-assert abs(mean - exact) < 4 * error + 0.002  # a block of 1 000 carries a bias of order 1/1 000, see lesson 5
+blocks = torch.tensor([rpm.infonce(critic(a, b)).value.item() for a, b in zip(z.split(1000), z_prime.split(1000))])
+exact, information = rpm.gaussian.infonce_random_walk(rho, scale), rpm.gaussian.mutual_information(rho)
+print(f"(E20) {exact:.4f}   MI {information:.4f}")
+for used in (10, 100):
+    mean, error = blocks[:used].mean(), blocks[:used].std() / used**0.5
+    print(f"{used * 1000:7} samples: {mean:.4f} ± {error:.4f}")
+    assert abs(mean - exact) < 4 * error + 0.002  # a block of 1 000 carries a bias of the order of 1/1 000
+assert mean + 4 * error < information
 
 # %% [markdown]
-# InfoNCE comes out at the value of (E7), below the MI, and stays there however many samples we add: the random walk is not the density ratio of
-# these Gaussians, which also shrinks towards zero.
+# InfoNCE comes out at the value of (E20), below the MI, and more samples narrow it down there: under these Gaussians $z'$ is centred at $\rho z$, not at $z$, and the random
+# walk does not know that.
 #
 # ## Exercises
 #
@@ -229,7 +251,7 @@ def my_infonce(log_f, q_joint):
 rpm.exercises.lesson_03.infonce.check(my_infonce)
 
 # %% [markdown]
-# **2.** Return the InfoNCE prior $P(z,z')$ as a table. Its rows must sum to $Q(z)$.
+# **2.** Return the InfoNCE prior $P(z,z')$ as a table of probabilities, not logarithms. Its rows must sum to $Q(z)$.
 
 # %% tags=["exercise"]
 def infonce_prior(log_f, q_joint):
@@ -243,7 +265,7 @@ rpm.exercises.lesson_03.prior.check(infonce_prior)
 #
 # **1. "InfoNCE with a cosine critic is a poor estimate of the mutual information." Therefore…**
 # <details><summary>it is a poor objective</summary>That does not follow: as an ELBO it is exact, and what it measures besides the MI is how well the prior fits.</details>
-# <details><summary>a more flexible critic gives better representations</summary>It gives a better estimate of the MI, and a prior that assumes less. Lesson 6 shows which of the two helps.</details>
+# <details><summary>a more flexible critic gives better representations</summary>It gives a better estimate of the MI, and a prior that assumes less. Nothing here says that this helps the representation.</details>
 # <details><summary>the MI is not what it measures</summary>Yes: it measures MI − KL(Q‖P), the fit of a model whose prior has that shape.</details>
 #
 # **2. Which prior lies behind the MINE (Donsker–Varadhan) objective?**

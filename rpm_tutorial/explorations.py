@@ -47,24 +47,27 @@ class ProofState:
     line: int = slider(7, 1, 7, 1, "lines shown")
 
 
-def proof(state: ProofState) -> Figure:
-    """Lesson 2: the derivation up to a line, each line's value, and the line that fails when an assumption is broken."""
-    log_prior = priors.infonce(torch.eye(3, 4, dtype=torch.float64), RING.q_joint)
-    shown = derive(RING, log_prior, state.broken)[: state.line]
-    failed = {line.name: f"off by {line.residual:+.3f}" for line in shown if line.residual.abs() > 1e-11}
-    fate = f"the line «{next(iter(failed))}» fails" if failed else "every line so far agrees with the one before"
-    return dots(
-        {line.name: line.value.item() for line in shown},
-        mark=failed,
-        x_label="value of the line (nats per pair)",
-        caption=f"{ASSUMPTIONS[state.broken].capitalize()}: {fate}. Last line shown: {shown[-1].equation}.",
-    )
+def proof(world: FiniteRPM, log_prior: Tensor):
+    """Lesson 2: the render function for this world and prior: the derivation up to a line, and which line fails when broken."""
+
+    def render(state: ProofState) -> Figure:
+        shown = derive(world, log_prior, state.broken)[: state.line]
+        failed = {line.name: f"off by {line.residual:+.3f}" for line in shown if line.residual.abs() > 1e-11}
+        fate = f"the line «{next(iter(failed))}» fails" if failed else "every line so far agrees with the one before"
+        return dots(
+            {line.name: line.value.item() for line in shown},
+            mark=failed,
+            x_label="value of the line (nats per pair)",
+            caption=f"{ASSUMPTIONS[state.broken].capitalize()}: {fate}. Last line shown: {shown[-1].equation}.",
+        )
+
+    return render
 
 
 @dataclass(frozen=True)
 class PriorState:
     kappa: float = slider(1.5, 0, 3, 0.25, "trust κ in the density ratio")
-    offset: float = slider(0.5, 0, 2, 0.25, "offset c(z) of the critic")
+    offset: float = slider(0.5, 0, 2, 0.25, "offset t of the critic")
     prior: str = choice(["InfoNCE", "DV", "NWJ"], "prior")
 
 
@@ -79,14 +82,14 @@ def prior_choice(state: PriorState) -> Figure:
     information, chosen = RING.mutual_information.item(), _value(state.prior, state.kappa, state.offset)
     return lines(
         KAPPAS,
-        {name: np.clip(_curve(name, state.offset), -0.3, None) for name in OBJECTIVE_OF},
+        {name: [v if v > -0.3 else np.nan for v in _curve(name, state.offset)] for name in OBJECTIVE_OF},
         ceiling=("MI", information),
         mark=state.kappa,
         x_label="trust κ in the density ratio",
         y_label="L − C (nats per pair)",
         caption=(
             f"At κ = {state.kappa:g} the {state.prior} prior gives L − C = {chosen:.4f} of MI = {information:.4f} nats: "
-            f"it lies KL(Q‖P) = {information - chosen:.4f} nats from Q(z,z′). Curves are cut at −0.3."
+            f"it lies KL(Q‖P) = {information - chosen:.4f} nats from Q(z,z′). Curves end at −0.3."
         ),
     )
 

@@ -36,7 +36,7 @@ STYLES: Mapping[str, Style] = {
     "MI": Style(GREEN, "longdash", "triangle-up"),
     "InfoNCE": Style(PURPLE, "solid", "circle"),
     "ELBO − C": Style(PURPLE, "dot", "x-thin-open"),
-    "log evidence": Style(BLACK, "dash", "cross-thin-open"),
+    "log evidence − C": Style(BLACK, "dash", "cross-thin-open"),
     "DV": Style(ORANGE, "dashdot", "diamond"),
     "NWJ": Style(BLUE, "dot", "square"),
     "KL": Style(VERMILLION, "dash", "triangle-down"),
@@ -88,7 +88,8 @@ def lines(
     x_log: bool = False,
     mark: float | None = None,
 ) -> Figure:
-    """Curves over a shared x, each labelled at its end; a curve whose name is in `STYLES` is drawn in that style.
+    """Curves over a shared x, each labelled at its end; a curve whose name is in `STYLES` is drawn in that style, and a NaN
+    leaves a gap.
 
     Args:
         ceiling: name and height of a bound, drawn as a level line, grey and dashed unless its name has a style.
@@ -99,8 +100,9 @@ def lines(
     if ceiling:
         curves[ceiling[0]] = np.full_like(x, ceiling[1])
     fig = _figure(right=120, xaxis={"title": x_label, "type": "log" if x_log else "linear"}, yaxis={"title": y_label})
-    ends = _spread([y[-1] for y in curves.values()], np.concatenate(list(curves.values())))
-    for (name, y), end in zip(curves.items(), ends):
+    drawn = {name: np.flatnonzero(np.isfinite(y)) for name, y in curves.items()}  # a NaN is a gap
+    ends = _spread({name: curves[name][k[-1]] for name, k in drawn.items() if len(k)}, np.concatenate(list(curves.values())))
+    for name, y in curves.items():
         level = ceiling and name == ceiling[0]
         style = STYLES.get(name) or (STYLES["log N"] if level else Style(next(fallback)))
         fig.add_scatter(
@@ -108,11 +110,19 @@ def lines(
             line={"color": style.color, "dash": style.dash, "width": 2.5},
             marker={"symbol": style.symbol, "size": 8, "line": {"color": style.color, "width": 2}},
         )  # fmt: skip
-        last = np.log10(x[-1]) if x_log else x[-1]
-        fig.add_annotation(x=last, y=end, text=name, xanchor="left", xshift=8, showarrow=False, font_color=style.color)
+        if name in ends:
+            last = x[drawn[name][-1]]
+            fig.add_annotation(
+                x=np.log10(last) if x_log else last, y=ends[name], text=name, xanchor="left", xshift=8, showarrow=False, font_color=style.color
+            )
     if mark is not None:
         fig.add_vline(mark, line={"color": GREY, "dash": "dot"})
-    trends = "; ".join(f"{n} from {_say(y[0])} to {_say(y[-1])}, highest {_say(np.nanmax(y))}" for n, y in curves.items())
+
+    def trend(name, k):
+        y = curves[name]
+        return f"{name} from {_say(y[k[0]])} to {_say(y[k[-1]])}, highest {_say(y[k].max())}" if len(k) else f"{name} out of range"
+
+    trends = "; ".join(trend(name, k) for name, k in drawn.items())
     alt = f"Lines of {y_label} against {x_label}, from {x[0]:.3g} to {x[-1]:.3g}: {trends}."
     kept = np.unique(np.linspace(0, len(x) - 1, 21).round().astype(int))  # a table is read, not plotted
     rows = [[float(x[i]), *(float(y[i]) for y in curves.values())] for i in kept]
@@ -151,7 +161,7 @@ def tables(
     names, arrays = list(panels), [np.asarray(a, float) for a in panels.values()]
     x_labels, y_labels = ([v] * len(names) if isinstance(v, str) else v for v in (x_label, y_label))
     high = max(float(a.max()) for a in arrays)
-    panes = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=0.22 / len(names)).layout.to_plotly_json()
+    panes = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=0.3 / len(names)).layout.to_plotly_json()
     fig = _figure(**{key: value for key, value in panes.items() if key != "template"})
     low = min(0, *(float(a.min()) for a in arrays))
     for k, array in enumerate(arrays, start=1):
@@ -223,14 +233,13 @@ def _figure(*, right: int = 20, **layout) -> go.Figure:
     return go.Figure(layout={**base, **layout})
 
 
-def _spread(ends: Sequence[float], every: Sequence[float]) -> list[float]:
+def _spread(ends: Mapping[str, float], every: Sequence[float]) -> dict[str, float]:
     """Heights of the labels at the curves' ends, moved apart so that none covers another."""
     finite = [v for v in every if np.isfinite(v)]
     gap, placed = 0.06 * ((max(finite) - min(finite)) or 1), {}
-    for k in sorted(range(len(ends)), key=lambda k: ends[k]):
-        lowest = max(placed.values(), default=-np.inf) + gap
-        placed[k] = max(ends[k], lowest)
-    return [placed[k] for k in range(len(ends))]
+    for name in sorted(ends, key=ends.get):
+        placed[name] = max(ends[name], max(placed.values(), default=-np.inf) + gap)
+    return placed
 
 
 def _say(value: float) -> str:
@@ -239,4 +248,6 @@ def _say(value: float) -> str:
 
 
 def _cell(value) -> str:
-    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+    if isinstance(value, float):
+        return "–" if np.isnan(value) else f"{value:.4g}"
+    return html.escape(str(value))

@@ -129,6 +129,13 @@ def test_what_a_constructor_names_is_learnable_unless_fixed(family, positive):
         assert positive in "".join(free.state_dict()), "it is saved with the model"
 
 
+def test_the_precision_of_linear_dynamics_has_a_root_with_a_positive_diagonal():
+    critic = made("LinearDynamics")
+    root = critic.precision_root
+    assert torch.equal(root, root.triu()) and torch.equal(root.diagonal(), critic.log_diagonal.exp())
+    assert (root.triu(1) != 0).sum() == DIM * (DIM - 1) / 2
+
+
 def test_linear_dynamics_and_bilinear_start_at_the_identity():
     z, z_prime = latents()
     agree("(E18) Bilinear starts as z.z'", rpm.Bilinear(DIM).double()(z, z_prime), z @ z_prime.T)

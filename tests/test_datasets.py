@@ -173,6 +173,22 @@ def test_a_stronger_view_is_farther_from_the_image(x):
     assert distances == sorted(distances) and distances[-1] > 0.01
 
 
+def test_a_view_shifts_along_both_axes_by_up_to_a_tenth_and_crops_up_to_a_quarter():
+    """A blurred dot off the centre: the affine map moves it by its shift, and away from the centre by its crop."""
+    side, off = 40, 0.3  # in units of half the side
+    grid = (torch.arange(side) + 0.5) / side * 2 - 1
+    dot = torch.exp(-((grid[:, None] - off) ** 2 + (grid + off) ** 2) / 0.02)
+    view = two_views(dot.expand(800, 1, side, side), strength=1, flip=False, generator=seeded())[0]
+    mass = (view - 0.15).clamp(min=0)  # the noise stays below
+    for axis, place in ((2, off), (3, -off)):
+        centre = (mass.sum(5 - axis) @ grid)[:, 0] / mass.sum((1, 2, 3))
+        # The dot lands at (place - shift) / crop, with a shift in [-0.2, 0.2] and a crop in [0.75, 1].
+        nearest, farthest = sorted((centre * place / abs(place)).quantile(torch.tensor([0.0, 1.0])).tolist())
+        assert nearest == pytest.approx(abs(place) - 0.2, abs=0.04) and farthest == pytest.approx(
+            0.5 / 0.75, abs=0.06
+        )
+
+
 def test_views_are_drawn_for_each_image_on_its_own():
     same = torch.rand(1, 1, 8, 8, generator=seeded(2)).expand(30, 1, 8, 8)
     view = two_views(same, generator=seeded())[0]

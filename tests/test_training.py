@@ -68,6 +68,16 @@ def test_critic_and_encoder_both_learn():
     assert all((p != q).any() for p, q in zip(before, (*encoder.parameters(), *critic.parameters())))
 
 
+def test_the_learning_rate_rises_over_the_first_tenth_and_then_falls_to_zero():
+    (encoder, critic), before, strides = model(), None, []
+    for _ in rpm.train(encoder, critic, digit_pairs(), 40, learning_rate=1e-4):
+        now = torch.cat([p.detach().flatten() for p in encoder.parameters()])
+        strides.append((now - before).norm().item() if before is not None else 0)
+        before = now.clone()
+    largest = max(strides)
+    assert strides[1] < 0.8 * largest and strides.index(largest) < 15 and strides[-1] < 0.05 * largest
+
+
 def test_a_fixed_critic_stays_fixed():
     encoder, critic = model()[0], rpm.VonMisesFisher(0.2, learnable=False)
     list(rpm.train(encoder, critic, digit_pairs(), 3))

@@ -1,0 +1,99 @@
+"""FiniteRPM as a program: gradients, extreme scores, the ready-made worlds. Its theory is in test_theorems.py."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from residuals import agree
+from torch.autograd import gradcheck
+from worlds import SEEDS, models
+
+from rpm_tutorial import FiniteRPM, priors
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def hide(*cells: tuple[int, int]):
+    """Puts zero probability (logit -inf) into the cells of a table."""
+
+    def apply(logits):
+        mask = torch.zeros(logits.shape, dtype=torch.bool)
+        for cell in cells:
+            mask[cell] = True
+        return logits.masked_fill(mask, -torch.inf)
+
+    return apply
+
+
+def world_of(p_true, recognition, recognition_prime, zeros: bool) -> FiniteRPM:
+    if zeros:  # an unreached x, an unreached z, and an impossible pair
+        p_true = hide((0, 0), (0, 1), (0, 2), (1, 2))(p_true)
+        recognition = hide((0, 0), (1, 0), (2, 0), (3, 0), (1, 1))(recognition)
+    return FiniteRPM(
+        p_true.flatten().softmax(0).view(4, 3), recognition.softmax(1), recognition_prime.softmax(1)
+    )
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("sharpness", [1.0, 400.0])
+def test_gradients_of_bound_and_evidence_are_right_in_every_table(zeros, sharpness):
+    """Sharpness 400: some P(x,x') are below the smallest float64."""
+    logits = [
+        normal(*shape, seed=k).requires_grad_() for k, shape in enumerate([(4, 3), (4, 3), (3, 2), (3, 2)])
+    ]
+
+    def quantities(p_true, recognition, recognition_prime, log_f):
+        world = world_of(p_true, recognition, recognition_prime, zeros)
+        log_prior = priors.infonce(sharpness * log_f, world.q_joint)
+        return (
+            world.elbo(log_prior).value,
+            world.log_evidence(log_prior),
+            world.mutual_information,
+            world.constant,
+        )
+
+    assert gradcheck(quantities, logits, atol=1e-4 * sharpness**0.5)
+
+
+@given(models(), st.sampled_from((1.0, 50.0, 2000.0)), SEEDS)
+def test_log_p_is_exact_however_small_the_probability(model, spread, seed):
+    world = model.world
+    log_f = spread * normal(*model.log_f.shape, seed=seed) + model.log_f
+    log_prior = priors.infonce(log_f, world.q_joint)
+    joint = (
+        world.log_p_x_given_z.T[:, None, :, None]
+        + world.log_p_x_prime_given_z_prime.T[None, :, None, :]
+        + log_prior
+    )
+    agree("(E1) log P(x,x') in log space", world.log_p(log_prior), joint.flatten(2).logsumexp(2))
+    bound, evidence, gap = world.elbo(log_prior).value, world.log_evidence(log_prior), world.gap(log_prior)
+    agree("(E3) log evidence - ELBO = KL, extreme scores", evidence, bound + gap, bound)
+
+
+def test_a_shared_encoder_is_the_default():
+    p_true, recognition = normal(4, 4).flatten().softmax(0).view(4, 4), normal(4, 2, seed=1).softmax(1)
+    shared, explicit = FiniteRPM(p_true, recognition), FiniteRPM(p_true, recognition, recognition)
+    assert torch.equal(shared.q_joint, explicit.q_joint)
+    assert not torch.equal(shared.q_joint, shared.q_joint.T), "P_true is not symmetric"
+
+
+def test_random_worlds_have_the_sizes_asked_for_and_repeat_with_their_seed():
+    one, again, other = (FiniteRPM.random(2, 3, 4, 5, seed=seed) for seed in (7, 7, 8))
+    assert one.p_true.shape == (2, 3) and one.q_joint.shape == (4, 5) and one.p_true.dtype == torch.float64
+    assert torch.equal(one.q_joint, again.q_joint) and not torch.equal(one.q_joint, other.q_joint)
+
+
+def test_a_ring_knows_more_the_sharper_its_encoder_and_the_stronger_its_coupling():
+    by_sharpness = [FiniteRPM.ring(2, sharpness).mutual_information for sharpness in (0, 1, 3, 9)]
+    by_coupling = [FiniteRPM.ring(coupling, 3).mutual_information for coupling in (0, 1, 3, 9)]
+    for values in (by_sharpness, by_coupling):
+        agree("a ring without sharpness or coupling has MI = 0", values[0], 0.0)
+        assert all(low + 0.01 < high for low, high in zip(values, values[1:], strict=False))
+
+
+def test_a_ring_without_tilt_has_uniform_marginals():
+    world = FiniteRPM.ring(x=5, x_prime=5, tilt=0)
+    agree("a ring without tilt is uniform", world.p_x, torch.full((5,), 0.2, dtype=torch.float64))
+    assert FiniteRPM.ring(tilt=0.5).p_x.std() > 0.01
