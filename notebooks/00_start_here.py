@@ -15,6 +15,8 @@
 # ([arXiv 2107.02495](https://arxiv.org/abs/2107.02495)). Equation numbers such as (E7) are this course's own, and the same everywhere.
 
 # %%
+import math
+
 import torch
 from tqdm.auto import tqdm
 
@@ -85,7 +87,7 @@ log = list(tqdm(rpm.train(encoder, critic, pairs, steps=400), total=400))
 rpm.figures.lines(
     [row.step for row in log],
     {"InfoNCE": [row.value for row in log]},
-    ceiling=("log 256", torch.tensor(256.0).log().item()),
+    ceiling=("log 256", math.log(256)),
     x_label="step",
     y_label="InfoNCE of the batch (nats per pair)",
     caption="InfoNCE rises and flattens below its ceiling, the logarithm of the batch size.",
@@ -217,12 +219,9 @@ rpm.show_source(rpm.infonce)
 #
 # Replace each `...` and run the cell: it tells you at once. Stuck? Call `.hint()`, then `.hint(2)`, `.hint(3)`.
 #
-# **1.** The dashed line of the training curve is a ceiling. Return the largest value that InfoNCE can have on `n` pairs, in nats.
+# **1.** The dashed line of the training curve is a ceiling. Return the largest value that InfoNCE can have on `n` pairs, in nats (`math.log` is imported).
 
 # %% tags=["exercise"]
-import math  # log and exp of a number
-
-
 def ceiling(n):
     return ...
 

@@ -8,7 +8,15 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "objectives": ("Objective", "infonce", "symmetric_infonce", "donsker_varadhan", "nwj", "barber_agakov", "mutual_information"),
+    "objectives": (
+        "Objective",
+        "infonce",
+        "symmetric_infonce",
+        "donsker_varadhan",
+        "nwj",
+        "barber_agakov",
+        "mutual_information",
+    ),
     "finite": ("FiniteRPM", "ELBO"),
     "critics": ("RandomWalk", "LaplaceWalk", "VonMisesFisher", "LinearDynamics", "Bilinear", "Universal"),
     "evidence": ("Evidence", "dataset_evidence"),
@@ -16,7 +24,18 @@ _HOME = {
     "runtime": ("setup", "self_check", "show_source"),
     "widgets": ("explore",),
 }
-_MODULES = (*_HOME, "priors", "gaussian", "datasets", "encoders", "probes", "figures", "derivation", "explorations", "exercises")
+_MODULES = (
+    *_HOME,
+    "priors",
+    "gaussian",
+    "datasets",
+    "encoders",
+    "probes",
+    "figures",
+    "derivation",
+    "explorations",
+    "exercises",
+)
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [*_MODULE_OF, *_MODULES]

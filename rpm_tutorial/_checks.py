@@ -11,7 +11,9 @@ def shape_of(tensor: Tensor) -> str:
 def check_tensor(name: str, tensor, dims: int) -> None:
     """Raise unless `tensor` is a floating-point tensor of `dims` dimensions without NaN and with at least one entry."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor: wrap it in torch.as_tensor(...)")
+        raise TypeError(
+            f"{name} is a {type(tensor).__name__}; expected a torch.Tensor: wrap it in torch.as_tensor(...)"
+        )
     if tensor.dim() != dims:
         raise ValueError(f"{name} has shape {shape_of(tensor)}; expected {dims} dimensions")
     if not tensor.is_floating_point():

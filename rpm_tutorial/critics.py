@@ -133,12 +133,18 @@ def _check(z: Tensor, z_prime: Tensor, matrix: Tensor | None = None) -> None:
     for name, side in (("z", z), ("z_prime", z_prime)):
         check_tensor(name, side, dims=2)
         if torch.isinf(side.detach()).any():
-            raise ValueError(f"{name} contains inf; expected finite latents. Likely cause: a diverged encoder (lower the learning rate)")
+            raise ValueError(
+                f"{name} contains inf; expected finite latents. Likely cause: a diverged encoder (lower the learning rate)"
+            )
     check_alike("z", z, "z_prime", z_prime)
     if z.shape[1] != z_prime.shape[1]:
-        raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns")
+        raise ValueError(
+            f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns"
+        )
     if matrix is None:
         return
     check_alike("z", z, "critic", matrix)
     if z.shape[1] != matrix.shape[1]:
-        raise ValueError(f"z has shape {shape_of(z)}; this critic was made for {matrix.shape[1]} dimensions, expected (n, {matrix.shape[1]})")
+        raise ValueError(
+            f"z has shape {shape_of(z)}; this critic was made for {matrix.shape[1]} dimensions, expected (n, {matrix.shape[1]})"
+        )

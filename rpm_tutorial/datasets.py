@@ -115,7 +115,9 @@ def view_pairs(
     return _view_pairs(x, batch_size, strength, flip, generator)
 
 
-def _view_pairs(x, batch_size, strength, flip, generator):  # apart, so that view_pairs checks when called, not when first read
+def _view_pairs(
+    x, batch_size, strength, flip, generator
+):  # apart, so that view_pairs checks when called, not when first read
     while True:
         order = torch.randperm(len(x), generator=generator, device=x.device)
         for i in range(0, len(x) - batch_size + 1, batch_size):
@@ -179,7 +181,10 @@ def _view(x: Tensor, strength: float, flip: bool, generator: torch.Generator) ->
     mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if flip else 1.0
     affine = torch.zeros(len(x), 2, 3, device=x.device, dtype=x.dtype)
     affine[:, 0, 0], affine[:, 1, 1] = crop * mirror, crop
-    affine[:, 0, 2], affine[:, 1, 2] = strength * uniform(-0.2, 0.2), strength * uniform(-0.2, 0.2)  # the side has length 2
+    affine[:, 0, 2], affine[:, 1, 2] = (
+        strength * uniform(-0.2, 0.2),
+        strength * uniform(-0.2, 0.2),
+    )  # the side has length 2
     view = F.grid_sample(x, F.affine_grid(affine, x.shape, align_corners=False), align_corners=False)
     brightness = 1 + strength * uniform(-0.3, 0.3)
     noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -190,7 +195,9 @@ def _locate(name: str, folder: str | Path | None) -> Path:
     folder = folder or os.environ.get("RPM_DATA")
     if folder:
         if not (Path(folder) / name).exists():
-            raise FileNotFoundError(f"{Path(folder) / name} does not exist; expected the Fashion-MNIST file {name}. {REMEDIES}")
+            raise FileNotFoundError(
+                f"{Path(folder) / name} does not exist; expected the Fashion-MNIST file {name}. {REMEDIES}"
+            )
         return Path(folder) / name
     if (DEBIAN_FOLDER / name).exists():
         return DEBIAN_FOLDER / name
@@ -210,7 +217,9 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
     try:
         content = gzip.decompress(path.read_bytes())
     except (EOFError, OSError, zlib.error) as error:
-        raise OSError(f"{path} is truncated or is no gzip file ({error}); expected {expected} bytes inside. {REMEDIES}") from error
+        raise OSError(
+            f"{path} is truncated or is no gzip file ({error}); expected {expected} bytes inside. {REMEDIES}"
+        ) from error
     if len(content) != expected or not content.startswith(header):
         raise OSError(
             f"{path} holds {len(content)} bytes that begin {content[:4].hex()}; "

@@ -141,7 +141,10 @@ def _check_critic(critic: nn.Module) -> None:
 
 
 def _check_rows(log_sum: Tensor) -> None:
-    for bad, what in ((torch.isnan(log_sum), "NaN or +inf among its scores"), (torch.isneginf(log_sum), "only scores of -inf")):
+    for bad, what in (
+        (torch.isnan(log_sum), "NaN or +inf among its scores"),
+        (torch.isneginf(log_sum), "only scores of -inf"),
+    ):
         if bad.any():
             raise ValueError(
                 f"row {int(bad.nonzero()[0])} has {what} ({int(bad.sum())} of {len(log_sum)} rows); "

@@ -31,7 +31,11 @@ def likelihood(state: WorldState) -> Figure:
     model = world.log_p(priors.optimal(world.q_joint)).exp()
     distance = expectation(log(world.p_true) - log(model), world.p_true)
     return tables(
-        {"P(x|z)": world.log_p_x_given_z.exp(), "P_true(x′|x)": world.p_true / world.p_x[:, None], "P(x′|x)": model / model.sum(1, keepdim=True)},
+        {
+            "P(x|z)": world.log_p_x_given_z.exp(),
+            "P_true(x′|x)": world.p_true / world.p_x[:, None],
+            "P(x′|x)": model / model.sum(1, keepdim=True),
+        },
         x_label=("x", "x′", "x′"),
         y_label=("z", "x", "x"),
         caption=(
@@ -43,7 +47,9 @@ def likelihood(state: WorldState) -> Figure:
 
 @dataclass(frozen=True)
 class ProofState:
-    broken: str = choice({("nothing broken" if k == "nothing" else f"{k}: {v}"): k for k, v in ASSUMPTIONS.items()}, "break it")
+    broken: str = choice(
+        {("nothing broken" if k == "nothing" else f"{k}: {v}"): k for k, v in ASSUMPTIONS.items()}, "break it"
+    )
     line: int = slider(7, 1, 7, 1, "lines shown")
 
 
@@ -82,14 +88,15 @@ def prior_choice(state: PriorState) -> Figure:
     information, chosen = RING.mutual_information.item(), _value(state.prior, state.kappa, state.offset)
     return lines(
         KAPPAS,
-        {name: [v if v > -0.3 else np.nan for v in _curve(name, state.offset)] for name in OBJECTIVE_OF},
+        {name: _curve(name, state.offset) for name in OBJECTIVE_OF},
+        floor=-0.3,
         ceiling=("MI", information),
         mark=state.kappa,
         x_label="trust κ in the density ratio",
         y_label="L − C (nats per pair)",
         caption=(
             f"At κ = {state.kappa:g} the {state.prior} prior gives L − C = {chosen:.4f} of MI = {information:.4f} nats: "
-            f"it lies KL(Q‖P) = {information - chosen:.4f} nats from Q(z,z′). Curves end at −0.3."
+            f"it lies KL(Q‖P) = {information - chosen:.4f} nats from Q(z,z′)."
         ),
     )
 

@@ -86,13 +86,14 @@ def lines(
     caption: str,
     ceiling: tuple[str, float] | None = None,
     x_log: bool = False,
+    floor: float = -np.inf,
     mark: float | None = None,
 ) -> Figure:
-    """Curves over a shared x, each labelled at its end; a curve whose name is in `STYLES` is drawn in that style, and a NaN
-    leaves a gap.
+    """Curves over a shared x, each labelled at its end; a curve whose name is in `STYLES` is drawn in that style.
 
     Args:
         ceiling: name and height of a bound, drawn as a level line, grey and dashed unless its name has a style.
+        floor: where the y axis starts, for curves that fall far below what is worth seeing.
         mark: an x to point out with a vertical line, for example a slider's position.
     """
     x, fallback = np.asarray(x, float), iter((BLUE, VERMILLION, GREEN, ORANGE))
@@ -100,8 +101,11 @@ def lines(
     if ceiling:
         curves[ceiling[0]] = np.full_like(x, ceiling[1])
     fig = _figure(right=120, xaxis={"title": x_label, "type": "log" if x_log else "linear"}, yaxis={"title": y_label})
-    drawn = {name: np.flatnonzero(np.isfinite(y)) for name, y in curves.items()}  # a NaN is a gap
-    ends = _spread({name: curves[name][k[-1]] for name, k in drawn.items() if len(k)}, np.concatenate(list(curves.values())))
+    seen = {name: np.flatnonzero(y >= floor) for name, y in curves.items()}
+    values = np.concatenate([curves[name][k] for name, k in seen.items()])
+    if floor > -np.inf:
+        fig.layout.yaxis.range = [floor, values.max() + 0.05 * (values.max() - floor)]
+    ends = _spread({name: curves[name][k[-1]] for name, k in seen.items() if len(k)}, values)
     for name, y in curves.items():
         level = ceiling and name == ceiling[0]
         style = STYLES.get(name) or (STYLES["log N"] if level else Style(next(fallback)))
@@ -111,18 +115,28 @@ def lines(
             marker={"symbol": style.symbol, "size": 8, "line": {"color": style.color, "width": 2}},
         )  # fmt: skip
         if name in ends:
-            last = x[drawn[name][-1]]
+            last = x[seen[name][-1]]
             fig.add_annotation(
-                x=np.log10(last) if x_log else last, y=ends[name], text=name, xanchor="left", xshift=8, showarrow=False, font_color=style.color
+                x=np.log10(last) if x_log else last,
+                y=ends[name],
+                text=name,
+                xanchor="left",
+                xshift=8,
+                showarrow=False,
+                font_color=style.color,
             )
     if mark is not None:
         fig.add_vline(mark, line={"color": GREY, "dash": "dot"})
 
     def trend(name, k):
         y = curves[name]
-        return f"{name} from {_say(y[k[0]])} to {_say(y[k[-1]])}, highest {_say(y[k].max())}" if len(k) else f"{name} out of range"
+        return (
+            f"{name} from {_say(y[k[0]])} to {_say(y[k[-1]])}, highest {_say(y[k].max())}"
+            if len(k)
+            else f"{name} below the figure"
+        )
 
-    trends = "; ".join(trend(name, k) for name, k in drawn.items())
+    trends = "; ".join(trend(name, k) for name, k in seen.items())
     alt = f"Lines of {y_label} against {x_label}, from {x[0]:.3g} to {x[-1]:.3g}: {trends}."
     kept = np.unique(np.linspace(0, len(x) - 1, 21).round().astype(int))  # a table is read, not plotted
     rows = [[float(x[i]), *(float(y[i]) for y in curves.values())] for i in kept]
@@ -161,7 +175,9 @@ def tables(
     names, arrays = list(panels), [np.asarray(a, float) for a in panels.values()]
     x_labels, y_labels = ([v] * len(names) if isinstance(v, str) else v for v in (x_label, y_label))
     high = max(float(a.max()) for a in arrays)
-    panes = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=0.3 / len(names)).layout.to_plotly_json()
+    panes = make_subplots(
+        1, len(names), subplot_titles=names, horizontal_spacing=0.3 / len(names)
+    ).layout.to_plotly_json()
     fig = _figure(**{key: value for key, value in panes.items() if key != "template"})
     low = min(0, *(float(a.min()) for a in arrays))
     for k, array in enumerate(arrays, start=1):
@@ -182,7 +198,9 @@ def tables(
         row, column = np.unravel_index(array.argmax(), array.shape)
         return f"largest {array.max():.3g} at row {row}, column {column}"
 
-    alt = f"Heat maps of {unit}: " + "; ".join(f"{n} ({'×'.join(map(str, a.shape))}), {largest(a)}" for n, a in zip(names, arrays))
+    alt = f"Heat maps of {unit}: " + "; ".join(
+        f"{n} ({'×'.join(map(str, a.shape))}), {largest(a)}" for n, a in zip(names, arrays)
+    )
     rows = [[n, i, *(round(float(v), 4) for v in line)] for n, a in zip(names, arrays) for i, line in enumerate(a)]
     columns = ["table", "row", *range(max(a.shape[1] for a in arrays))]
     return Figure(fig, caption, alt + ".", columns, rows)
@@ -214,16 +232,32 @@ def images(rows: Mapping[str, Sequence], *, caption: str, below: Mapping[str, Se
             x, y = c * pitch + side / 2, r * height + side + 1
             fig.add_annotation(x=x, y=y, text=text, showarrow=False, yanchor="top", font_size=11)
     alt = "Rows of images: " + "; ".join(
-        f"{name}, {len(stack)} images" + (f" ({', '.join(below[name])})" if name in below else "") for name, stack in zip(names, stacks)
+        f"{name}, {len(stack)} images" + (f" ({', '.join(below[name])})" if name in below else "")
+        for name, stack in zip(names, stacks)
     )
-    table = [[name, k, text] for name in below for k, text in enumerate(below[name])] or [[n, len(s), ""] for n, s in zip(names, stacks)]
+    table = [[name, k, text] for name in below for k, text in enumerate(below[name])] or [
+        [n, len(s), ""] for n, s in zip(names, stacks)
+    ]
     return Figure(fig, caption, alt + ".", ("row", "image" if below else "images", ""), table)
 
 
 # Plotly validates a template at every use; a small one keeps a figure under 10 ms, and "simple_white" would cost 30.
-_AXIS = {"showline": True, "ticks": "outside", "showgrid": False, "zeroline": False, "linecolor": BLACK, "automargin": True}
+_AXIS = {
+    "showline": True,
+    "ticks": "outside",
+    "showgrid": False,
+    "zeroline": False,
+    "linecolor": BLACK,
+    "automargin": True,
+}
 _TEMPLATE = go.layout.Template(
-    layout={"font": {"size": 13, "color": BLACK}, "paper_bgcolor": "white", "plot_bgcolor": "white", "xaxis": _AXIS, "yaxis": _AXIS}
+    layout={
+        "font": {"size": 13, "color": BLACK},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+    }
 )
 
 
@@ -233,10 +267,9 @@ def _figure(*, right: int = 20, **layout) -> go.Figure:
     return go.Figure(layout={**base, **layout})
 
 
-def _spread(ends: Mapping[str, float], every: Sequence[float]) -> dict[str, float]:
+def _spread(ends: Mapping[str, float], values: np.ndarray) -> dict[str, float]:
     """Heights of the labels at the curves' ends, moved apart so that none covers another."""
-    finite = [v for v in every if np.isfinite(v)]
-    gap, placed = 0.06 * ((max(finite) - min(finite)) or 1), {}
+    gap, placed = 0.06 * (np.ptp(values) or 1), {}
     for name in sorted(ends, key=ends.get):
         placed[name] = max(ends[name], max(placed.values(), default=-np.inf) + gap)
     return placed
@@ -248,6 +281,4 @@ def _say(value: float) -> str:
 
 
 def _cell(value) -> str:
-    if isinstance(value, float):
-        return "–" if np.isnan(value) else f"{value:.4g}"
-    return html.escape(str(value))
+    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))

@@ -71,7 +71,15 @@ class FiniteRPM:
 
     @classmethod
     def ring(
-        cls, coupling: float = 3.0, sharpness: float = 3.0, *, x: int = 6, x_prime: int = 7, z: int = 3, z_prime: int = 4, tilt: float = 0.5
+        cls,
+        coupling: float = 3.0,
+        sharpness: float = 3.0,
+        *,
+        x: int = 6,
+        x_prime: int = 7,
+        z: int = 3,
+        z_prime: int = 4,
+        tilt: float = 0.5,
     ) -> "FiniteRPM":
         """Observations and latents on a circle, float64: the world of the lessons.
 

@@ -60,7 +60,9 @@ def log_optimal_critic(z: Tensor, z_prime: Tensor, rho: float) -> Tensor:
     for name, side in (("z", z), ("z_prime", z_prime)):
         check_tensor(name, side, dims=2)
     if z.shape[1] != z_prime.shape[1]:
-        raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns")
+        raise ValueError(
+            f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns"
+        )
     _check(rho, z.shape[1])
     squares = z.square().sum(1)[:, None] + z_prime.square().sum(1)
     return (rho * z @ z_prime.T - 0.5 * rho**2 * squares) / (1 - rho**2)

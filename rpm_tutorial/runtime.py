@@ -15,7 +15,9 @@ from . import finite, objectives, priors
 def pick_device(name: str | None = None) -> torch.device:
     """The named device, or CUDA where there is one, or the CPU. Raises `ValueError` for CUDA where there is none."""
     if name and name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f'device {name!r} was asked for, but this PyTorch ({torch.__version__}) sees no GPU; use "cpu"')
+        raise ValueError(
+            f'device {name!r} was asked for, but this PyTorch ({torch.__version__}) sees no GPU; use "cpu"'
+        )
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -67,7 +69,11 @@ def _memory() -> str:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return "not known on this system"
     page = os.sysconf("SC_PAGE_SIZE")
-    free = f", {os.sysconf('SC_AVPHYS_PAGES') * page / 2**30:.1f} GiB free" if "SC_AVPHYS_PAGES" in os.sysconf_names else ""
+    free = (
+        f", {os.sysconf('SC_AVPHYS_PAGES') * page / 2**30:.1f} GiB free"
+        if "SC_AVPHYS_PAGES" in os.sysconf_names
+        else ""
+    )
     return f"{os.sysconf('SC_PHYS_PAGES') * page / 2**30:.1f} GiB{free}; a lesson needs less than 1 GiB"
 
 

@@ -57,7 +57,9 @@ def train(
             raise ValueError(f"pairs ended after {step - 1} batches; expected {steps}, or an endless iterator")
         x, x_prime = (side.to(device) for side in batch)
         if len(x) != len(x_prime):
-            raise ValueError(f"step {step}: x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair")
+            raise ValueError(
+                f"step {step}: x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair"
+            )
         z, z_prime = encoder(torch.cat([x, x_prime])).chunk(2)  # one call, so that batch norm sees both views alike
         try:
             value = objective(critic(z, z_prime)).value

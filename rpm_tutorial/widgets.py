@@ -26,7 +26,7 @@ def slider(default: float, low: float, high: float, step: float, label: str, uni
 
 
 def choice(options: dict[str, str] | list[str], label: str):
-    """A field of a state that a menu sets: a list of values, or a dict from what is shown to the value. The first is the default."""
+    """A field of a state that a menu sets: a list of values, or a dict from what is shown to the value; the first is default."""
     options = options if isinstance(options, dict) else {str(o): o for o in options}
     return dataclasses.field(
         default=next(iter(options.values())),
@@ -95,7 +95,10 @@ def static_twin(render, state_type) -> Figure:
     shown = [render(dataclasses.replace(default, **{first.name: value})) for value in values]
     current = values.index(current)
     fig = go.Figure(shown[current].plotly)
-    fig.frames = [go.Frame(data=f.plotly.data, layout={**_overlay(f), "title": _title(f)}, name=str(v)) for v, f in zip(values, shown)]
+    fig.frames = [
+        go.Frame(data=f.plotly.data, layout={**_overlay(f), "title": _title(f)}, name=str(v))
+        for v, f in zip(values, shown)
+    ]
     steps = [
         {"args": [[str(v)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}], "method": "animate",
          "label": f"{v:g}" if isinstance(v, float) else str(v)}
@@ -103,7 +106,14 @@ def static_twin(render, state_type) -> Figure:
     ]  # fmt: skip
     unit = f" ({first.metadata['unit']})" if first.metadata["unit"] else ""
     fig.update_layout(
-        sliders=[{"active": current, "steps": steps, "currentvalue": {"prefix": f"{first.metadata['label']}{unit}: "}, "pad": {"t": 60}}],
+        sliders=[
+            {
+                "active": current,
+                "steps": steps,
+                "currentvalue": {"prefix": f"{first.metadata['label']}{unit}: "},
+                "pad": {"t": 60},
+            }
+        ],
         title=_title(shown[current]),
         height=fig.layout.height + 170,
         margin_t=fig.layout.margin.t + 60,

@@ -1,5 +1,7 @@
-"""A pytest plugin: how two sides of an identity are compared; the worst residual of each, and measurements, are printed
-at the end."""
+"""A pytest plugin: how two sides of an identity are compared.
+
+The worst residual of each identity, and what tests have measured, are printed at the end.
+"""
 
 import math
 
@@ -10,17 +12,13 @@ MEASURED: list[str] = []
 
 
 def agree(identity: str, found, expected, *terms, tolerance: float = 1e-11) -> None:
-    """Assert that two numbers or tensors agree, relative to the largest of them and of the terms they are made of.
+    """Assert that two numbers or tensors agree, relative to the largest of them and of the terms in them.
 
-    The scale is at least 1: the tables hold probabilities, whose sums to one are themselves rounded. Equal infinities
-    agree; NaN agrees with nothing.
+    The scale is at least 1: the tables hold probabilities, whose sums to one are themselves rounded. Equal
+    infinities agree; NaN agrees with nothing.
     """
-    found, expected, *terms = (
-        torch.as_tensor(t, dtype=torch.float64).detach() for t in (found, expected, *terms)
-    )
-    assert found.shape == expected.shape, (
-        f"{identity}: shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
-    )
+    found, expected, *terms = (torch.as_tensor(t, dtype=torch.float64).detach() for t in (found, expected, *terms))
+    assert found.shape == expected.shape, f"{identity}: shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
     same = found == expected  # infinities too
     finite = [t[t.isfinite()].abs().max().item() for t in (found, expected, *terms) if t.isfinite().any()]
     scale = max(1.0, *finite) if finite else 1.0

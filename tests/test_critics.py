@@ -41,9 +41,7 @@ def made(name: str) -> torch.nn.Module:
 
 
 def latents(n: int = 5, m: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(n + m, DIM, generator=torch.Generator().manual_seed(6), dtype=torch.float64).split(
-        [n, m]
-    )
+    return torch.randn(n + m, DIM, generator=torch.Generator().manual_seed(6), dtype=torch.float64).split([n, m])
 
 
 @each_critic
@@ -73,7 +71,7 @@ def test_gradients_reach_both_latents_and_every_parameter(name):
     parameters = dict(critic.named_parameters())
 
     def scores(z, z_prime, *values):
-        return torch.func.functional_call(critic, dict(zip(parameters, values)), (z, z_prime))
+        return torch.func.functional_call(critic, dict(zip(parameters, values, strict=True)), (z, z_prime))
 
     assert torch.autograd.gradcheck(scores, (z, z_prime, *parameters.values()))
     for gradient in torch.autograd.grad(

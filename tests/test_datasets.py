@@ -54,11 +54,7 @@ def nowhere(tmp_path, monkeypatch):
 def test_digits_are_1797_images_of_8_by_8_in_the_unit_interval():
     x, labels = datasets.digits()
     assert x.shape == (1797, 1, 8, 8) and x.dtype == torch.float32
-    assert (
-        labels.shape == (1797,)
-        and labels.dtype == torch.int64
-        and labels.unique().tolist() == list(range(10))
-    )
+    assert labels.shape == (1797,) and labels.dtype == torch.int64 and labels.unique().tolist() == list(range(10))
     assert (x.min(), x.max()) == (0, 1)
 
 
@@ -71,7 +67,7 @@ def test_fashion_mnist_has_ten_equal_classes(split, count, fashion_mnist_folder)
 
 
 def test_fashion_mnist_is_looked_for_in_the_documented_order(place, monkeypatch):
-    """The named folder, then RPM_DATA, then the Debian package, then a download; each place holds its own number."""
+    """The named folder, then RPM_DATA, then the Debian package, then a download; each holds its own number."""
     downloaded = place("downloaded", 4)
     monkeypatch.setattr(datasets.DOWNLOADS, "fetch", lambda name, progressbar: str(downloaded / name))
     found = [datasets.fashion_mnist("test")]
@@ -97,11 +93,7 @@ DAMAGE = {
 
 
 def names_file_expectation_and_remedies(message: str, path) -> bool:
-    return (
-        str(path) in message
-        and "expected" in message
-        and all(remedy in message for remedy in ("(1)", "(2)", "(3)"))
-    )
+    return str(path) in message and "expected" in message and all(remedy in message for remedy in ("(1)", "(2)", "(3)"))
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -167,14 +159,13 @@ def test_strength_zero_is_the_identity_and_a_flip_mirrors_left_and_right(x):
 
 def test_a_stronger_view_is_farther_from_the_image(x):
     distances = [
-        (two_views(x, strength=s, flip=False, generator=seeded())[0] - x).square().mean()
-        for s in (0, 0.2, 0.5, 1)
+        (two_views(x, strength=s, flip=False, generator=seeded())[0] - x).square().mean() for s in (0, 0.2, 0.5, 1)
     ]
     assert distances == sorted(distances) and distances[-1] > 0.01
 
 
 def test_a_view_shifts_along_both_axes_by_up_to_a_tenth_and_crops_up_to_a_quarter():
-    """A blurred dot off the centre: the affine map moves it by its shift, and away from the centre by its crop."""
+    """A blurred dot off the centre: the affine map moves it by its shift, and outwards by its crop."""
     side, off = 40, 0.3  # in units of half the side
     grid = (torch.arange(side) + 0.5) / side * 2 - 1
     dot = torch.exp(-((grid[:, None] - off) ** 2 + (grid + off) ** 2) / 0.02)
@@ -184,9 +175,7 @@ def test_a_view_shifts_along_both_axes_by_up_to_a_tenth_and_crops_up_to_a_quarte
         centre = (mass.sum(5 - axis) @ grid)[:, 0] / mass.sum((1, 2, 3))
         # The dot lands at (place - shift) / crop, with a shift in [-0.2, 0.2] and a crop in [0.75, 1].
         nearest, farthest = sorted((centre * place / abs(place)).quantile(torch.tensor([0.0, 1.0])).tolist())
-        assert nearest == pytest.approx(abs(place) - 0.2, abs=0.04) and farthest == pytest.approx(
-            0.5 / 0.75, abs=0.06
-        )
+        assert nearest == pytest.approx(abs(place) - 0.2, abs=0.04) and farthest == pytest.approx(0.5 / 0.75, abs=0.06)
 
 
 def test_views_are_drawn_for_each_image_on_its_own():

@@ -1,4 +1,6 @@
-"""The derivation that lesson 2 runs, from (E3) to (E5): its lines agree, and each assumption carries one of them."""
+"""The derivation that lesson 2 runs, (E3) to (E5): its lines agree, and each assumption carries one."""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -35,12 +37,10 @@ def test_all_lines_of_the_derivation_agree(model):
 @given(sizes=st.tuples(*[st.integers(2, 5)] * 4), seed=st.integers(0, 10_000))
 def test_a_broken_assumption_makes_exactly_its_own_line_differ(broken, sizes, seed):
     world = FiniteRPM.random(*sizes, seed=seed)
-    log_f = torch.randn(
-        world.q_joint.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
+    log_f = torch.randn(world.q_joint.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     found = derive(world, priors.infonce(log_f, world.q_joint), broken)
     assert [line.name for line in found if line.residual.abs() > 1e-11] == [FAILS[broken]]
-    for before, line in zip(found, found[1:]):
+    for before, line in pairwise(found):
         agree("(E3)-(E5) residual = value - value before", line.residual, line.value - before.value)
 
 

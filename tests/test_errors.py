@@ -26,7 +26,8 @@ EYE = torch.eye(2, dtype=torch.float64)
 Z, Z_PRIME = f64([0.0, 1.0], [2.0, -1.0], [0.5, 0.5]), f64([0.1, 1.2], [1.7, -1.0], [0.4, 0.2])
 WORLD = FiniteRPM(HALF, EYE)
 LONELY = FiniteRPM(HALF, f64([1.0, 0.0], [1.0, 0.0]), EYE)  # no x reaches z = 1
-IMAGES = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+GENERATOR = torch.Generator().manual_seed(0)
+IMAGES = torch.rand(5, 1, 4, 4, generator=GENERATOR)
 
 
 def put(table: torch.Tensor, value: float, where=(0, 1)) -> torch.Tensor:
@@ -96,7 +97,7 @@ BAD = {
     "prior: probabilities, not logarithms": (ValueError, lambda: WORLD.log_p(HALF), "sums to 5.1361", "expected 1"),
     "prior: another shape": (ValueError, lambda: WORLD.elbo(Q.log()), "(3, 3)", "expected (Z, Z') = (2, 2)"),
     "prior: NaN": (ValueError, lambda: WORLD.posterior(put(HALF, NAN)), "log_prior contains NaN", "expected numbers"),
-    "prior: float32": (ValueError, lambda: WORLD.sample(HALF.float().log(), 2), "float32", "expected one dtype", ".to("),
+    "prior: float32": (ValueError, lambda: WORLD.sample(HALF.float().log(), 2, generator=GENERATOR), "float32", "expected one dtype", ".to("),
     "prior: mass where Q has none": (ValueError, lambda: LONELY.elbo(HALF.log()), "mass 0.5 to z = 1", "no observation reaches", "give it -inf"),
     # the finite world
     "world: P_true unnormalised": (ValueError, lambda: FiniteRPM(4 * HALF, EYE), "p_true has entries that sum to 4", "expected 1", "divide by .sum()"),
@@ -112,7 +113,7 @@ BAD = {
     "derivation: an unnormalised prior": (ValueError, lambda: derive(WORLD, HALF.log() + 1), "sums to 2.71828", "expected 1"),
     # Gaussians
     "Gaussian: rho of 1": (ValueError, lambda: gaussian.mutual_information(1.0), "rho is 1.0", "expected a correlation with -1 < rho < 1"),
-    "Gaussian: rho is NaN": (ValueError, lambda: gaussian.sample(5, NAN), "rho is nan", "expected a correlation"),
+    "Gaussian: rho is NaN": (ValueError, lambda: gaussian.sample(5, NAN, generator=GENERATOR), "rho is nan", "expected a correlation"),
     "Gaussian: no dimension": (ValueError, lambda: gaussian.chi_squared(0.5, 0), "dim is 0", "expected a positive number"),
     "Gaussian: scale": (ValueError, lambda: gaussian.infonce_random_walk(0.5, -1.0), "scale is -1.0", "expected a positive finite number"),
     "Gaussian: DV diverges": (ValueError, lambda: gaussian.donsker_varadhan_inner_product(0.5, 1.0), "kappa is 1.0", "expected kappa^2 < 1"),
@@ -155,15 +156,16 @@ BAD = {
     "evidence: no block": (ValueError, lambda: evidence(block=0), "block is 0", "expected a positive number"),
     # data and training
     "data: an unknown split": (ValueError, lambda: datasets.fashion_mnist("valid"), "'valid'", 'expected "train" or "test"'),
-    "data: strength out of range": (ValueError, lambda: datasets.two_views(IMAGES, strength=3), "strength is 3", "expected a number from 0"),
-    "data: strength is NaN": (ValueError, lambda: datasets.two_views(IMAGES, strength=NAN), "strength is nan", "expected a number from 0"),
-    "data: no channel": (ValueError, lambda: datasets.two_views(IMAGES[:, 0]), "(5, 4, 4)", "expected 4 dimensions"),
-    "data: bytes": (ValueError, lambda: datasets.two_views((255 * IMAGES).byte()), "torch.uint8", "expected a floating type"),
-    "data: from 0 to 255": (ValueError, lambda: datasets.two_views(255 * IMAGES), "25", "expected", "[0, 1]", "255"),
+    "data: strength out of range": (ValueError, lambda: datasets.two_views(IMAGES, strength=3, generator=GENERATOR), "strength is 3", "expected a number from 0"),
+    "data: strength is NaN": (ValueError, lambda: datasets.two_views(IMAGES, strength=NAN, generator=GENERATOR), "strength is nan", "expected a number from 0"),
+    "data: no channel": (ValueError, lambda: datasets.two_views(IMAGES[:, 0], generator=GENERATOR), "(5, 4, 4)", "expected 4 dimensions"),
+    "data: bytes": (ValueError, lambda: datasets.two_views((255 * IMAGES).byte(), generator=GENERATOR), "torch.uint8", "expected a floating type"),
+    "data: from 0 to 255": (ValueError, lambda: datasets.two_views(255 * IMAGES, generator=GENERATOR), "25", "expected", "[0, 1]", "255"),
     "data: a batch larger than the data": (ValueError, lambda: datasets.view_pairs(IMAGES, 6), "batch_size is 6", "expected a number from 1 to the 5"),
+    "data: no generator": (TypeError, lambda: datasets.two_views(IMAGES), "'generator'"),
     "data: an empty batch": (ValueError, lambda: datasets.view_pairs(IMAGES, 0), "batch_size is 0", "expected a number from 1"),
-    "data: an unknown step": (ValueError, lambda: datasets.moving_balls(3, step="cauchy"), "'cauchy'", 'expected "gaussian" or "laplace"'),
-    "data: no scale": (ValueError, lambda: datasets.moving_balls(3, scale=0), "scale is 0", "expected a positive finite number"),
+    "data: an unknown step": (ValueError, lambda: datasets.moving_balls(3, step="cauchy", generator=GENERATOR), "'cauchy'", 'expected "gaussian" or "laplace"'),
+    "data: no scale": (ValueError, lambda: datasets.moving_balls(3, scale=0, generator=GENERATOR), "scale is 0", "expected a positive finite number"),
     "training: no steps": (ValueError, lambda: train([], 0), "0", "positive"),
     # the rest
     "package: an unknown name": (AttributeError, lambda: rpm.info_nce, "'info_nce'", "it has", "infonce"),

@@ -1,4 +1,4 @@
-"""dataset_evidence: (E14) by tiles, equal to the dense table in value and gradients, for any critic, at any size."""
+"""dataset_evidence: (E14) by tiles, equal to the dense table in value and gradients, for any critic and N."""
 
 import json
 import math
@@ -25,9 +25,7 @@ class Masked(nn.Module):
         self.walk, self.reach = rpm.RandomWalk(0.7), reach
 
     def forward(self, z, z_prime):
-        return self.walk(z, z_prime).masked_fill(
-            torch.cdist(z.detach(), z_prime.detach()) > self.reach, -torch.inf
-        )
+        return self.walk(z, z_prime).masked_fill(torch.cdist(z.detach(), z_prime.detach()) > self.reach, -torch.inf)
 
 
 CRITICS = {
@@ -122,7 +120,7 @@ def test_the_gradient_flows_on_into_an_encoder():
 
 
 def test_a_second_derivative_is_refused_rather_than_dropped():
-    """A gradient penalty beside the loss itself: without the refusal, only the penalty's gradient would be missing."""
+    """A gradient penalty beside the loss: without the refusal, only the penalty's gradient would be missing."""
     z, z_prime = pairs(5)
     evidence = dataset_evidence(z, z_prime, Entangled(DIM).double())
     with pytest.raises(RuntimeError, match="second derivative|differentiate twice"):
@@ -174,14 +172,14 @@ def test_half_precision_scores_are_summed_in_float32(name, dtype):
 @each_half
 @pytest.mark.parametrize("share", [1, 1 / 16])
 def test_half_precision_gradients_do_not_vanish_in_a_long_mean(share, dtype):
-    """A share of 1/16 of 1000 pairs weighs each pair as 16 000 pairs do; then softmax weight / N underflows in float16."""
+    """1/16 of the mean of 1000 pairs weighs each as 16 000 pairs do: softmax weight / N underflows in float16."""
     z, z_prime = pairs(1000, dtype=dtype, noise=1.0)
     exact = [t.detach().float().requires_grad_() for t in (z, z_prime)]
     found = torch.autograd.grad(
         share * dataset_evidence(z, z_prime, rpm.RandomWalk(2.0).to(dtype)).infonce, (z, z_prime)
     )
     expected = torch.autograd.grad(share * dataset_evidence(*exact, rpm.RandomWalk(2.0)).infonce, exact)
-    for one, other in zip(found, expected):
+    for one, other in zip(found, expected, strict=True):
         error = ((one.float() - other).norm() / other.norm()).item()
         assert error < 0.05, f"the gradient is off by {error:.0%} of its length"
 
@@ -224,8 +222,7 @@ def test_memory_grows_with_n_and_not_with_its_square(n, learn):
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, mib, value = json.loads(run.stdout)
     what = "value and gradient" if learn else "value"
-    MEASURED.append(
-        f"dataset_evidence, {what}, N = {n}, d = 32: {seconds:.1f} s, {mib:.0f} MiB above the data, I_N = {value:.4f} nats"
-    )
+    done = f"{seconds:.1f} s, {mib:.0f} MiB above the data, I_N = {value:.4f} nats"
+    MEASURED.append(f"dataset_evidence, {what}, N = {n}, d = 32: {done}")
     assert mib < 400
     assert 0 < value < math.log(n)

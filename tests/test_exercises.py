@@ -1,4 +1,4 @@
-"""Every exercise of every lesson: its solution passes, each misconception is told apart, and nothing else passes."""
+"""Every exercise of every lesson: its solution passes, each misconception is told apart, nothing else does."""
 
 import math
 
@@ -26,17 +26,13 @@ def as_tensor(answer) -> torch.Tensor:
 OTHERWISE = {
     "lesson_00.ceiling": lambda n: -math.log(1 / n),
     "lesson_00.log_evidence": lambda infonce, n: infonce + math.log(1 / n**2),
-    "lesson_01.likelihood": lambda q, p: (
-        torch.einsum("xz,x->zx", q, p) / torch.einsum("xz,x->z", q, p)[:, None]
-    ),
+    "lesson_01.likelihood": lambda q, p: torch.einsum("xz,x->zx", q, p) / torch.einsum("xz,x->z", q, p)[:, None],
     "lesson_01.pairs": lambda prior, a, b: torch.einsum("zw,zx,wy->xy", prior, a, b),
     "lesson_02.constant": lambda p: sum(torch.xlogy(m, m).sum() for m in (p.sum(0), p.sum(1))).item(),
     "lesson_02.gap": lambda q, p: torch.nn.functional.kl_div(p.log(), q, reduction="sum"),
     "lesson_03.infonce": lambda s, q: (q * (s - torch.log(s.exp() @ q.sum(0))[:, None])).sum().numpy(),
     "lesson_03.prior": lambda s, q: torch.softmax(s + q.sum(0).log(), 1) * q.sum(1, keepdim=True),
-    "lesson_04.log_p": lambda s: [
-        float(row[i] - row.exp().sum().log() - math.log(len(s))) for i, row in enumerate(s)
-    ],
+    "lesson_04.log_p": lambda s: [float(row[i] - row.exp().sum().log() - math.log(len(s))) for i, row in enumerate(s)],
     "lesson_04.pairs_needed": lambda: 149,
 }
 
@@ -81,9 +77,7 @@ def test_each_misconception_is_told_which_one_it_is(name, wrong, message):
 @each_exercise
 def test_an_exercise_knows_several_wrong_ideas_each_with_a_message_of_its_own(name):
     exercise = ALL[name]
-    assert exercise.misconceptions and len(set(exercise.misconceptions.values())) == len(
-        exercise.misconceptions
-    )
+    assert exercise.misconceptions and len(set(exercise.misconceptions.values())) == len(exercise.misconceptions)
     assert exercise.prompt.startswith("Return ") and len(exercise.hints) >= 2
 
 
@@ -91,9 +85,7 @@ def test_an_exercise_knows_several_wrong_ideas_each_with_a_message_of_its_own(na
 def test_a_near_miss_is_wrong_and_told_by_how_much(name):
     exercise = ALL[name]
     verdict = exercise.verdict(lambda *case: as_tensor(exercise.solution(*case)) * (1 + 1e-4) + 1e-4)
-    assert (
-        verdict.right is False and "off by up to" in verdict.message and exercise.hints[0] in verdict.message
-    )
+    assert verdict.right is False and "off by up to" in verdict.message and exercise.hints[0] in verdict.message
 
 
 @each_exercise
@@ -143,9 +135,7 @@ def test_hints_come_in_order_and_one_that_is_not_there_is_refused(name, capsys):
     exercise.hint()
     assert exercise.hints[0] in capsys.readouterr().out
     for step in (0, len(exercise.hints) + 1):
-        with pytest.raises(
-            ValueError, match=f"step is {step}; this exercise has hints 1 to {len(exercise.hints)}"
-        ):
+        with pytest.raises(ValueError, match=f"step is {step}; this exercise has hints 1 to {len(exercise.hints)}"):
             exercise.hint(step)
 
 

@@ -1,6 +1,7 @@
+# ruff: noqa: E501 (its table is read across)
 """Figures: what a reader needs beside the picture, and styles that survive a grey printer."""
 
-import itertools
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_colab_gets_a_page_of_its_own(monkeypatch):
     assert set(shown) == {"text/html", "text/plain"} and "plotly" in shown["text/html"]
 
 
-@pytest.mark.parametrize("one, other", [*itertools.combinations(STYLES, 2)])
+@pytest.mark.parametrize("one, other", [*combinations(STYLES, 2)])
 def test_styles_differ_by_more_than_colour(one, other):
     a, b = STYLES[one], STYLES[other]
     assert a == b or (a.dash, a.symbol) != (
@@ -108,12 +109,9 @@ def test_quantities_keep_their_style_and_curves_are_labelled_at_their_ends():
 def test_labels_at_the_ends_of_curves_do_not_cover_each_other():
     curves = {name: [0, end] for name, end in (("a", 1.0), ("b", 1.001), ("c", 0.0), ("d", 1.0))}
     heights = sorted(
-        note.y
-        for note in figures.lines(
-            [0, 1], curves, x_label="x", y_label="y", caption=""
-        ).plotly.layout.annotations
+        note.y for note in figures.lines([0, 1], curves, x_label="x", y_label="y", caption="").plotly.layout.annotations
     )
-    assert min(b - a for a, b in zip(heights, heights[1:])) > 0.05
+    assert min(b - a for a, b in pairwise(heights)) > 0.05
 
 
 def test_tables_share_one_scale_and_have_row_zero_at_the_top():
@@ -127,3 +125,11 @@ def test_tables_share_one_scale_and_have_row_zero_at_the_top():
 def test_a_curve_with_a_gap_is_described_by_what_it_has():
     figure = figures.lines([0, 1, 2], {"MI": [0.5, np.nan, 0.25]}, x_label="x", y_label="y", caption="")
     assert "MI from 0.5 to 0.25, highest 0.5" in figure.alt
+
+
+def test_a_curve_that_leaves_the_picture_is_still_labelled_and_described():
+    curves = {"MI": [0.1, 0.2, 0.3], "NWJ": [0.25, 0.125, np.nan]}
+    figure = figures.lines([0, 1, 2], curves, x_label="x", y_label="y", caption="")
+    notes = {note.text.strip(): note for note in figure.plotly.layout.annotations}
+    assert np.isfinite([notes["MI"].y, notes["NWJ"].y]).all()
+    assert "nan" not in figure.alt and "0.25" in figure.alt

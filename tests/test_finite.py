@@ -1,4 +1,6 @@
-"""FiniteRPM as a program: gradients, extreme scores, the ready-made worlds. Its theory is in test_theorems.py."""
+"""FiniteRPM as a program: gradients, extreme scores, ready-made worlds. Its theory is in test_theorems.py."""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -31,18 +33,14 @@ def world_of(p_true, recognition, recognition_prime, zeros: bool) -> FiniteRPM:
     if zeros:  # an unreached x, an unreached z, and an impossible pair
         p_true = hide((0, 0), (0, 1), (0, 2), (1, 2))(p_true)
         recognition = hide((0, 0), (1, 0), (2, 0), (3, 0), (1, 1))(recognition)
-    return FiniteRPM(
-        p_true.flatten().softmax(0).view(4, 3), recognition.softmax(1), recognition_prime.softmax(1)
-    )
+    return FiniteRPM(p_true.flatten().softmax(0).view(4, 3), recognition.softmax(1), recognition_prime.softmax(1))
 
 
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("sharpness", [1.0, 400.0])
 def test_gradients_of_bound_and_evidence_are_right_in_every_table(zeros, sharpness):
     """Sharpness 400: some P(x,x') are below the smallest float64."""
-    logits = [
-        normal(*shape, seed=k).requires_grad_() for k, shape in enumerate([(4, 3), (4, 3), (3, 2), (3, 2)])
-    ]
+    logits = [normal(*shape, seed=k).requires_grad_() for k, shape in enumerate([(4, 3), (4, 3), (3, 2), (3, 2)])]
 
     def quantities(p_true, recognition, recognition_prime, log_f):
         world = world_of(p_true, recognition, recognition_prime, zeros)
@@ -63,9 +61,7 @@ def test_log_p_is_exact_however_small_the_probability(model, spread, seed):
     log_f = spread * normal(*model.log_f.shape, seed=seed) + model.log_f
     log_prior = priors.infonce(log_f, world.q_joint)
     joint = (
-        world.log_p_x_given_z.T[:, None, :, None]
-        + world.log_p_x_prime_given_z_prime.T[None, :, None, :]
-        + log_prior
+        world.log_p_x_given_z.T[:, None, :, None] + world.log_p_x_prime_given_z_prime.T[None, :, None, :] + log_prior
     )
     agree("(E1) log P(x,x') in log space", world.log_p(log_prior), joint.flatten(2).logsumexp(2))
     bound, evidence, gap = world.elbo(log_prior).value, world.log_evidence(log_prior), world.gap(log_prior)
@@ -90,7 +86,7 @@ def test_a_ring_knows_more_the_sharper_its_encoder_and_the_stronger_its_coupling
     by_coupling = [FiniteRPM.ring(coupling, 3).mutual_information for coupling in (0, 1, 3, 9)]
     for values in (by_sharpness, by_coupling):
         agree("a ring without sharpness or coupling has MI = 0", values[0], 0.0)
-        assert all(low + 0.01 < high for low, high in zip(values, values[1:], strict=False))
+        assert all(low + 0.01 < high for low, high in pairwise(values))
 
 
 def test_a_ring_without_tilt_has_uniform_marginals():

@@ -20,9 +20,7 @@ each_rho, each_dim = pytest.mark.parametrize("rho", RHOS), pytest.mark.parametri
 def expected_score(s, rho: float) -> float:
     """E s(z,z') under the joint, in one dimension."""
     z, noise = np.meshgrid(NODES, NODES, indexing="ij")
-    return float(
-        np.exp(LOG_W[:, None] + LOG_W).ravel() @ s(z, rho * z + math.sqrt(1 - rho**2) * noise).ravel()
-    )
+    return float(np.exp(LOG_W[:, None] + LOG_W).ravel() @ s(z, rho * z + math.sqrt(1 - rho**2) * noise).ravel())
 
 
 def log_Z(s) -> np.ndarray:

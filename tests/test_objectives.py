@@ -1,4 +1,4 @@
-"""The objectives as functions of `log_f` and `q_joint`: gradients, infinities, precision, invariances, terms."""
+"""The objectives as functions of `log_f` and `q_joint`: gradients, infinities, invariances, terms."""
 
 import math
 
@@ -74,7 +74,7 @@ def test_a_latent_that_nothing_reaches_changes_nothing(objective):
     wide_f = torch.nn.functional.pad(log_f, (1, 0, 0, 1), value=-torch.inf).requires_grad_()
     wide_q = torch.nn.functional.pad(q_joint, (1, 0, 0, 1)).requires_grad_()
     wide, narrow = objective(wide_f, wide_q), objective(log_f, q_joint)
-    for name, found, expected in zip(narrow._fields, wide, narrow):
+    for name, found, expected in zip(narrow._fields, wide, narrow, strict=True):
         agree(f"an unreached latent leaves the {name} as it is", found, expected)
     wide.value.backward()
     assert wide_f.grad.isfinite().all() and wide_q.grad.isfinite().all()
@@ -122,7 +122,7 @@ def test_the_normaliser_of_nwj_is_z_over_e_and_of_barber_agakov_minus_an_entropy
 def test_float32_agrees_with_float64(objective, offset):
     log_f, logits = tables()
     log_f, q_joint = log_f + offset * (objective is not rpm.nwj), distribution(logits)
-    for low, high in zip(objective(log_f.float(), q_joint.float()), objective(log_f, q_joint)):
+    for low, high in zip(objective(log_f.float(), q_joint.float()), objective(log_f, q_joint), strict=True):
         assert low.dtype == torch.float32
         agree("float32 = float64", low, high, offset, tolerance=3e-6)
 

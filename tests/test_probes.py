@@ -20,9 +20,7 @@ def test_accuracy_is_one_on_clusters_and_chance_on_noise(probe):
     z, labels = clusters(300, 0)
     z_test, labels_test = clusters(300, 1)
     assert probe(z, labels, z_test, labels_test) > 0.98
-    assert probe(normal(300, 4), labels, normal(300, 4, seed=1), labels_test) == pytest.approx(
-        1 / 3, abs=0.12
-    )
+    assert probe(normal(300, 4), labels, normal(300, 4, seed=1), labels_test) == pytest.approx(1 / 3, abs=0.12)
 
 
 def test_a_probe_is_scored_on_the_test_set():
@@ -37,9 +35,9 @@ def test_neighbours_are_found_by_direction_not_by_length():
 
 def test_r_squared_is_one_for_a_linear_code_and_about_zero_for_noise():
     factors, factors_test, mixing = normal(400, 2), normal(400, 2, seed=1), normal(2, 5, seed=2)
-    assert probes.r_squared(
-        factors @ mixing + 3, factors, factors_test @ mixing + 3, factors_test
-    ) == pytest.approx(1, abs=1e-5)
+    assert probes.r_squared(factors @ mixing + 3, factors, factors_test @ mixing + 3, factors_test) == pytest.approx(
+        1, abs=1e-5
+    )
     assert abs(probes.r_squared(normal(400, 5, seed=3), factors, normal(400, 5, seed=4), factors_test)) < 0.1
 
 

@@ -1,7 +1,7 @@
-"""The theory as properties of random models: each test is a numbered claim, and holds to rounding in float64."""
+"""The theory as properties of random models: each test is a numbered claim, exact to rounding."""
 
-import itertools
 import math
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -28,13 +28,13 @@ def literal_elbo(world: FiniteRPM, log_prior: Tensor) -> float:
     p_true, q, q_prime, log_p = (
         t.tolist() for t in (world.p_true, world.recognition, world.recognition_prime, log_prior)
     )
-    p_x, p_x_prime = [sum(row) for row in p_true], [sum(column) for column in zip(*p_true)]
-    q_z = [sum(p * row[z] for p, row in zip(p_x, q)) for z in range(len(log_p))]
-    q_z_prime = [sum(p * row[z] for p, row in zip(p_x_prime, q_prime)) for z in range(len(log_p[0]))]
+    p_x, p_x_prime = [sum(row) for row in p_true], [sum(column) for column in zip(*p_true, strict=True)]
+    q_z, q_z_prime = (
+        [sum(p * row[z] for p, row in zip(marginal, table, strict=True)) for z in range(len(table[0]))]
+        for marginal, table in ((p_x, q), (p_x_prime, q_prime))
+    )
     total = 0.0
-    for x, x_, z, z_ in itertools.product(
-        *(range(n) for n in (len(p_x), len(p_x_prime), len(q_z), len(q_z_prime)))
-    ):
+    for x, x_, z, z_ in product(*(range(n) for n in (len(p_x), len(p_x_prime), len(q_z), len(q_z_prime)))):
         weight = p_true[x][x_] * q[x][z] * q_prime[x_][z_]
         if weight > 0:
             likelihood, likelihood_ = (
@@ -60,9 +60,7 @@ def transposed(prior):
 def conditional(model: Model) -> Tensor:
     """A normalised log P(z'|z) that is positive where Q(z,z') is, and leaves out what Q does not reach."""
     world = model.world
-    log_f = model.log_f.masked_fill((world.q_z == 0)[:, None], 0).masked_fill(
-        world.q_z_prime == 0, -torch.inf
-    )
+    log_f = model.log_f.masked_fill((world.q_z == 0)[:, None], 0).masked_fill(world.q_z_prime == 0, -torch.inf)
     return log_f.log_softmax(1)
 
 
@@ -234,10 +232,7 @@ def test_barber_agakov_is_the_elbo_under_an_explicit_conditional_prior(model):
 @given(models())
 def test_the_symmetric_objective_is_the_mean_of_two_elbos(model):
     world, found = model.world, rpm.symmetric_infonce(model.log_f, model.world.q_joint)
-    bounds = [
-        world.elbo(prior(model.log_f, world.q_joint))
-        for prior in (priors.infonce, transposed(priors.infonce))
-    ]
+    bounds = [world.elbo(prior(model.log_f, world.q_joint)) for prior in (priors.infonce, transposed(priors.infonce))]
     agree(
         "(E12) symmetric = mean of two ELBOs",
         found.value,
@@ -251,7 +246,7 @@ def test_the_symmetric_objective_is_the_mean_of_two_elbos(model):
 def test_the_familiar_bounds_stand_in_order_for_the_same_critic(model):
     world, log_f = model.world, model.log_f
     found = [f(log_f, world.q_joint) for f in (rpm.nwj, rpm.donsker_varadhan, rpm.infonce)]
-    for name, low, high in zip(("(E10) NWJ <= DV", "(E9) DV <= InfoNCE"), found, found[1:]):
+    for name, (low, high) in zip(("(E10) NWJ <= DV", "(E9) DV <= InfoNCE"), pairwise(found), strict=True):
         at_most(name, low.value, high.value, *low, *high)
     at_most("(E9) InfoNCE <= MI", found[-1].value, world.mutual_information, *found[-1])
 
@@ -266,11 +261,7 @@ def test_infonce_is_loose_as_a_bound_on_mi_by_the_kl_to_its_prior(model):
 @given(models())
 def test_the_density_ratio_makes_infonce_equal_to_mi(model):
     world = model.world
-    log_f = (
-        (world.q_joint / (world.q_z[:, None] * world.q_z_prime))
-        .log()
-        .masked_fill(world.q_joint == 0, -torch.inf)
-    )
+    log_f = (world.q_joint / (world.q_z[:, None] * world.q_z_prime)).log().masked_fill(world.q_joint == 0, -torch.inf)
     shifted = log_f + torch.arange(len(log_f))[:, None]  # any c(z) may be added
     agree(
         "(E8) InfoNCE = MI at the density ratio",
@@ -337,7 +328,7 @@ def test_full_batch_infonce_is_the_log_evidence_of_the_data_set(log_f):
 def test_one_function_serves_a_batch_and_an_exact_world(log_f):
     uniform = torch.eye(len(log_f), dtype=torch.float64) / len(log_f)
     for objective in (rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan, rpm.nwj):
-        for batch, exact in zip(objective(log_f), objective(log_f, uniform)):
+        for batch, exact in zip(objective(log_f), objective(log_f, uniform), strict=True):
             assert torch.equal(batch, exact)
 
 

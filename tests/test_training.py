@@ -1,5 +1,7 @@
 """The training loop and `encode`: what they raise, what they leave alone, and that they learn."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -27,15 +29,13 @@ def test_training_on_digits_raises_infonce_on_images_it_has_not_seen():
 
     def evidence():
         with torch.no_grad():
-            return rpm.dataset_evidence(
-                *(rpm.encode(encoder, side) for side in held_out), critic
-            ).infonce.item()
+            return rpm.dataset_evidence(*(rpm.encode(encoder, side) for side in held_out), critic).infonce.item()
 
     before = evidence()
     rows = list(rpm.train(encoder, critic, datasets.view_pairs(x[300:], 256, flip=False), 80))
     assert evidence() > before + 1
     assert [row.step for row in rows] == list(range(1, 81)) and all(row.n == 256 for row in rows)
-    assert all(a.seconds <= b.seconds for a, b in zip(rows, rows[1:]))
+    assert all(a.seconds <= b.seconds for a, b in pairwise(rows))
     assert max(row.value for row in rows) <= torch.tensor(256.0).log()
 
 
@@ -65,7 +65,8 @@ def test_critic_and_encoder_both_learn():
     encoder, critic = model()
     before = [p.clone() for p in (*encoder.parameters(), *critic.parameters())]
     list(rpm.train(encoder, critic, digit_pairs(), 3))
-    assert all((p != q).any() for p, q in zip(before, (*encoder.parameters(), *critic.parameters())))
+    after = (*encoder.parameters(), *critic.parameters())
+    assert all((p != q).any() for p, q in zip(before, after, strict=True))
 
 
 def test_the_learning_rate_rises_over_the_first_tenth_and_then_falls_to_zero():

@@ -1,4 +1,4 @@
-"""Every widget of the course, found by itself and driven as a reader drives it, kernel side; and the pattern itself."""
+"""Every widget of the course, found by itself and driven as a reader does, kernel side; and the pattern."""
 
 import base64
 import dataclasses
@@ -14,7 +14,7 @@ import pytest
 import torch
 from residuals import MEASURED
 
-from rpm_tutorial import explorations
+from rpm_tutorial import FiniteRPM, explorations, priors
 from rpm_tutorial.figures import Figure, dots
 from rpm_tutorial.widgets import Explorer, choice, explore, slider, static_twin
 
@@ -26,11 +26,17 @@ def retrieval():
     return explorations.retrieval(z, z + 0.3 * step, x, x_prime)
 
 
-FACTORIES = {"retrieval": retrieval}
+def proof():
+    world = FiniteRPM.random(seed=2)
+    log_f = torch.randn(world.q_joint.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return explorations.proof(world, priors.infonce(log_f, world.q_joint))
+
+
+FACTORIES = {"retrieval": retrieval, "proof": proof}
 
 
 def renders() -> dict:
-    """Every public function of `explorations`: one argument annotated with a state, or a factory with tensors above."""
+    """Every public function of `explorations`: one argument annotated with a state, or a factory above."""
     public = {
         name: f
         for name, f in inspect.getmembers(explorations, inspect.isfunction)
@@ -44,7 +50,7 @@ each_render = pytest.mark.parametrize("name", RENDERS)
 
 
 def drawn(figure) -> dict:
-    """What a browser is shown, as plain lists: without the template, and the identities that FigureWidget adds."""
+    """What a browser is shown, as plain lists: without the template, and what FigureWidget adds."""
     return plain({part: json.loads(figure.to_json()).get(part) for part in ("data", "layout")})
 
 
@@ -52,10 +58,12 @@ def plain(value):
     if isinstance(value, dict) and "bdata" in value:  # plotly's packed arrays
         array = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
         shape = [int(n) for n in str(value.get("shape", len(array))).split(",")]
-        return array.reshape(shape).tolist()
+        return plain(array.reshape(shape).tolist())
     if isinstance(value, dict):
         return {key: plain(v) for key, v in value.items() if key not in ("uid", "template")}
-    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return None if value != value else value  # a gap: NaN in a packed array, null in a list
 
 
 def places(control) -> list:
@@ -138,16 +146,9 @@ def test_the_static_twin_shows_the_same_figures_as_the_widget(name):
         expected = drawn(render(dataclasses.replace(default, **{first.name: value})).plotly)
         found = drawn(go.Figure(data=frame.data, layout=frame.layout))
         assert found["data"] == expected["data"]
-        assert all(
-            found["layout"].get(part) == expected["layout"].get(part) for part in ("shapes", "annotations")
-        )
-    assert len(twin.plotly.frames) >= 5 and twin.plotly.frames[control.active].name == str(
-        getattr(default, first.name)
-    )
-    assert (
-        drawn(twin.plotly)["data"] == drawn(render(default).plotly)["data"]
-        and twin.alt == render(default).alt
-    )
+        assert all(found["layout"].get(part) == expected["layout"].get(part) for part in ("shapes", "annotations"))
+    assert len(twin.plotly.frames) >= 5 and twin.plotly.frames[control.active].name == str(getattr(default, first.name))
+    assert drawn(twin.plotly)["data"] == drawn(render(default).plotly)["data"] and twin.alt == render(default).alt
 
 
 @each_render

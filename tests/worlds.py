@@ -1,4 +1,4 @@
-"""Random models as hypothesis strategies: rectangular tables with zeros, unreached x, and every kind of encoder."""
+"""Random models as hypothesis strategies: rectangular, with zeros, unreached x, every kind of encoder."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 class Model(NamedTuple):
-    """A world, scores that are -inf only where Q(z,z') = 0, and a normalised prior that is positive where Q(z,z') is."""
+    """A world, scores that are -inf only where Q(z,z') = 0, and a normalised prior, positive where Q(z,z') is."""
 
     world: FiniteRPM
     log_f: Tensor
@@ -70,9 +70,7 @@ def scores(draw) -> Tensor:
     """log_f of N pairs, shape (N, N): asymmetric, non-separable, with -inf off the diagonal."""
     n, rng = draw(st.integers(1, 8)), np.random.default_rng(draw(SEEDS))
     log_f = torch.from_numpy(draw(st.sampled_from((0.3, 3.0, 100.0))) * rng.normal(size=(n, n)))
-    hidden = torch.from_numpy(rng.random((n, n)) < draw(st.sampled_from((0.0, 0.3)))) & ~torch.eye(
-        n, dtype=torch.bool
-    )
+    hidden = torch.from_numpy(rng.random((n, n)) < draw(st.sampled_from((0.0, 0.3)))) & ~torch.eye(n, dtype=torch.bool)
     return log_f.masked_fill(hidden, -torch.inf)
 
 

@@ -56,7 +56,9 @@ class Exercise:
             except Exception as error:  # whatever the reader's code raises is theirs to read
                 return Verdict(False, f"✗ Your function raised {type(error).__name__}: {error}")
         if any(result is None or result is ... for result in results):
-            return Verdict(None, "○ Not answered yet. Replace the ... above and run the cell again; .hint() gives a nudge.")
+            return Verdict(
+                None, "○ Not answered yet. Replace the ... above and run the cell again; .hint() gives a nudge."
+            )
         tolerance = SINGLE if any(getattr(result, "dtype", None) == torch.float32 for result in results) else DOUBLE
         try:
             results = [torch.as_tensor(result, dtype=torch.float64) for result in results]
@@ -80,7 +82,9 @@ class Exercise:
 
 
 def _same(results, expected, tolerance: float) -> bool:
-    return all(r.shape == e.shape and torch.allclose(r, e, rtol=tolerance, atol=tolerance) for r, e in zip(results, expected))
+    return all(
+        r.shape == e.shape and torch.allclose(r, e, rtol=tolerance, atol=tolerance) for r, e in zip(results, expected)
+    )
 
 
 def __getattr__(name: str):

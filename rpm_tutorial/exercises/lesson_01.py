@@ -33,7 +33,9 @@ likelihood = Exercise(
         lambda recognition, p_x: recognition.T / recognition.T.sum(1, keepdim=True): (
             "you treated all x as equally frequent; the data says P_true(x)."
         ),
-        lambda recognition, p_x: recognition.T * p_x: "that is the joint P(x,z); a likelihood is given z, so divide by Q(z).",
+        lambda recognition, p_x: (
+            recognition.T * p_x
+        ): "that is the joint P(x,z); a likelihood is given z, so divide by Q(z).",
     },
 )
 

@@ -49,7 +49,9 @@ gap = Exercise(
         "One line: (q * (q.log() - p.log())).sum()",
     ),
     misconceptions={
-        lambda q, p: (p * (p / q).log()).sum(): "that is KL(p || q); the expectation of a variational bound is under q.",
+        lambda q, p: (
+            p * (p / q).log()
+        ).sum(): "that is KL(p || q); the expectation of a variational bound is under q.",
         lambda q, p: (q * (p / q).log()).sum(): "the sign: a KL divergence is never negative.",
     },
 )
