@@ -53,7 +53,9 @@ torch.manual_seed(0)
 encoder = rpm.encoders.mlp(inputs=64, dim=16)
 critic = rpm.VonMisesFisher(temperature=0.2)
 log_f = critic(rpm.encode(encoder, x), rpm.encode(encoder, x_prime)).detach()
-print(f"log_f has shape {tuple(log_f.shape)}; its diagonal averages {log_f.diagonal().mean():.2f}, the whole table {log_f.mean():.2f}")
+print(
+    f"log_f has shape {tuple(log_f.shape)}; its diagonal averages {log_f.diagonal().mean():.2f}, the whole table {log_f.mean():.2f}"
+)
 
 # %% [markdown]
 # InfoNCE asks how much better the right partner scores than a random one. With $N$ pairs,
@@ -70,7 +72,9 @@ print(f"log_f has shape {tuple(log_f.shape)}; its diagonal averages {log_f.diago
 
 # %% tags=["approximate"]
 before = rpm.infonce(log_f)
-print(f"InfoNCE = {before.score:.3f} (score) − {before.log_normaliser:.3f} (log normaliser) = {before.value:.3f} nats per pair")
+print(
+    f"InfoNCE = {before.score:.3f} (score) − {before.log_normaliser:.3f} (log normaliser) = {before.value:.3f} nats per pair"
+)
 assert 0 < before.value < 1.5
 
 # %% [markdown]
@@ -221,6 +225,7 @@ rpm.show_source(rpm.infonce)
 #
 # **1.** The dashed line of the training curve is a ceiling. Return the largest value that InfoNCE can have on `n` pairs, in nats (`math.log` is imported).
 
+
 # %% tags=["exercise"]
 def ceiling(n):
     return ...
@@ -230,6 +235,7 @@ rpm.exercises.lesson_00.ceiling.check(ceiling)
 
 # %% [markdown]
 # **2.** Someone reports the InfoNCE of all `n` pairs of a data set. Return the log evidence per pair.
+
 
 # %% tags=["exercise"]
 def log_evidence(infonce, n):

@@ -204,6 +204,7 @@ assert divergence > 0.3
 #
 # **1.** Write (E2) yourself: return $P(x|z)$, shape (Z, X), from $Q(z|x)$, shape (X, Z), and $P_\text{true}(x)$, shape (X,).
 
+
 # %% tags=["exercise"]
 def likelihood(recognition, p_x):
     return ...
@@ -213,6 +214,7 @@ rpm.exercises.lesson_01.likelihood.check(likelihood)
 
 # %% [markdown]
 # **2.** Return $P(x, x')$, shape (X, X'), from $P(z, z')$, $P(x|z)$ and $P(x'|z')$, the latter two with one row per latent.
+
 
 # %% tags=["exercise"]
 def pairs(prior, p_x_given_z, p_x_prime_given_z_prime):

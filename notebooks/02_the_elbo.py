@@ -229,6 +229,7 @@ assert abs(elbo.value - L) < 1e-12 and abs(world.gap(log_prior) - gap) < 1e-12
 #
 # **1.** Return $C$ from the table $P_\text{true}(x,x')$.
 
+
 # %% tags=["exercise"]
 def constant(p_true):
     return ...
@@ -238,6 +239,7 @@ rpm.exercises.lesson_02.constant.check(constant)
 
 # %% [markdown]
 # **2.** Return $\mathrm{KL}(q\,\|\,p)$ of two tables of the same shape, here $q = Q(z|x)Q(z'|x')$ and $p = P(z,z'|x,x')$ for one pair.
+
 
 # %% tags=["exercise"]
 def gap_of_one_pair(q, p):

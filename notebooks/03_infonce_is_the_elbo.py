@@ -206,7 +206,10 @@ rpm.explore(rpm.explorations.prior_choice)
 
 # %%
 c = torch.tensor([[-1.0], [0.0], [2.0]], dtype=torch.float64)
-shift = {fn.__name__: (fn(log_f + c, q).value - fn(log_f, q).value).item() for fn in (rpm.infonce, rpm.donsker_varadhan, rpm.nwj)}
+shift = {
+    fn.__name__: (fn(log_f + c, q).value - fn(log_f, q).value).item()
+    for fn in (rpm.infonce, rpm.donsker_varadhan, rpm.nwj)
+}
 print({name: f"{value:+.4f}" if abs(value) > 1e-12 else "0" for name, value in shift.items()})
 assert abs(shift["infonce"]) < 1e-12 and shift["donsker_varadhan"] < -0.1
 
@@ -243,6 +246,7 @@ assert mean + 4 * error < information
 #
 # **1.** Write $I_\infty$ yourself, from `log_f` and `q_joint`, both of shape (Z, Z').
 
+
 # %% tags=["exercise"]
 def my_infonce(log_f, q_joint):
     return ...
@@ -252,6 +256,7 @@ rpm.exercises.lesson_03.infonce.check(my_infonce)
 
 # %% [markdown]
 # **2.** Return the InfoNCE prior $P(z,z')$ as a table of probabilities, not logarithms. Its rows must sum to $Q(z)$.
+
 
 # %% tags=["exercise"]
 def infonce_prior(log_f, q_joint):

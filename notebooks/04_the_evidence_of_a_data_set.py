@@ -48,7 +48,9 @@ gaps = []
 for name, small in {"soft": soft, "deterministic": hard}.items():
     prior = rpm.priors.infonce(torch.eye(3, 4, dtype=torch.float64), small.q_joint)
     gaps.append(small.log_evidence(prior) - small.elbo(prior).value)
-    print(f"{name:14} ELBO {small.elbo(prior).value:.6f}   evidence {small.log_evidence(prior):.6f}   gap {gaps[-1]:.2g}")
+    print(
+        f"{name:14} ELBO {small.elbo(prior).value:.6f}   evidence {small.log_evidence(prior):.6f}   gap {gaps[-1]:.2g}"
+    )
 assert gaps[0] > 0.01 and abs(gaps[1]) < 1e-12
 
 # %% [markdown]
@@ -225,12 +227,16 @@ with torch.no_grad():
 drawn = torch.multinomial(p, 8, replacement=True, generator=torch.Generator().manual_seed(2))
 same_class = images.labels[:m, None] == images.labels[:m]
 alike = (p * same_class).sum(1).mean() - p.diagonal().mean()  # without the image's own other view
-print(f"mass on the own other view {p.diagonal().mean():.1%}, on others of its class {alike:.1%}; by chance {same_class.double().mean():.1%}")
+print(
+    f"mass on the own other view {p.diagonal().mean():.1%}, on others of its class {alike:.1%}; by chance {same_class.double().mean():.1%}"
+)
 assert alike > 0.3
 
 # %% tags=["approximate"]
 rows = {f"x and x′, {k + 1}": torch.cat([images.x[[k]], images.x[drawn[k]]]) for k in range(5)}
-rpm.figures.images(rows, caption="First column: x. The others: eight draws of x′ from the model, shown without their augmentation.")
+rpm.figures.images(
+    rows, caption="First column: x. The others: eight draws of x′ from the model, shown without their augmentation."
+)
 
 # %% [markdown]
 # The model was never told a class. It learned which images can be views of one another, and what it confuses is what its encoder finds alike.
@@ -266,6 +272,7 @@ assert 0 < log_p.mean(1).argmax() < 4, "both ends are worse than the middle"
 # ## Exercises
 #
 # **1.** Return $\log P(x_i, x'_i)$ of each pair, shape (N,), from the table `log_f`, shape (N, N).
+
 
 # %% tags=["exercise"]
 def log_p(log_f):

@@ -210,26 +210,27 @@ def images(rows: Mapping[str, Sequence], *, caption: str, below: Mapping[str, Se
     """Rows of small grey images, each row named at its left; `below` gives a line of text under each image of a row."""
     below, names = below or {}, list(rows)
     stacks = [np.asarray(stack, float).reshape(len(stack), *np.shape(stack)[-2:]) for stack in rows.values()]
-    count, side = max(map(len, stacks)), stacks[0].shape[-1]
-    pitch, height = side + 2, side + 2 + (side // 4 + 2 if below else 0)
-    canvas = np.full((height * len(stacks), pitch * count), 255, np.uint8)  # bytes: a notebook stores each picture
+    tall, wide = np.max([stack.shape[-2:] for stack in stacks], axis=0)
+    row_height, column_width = tall + 2 + (tall // 4 + 2 if below else 0), wide + 2
+    # Bytes, because a notebook stores each picture.
+    canvas = np.full((row_height * len(stacks), column_width * max(map(len, stacks))), 255, np.uint8)
     for r, stack in enumerate(stacks):
         for c, image in enumerate(stack):
-            top, left = r * height + 1, c * pitch + 1
-            canvas[top : top + side, left : left + side] = (255 * image.clip(0, 1)).round()
+            top, left = r * row_height + 1, c * column_width + 1
+            canvas[top : top + image.shape[0], left : left + image.shape[1]] = (255 * image.clip(0, 1)).round()
     fig = _figure(
         height=20 + int(600 / canvas.shape[1] * canvas.shape[0]),
         margin={"l": 90, "r": 30, "t": 10, "b": 10},
         xaxis={"visible": False},
         yaxis={
             "autorange": "reversed", "scaleanchor": "x", "ticks": "", "showline": False,
-            "tickvals": [r * height + side / 2 for r in range(len(names))], "ticktext": names,
+            "tickvals": [r * row_height + tall / 2 for r in range(len(names))], "ticktext": names,
         },
     )  # fmt: skip
     fig.add_heatmap(z=canvas, zmin=0, zmax=255, colorscale="gray", showscale=False, hoverinfo="skip")
     for r, name in enumerate(names):
         for c, text in enumerate(below.get(name, ())):
-            x, y = c * pitch + side / 2, r * height + side + 1
+            x, y = c * column_width + wide / 2, r * row_height + tall + 1
             fig.add_annotation(x=x, y=y, text=text, showarrow=False, yanchor="top", font_size=11)
     alt = "Rows of images: " + "; ".join(
         f"{name}, {len(stack)} images" + (f" ({', '.join(below[name])})" if name in below else "")

@@ -26,7 +26,13 @@ def in_colab() -> bool:
 
 
 def setup() -> torch.device:
-    """The first call of each notebook: prepare Colab for widgets if this is Colab, and return the device."""
+    """The first call of each notebook: one thread, widgets in Colab, and the device, which it returns.
+
+    The networks of this course are so small that threads mostly wait for each other: on a machine with two busy cores two
+    threads took up to twenty times as long as one. Set OMP_NUM_THREADS to decide for yourself.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
     if in_colab():
         from google.colab import output
 

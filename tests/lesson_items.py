@@ -88,9 +88,7 @@ class Lesson(IPyNbFile):
     def collect(self):
         self.cost = self.config.stash[COSTS].setdefault(self.path.stem, Cost())
         for cell in super().collect():
-            yield Cell.from_parent(
-                self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options
-            )
+            yield Cell.from_parent(self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options)
         yield Budget.from_parent(self, name="budget")
 
 

@@ -143,9 +143,7 @@ def test_a_missing_data_set_is_a_named_skip_but_an_error_in_ci(ci: str, outcome:
 
 def fake_python(path: Path, *, version: str = "", lacks: str = "") -> Path:
     """A Python that says it has another version, or lacks a module."""
-    pretend = (
-        f"import sys; sys.argv = sys.argv[1:]; sys.modules.update({{name: None for name in {lacks.split()}}})"
-    )
+    pretend = f"import sys; sys.argv = sys.argv[1:]; sys.modules.update({{name: None for name in {lacks.split()}}})"
     pretend += f"; sys.version_info = tuple(map(int, {version.split('.')}))" if version else ""
     pretend += "; exec(open(sys.argv[0]).read())"
     path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{pretend}" "$@"\n')

@@ -1,5 +1,10 @@
 """The machine: device, self-check, source on show."""
 
+import os
+import subprocess
+import sys
+
+import pytest
 import torch
 
 from rpm_tutorial import runtime
@@ -39,3 +44,14 @@ def test_show_source_displays_each_function_as_it_is_written(monkeypatch):
         "def pick_device(name: str | None = None) -> torch.device:",
         "def identity_residual() -> float:",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("chosen", "threads"), [(None, 1), ("2", 2)])
+def test_a_lesson_runs_on_one_thread_unless_the_reader_decides(chosen, threads):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    if chosen:
+        environment["OMP_NUM_THREADS"] = chosen
+    code = "import rpm_tutorial as rpm, torch; rpm.setup(); print(torch.get_num_threads())"
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(run.stdout) == threads

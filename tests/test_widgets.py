@@ -130,6 +130,7 @@ def test_the_bundle_has_a_static_twin_beside_the_live_widget(name):
     json.dumps(shown["application/vnd.plotly.v1+json"])
 
 
+@pytest.mark.slow
 @each_render
 def test_the_static_twin_shows_the_same_figures_as_the_widget(name):
     render, state_type = RENDERS[name], explore(RENDERS[name]).state_type

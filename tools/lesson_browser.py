@@ -34,9 +34,7 @@ FINISHED = """stderr => {
     return !prompts.some(prompt => prompt.innerText.includes('*'))
         && (failed || prompts.every(prompt => /[0-9]/.test(prompt.innerText)));
 }"""
-DRAWN = (
-    "() => [...document.querySelectorAll('.js-plotly-plot')].every(plot => plot.querySelector('.main-svg'))"
-)
+DRAWN = "() => [...document.querySelectorAll('.js-plotly-plot')].every(plot => plot.querySelector('.main-svg'))"
 FOUND = """stderr => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].map(cell => ({
     prompt: cell.querySelector('.jp-InputPrompt').innerText,
     stderr: [...cell.querySelectorAll(stderr)].map(output => output.innerText),
@@ -99,9 +97,7 @@ def serve() -> Iterator[Server]:
         }
         (home / "lessons").mkdir()
         port, token = free_port(), secrets.token_hex(16)
-        server = Server(
-            f"http://127.0.0.1:{port}", token, home / "lessons", folders["JUPYTERLAB_SETTINGS_DIR"]
-        )
+        server = Server(f"http://127.0.0.1:{port}", token, home / "lessons", folders["JUPYTERLAB_SETTINGS_DIR"])
         whole_notebook = {"windowingMode": "none", "scrollPastEnd": False}  # else only what is in view exists
         server.set("notebook-extension/tracker", **whole_notebook)
         server.set("apputils-extension/notification", fetchNews="false", checkForUpdates=False)
@@ -152,9 +148,7 @@ def launch() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def lesson(
-    browser: Browser, server: Server, notebook: Path, theme: str = "light"
-) -> Iterator[tuple[Page, Run]]:
+def lesson(browser: Browser, server: Server, notebook: Path, theme: str = "light") -> Iterator[tuple[Page, Run]]:
     """Open a notebook, run all its cells and report; the page stays open for more."""
     server.set("apputils-extension/themes", theme=THEMES[theme])
     run, start = Run(), time.monotonic()

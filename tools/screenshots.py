@@ -59,9 +59,7 @@ def main() -> None:
             for theme in themes:
                 with lesson_browser.lesson(browser, server, notebook, theme) as (page, run):
                     paths = slices(page, arguments.output, f"{notebook.stem}-{theme}")
-                seen = (
-                    f"{run.cells} cells, {run.figures} figures, {len(paths)} screenshots, {run.seconds:.0f} s"
-                )
+                seen = f"{run.cells} cells, {run.figures} figures, {len(paths)} screenshots, {run.seconds:.0f} s"
                 print(f"{notebook.name} ({theme}): {seen}, {len(run.problems)} problems", flush=True)
                 for problem in run.problems:
                     print(f"  {problem}")
