@@ -67,7 +67,7 @@ def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> 
     prefix, count = ("train", 60_000) if split == "train" else ("t10k", 10_000)
     x = _read_idx(_locate(f"{prefix}-images-idx3-ubyte.gz", folder), (count, 28, 28))
     labels = _read_idx(_locate(f"{prefix}-labels-idx1-ubyte.gz", folder), (count,))
-    return Images(x[:, None].float() / 255, labels.long())
+    return Images(x[:, None].float().div_(255), labels.long())
 
 
 def fashion_mnist_or_digits(split: str = "train") -> Images:
