@@ -191,7 +191,7 @@ print(f"InfoNCE on {k} pairs: training images {trained:.3f}, test images {held_o
 assert abs(trained - held_out) < 0.2
 
 # %% [markdown]
-# Next to none: 150 steps see each image less than once.
+# Next to none: 150 steps see each image of Fashion-MNIST less than once. (The digits, where they stand in, have no test images of their own.)
 #
 # ## The ceiling matters while N is small
 #
