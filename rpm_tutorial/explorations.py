@@ -60,11 +60,12 @@ def proof(world: FiniteRPM, log_prior: Tensor):
         shown = derive(world, log_prior, state.broken)[: state.line]
         failed = {line.name: f"off by {line.residual:+.3f}" for line in shown if line.residual.abs() > 1e-11}
         fate = f"the line «{next(iter(failed))}» fails" if failed else "every line so far agrees with the one before"
+        assumption = ASSUMPTIONS[state.broken]
         return dots(
             {line.name: line.value.item() for line in shown},
             mark=failed,
             x_label="value of the line (nats per pair)",
-            caption=f"{ASSUMPTIONS[state.broken].capitalize()}: {fate}. Last line shown: {shown[-1].equation}.",
+            caption=f"{assumption[0].upper()}{assumption[1:]}: {fate}. Last line shown: {shown[-1].equation}.",
         )
 
     return render
@@ -78,8 +79,6 @@ class PriorState:
 
 
 OBJECTIVE_OF = {"InfoNCE": objectives.infonce, "DV": objectives.donsker_varadhan, "NWJ": objectives.nwj}
-
-
 KAPPAS = np.linspace(0, 3, 31)
 
 

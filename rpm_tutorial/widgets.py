@@ -6,6 +6,7 @@ annotation of render's argument. There is no mathematics here.
 
 import dataclasses
 import functools
+import html
 import inspect
 import json
 import textwrap
@@ -69,7 +70,8 @@ class Explorer(ipywidgets.VBox):
             self.controls[field.name].value = field.default
 
     def _say(self) -> None:
-        self.summary.value = f"<p role='status'>{self.figure.alt}</p><p><em>{self.figure.caption}</em></p>"
+        alt, caption = (html.escape(text, quote=False) for text in (self.figure.alt, self.figure.caption))
+        self.summary.value = f"<p role='status'>{alt}</p><p><em>{caption}</em></p>"
 
     def _repr_mimebundle_(self, **kwargs):
         live = super()._repr_mimebundle_(**kwargs)
@@ -122,7 +124,7 @@ def static_twin(render, state_type) -> Figure:
 
 
 def _overlay(figure: Figure) -> dict:
-    return {key: figure.plotly.layout[key] for key in ("shapes", "annotations", "xaxis", "yaxis")}
+    return {key: figure.plotly.layout[key] for key in ("shapes", "annotations", "xaxis", "yaxis", "coloraxis")}
 
 
 def _title(figure: Figure) -> dict:

@@ -7,7 +7,7 @@ from residuals import agree
 
 import rpm_tutorial as rpm
 from rpm_tutorial import FiniteRPM, explorations, priors
-from rpm_tutorial.derivation import EQUATIONS, derive
+from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, derive
 from rpm_tutorial.explorations import PriorState, ProofState, RetrievalState, WorldState
 
 
@@ -33,6 +33,7 @@ def test_the_proof_shows_each_line_and_marks_the_one_that_fails(broken, line):
     marked = [symbol == "x" for symbol in figure.plotly.data[0].marker.symbol]
     assert [name for name, mark in zip(EQUATIONS, marked, strict=True) if mark] == [line] * (line is not None)
     assert (f"«{line}» fails" if line else "every line so far agrees") in figure.caption
+    assert ASSUMPTIONS[broken][1:] in figure.caption  # its symbols as they are: Q(z), not q(z)
 
 
 def test_the_proof_shows_only_the_lines_asked_for():

@@ -130,6 +130,9 @@ def test_the_bundle_has_a_static_twin_beside_the_live_widget(name):
     json.dumps(shown["application/vnd.plotly.v1+json"])
 
 
+LOOKS = ("shapes", "annotations", "coloraxis")
+
+
 @pytest.mark.slow
 @each_render
 def test_the_static_twin_shows_the_same_figures_as_the_widget(name):
@@ -147,7 +150,7 @@ def test_the_static_twin_shows_the_same_figures_as_the_widget(name):
         expected = drawn(render(dataclasses.replace(default, **{first.name: value})).plotly)
         found = drawn(go.Figure(data=frame.data, layout=frame.layout))
         assert found["data"] == expected["data"]
-        assert all(found["layout"].get(part) == expected["layout"].get(part) for part in ("shapes", "annotations"))
+        assert all(found["layout"].get(part) == expected["layout"].get(part) for part in LOOKS)
     assert len(twin.plotly.frames) >= 5 and twin.plotly.frames[control.active].name == str(getattr(default, first.name))
     assert drawn(twin.plotly)["data"] == drawn(render(default).plotly)["data"] and twin.alt == render(default).alt
 
