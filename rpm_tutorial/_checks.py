@@ -1,11 +1,26 @@
 """Checks of arguments that every module shares: an error says what was found, what was expected, and what to do."""
 
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
+
+_scan = ContextVar("scan", default=True)
 
 
 def shape_of(tensor: Tensor) -> str:
     return f"({', '.join(map(str, tensor.shape))})"
+
+
+@contextmanager
+def values_checked():
+    """Within it, shapes and dtypes are still checked, values no longer: each scan of them makes a GPU wait."""
+    token = _scan.set(False)
+    try:
+        yield
+    finally:
+        _scan.reset(token)
 
 
 def check_tensor(name: str, tensor, dims: int) -> None:
@@ -20,11 +35,18 @@ def check_tensor(name: str, tensor, dims: int) -> None:
         raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.double()")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {shape_of(tensor)}: it is empty; expected at least one row and one column")
-    if torch.isnan(tensor.detach()).any():
+    if _scan.get() and torch.isnan(tensor.detach()).any():
         count = int(torch.isnan(tensor.detach()).sum())
         raise ValueError(
             f"{name} contains NaN ({count} of {tensor.numel()} entries); expected numbers. "
             "Likely causes: a diverged encoder (lower the learning rate), 0/0, or log of a negative number"
+        )
+
+
+def check_finite(name: str, latents: Tensor) -> None:
+    if _scan.get() and torch.isinf(latents.detach()).any():
+        raise ValueError(
+            f"{name} contains inf; expected finite latents. Likely cause: a diverged encoder (lower the learning rate)"
         )
 
 

@@ -6,7 +6,6 @@ Nothing here touches the global random state: randomness comes from a `generator
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,24 +103,50 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
     return _view(x, strength, flip, generator), _view(x, strength, flip, generator)
 
 
+class ViewPairs:
+    """An endless iterator of mini-batches (x, x'), which can be stopped and continued; made by `view_pairs`.
+
+    `strength` may be set at any time and counts from the next batch on. `state_dict()` is where the iterator is:
+    loaded into another one over the same images, it gives the same batches from there.
+    """
+
+    def __init__(self, x: Tensor, batch_size: int, strength: float, flip: bool, seed: int):
+        self.x, self.batch_size, self.strength, self.flip = x, batch_size, strength, flip
+        self.generator = torch.Generator(x.device).manual_seed(seed)
+        self.order, self.start = torch.empty(0, dtype=torch.int64, device=x.device), 0
+
+    def __iter__(self) -> "ViewPairs":
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        if self.start + self.batch_size > len(self.order):
+            self.order, self.start = torch.randperm(len(self.x), generator=self.generator, device=self.x.device), 0
+        chosen = self.order[self.start : self.start + self.batch_size]
+        self.start += self.batch_size
+        return two_views(self.x[chosen], strength=self.strength, flip=self.flip, generator=self.generator)
+
+    def state_dict(self) -> dict:
+        place = {"generator": self.generator.get_state(), "order": self.order, "start": self.start}
+        return {**place, "strength": self.strength}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue where `state` was taken; `ValueError` if it comes from another number of images."""
+        if len(state["order"]) not in (0, len(self.x)):
+            raise ValueError(
+                f"the saved order is of {len(state['order'])} images and there are {len(self.x)}; expected the same images"
+            )
+        self.generator.set_state(state["generator"].cpu())
+        self.order, self.start, self.strength = state["order"].to(self.x.device), state["start"], state["strength"]
+
+
 def view_pairs(
     x: Tensor, batch_size: int = 256, *, strength: float = 1.0, flip: bool = True, seed: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> ViewPairs:
     """An endless iterator of mini-batches (x, x') of two views, each of shape (batch_size, 1, H, W), without replacement
     within an epoch; the images left over at its end are skipped. Raises `ValueError` if there are fewer than one batch."""
     if not 0 < batch_size <= len(x):
         raise ValueError(f"batch_size is {batch_size}; expected a number from 1 to the {len(x)} images there are")
-    generator = torch.Generator(x.device).manual_seed(seed)
-    return _view_pairs(x, batch_size, strength, flip, generator)
-
-
-def _view_pairs(
-    x, batch_size, strength, flip, generator
-):  # apart, so that view_pairs checks when called, not when first read
-    while True:
-        order = torch.randperm(len(x), generator=generator, device=x.device)
-        for i in range(0, len(x) - batch_size + 1, batch_size):
-            yield two_views(x[order[i : i + batch_size]], strength=strength, flip=flip, generator=generator)
+    return ViewPairs(x, batch_size, strength, flip, seed)
 
 
 class MovingBalls(NamedTuple):

@@ -1,20 +1,35 @@
 """The log evidence of a whole data set (E14): exact, with exact gradients, in O(N) memory, for any critic."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import check_alike, check_tensor, shape_of
+from ._checks import check_alike, check_finite, check_tensor, shape_of
+from ._tiles import (
+    HAS_CHUNKS,
+    InFloat32,
+    InnerProduct,
+    Transposed,
+    block_for,
+    by_chunks,
+    by_tiles,
+    check_rows,
+    full_precision,
+    scores,
+)
+from .distributed import gather, mean_over_ranks
 
 
 class Evidence(NamedTuple):
-    """The evidence of N pairs, in nats per pair (0-dimensional tensors), and N.
+    """The evidence of N pairs in nats per pair, and N.
 
     `infonce` is I_N, the full-batch InfoNCE; `log_evidence` = I_N - 2 log N is (1/N) sum log P(x_i,x'_i). Source: (E14).
-    Both have the dtype of z, but float32 where that is float16 or bfloat16.
+    Both are 0-dimensional, or of shape (N,), one term of the mean each, with reduction="none". They have the dtype
+    of z, but float32 where that is float16 or bfloat16.
     """
 
     infonce: Tensor
@@ -22,111 +37,185 @@ class Evidence(NamedTuple):
     n: int
 
 
-def dataset_evidence(z: Tensor, z_prime: Tensor, critic: nn.Module, *, block: int = 512) -> Evidence:
+class SampledEvidence(NamedTuple):
+    """An estimate of an `Evidence`, in nats per pair, and the standard error that both numbers have."""
+
+    infonce: float
+    log_evidence: float
+    standard_error: float
+    n: int
+
+
+def dataset_evidence(
+    z: Tensor,
+    z_prime: Tensor,
+    critic: nn.Module,
+    *,
+    normalise: Literal["rows", "columns", "both"] = "rows",
+    reduction: Literal["mean", "none"] = "mean",
+    block: int | None = None,
+    group: torch.distributed.ProcessGroup | None = None,
+) -> Evidence:
     """The log evidence of the N encoded pairs (z_i, z'_i) under the critic's InfoNCE prior. Source: (E14).
 
-    The N x N table of scores is visited in tiles of `block` x `block` and never stored. The value carries exact
-    gradients to z, z' and the critic's parameters; the backward pass visits the tiles again.
+    The N x N table of scores is visited in tiles and never stored. The value carries exact gradients to z, z' and the
+    critic's parameters; without need of them, `torch.no_grad()` saves two thirds of the time. Critics with a `linear_form`
+    (all but `LaplaceWalk` here) take a faster way to the same numbers.
 
     Args:
-        z, z_prime: shape (N, d), the pairs row by row; any floating dtype.
+        z, z_prime: shape (N, d), the pairs row by row; any floating dtype. Half precision is computed in float32, and
+            autocast is off inside.
         critic: an `nn.Module` from (n, d), (m, d) to log_f of shape (n, m), pair by pair and the same at each call.
-        block: rows and columns of a tile. Larger is not faster once a tile fills the processor's cache.
+        normalise: the prior's normaliser runs over z' ("rows"), over z ("columns"), or "both": the mean of the two
+            models' evidences (E12).
+        reduction: "mean", or "none" for one number per pair.
+        block: rows of a tile, whose columns are twice as many; then every critic goes by tiles. By default the way and
+            the size that suit critic and device.
+        group: a `torch.distributed` process group, whose every process holds its own rows of z and z'. The value is
+            that of all rows, on each process; for gradients and an example see `rpm_tutorial.distributed`.
     Raises:
         TypeError: the critic is no `nn.Module` (tensors that a plain function captures would get no gradient).
         ValueError: NaN, +inf, unequal numbers of rows, mixed dtypes or devices, a row whose candidates all score -inf,
-            dropout or batch norm in training mode, a critic whose output is not (n, m).
-        RuntimeError: a second derivative is asked for.
+            dropout or batch norm in training mode, a critic whose output is not (n, m), an unknown option.
+        RuntimeError: a second derivative is asked for; a process of the group is lost.
 
     Example, a held-out set with an encoder and a critic of your own:
 
+        >>> class Periodic(nn.Module):                       # log f = cos(w (z - z')) summed over dimensions
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.w = nn.Parameter(torch.tensor(1.0))
+        ...     def forward(self, z, z_prime):
+        ...         return torch.cos(self.w * (z[:, None] - z_prime)).sum(2)
         >>> with torch.no_grad():
-        ...     evidence = dataset_evidence(encoder(x), encoder(x_prime), critic)
+        ...     evidence = dataset_evidence(encoder(x), encoder(x_prime), Periodic())
         >>> evidence.log_evidence     # nats per pair; chance is -2 log N
     """
-    check_tensor("z", z, dims=2)
-    check_tensor("z_prime", z_prime, dims=2)
+    _check_pairs(z, z_prime, critic)
+    if normalise not in ("rows", "columns", "both"):
+        raise ValueError(f'normalise is {normalise!r}; expected "rows", "columns" or "both"')
+    if reduction not in ("mean", "none"):
+        raise ValueError(f'reduction is {reduction!r}; expected "mean" or "none"')
+    if block is not None and block < 1:
+        raise ValueError(f"block is {block}; expected a positive number of rows")
+    dtype = torch.promote_types(z.dtype, torch.float32)
+    if dtype != z.dtype:
+        z, z_prime, critic = z.float(), z_prime.float(), InFloat32(critic)
+    n, directions = len(z), []
+    with full_precision(z.device):
+        if normalise != "columns":
+            all_z_prime, first, n = gather(z_prime, group)
+            directions.append(_log_p(z, all_z_prime, critic, first, block, "rows", reduction))
+        if normalise != "rows":
+            all_z, first, n = gather(z, group)
+            directions.append(_log_p(all_z, z_prime, critic, first, block, "columns", reduction))
+    log_p = sum(directions) / len(directions)
+    if reduction == "mean":
+        log_p = mean_over_ranks(log_p.double().sum() / n, group)
+    return Evidence((log_p + math.log(n)).to(dtype), (log_p - math.log(n)).to(dtype), n)
+
+
+@torch.no_grad()
+def sampled_evidence(
+    z: Tensor,
+    z_prime: Tensor,
+    critic: nn.Module,
+    *,
+    rows: int = 8192,
+    negatives: int = 2048,
+    generator: torch.Generator,
+) -> SampledEvidence:
+    """An estimate of `dataset_evidence` from some of its rows and columns, for an N whose square is too many.
+
+    Each row keeps its own pair and stands its other candidates for all N - 1: Z_i = (f_ii + (N-1)/M sum_j f_ij) / N over
+    M sampled j. Unlike InfoNCE on a batch of M (E16) this has no ceiling at log M; it is biased upwards (Jensen) by
+    about half the relative variance of Z_i, of order 1/M. The rows are drawn in 32 groups, each with candidates of its
+    own, and the spread of the groups' means gives the standard error, of which the part that comes from the choice
+    of rows is overstated when they are a large part of N, and which is itself rough below some 300 rows. No gradient.
+
+    Args:
+        rows: how many of the N rows, at most all of them; rounded down to a multiple of 32.
+        negatives: M, candidates of each group of rows; at most all.
+    Raises:
+        ValueError: as `dataset_evidence`; also for fewer than 64 rows or 2 negatives.
+
+    Example:
+        >>> sampled_evidence(z, z_prime, critic, generator=torch.Generator().manual_seed(0))
+    """
+    _check_pairs(z, z_prime, critic)
+    n, groups = len(z), 32
+    rows, negatives = min(rows, n), min(negatives, n)
+    if rows < 2 * groups:
+        raise ValueError(
+            f"rows is {rows} of N = {n}; expected at least {2 * groups}, in {groups} groups for the standard error: "
+            "for few pairs use dataset_evidence"
+        )
+    if negatives < 2:
+        raise ValueError(f"negatives is {negatives}; expected at least 2")
+    if z.dtype.itemsize < 4:
+        z, z_prime, critic = z.float(), z_prime.float(), InFloat32(critic)
+    choice = np.random.default_rng(torch.randint(2**63 - 1, (), generator=generator).item()).choice
+    means = []
+    for group in tqdm(choice(n, (groups, rows // groups), replace=False), "evidence, sampled", delay=2, leave=False):
+        own, others = (torch.from_numpy(k).to(z.device) for k in (group, choice(n, negatives, replace=False)))
+        positive = scores(critic, z[own], z_prime[own]).diagonal()
+        pair_itself = own[:, None] == others
+        log_f = scores(critic, z[own], z_prime[others]).masked_fill(pair_itself, -torch.inf)
+        log_share = ((n - 1) / (negatives - pair_itself.sum(1))).log()
+        log_sum = torch.logaddexp(positive, log_f.logsumexp(1) + log_share)
+        check_rows(log_sum, own)
+        means.append((positive - log_sum).double().mean())
+    means = torch.stack(means)
+    log_p, standard_error = means.mean().item(), means.std().item() / math.sqrt(groups)
+    return SampledEvidence(log_p + math.log(n), log_p - math.log(n), standard_error, n)
+
+
+def _log_p(
+    z: Tensor, z_prime: Tensor, critic: nn.Module, first: int, block: int | None, side: str, reduction: str
+) -> Tensor:
+    """log f_ii - log sum_j f_ij, j over z' (side "rows") or z: of each pair, or their sum where that is all that is asked.
+
+    The first of the pairs is in row `first` of the side that the normaliser runs over.
+    """
+    linear_form = _linear_form(critic)
+    if linear_form is None:
+        block = block or block_for(z.device, inner_product=False)
+        if side == "columns":
+            return by_tiles(Transposed(critic), first, block, z_prime, z)
+        return by_tiles(critic, first, block, z, z_prime)
+    q, k, row_bias, bias = linear_form(z, z_prime)
+    if side == "columns":
+        q, k, bias = k, q, row_bias
+    if (
+        HAS_CHUNKS
+        and reduction == "mean"
+        and block is None
+        and torch.is_grad_enabled()
+        and (q.requires_grad or k.requires_grad)
+    ):
+        return by_chunks(first, q, k, bias)
+    if bias is not None:  # as one more dimension: cheaper than to add it to each tile
+        q, k = torch.cat([q, torch.ones_like(q[:, :1])], 1), torch.cat([k, bias[:, None]], 1)
+    return by_tiles(InnerProduct(), first, block or block_for(z.device, inner_product=True), q, k)
+
+
+def _linear_form(critic: nn.Module):
+    """The critic's method `linear_form`, unless a subclass changed `forward` after it."""
+    for family in type(critic).__mro__:
+        if "linear_form" in vars(family):
+            return critic.linear_form
+        if "forward" in vars(family):
+            return None
+    return None
+
+
+def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
+    for name, side in (("z", z), ("z_prime", z_prime)):
+        check_tensor(name, side, dims=2)
+        check_finite(name, side)
     check_alike("z", z, "z_prime", z_prime)
     if len(z) != len(z_prime):
         raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected one row each per pair")
-    if block < 1:
-        raise ValueError(f"block is {block}; expected a positive number of rows")
-    _check_critic(critic)
-    parameters = [p for p in critic.parameters() if p.requires_grad]
-    infonce = _FullBatchInfoNCE.apply(critic, block, z, z_prime, *parameters)
-    return Evidence(infonce, infonce - 2 * math.log(len(z)), len(z))
-
-
-class _FullBatchInfoNCE(torch.autograd.Function):
-    """I_N by tiles: forward keeps log sum_j f_ij of each row; backward recomputes each tile and pulls its gradient."""
-
-    @staticmethod
-    def forward(ctx, critic, block, z, z_prime, *parameters):
-        n = len(z)
-        dtype = torch.promote_types(z.dtype, torch.float32)  # float16 and bfloat16 would lose the sum
-        positive, log_sum = torch.empty(2, n, dtype=dtype, device=z.device)
-        with _progress(n, block, "evidence") as bar:
-            for i in range(0, n, block):
-                rows = slice(i, min(i + block, n))
-                shift = torch.full_like(positive[rows], -torch.inf)
-                total = torch.zeros_like(shift)
-                for j in range(0, n, block):
-                    log_f = _tile(critic, z[rows], z_prime[j : j + block]).to(dtype)
-                    if i == j:
-                        positive[rows] = log_f.diagonal()  # from the tile: rounded as in the sum, so that I_N <= log N
-                    new_shift = torch.maximum(shift, log_f.amax(1)).clamp(min=torch.finfo(dtype).min)
-                    total = total * (shift - new_shift).exp() + (log_f - new_shift[:, None]).exp().sum(1)
-                    shift = new_shift
-                    bar.update()
-                log_sum[rows] = shift + total.log()
-        _check_rows(log_sum)
-        ctx.critic, ctx.block = critic, block
-        ctx.save_for_backward(z, z_prime, log_sum, *parameters)
-        return (positive.double() - log_sum.double() + math.log(n)).mean().to(dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        if torch.is_grad_enabled():  # create_graph=True; the graph of the tiles is not kept
-            raise RuntimeError(
-                "dataset_evidence has no second derivative, but create_graph=True asks for one; "
-                "for small N use infonce(critic(z, z_prime))"
-            )
-        z, z_prime, log_sum, *parameters = ctx.saved_tensors
-        n, block = len(z), ctx.block
-        inputs = (z, z_prime, *parameters)
-        grads = [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in inputs]
-        with _progress(n, block, "its gradient") as bar:
-            for i in range(0, n, block):
-                for j in range(0, n, block):
-                    rows, columns = slice(i, i + block), slice(j, j + block)
-                    tile_z, tile_z_prime = (t.detach().requires_grad_() for t in (z[rows], z_prime[columns]))
-                    with torch.enable_grad():
-                        log_f = ctx.critic(tile_z, tile_z_prime)
-                    weight = -(log_f.detach().to(log_sum.dtype) - log_sum[rows, None]).exp()  # N dI_N / dlog_f
-                    if i == j:
-                        weight.diagonal().add_(1)
-                    parts = torch.autograd.grad(
-                        log_f, (tile_z, tile_z_prime, *parameters), weight.to(log_f.dtype), allow_unused=True
-                    )
-                    for total, part, where in zip(grads, parts, [rows, columns] + [...] * len(parameters)):
-                        if part is not None:  # the critic does not depend on this one
-                            total[where] += part
-                    bar.update()
-        # The factor 1/N comes last: in float16 it would push small weights to zero.
-        return None, None, *((total * (grad / n)).to(t.dtype) for total, t in zip(grads, inputs))
-
-
-def _tile(critic: nn.Module, z: Tensor, z_prime: Tensor) -> Tensor:
-    log_f = critic(z, z_prime)
-    if log_f.shape != (len(z), len(z_prime)):
-        raise ValueError(
-            f"the critic returned shape {shape_of(log_f)} for z {shape_of(z)} and z_prime {shape_of(z_prime)}; "
-            f"expected ({len(z)}, {len(z_prime)}), one score per pair"
-        )
-    return log_f
-
-
-def _check_critic(critic: nn.Module) -> None:
     if not isinstance(critic, nn.Module):
         raise TypeError(
             f"the critic is a {type(critic).__name__}; expected an nn.Module, whose parameters can be found: "
@@ -138,20 +227,3 @@ def _check_critic(critic: nn.Module) -> None:
                 f"the critic's {name or 'module'} is a {type(module).__name__} in training mode, so that its scores "
                 "change from tile to tile; expected a fixed critic: call critic.eval()"
             )
-
-
-def _check_rows(log_sum: Tensor) -> None:
-    for bad, what in (
-        (torch.isnan(log_sum), "NaN or +inf among its scores"),
-        (torch.isneginf(log_sum), "only scores of -inf"),
-    ):
-        if bad.any():
-            raise ValueError(
-                f"row {int(bad.nonzero()[0])} has {what} ({int(bad.sum())} of {len(log_sum)} rows); "
-                "expected finite scores, or -inf where f = 0. Look at critic(z, z_prime) for that row"
-            )
-
-
-def _progress(n: int, block: int, name: str) -> tqdm:
-    """A progress bar over the tiles, shown when they take more than two seconds."""
-    return tqdm(total=math.ceil(n / block) ** 2, desc=name, unit="tile", delay=2, leave=False)

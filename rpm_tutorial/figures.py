@@ -3,6 +3,7 @@
 One colour, dash and marker per quantity through the whole course (Okabe-Ito), so that a figure can be read in grey.
 """
 
+import functools
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -175,10 +176,7 @@ def tables(
     names, arrays = list(panels), [np.asarray(a, float) for a in panels.values()]
     x_labels, y_labels = ([v] * len(names) if isinstance(v, str) else v for v in (x_label, y_label))
     high = max(float(a.max()) for a in arrays)
-    panes = make_subplots(
-        1, len(names), subplot_titles=names, horizontal_spacing=0.3 / len(names)
-    ).layout.to_plotly_json()
-    fig = _figure(**{key: value for key, value in panes.items() if key != "template"})
+    fig = _figure(**_panes(tuple(names), 0.3 / len(names)))
     low = min(0, *(float(a.min()) for a in arrays))
     for k, array in enumerate(arrays, start=1):
         axis = "" if k == 1 else str(k)
@@ -228,10 +226,12 @@ def images(rows: Mapping[str, Sequence], *, caption: str, below: Mapping[str, Se
         },
     )  # fmt: skip
     fig.add_heatmap(z=canvas, zmin=0, zmax=255, colorscale="gray", showscale=False, hoverinfo="skip")
-    for r, name in enumerate(names):
-        for c, text in enumerate(below.get(name, ())):
-            x, y = c * column_width + wide / 2, r * row_height + tall + 1
-            fig.add_annotation(x=x, y=y, text=text, showarrow=False, yanchor="top", font_size=11)
+    look = {"showarrow": False, "yanchor": "top", "font": {"size": 11}}
+    fig.layout.annotations = [
+        {"x": c * column_width + wide / 2, "y": r * row_height + tall + 1, "text": text, **look}
+        for r, name in enumerate(names)
+        for c, text in enumerate(below.get(name, ()))
+    ]
     alt = "Rows of images: " + "; ".join(
         f"{name}, {len(stack)} images" + (f" ({', '.join(below[name])})" if name in below else "")
         for name, stack in zip(names, stacks)
@@ -240,6 +240,57 @@ def images(rows: Mapping[str, Sequence], *, caption: str, below: Mapping[str, Se
         [n, len(s), ""] for n, s in zip(names, stacks)
     ]
     return Figure(fig, caption, alt + ".", ("row", "image" if below else "images", ""), table)
+
+
+def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: int, shown: int = 200) -> Figure:
+    """A training so far: InfoNCE and its held-out value, the probe's accuracy, and latents in their principal plane.
+
+    Args:
+        history: "step", "InfoNCE" (None where no batch came before), "held-out InfoNCE" and "probe", one entry an evaluation.
+        latents: (n, d); the first `shown` are drawn, each as the number of its class in `labels`.
+        steps: of the whole training, the width of the figure.
+    """
+    fig = _figure(right=20, **_panes(("", "", ""), 0.09))
+    fig.update_layout(width=1000, height=360, showlegend=True, legend={"orientation": "h", "y": 1.15, "x": 0})
+    looks = {"InfoNCE": STYLES["InfoNCE"], "held-out InfoNCE": STYLES["log evidence − C"], "probe": STYLES["MI"]}
+    for name, style in looks.items():
+        fig.add_scatter(
+            x=history["step"], y=history[name], name=name, mode="lines+markers",
+            line={"color": style.color, "dash": style.dash}, marker={"symbol": style.symbol, "size": 6},
+            xaxis="x2" if name == "probe" else "x", yaxis="y2" if name == "probe" else "y",
+        )  # fmt: skip
+    plane, classes = _principal_plane(np.asarray(latents, float))[:shown], np.asarray(labels)[:shown]
+    palette = np.array([BLUE, VERMILLION, GREEN, BLACK, ORANGE, PURPLE, GREY])
+    fig.add_scatter(
+        x=plane[:, 0], y=plane[:, 1], text=classes.astype(str), mode="text", showlegend=False, xaxis="x3", yaxis="y3",
+        textfont={"color": palette[classes % len(palette)].tolist(), "size": 11}, hoverinfo="text",
+    )  # fmt: skip
+    for axis, title, span in (
+        ("xaxis", "step", [0, steps]),
+        ("xaxis2", "step", [0, steps]),
+        ("yaxis2", "probe accuracy", [0, 1]),
+    ):
+        fig.layout[axis].update(title=title, range=span)
+    fig.layout.yaxis.title = "nats per pair"
+    reach = 1.1 * np.abs(plane).max()
+    for axis, title in (("xaxis3", "first principal component of z"), ("yaxis3", "second")):
+        fig.layout[axis].update(title=title, range=[-reach, reach])
+    said = {name: "unknown" if values[-1] is None else _say(values[-1]) for name, values in history.items()}
+    alt = (
+        f"Three panels after step {history['step'][-1]} of {steps}: InfoNCE {said['InfoNCE']} nats, held-out InfoNCE "
+        f"{said['held-out InfoNCE']} nats, probe accuracy {said['probe']}; {len(plane)} latents in two dimensions."
+    )
+    caption = (
+        "Left: InfoNCE of the batches and of held-out pairs. Middle: a linear probe. Right: held-out latents, by class."
+    )
+    return Figure(fig, caption, alt, list(history), list(zip(*history.values())))
+
+
+def _principal_plane(z: np.ndarray) -> np.ndarray:
+    """The two leading principal components, shape (n, 2), each with its largest entry positive."""
+    z = z - z.mean(0)
+    plane = z @ np.linalg.svd(z, full_matrices=False)[2][:2].T
+    return plane * np.sign(plane[np.abs(plane).argmax(0), range(plane.shape[1])])
 
 
 # Plotly validates a template at every use; a small one keeps a figure under 10 ms, and "simple_white" would cost 30.
@@ -260,6 +311,13 @@ _TEMPLATE = go.layout.Template(
         "yaxis": _AXIS,
     }
 )
+
+
+@functools.cache
+def _panes(titles: tuple[str, ...], spacing: float) -> dict:
+    """The layout of panels side by side; plotly takes longer over it than over all the rest of a figure."""
+    layout = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=spacing).layout.to_plotly_json()
+    return {key: value for key, value in layout.items() if key != "template"}
 
 
 def _figure(*, right: int = 20, **layout) -> go.Figure:

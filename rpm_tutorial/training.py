@@ -1,6 +1,8 @@
 """One training loop: an iterator of log rows, which notebooks, progress bars, widgets and tests all consume."""
 
+import copy
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -8,16 +10,122 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .distributed import average_gradients, broadcast_parameters, gather
 from .objectives import Objective, infonce
 
 
 class LogRow(NamedTuple):
-    """One step: its number from 1, the objective (nats per pair) on its batch of n pairs, and the seconds since the start."""
+    """One step: its number from 1, the objective (nats per pair) on its batch of n pairs, the seconds trained so far."""
 
     step: int
     value: float
     n: int
     seconds: float
+
+
+class Trainer:
+    """A training that can be watched, steered, stopped and continued: `train` with its state laid open.
+
+    Iterating it trains to the end; `advance()` makes one step. `learning_rate` may be set between steps, and so may
+    whatever the pairs and the critic let be set. `save` and `load` keep all of it, so that a training continued from a
+    file gives the numbers of one that was never stopped, bit for bit on a processor. (Dropout draws from torch's global
+    generator, which is the caller's and is not kept.)
+
+    Arguments and errors are those of `train`. To be continued, pairs need a `state_dict` as `datasets.view_pairs` has it.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        critic: nn.Module,
+        pairs: Iterable[tuple[Tensor, Tensor]],
+        steps: int,
+        *,
+        objective: Callable[[Tensor], Objective] = infonce,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-4,
+        group: "torch.distributed.ProcessGroup | None" = None,
+    ):
+        if steps < 1:
+            raise ValueError(f"steps is {steps}; expected a positive number")
+        self.encoder, self.critic, self.pairs, self.objective, self.group = encoder, critic, pairs, objective, group
+        self.steps, self.step, self.seconds, self.learning_rate = steps, 0, 0.0, learning_rate
+        self.batch_size = 0  # pairs in the last step
+        parameters = [*encoder.parameters(), *critic.parameters()]
+        self.device, self._batches = parameters[0].device, iter(pairs)
+        self._optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+        if group is not None:
+            broadcast_parameters((encoder, critic), group)
+
+    def __iter__(self) -> Iterator[LogRow]:
+        while self.step < self.steps:
+            yield self.advance()
+
+    def advance(self) -> LogRow:
+        """One step."""
+        start, number = time.perf_counter(), self.step + 1
+        batch = next(self._batches, None)
+        if batch is None:
+            raise ValueError(f"pairs ended after {self.step} batches; expected {self.steps}, or an endless iterator")
+        x, x_prime = (side.to(self.device) for side in batch)
+        if len(x) != len(x_prime):
+            raise ValueError(
+                f"step {number}: x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair"
+            )
+        self.encoder.train(), self.critic.train()
+        z, z_prime = self.encoder(torch.cat([x, x_prime])).chunk(2)  # one call: batch norm sees both views alike
+        z, z_prime = gather(z, self.group)[0], gather(z_prime, self.group)[0]
+        try:
+            value = self.objective(self.critic(z, z_prime)).value
+        except ValueError as error:
+            raise ValueError(f"step {number}: {error}") from error
+        for settings in self._optimiser.param_groups:
+            settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
+        self._optimiser.zero_grad()
+        (-value).backward()
+        if self.group is not None:
+            average_gradients((self.encoder, self.critic), self.group)
+        self._optimiser.step()
+        value = value.item()
+        self.batch_size = len(z)
+        self.step, self.seconds = number, self.seconds + time.perf_counter() - start
+        return LogRow(number, value, len(z), self.seconds)
+
+    def state_dict(self) -> dict:
+        """Everything that the next step depends on: tensors and numbers."""
+        parts = {"encoder": self.encoder, "critic": self.critic, "optimiser": self._optimiser, "pairs": self.pairs}
+        kept = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
+        return {**kept, "step": self.step, "seconds": self.seconds, "learning_rate": self.learning_rate}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue where `state` was taken; `ValueError`, and no change, if it is not of this encoder, critic and pairs."""
+        if not hasattr(self.pairs, "load_state_dict"):
+            raise ValueError(
+                f"pairs is a {type(self.pairs).__name__}, which can't be set to where it was; expected one with a "
+                "state_dict, such as datasets.view_pairs"
+            )
+        before = copy.deepcopy(self.state_dict())
+        try:
+            self._set(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            self._set(before)  # a module of other shapes takes those of its tensors that fit
+            raise ValueError(
+                f"the saved state is not of this training: {error}. Expected the same encoder, critic and pairs"
+            ) from error
+
+    def _set(self, state: dict) -> None:
+        for name, part in (("encoder", self.encoder), ("critic", self.critic), ("optimiser", self._optimiser)):
+            part.load_state_dict(state[name])
+        self.pairs.load_state_dict(state["pairs"])
+        self.step, self.seconds, self.learning_rate = (state[k] for k in ("step", "seconds", "learning_rate"))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the state; a file of that name is replaced at once or not at all."""
+        save_checkpoint(self.state_dict(), path)
+
+    def load(self, path: str | os.PathLike) -> None:
+        """Continue from a file that `save` wrote; errors as for `load_state_dict`, `FileNotFoundError` if there is none."""
+        self.load_state_dict(load_checkpoint(path, self.device))
 
 
 def train(
@@ -29,6 +137,7 @@ def train(
     objective: Callable[[Tensor], Objective] = infonce,
     learning_rate: float = 2e-3,
     weight_decay: float = 1e-4,
+    group: "torch.distributed.ProcessGroup | None" = None,
 ) -> Iterator[LogRow]:
     """Train encoder and critic to maximise the objective, AdamW with one warm-up and decay; yield a `LogRow` a step.
 
@@ -36,6 +145,9 @@ def train(
 
     Args:
         pairs: batches (x, x'), for example `datasets.view_pairs(...)`; as many as `steps`, or endless.
+        group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
+            batch of a step is all of theirs, so that negatives come from every process; all start from rank 0's
+            parameters and stay equal. Batch norm sees its own process's rows.
     Raises:
         ValueError: `steps` is not positive, `pairs` ends early, the two sides of a batch differ in length, or the scores
             have become NaN (the message says at which step).
@@ -43,33 +155,8 @@ def train(
     Example:
         >>> for row in tqdm(train(encoder, critic, view_pairs(images.x), steps=300), total=300): ...
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; expected a positive number")
-    parameters = [*encoder.parameters(), *critic.parameters()]
-    device = parameters[0].device
-    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rise_and_fall(step, steps))
-    encoder.train(), critic.train()
-    pairs, start = iter(pairs), time.perf_counter()
-    for step in range(1, steps + 1):
-        batch = next(pairs, None)
-        if batch is None:
-            raise ValueError(f"pairs ended after {step - 1} batches; expected {steps}, or an endless iterator")
-        x, x_prime = (side.to(device) for side in batch)
-        if len(x) != len(x_prime):
-            raise ValueError(
-                f"step {step}: x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair"
-            )
-        z, z_prime = encoder(torch.cat([x, x_prime])).chunk(2)  # one call, so that batch norm sees both views alike
-        try:
-            value = objective(critic(z, z_prime)).value
-        except ValueError as error:
-            raise ValueError(f"step {step}: {error}") from error
-        optimiser.zero_grad()
-        (-value).backward()
-        optimiser.step()
-        schedule.step()
-        yield LogRow(step, value.item(), len(x), time.perf_counter() - start)
+    options = {"learning_rate": learning_rate, "weight_decay": weight_decay, "group": group}
+    return iter(Trainer(encoder, critic, pairs, steps, objective=objective, **options))
 
 
 def _rise_and_fall(step: int, steps: int) -> float:
@@ -78,6 +165,30 @@ def _rise_and_fall(step: int, steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
+
+
+def save_checkpoint(state: dict, path: str | os.PathLike) -> None:
+    """Write tensors, numbers and text; a file of that name is replaced at once or not at all."""
+    partial = f"{os.fspath(path)}.partial"
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: str | os.PathLike, device: torch.device) -> dict:
+    """Read what `save_checkpoint` wrote. No code in the file is run.
+
+    Raises `FileNotFoundError`, and `ValueError` for a file that is damaged or holds something else.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever comes of reading bytes that no pickler wrote
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{os.fspath(path)} is no checkpoint, or a damaged one: {why} Expected a file that this library saved: train "
+            "again, or load another one"
+        ) from error
 
 
 @torch.no_grad()

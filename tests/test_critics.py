@@ -5,6 +5,7 @@ import torch
 from residuals import agree
 
 import rpm_tutorial as rpm
+from rpm_tutorial.critics import LinearForm
 
 DIM = 3
 
@@ -51,6 +52,34 @@ def test_a_critic_is_its_formula_pair_by_pair(name):
     agree(f"(E18) {name}", critic(z, z_prime), expected)
 
 
+@pytest.mark.parametrize("name", [name for name in FORMULAS if name != "LaplaceWalk"])
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_a_linear_form_is_the_formula_and_centred(name, offset):
+    """Its inner products are what the engine works with: far from the origin they must stay small."""
+    critic, (z, z_prime) = made(name), (t + offset for t in latents())
+    form = critic.linear_form(z, z_prime)
+    expected = torch.stack([torch.stack([FORMULAS[name][1](critic, a, b) for b in z_prime]) for a in z])
+    agree(f"(E18) {name} as inner products", form.table(), expected)
+    assert form.q.shape[0] == 5 and form.k.shape[0] == 4 and form.q.shape[1] == form.k.shape[1]
+    for bias, length in ((form.row_bias, 5), (form.column_bias, 4)):
+        assert bias is None or bias.shape == (length,)
+    if name != "VonMisesFisher":
+        agree("(E18) inner products are centred at z'", form.k.mean(0), torch.zeros(form.k.shape[1]))
+
+
+def test_a_linear_form_may_leave_out_either_bias():
+    q, k = latents()
+    for a, b in ((None, None), (q[:, 0], None), (None, k[:, 1]), (q[:, 0], k[:, 1])):
+        expected = [
+            [q[i] @ k[j] + (0 if a is None else a[i]) + (0 if b is None else b[j]) for j in range(4)] for i in range(5)
+        ]
+        agree("a linear form's table", LinearForm(q, k, a, b).table(), torch.tensor(expected))
+
+
+def test_the_laplace_walk_has_no_linear_form():
+    assert not hasattr(rpm.LaplaceWalk(), "linear_form")
+
+
 @each_critic
 def test_a_score_depends_on_its_own_pair_alone(name):
     critic, (z, z_prime) = made(name), latents()
@@ -88,7 +117,7 @@ def test_gradients_are_finite_where_z_and_z_prime_coincide(name):
     assert z.grad.isfinite().all() and z_prime.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk"])
+@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "LinearDynamics"])
 @pytest.mark.parametrize("offset", [10.0, 1000.0])
 def test_a_walk_keeps_its_digits_in_float32_far_from_the_origin(name, offset):
     critic, (z, z_prime) = FORMULAS[name][0](), (t.float() + offset for t in latents(40, 30))

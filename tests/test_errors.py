@@ -11,6 +11,7 @@ from torch import nn
 import rpm_tutorial as rpm
 from rpm_tutorial import FiniteRPM, datasets, gaussian, priors, runtime, widgets
 from rpm_tutorial.derivation import derive
+from rpm_tutorial.evidence import HAS_CHUNKS
 
 NAN, INF = float("nan"), float("inf")
 
@@ -28,6 +29,7 @@ WORLD = FiniteRPM(HALF, EYE)
 LONELY = FiniteRPM(HALF, f64([1.0, 0.0], [1.0, 0.0]), EYE)  # no x reaches z = 1
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(5, 1, 4, 4, generator=GENERATOR)
+LONG = torch.arange(160.0).double().view(80, 2)
 
 
 def put(table: torch.Tensor, value: float, where=(0, 1)) -> torch.Tensor:
@@ -49,6 +51,22 @@ class Critic(nn.Module):
 
 def evidence(critic=None, z=Z, z_prime=Z_PRIME, **options):
     return rpm.dataset_evidence(z, z_prime, critic or rpm.RandomWalk().double(), **options)
+
+
+def sampled(critic=None, z=LONG, z_prime=LONG, **options):
+    options = {"rows": 64, "negatives": 8} | options
+    return rpm.sampled_evidence(z, z_prime, critic or rpm.RandomWalk().double(), generator=GENERATOR, **options)
+
+
+def far(critic, factor=1e30, **options):
+    """The evidence of latents whose inner products overflow float32."""
+    z, z_prime = (factor * t.float() for t in (Z, Z_PRIME))
+    return evidence(critic, z.requires_grad_(), z_prime, **options)
+
+
+OVERFLOW = (
+    ("row", "beyond torch.float32", "Divide the latents") if HAS_CHUNKS else ("row", "NaN or +inf among its scores")
+)
 
 
 def train(pairs, steps):
@@ -154,6 +172,32 @@ BAD = {
     "evidence: integers": (ValueError, lambda: evidence(z=Z.int()), "torch.int32", "expected a floating type"),
     "evidence: mixed dtypes": (ValueError, lambda: evidence(z=Z.float()), "float32", "float64", "expected one dtype"),
     "evidence: no block": (ValueError, lambda: evidence(block=0), "block is 0", "expected a positive number"),
+    "evidence: an unknown side": (ValueError, lambda: evidence(normalise="row"), "normalise is 'row'", 'expected "rows", "columns" or "both"'),
+    "evidence: an unknown reduction": (ValueError, lambda: evidence(reduction="sum"), "reduction is 'sum'", 'expected "mean" or "none"'),
+    "evidence: infinite latents": (ValueError, lambda: evidence(z=put(Z, INF)), "z contains inf", "expected finite latents", "learning rate"),
+    "evidence: infinite latents, a critic of one's own": (
+        ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T), z_prime=put(Z, -INF)), "z_prime contains inf", "expected finite latents",
+    ),
+    "evidence: a column of -inf": (
+        ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T - INF), normalise="columns"), "only scores of -inf (3 of 3 rows)", "expected finite scores",
+    ),
+    "evidence: inner products overflow": (ValueError, lambda: far(rpm.Bilinear(2)), *OVERFLOW, "expected finite scores"),
+    "evidence: squares overflow": (ValueError, lambda: far(rpm.RandomWalk(), normalise="both"), *OVERFLOW, "expected finite scores"),
+    "evidence: inner products overflow in tiles": (
+        ValueError, lambda: far(rpm.Bilinear(2), block=2), "row", "NaN or +inf among its scores", "expected finite scores",
+    ),
+    "sampled evidence: a function": (TypeError, lambda: sampled(lambda a, b: a @ b.T), "function", "expected an nn.Module"),
+    "sampled evidence: few rows": (ValueError, lambda: sampled(rows=63), "rows is 63 of N = 80", "expected at least 64", "use dataset_evidence"),
+    "sampled evidence: few pairs": (ValueError, lambda: sampled(z=Z, z_prime=Z), "rows is 3 of N = 3", "expected at least 64", "use dataset_evidence"),
+    "sampled evidence: one candidate": (ValueError, lambda: sampled(negatives=1), "negatives is 1", "expected at least 2"),
+    "sampled evidence: NaN": (ValueError, lambda: sampled(z=put(LONG, NAN)), "z contains NaN", "expected numbers"),
+    "sampled evidence: unequal rows": (ValueError, lambda: sampled(z_prime=LONG[:70]), "(80, 2)", "(70, 2)", "expected one row each per pair"),
+    "sampled evidence: dropout": (ValueError, lambda: sampled(Critic(None, nn.Dropout())), "Dropout in training mode", "critic.eval()"),
+    "sampled evidence: scores of NaN": (ValueError, lambda: sampled(Critic(lambda a, b: (a @ b.T - INF).log())), "NaN", "expected finite scores"),
+    "sampled evidence: scores of another shape": (
+        ValueError, lambda: sampled(Critic(lambda a, b: a)), "shape (2, 2)", "one score per pair",
+    ),
+    "sampled evidence: no generator": (TypeError, lambda: rpm.sampled_evidence(LONG, LONG, rpm.RandomWalk().double()), "'generator'"),
     # data and training
     "data: an unknown split": (ValueError, lambda: datasets.fashion_mnist("valid"), "'valid'", 'expected "train" or "test"'),
     "data: strength out of range": (ValueError, lambda: datasets.two_views(IMAGES, strength=3, generator=GENERATOR), "strength is 3", "expected a number from 0"),

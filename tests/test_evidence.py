@@ -1,228 +1,299 @@
-"""dataset_evidence: (E14) by tiles, equal to the dense table in value and gradients, for any critic and N."""
+"""dataset_evidence: (E14) without the N x N table, equal to it in value and gradients, for any critic, N and way."""
 
-import json
+import functools
 import math
-import subprocess
-import sys
+import time
 
 import pytest
 import torch
-from residuals import MEASURED, agree
+import tqdm.auto
+from evidence_cases import (
+    CRITICS,
+    DIM,
+    EACH,
+    LINEAR,
+    agrees_with_the_dense_table,
+    each_critic,
+    each_side,
+    each_way,
+    gradients,
+    made,
+    needs_chunks,
+    pairs,
+)
+from residuals import agree
 from torch import nn
-from worlds import Entangled
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import rpm_tutorial as rpm
-from rpm_tutorial import dataset_evidence
-
-DIM = 3
-
-
-class Masked(nn.Module):
-    """A random walk that forbids steps longer than `reach`: f = 0, so log f = -inf, off the diagonal."""
-
-    def __init__(self, reach: float = 1.5):
-        super().__init__()
-        self.walk, self.reach = rpm.RandomWalk(0.7), reach
-
-    def forward(self, z, z_prime):
-        return self.walk(z, z_prime).masked_fill(torch.cdist(z.detach(), z_prime.detach()) > self.reach, -torch.inf)
+from rpm_tutorial import _tiles, dataset_evidence, evidence
+from rpm_tutorial.critics import LinearForm
 
 
-CRITICS = {
-    "RandomWalk": lambda: rpm.RandomWalk(0.7),
-    "LaplaceWalk": lambda: rpm.LaplaceWalk(0.7),
-    "VonMisesFisher": lambda: rpm.VonMisesFisher(0.2),
-    "LinearDynamics": lambda: rpm.LinearDynamics(DIM),
-    "Bilinear": lambda: rpm.Bilinear(DIM),
-    "Universal": lambda: rpm.Universal(DIM, width=8, features=5),
-    "Entangled": lambda: Entangled(DIM),
-    "Masked": Masked,
-    "sharp": lambda: rpm.VonMisesFisher(0.005),
-}
+@each_critic
+@each_side
+@each_way
+def test_value_and_all_gradients_are_those_of_the_dense_table(name, normalise, way):
+    agrees_with_the_dense_table(way, made(name), *pairs(10), normalise)
 
 
-def pairs(n: int, *, noise: float = 0.3, dtype=torch.float64, offset: float = 0.0):
-    z, step = torch.randn(2, n, DIM, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
-    return [(t + offset).to(dtype).requires_grad_() for t in (z, z + noise * step)]
+@pytest.mark.parametrize("n, block", [(1, 4), (8, 4), (9, 16), (13, 1)])
+def test_tiles_of_any_size_give_the_same(n, block):
+    agrees_with_the_dense_table(dataset_evidence, made("Entangled"), *pairs(n), "both", block=block)
 
 
-def gradients(value, z, z_prime, critic):
-    inputs = [z, z_prime, *(p for p in critic.parameters() if p.requires_grad)]
-    return torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
-
-
-def agrees_with_the_dense_table(critic, z, z_prime, block, tolerance=1e-11):
-    found, log_f = dataset_evidence(z, z_prime, critic, block=block), critic(z, z_prime)
-    dense = rpm.infonce(log_f)
-    agree("(E14) by tiles = dense: value", found.infonce, dense.value, *dense, tolerance=tolerance)
-    agree(
-        "(E14) log evidence = I_N - 2 log N",
-        found.log_evidence,
-        dense.value - 2 * math.log(len(z)),
-        tolerance=tolerance,
-    )
-    assert found.n == len(z) and found.infonce.shape == found.log_evidence.shape == ()
-    weighted = 3 * found.infonce - 5 * found.log_evidence  # an incoming gradient other than 1
+@pytest.mark.parametrize("first, n", [(0, 5), (2, 4), (5, 7), (9, 1), (3, 9)])
+def test_some_rows_of_the_table_meet_their_own_pairs_from_the_first_of_them_on(first, n, monkeypatch):
+    """What each of several processes computes."""
+    monkeypatch.setattr(_tiles, "SLAB", 4)
+    (z, z_prime), critic = pairs(12), made("BothBiases")
+    q, k, _, bias = (t.detach().requires_grad_() for t in critic.linear_form(z[first : first + n], z_prime))
+    table = q @ k.T + bias
+    expected = table.log_softmax(1).diagonal(first)
+    found = {block: _tiles.by_tiles(critic, first, block, z[first : first + n], z_prime) for block in (1, 2, 3, 5)}
+    for log_p in found.values():
+        agree("(E14) some rows by tiles", log_p, expected)
     for one, other in zip(
-        gradients(weighted, z, z_prime, critic), gradients(-2 * dense.value, z, z_prime, critic), strict=True
+        gradients(found[2].sum(), z, z_prime, critic),
+        gradients(critic(z, z_prime).log_softmax(1).diagonal()[first : first + n].sum(), z, z_prime, critic),
+        strict=True,
     ):
-        agree("(E14) by tiles = dense: gradients", one, other, tolerance=tolerance)
+        agree("(E14) some rows by tiles: gradients", one, other)
+    if evidence.HAS_CHUNKS:
+        sums = _tiles.by_chunks(first, q, k, bias), expected.sum()
+        agree("(E14) some rows by chunks", *sums)
+        for one, other in zip(*(torch.autograd.grad(value, [q, k, bias]) for value in sums), strict=True):
+            agree("(E14) some rows by chunks: gradients", one, other)
 
 
-@pytest.mark.parametrize("name", CRITICS)
-@pytest.mark.parametrize("n, block", [(1, 4), (7, 3), (8, 4), (9, 16), (13, 1)])
-def test_tiles_agree_with_the_dense_table_in_value_and_all_gradients(name, n, block):
-    torch.manual_seed(0)
-    agrees_with_the_dense_table(CRITICS[name]().double(), *pairs(n), block)
+@each_critic
+@each_side
+@each_way
+def test_one_number_per_pair_and_the_gradient_of_any_weighting_of_them(name, normalise, way):
+    critic, (z, z_prime) = made(name), pairs(11)
+    found = way(z, z_prime, critic, normalise=normalise, reduction="none")
+    expected, n = EACH[normalise](critic(z, z_prime)), len(z)
+    agree("(E14) = dense: each pair", found.infonce, expected + math.log(n))
+    agree("(E14) = dense: each pair", found.log_evidence, expected - math.log(n))
+    mean = way(z, z_prime, critic, normalise=normalise)
+    agree("(E14) the mean over pairs is the mean", found.infonce.mean(), mean.infonce)
+    assert found.n == n and found.infonce.shape == found.log_evidence.shape == (n,)
+    weights = torch.linspace(-1, 2, n).double()
+    for one, other in zip(
+        gradients(weights @ found.infonce, z, z_prime, critic),
+        gradients(weights @ expected, z, z_prime, critic),
+        strict=True,
+    ):
+        agree("(E14) = dense: gradients, weighted pairs", one, other)
 
 
-def test_ties_count_as_pairs_of_indices():
-    z, z_prime = (t.detach()[[0, 0, 1, 2, 2, 2]].requires_grad_() for t in pairs(3))
-    agrees_with_the_dense_table(Entangled(DIM).double(), z, z_prime, block=4)
+@each_way
+@each_critic
+def test_what_alone_needs_a_gradient_gets_it(name, way):
+    critic, both = made(name), pairs(7)
+    inputs = [*both, *critic.parameters()]
+    for chosen in inputs[:5]:
+        for tensor in inputs:
+            tensor.requires_grad_(tensor is chosen)
+        agrees_with_the_dense_table(way, critic, *both, "both")
+
+
+@needs_chunks
+def test_chunks_are_the_way_of_a_linear_form_whose_mean_needs_a_gradient(monkeypatch):
+    taken = []
+    for way in ("by_chunks", "by_tiles"):
+        call = getattr(evidence, way)
+        monkeypatch.setattr(evidence, way, lambda *a, way=way, call=call: taken.append(way) or call(*a))
+    z, z_prime = pairs(5)
+    for name in CRITICS:
+        plain, critic = [t.detach() for t in (z, z_prime)], made(name)
+        dataset_evidence(z, z_prime, critic)
+        dataset_evidence(z, z_prime, critic, block=2)
+        dataset_evidence(z, z_prime, critic, reduction="none")
+        with torch.no_grad():
+            dataset_evidence(z, z_prime, critic)
+        dataset_evidence(*plain, critic.requires_grad_(False))
+        assert taken == ["by_chunks" if name in LINEAR else "by_tiles"] + 4 * ["by_tiles"], name
+        taken.clear()
+
+
+@each_way
+def test_a_subclass_is_scored_by_its_own_forward_unless_it_has_a_linear_form_of_its_own(way):
+    class Bent(rpm.RandomWalk):
+        def forward(self, z, z_prime):
+            return super().forward(z, z_prime).sin()
+
+    class Straight(Bent):
+        def linear_form(self, z, z_prime):
+            return LinearForm(z / self.scale, 2 * z_prime)
+
+        def forward(self, z, z_prime):
+            pytest.fail("its linear form says the same")
+
+    agrees_with_the_dense_table(way, Bent(0.7).double(), *pairs(7))
+    (z, z_prime), critic = pairs(7), Straight(0.7).double()
+    expected = rpm.infonce(critic.linear_form(z, z_prime).table()).value
+    agree("(E14) by a linear form", way(z, z_prime, critic).infonce, expected)
 
 
 def test_the_critic_is_called_with_z_as_rows_and_z_prime_as_columns():
     z, z_prime = pairs(6)
-    forward, backward = (
-        dataset_evidence(a, b, Entangled(DIM).double(), block=4) for a, b in ((z, z_prime), (z_prime, z))
-    )
+    forward, backward = (dataset_evidence(a, b, made("Entangled"), block=4) for a, b in ((z, z_prime), (z_prime, z)))
     assert abs(forward.infonce - backward.infonce) > 0.01
 
 
-def test_frozen_parameters_get_no_gradient_and_the_others_do():
-    critic, (z, z_prime) = Entangled(DIM).double(), pairs(7)
-    critic.B.requires_grad_(False)
-    agrees_with_the_dense_table(critic, z, z_prime, block=3)
-    dataset_evidence(z, z_prime, critic, block=3).infonce.backward()
-    assert critic.B.grad is None and critic.A.grad is not None
+@each_way
+def test_frozen_parameters_get_no_gradient_and_the_others_do(way):
+    for name, frozen, free in (("Entangled", "B", "A"), ("BothBiases", "u", "v")):
+        critic, (z, z_prime) = made(name), pairs(7)
+        getattr(critic, frozen).requires_grad_(False)
+        agrees_with_the_dense_table(way, critic, z, z_prime)
+        way(z, z_prime, critic).infonce.backward()
+        assert getattr(critic, frozen).grad is None and getattr(critic, free).grad is not None
     fixed = rpm.VonMisesFisher(0.2, learnable=False).double()
-    agrees_with_the_dense_table(fixed, z, z_prime, block=3)
+    agrees_with_the_dense_table(way, fixed, z, z_prime)
 
 
-def test_a_parameter_that_the_critic_does_not_use_gets_a_gradient_of_zero():
-    critic = Entangled(DIM).double()
-    critic.unused = nn.Parameter(torch.ones(2).double())
-    agrees_with_the_dense_table(critic, *pairs(5), block=2)
+@each_way
+def test_a_parameter_that_the_critic_does_not_use_gets_a_gradient_of_zero(way):
+    for name in ("Entangled", "RandomWalk"):
+        critic = made(name)
+        critic.unused = nn.Parameter(torch.ones(2).double())
+        agrees_with_the_dense_table(way, critic, *pairs(5))
 
 
-def test_the_gradient_flows_on_into_an_encoder():
+@each_way
+def test_the_gradient_flows_on_into_an_encoder(way):
     encoder, critic, (x, x_prime) = nn.Linear(DIM, 2).double(), rpm.RandomWalk(0.5).double(), pairs(9)
-    for evidence in (
-        dataset_evidence(encoder(x), encoder(x_prime), critic, block=4).infonce,
-        rpm.infonce(critic(encoder(x), encoder(x_prime))).value,
-    ):
-        encoder.zero_grad()
-        evidence.backward()
-        found = encoder.weight.grad.clone()
-    encoder.zero_grad()
-    dataset_evidence(encoder(x), encoder(x_prime), critic, block=4).log_evidence.backward()
-    agree("(E14) the encoder's gradient", encoder.weight.grad, found)
+    found, expected = (
+        torch.autograd.grad(value, encoder.weight)[0]
+        for value in (
+            way(encoder(x), encoder(x_prime), critic).log_evidence,
+            rpm.infonce(critic(encoder(x), encoder(x_prime))).value,
+        )
+    )
+    agree("(E14) the encoder's gradient", found, expected)
 
 
-def test_a_second_derivative_is_refused_rather_than_dropped():
+@each_way
+@pytest.mark.parametrize("name", ["Entangled", "RandomWalk"])
+def test_a_second_derivative_is_refused_and_a_second_backward_is_the_first(name, way):
     """A gradient penalty beside the loss: without the refusal, only the penalty's gradient would be missing."""
-    z, z_prime = pairs(5)
-    evidence = dataset_evidence(z, z_prime, Entangled(DIM).double())
-    with pytest.raises(RuntimeError, match="second derivative|differentiate twice"):
-        (first,) = torch.autograd.grad(evidence.infonce, z, create_graph=True)
-        (evidence.infonce + first.square().sum()).backward()
+    (z, z_prime), critic = pairs(7), made(name)
+    value = way(z, z_prime, critic).infonce
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(value, z, create_graph=True)
+    first, second = (torch.autograd.grad(value, [z, *critic.parameters()], retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_nothing_is_recorded_under_no_grad():
-    z, z_prime = pairs(5)
+@each_way
+def test_nothing_is_recorded_under_no_grad(way):
     with torch.no_grad():
-        assert not dataset_evidence(z, z_prime, Entangled(DIM).double()).infonce.requires_grad
+        for name in ("Entangled", "RandomWalk"):
+            assert not way(*pairs(5), made(name)).infonce.requires_grad
 
 
-@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "VonMisesFisher", "Entangled", "sharp"])
-def test_float32_agrees_with_float64(name):
-    z, z_prime = pairs(300, dtype=torch.float32)
-    low = dataset_evidence(z, z_prime, CRITICS[name](), block=64)
-    high = dataset_evidence(z.double(), z_prime.double(), CRITICS[name]().double(), block=300)
-    assert low.infonce.dtype == torch.float32
-    agree("float32 evidence", low.infonce, high.infonce, tolerance=1e-4)
+class HostReads(TorchDispatchMode):
+    """Counts how often the program waits for a number: on a GPU each such read stops the queue."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+        self.count += call.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+        return call(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk"])
-def test_latents_a_thousand_away_from_the_origin_keep_their_evidence_in_float32(name):
-    z, z_prime = pairs(300, dtype=torch.float32, offset=1000)
-    low = dataset_evidence(z, z_prime, CRITICS[name](), block=64).infonce
-    high = dataset_evidence(z.double(), z_prime.double(), CRITICS[name]().double()).infonce
-    agree("float32 evidence 1000 away from 0", low, high, tolerance=1e-5)
+def host_reads(critic, **options) -> int:
+    z, z_prime = pairs(64)
+    with HostReads() as reads:
+        dataset_evidence(z, z_prime, critic, **options).infonce.backward()
+    return reads.count
 
 
-each_half = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["LaplaceWalk", "RandomWalk", "Entangled"])
+def test_the_host_does_not_read_a_number_per_tile(name, monkeypatch):
+    few = host_reads(made(name), block=64)
+    assert 0 < few < 20 and host_reads(made(name), block=8) == few
+    few = host_reads(made(name))
+    monkeypatch.setattr(_tiles, "SLAB", 8)
+    monkeypatch.setitem(_tiles.CHUNK_ROWS, "cpu", 4)
+    assert host_reads(made(name)) == few
 
 
-@each_half
-@pytest.mark.parametrize("name", ["RandomWalk", "VonMisesFisher", "Bilinear", "Entangled"])
-def test_half_precision_scores_are_summed_in_float32(name, dtype):
-    critic, (z, z_prime) = CRITICS[name]().to(dtype), pairs(600, dtype=dtype)
-    with torch.no_grad():
-        found = dataset_evidence(z, z_prime, critic, block=200)
-        rows = [torch.cat([critic(a, b) for b in z_prime.split(200)], 1) for a in z.split(200)]
-    agree(
-        "half-precision scores, float32 sums",
-        found.infonce,
-        rpm.infonce(torch.cat(rows).float()).value,
-        tolerance=1e-5,
-    )
+class Interrupted(nn.Module):
+    """Somebody presses Ctrl-C during its k-th tile."""
+
+    def __init__(self, k: int):
+        super().__init__()
+        self.walk, self.calls, self.k, self.bars = rpm.LaplaceWalk(0.7).double(), 0, k, 0
+
+    def forward(self, z, z_prime):
+        self.calls += 1
+        if self.calls == self.k:
+            self.bars = len(tqdm.auto.tqdm._instances)
+            raise KeyboardInterrupt
+        return self.walk(z, z_prime)
 
 
-@each_half
-@pytest.mark.parametrize("share", [1, 1 / 16])
-def test_half_precision_gradients_do_not_vanish_in_a_long_mean(share, dtype):
-    """1/16 of the mean of 1000 pairs weighs each as 16 000 pairs do: softmax weight / N underflows in float16."""
-    z, z_prime = pairs(1000, dtype=dtype, noise=1.0)
-    exact = [t.detach().float().requires_grad_() for t in (z, z_prime)]
-    found = torch.autograd.grad(
-        share * dataset_evidence(z, z_prime, rpm.RandomWalk(2.0).to(dtype)).infonce, (z, z_prime)
-    )
-    expected = torch.autograd.grad(share * dataset_evidence(*exact, rpm.RandomWalk(2.0)).infonce, exact)
-    for one, other in zip(found, expected, strict=True):
-        error = ((one.float() - other).norm() / other.norm()).item()
-        assert error < 0.05, f"the gradient is off by {error:.0%} of its length"
+@pytest.fixture
+def visible_bars(monkeypatch):
+    """Bars are made even where the environment disables them."""
+    monkeypatch.setattr(_tiles, "tqdm", functools.partial(tqdm.auto.tqdm, disable=False))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_infonce_never_exceeds_log_n(dtype):
-    for n in (1, 2, 50, 700):
-        z = 100 * torch.eye(max(n, DIM), dtype=dtype)[:n]  # every pair perfectly told apart
-        for critic in (rpm.RandomWalk(0.1).to(dtype), rpm.VonMisesFisher(0.005).to(dtype)):
-            found = dataset_evidence(z, z, critic, block=64).infonce.double()
-            assert math.log(n) * (1 - 1e-4) - 1e-6 <= found <= math.log(n) * (1 + torch.finfo(dtype).eps)
+@pytest.mark.parametrize("k", [1, 3, 7, 12])  # of 6 tiles forward, 6 backward
+def test_an_interrupt_leaves_no_bar_and_no_switched_off_check_behind(k, visible_bars):
+    (z, z_prime), critic = pairs(6), Interrupted(k)
+    before = len(tqdm.auto.tqdm._instances)
+    with pytest.raises(KeyboardInterrupt) as held:
+        dataset_evidence(z, z_prime, critic, block=2).infonce.backward()
+    assert held.tb is not None and critic.bars == before + 1
+    assert len(tqdm.auto.tqdm._instances) == before
+    with pytest.raises(ValueError, match="NaN"):
+        critic.walk(z * math.nan, z_prime)
+    agrees_with_the_dense_table(dataset_evidence, critic, z, z_prime, block=2)
 
 
-MEASURE = """
-import json, sys, time, torch
-from rpm_tutorial import VonMisesFisher, dataset_evidence
+@needs_chunks
+def test_an_interrupt_between_chunks_leaves_no_bar_behind(visible_bars, monkeypatch):
+    (z, z_prime), before, seen = pairs(6), len(tqdm.auto.tqdm._instances), []
 
-def memory(field):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith(field))
+    def interrupt(*args, **options):
+        seen.append(len(tqdm.auto.tqdm._instances))
+        raise KeyboardInterrupt
 
-n, learn = int(sys.argv[1]), sys.argv[2] == "learn"
-z, step = torch.randn(2, n, 32, generator=torch.Generator().manual_seed(0))
-critic = VonMisesFisher(0.1)
-dataset_evidence(z[:1000], z[:1000], critic)  # what torch allocates once
-z.requires_grad_(learn)
-before, start = memory("VmRSS"), time.perf_counter()
-found = dataset_evidence(z, z + step, critic)
-if learn:
-    found.infonce.backward()
-print(json.dumps([time.perf_counter() - start, memory("VmHWM") - before, found.infonce.item()]))
-"""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as held:
+        patch.setattr(_tiles.F, "linear_cross_entropy", interrupt)
+        dataset_evidence(z, z_prime, made("RandomWalk"))
+    assert held.tb is not None and seen == [before + 1] and len(tqdm.auto.tqdm._instances) == before
+    agrees_with_the_dense_table(dataset_evidence, made("RandomWalk"), z, z_prime)
+
+
+@each_way
+def test_no_progress_bar_is_drawn_for_what_takes_a_moment(way, visible_bars, capsys):
+    way(*pairs(9), made("RandomWalk"))  # the first call imports parts of torch
+    capsys.readouterr()
+    for name in ("RandomWalk", "Entangled"):
+        way(*pairs(9), made(name)).infonce.backward()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
-@pytest.mark.parametrize("n, learn", [(60_000, False), (10_000, True)])
-def test_memory_grows_with_n_and_not_with_its_square(n, learn):
-    command = [sys.executable, "-c", MEASURE, str(n), "learn" if learn else "value"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, mib, value = json.loads(run.stdout)
-    what = "value and gradient" if learn else "value"
-    done = f"{seconds:.1f} s, {mib:.0f} MiB above the data, I_N = {value:.4f} nats"
-    MEASURED.append(f"dataset_evidence, {what}, N = {n}, d = 32: {done}")
-    assert mib < 400
-    assert 0 < value < math.log(n)
+@pytest.mark.parametrize("name", ["LaplaceWalk", pytest.param("RandomWalk", marks=needs_chunks)])
+def test_a_progress_bar_appears_after_two_seconds_and_disappears(name, visible_bars, monkeypatch, capsys):
+    def slow(call):
+        return lambda *a, **options: time.sleep(0.15) or call(*a, **options)
+
+    critic, options, bars = made(name), {"block": 3}, ["evidence:", "its gradient:"]
+    if name == "LaplaceWalk":
+        critic.forward = slow(critic.forward)
+    else:
+        options, bars = {}, ["evidence and its gradient:"]
+        monkeypatch.setattr(_tiles, "SLAB", 1)
+        monkeypatch.setattr(_tiles.F, "linear_cross_entropy", slow(_tiles.F.linear_cross_entropy))
+    dataset_evidence(*pairs(15), critic, **options).infonce.backward()  # 15 tiles or slabs
+    drawn = capsys.readouterr().err
+    assert all(bar in drawn for bar in bars) and drawn.split("\r")[-1].strip() == ""

@@ -11,8 +11,9 @@ import rpm_tutorial
 
 ROOT = Path(rpm_tutorial.__file__).parent
 ORDER = (
-    "_checks", "_log_space", "objectives", "priors", "finite", "derivation", "gaussian", "critics", "evidence",
-    "datasets", "encoders", "training", "probes", "runtime", "figures", "widgets", "explorations", "exercises",
+    "_checks", "_log_space", "objectives", "priors", "finite", "derivation", "gaussian", "critics", "_tiles",
+    "distributed", "evidence", "datasets", "encoders", "training", "probes", "runtime", "figures", "widgets",
+    "dashboard", "explorations", "exercises",
 )  # fmt: skip
 
 

@@ -1,0 +1,130 @@
+"""sampled_evidence: an estimate of (E14) from some rows and columns, without the ceiling that a batch's InfoNCE has."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+import tqdm.auto
+from evidence_cases import Masked, each_critic, made, pairs
+from residuals import MEASURED, agree
+from torch import nn
+
+import rpm_tutorial as rpm
+from rpm_tutorial import dataset_evidence, evidence, sampled_evidence
+
+
+def sampled(z, z_prime, critic, seed=0, **options):
+    return sampled_evidence(z, z_prime, critic, generator=torch.Generator().manual_seed(seed), **options)
+
+
+def many(n, critic, draws, **options):
+    """The errors of many estimates, their standard errors, and the bias that Jensen's inequality predicts."""
+    z, z_prime = (t.detach() for t in pairs(n))
+    found = [sampled(z, z_prime, critic, seed, **options) for seed in range(draws)]
+    with torch.no_grad():
+        log_f = critic(z, z_prime)
+        exact = rpm.infonce(log_f).value
+        f = (log_f - log_f.diagonal()[:, None]).exp()
+    others, m = f.fill_diagonal_(0).sum(1) / (n - 1), options["negatives"]
+    variance = ((f.square().sum(1) / (n - 1) - others**2) * (1 - m / n) / m) / (others + 1 / n) ** 2
+    errors, standard_errors = torch.tensor([[e.infonce - exact, e.standard_error] for e in found]).T
+    return errors, standard_errors, variance.mean().item() / 2
+
+
+@each_critic
+def test_it_is_exact_when_it_samples_everything(name):
+    (z, z_prime), critic = pairs(96), made(name)
+    if name == "Masked":
+        critic = Masked(reach=3.0).double()
+    exact = dataset_evidence(z, z_prime, critic)
+    for more in (0, 1000):  # more than there are is all there are
+        found = sampled(z, z_prime, critic, rows=96 + more, negatives=96 + more)
+        agree("sampled_evidence of everything", found.infonce, exact.infonce)
+        agree("sampled_evidence of everything", found.log_evidence, exact.log_evidence)
+        assert found.n == 96 and isinstance(found.infonce, float) and found.standard_error > 0
+
+
+def test_its_standard_error_covers_the_exact_value_about_as_often_as_it_should():
+    errors, standard_errors, _ = many(2000, rpm.RandomWalk(0.5).double(), 64, rows=320, negatives=1024)
+    covered = (errors.abs() < 2 * standard_errors).double().mean().item()
+    ratio = (standard_errors.mean() / errors.std()).item()
+    MEASURED.append(f"sampled_evidence, 320 of 2000 rows: {covered:.0%} of 64 estimates within 2 standard errors")
+    assert covered >= 0.85 and 0.75 < ratio < 1.4, f"{covered:.0%} covered, {ratio:.2f} of the spread"
+
+
+def test_its_bias_is_half_the_relative_variance_of_the_normaliser_and_its_standard_error_errs_upwards():
+    errors, standard_errors, bias = many(1000, rpm.RandomWalk(0.5).double(), 24, rows=1000, negatives=100)
+    mean, spread = errors.mean().item(), errors.std().item()
+    MEASURED.append(f"sampled_evidence, M = 100 of 1000: bias {mean:.4f} nats, predicted {bias:.4f}")
+    assert 0.03 < bias and abs(mean - bias) < 3 * spread / math.sqrt(24) + 0.1 * bias
+    assert (standard_errors > spread).all()  # nearly every row was drawn: the spread is the candidates' alone
+
+
+def test_it_has_no_ceiling_at_log_m():
+    z, z_prime = (t.detach() for t in pairs(2048, noise=0.01))
+    critic, m = rpm.RandomWalk(0.02).double(), 64
+    exact = dataset_evidence(z, z_prime, critic).infonce.item()
+    found = sampled(z, z_prime, critic, rows=640, negatives=m)
+    batch = rpm.infonce(critic(z[:m], z_prime[:m])).value.item()
+    MEASURED.append(f"I_N = {exact:.3f}, from M = 64: {found.infonce:.3f}; InfoNCE of a batch of 64: {batch:.3f}")
+    assert batch <= math.log(m) * (1 + 1e-9) and math.log(m) + 2 < exact
+    assert abs(found.infonce - exact) < 4 * found.standard_error + 0.05 < 0.5
+
+
+def test_it_is_reproducible_from_its_generator_and_leaves_the_global_ones_alone():
+    (z, z_prime), critic = pairs(300), made("LaplaceWalk")
+    options = {"rows": 128, "negatives": 50}
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first, again, other = (sampled(z, z_prime, critic, seed, **options) for seed in (1, 1, 2))
+    assert first == again and first.infonce != other.infonce
+    assert torch.equal(torch.get_rng_state(), torch_state) and (np.random.get_state()[1] == numpy_state).all()
+    generator = torch.Generator().manual_seed(1)
+    two = [sampled_evidence(z, z_prime, critic, generator=generator, **options) for _ in range(2)]
+    assert two[0] == first and two[1] != first
+
+
+def test_no_row_is_drawn_twice():
+    class Seen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows = []
+
+        def forward(self, z, z_prime):
+            if len(z) == len(z_prime):  # the rows' own pairs
+                self.rows.append(z[:, 0])
+            return -torch.cdist(z, z_prime)
+
+    (z, z_prime), critic = pairs(300), Seen()
+    sampled(z, z_prime, critic, rows=250, negatives=50)
+    drawn = torch.cat(critic.rows)
+    assert len(critic.rows) == 32 and len(drawn) == len(drawn.unique()) == 224  # a multiple of 32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["VonMisesFisher", "Bilinear", "Entangled"])
+def test_half_precision_is_float32_of_the_same_numbers(name, dtype):
+    z, z_prime = pairs(200, dtype=dtype)
+    low = sampled(z, z_prime, made(name, dtype), rows=64, negatives=50)
+    high = sampled(z.float(), z_prime.float(), made(name, dtype).float(), rows=64, negatives=50)
+    agree("sampled_evidence in half precision", low.infonce, high.infonce, tolerance=1e-6)
+
+
+def test_it_keeps_no_graph_draws_no_bar_in_a_moment_and_leaves_none_after_an_interrupt(monkeypatch, capsys):
+    monkeypatch.setattr(evidence, "tqdm", functools.partial(tqdm.auto.tqdm, disable=False))
+    bars = tqdm.auto.tqdm._instances
+    before, during = len(bars), []
+
+    class Interrupted(nn.Module):
+        def forward(self, z, z_prime):
+            during.append(len(bars))
+            assert not torch.is_grad_enabled()
+            if len(during) == 5:
+                raise KeyboardInterrupt
+            return z @ z_prime.T
+
+    with pytest.raises(KeyboardInterrupt) as held:
+        sampled(*pairs(64), Interrupted(), rows=64, negatives=8)
+    assert capsys.readouterr().err == ""
+    assert held.tb is not None and during[-1] == before + 1 and len(bars) == before
