@@ -203,6 +203,34 @@ rpm.figures.lines(
 # The best of these temperatures lies below the trained one: 400 steps have not carried it all the way. Choosing a temperature by held-out InfoNCE is choosing a prior by its evidence. That sentence is what the identity buys: a
 # design decision of contrastive learning becomes a modelling assumption that data can judge.
 #
+# ## Train one yourself
+#
+# The next cell makes a new model and trains it for 100 steps. The rest is yours: **Resume** trains on while you read, the sliders
+# change the training as it runs, **Stop** saves it, **Reset** begins again. The other cells stay usable meanwhile.
+
+# %% tags=["approximate"]
+torch.manual_seed(1)
+trainer = rpm.Trainer(
+    rpm.encoders.mlp(inputs=64, dim=16),
+    rpm.VonMisesFisher(temperature=0.2),
+    rpm.datasets.view_pairs(digits.x[:1297], batch_size=256, flip=False, seed=1),
+    steps=2000,
+)
+dashboard = rpm.TrainingDashboard(trainer, x, x_prime, digits.labels[1297:], checkpoint="lesson_00.pt")
+dashboard.advance(100)
+dashboard
+
+# %% [markdown]
+# **Predict**: pause, set the temperature to 2, and resume. Which of the three curves falls at once, and does it come back?
+#
+# <details><summary>Answer</summary>
+#
+# InfoNCE falls, on the batches and on held-out pairs alike: a prior this broad can hardly tell a partner from a stranger, whatever the
+# latents are. It comes back slowly, because the temperature is learned; watch its value above the plot. The probe reads the latents
+# alone and barely notices: the temperature belongs to the prior, not to the encoder.
+# </details>
+
+# %% [markdown]
 # ## Find your way
 #
 # | lesson | you will be able to |
@@ -211,6 +239,7 @@ rpm.figures.lines(
 # | [2 The ELBO](02_the_elbo.ipynb) | derive the bound line by line, and say what each line assumes |
 # | [3 InfoNCE is the ELBO](03_infonce_is_the_elbo.ipynb) | choose a prior and name the objective it gives |
 # | [4 The evidence of a data set](04_the_evidence_of_a_data_set.ipynb) | compute the log evidence of tens of thousands of pairs and sample from the model |
+# | [5 Finite batches](05_finite_batches.ipynb) | predict the bias and variance of a batch, and say what its ceiling means |
 #
 # `rpm.show_source(...)` shows the code behind any name. The function that trained the network, gave the exact value on 500 pairs, and in
 # lesson 3 gives the exact ELBO of a toy world, up to C, is this one:

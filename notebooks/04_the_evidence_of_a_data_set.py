@@ -180,6 +180,19 @@ print(f"log evidence {evidence.log_evidence:.3f} nats per pair; chance is −2 l
 assert evidence.infonce <= math.log(n)
 
 # %% [markdown]
+# For millions of pairs $N^2$ is too many. Then some rows stand for all, and in each row some candidates stand for all the others: the
+# pair's own $z'$ is counted once, each of the $M$ sampled ones $(N-1)/M$ times. A batch that weighs all its candidates alike estimates
+# something else, the InfoNCE of a small data set, which cannot exceed the logarithm of its size.
+
+# %% tags=["approximate"]
+estimate = rpm.sampled_evidence(z, z_prime, critic, rows=4096, negatives=1024, generator=rng)
+with torch.no_grad():
+    batch = rpm.infonce(critic(z[:64], z_prime[:64])).value
+print(f"InfoNCE of all {n} pairs: exact {evidence.infonce:.3f}, estimated {estimate.infonce:.3f} ± {estimate.standard_error:.3f}")
+print(f"one batch of 64 pairs: {batch:.3f}, at most log 64 = {math.log(64):.3f}")
+assert abs(estimate.infonce - evidence.infonce) < 4 * estimate.standard_error and batch < estimate.infonce
+
+# %% [markdown]
 # These are views of images that the encoder was trained on. The test images tell how much of it is memory.
 
 # %% tags=["approximate"]
@@ -314,4 +327,5 @@ rpm.exercises.lesson_04.pairs_needed.check(pairs_needed)
 # On a data set of $N$ pairs, InfoNCE is the log likelihood plus $2 \log N$, exactly, for any deterministic encoder. Its ceiling is the statement that a probability
 # cannot exceed its row. The model can be sampled, and its evidence on the whole data set takes seconds.
 #
-# Where to go from here: bring your own pairs, encoder and critic to `rpm.dataset_evidence`, and let the evidence choose among priors.
+# Bring your own pairs, encoder and critic to `rpm.dataset_evidence`, and let the evidence choose among priors. What a batch shows instead of
+# the whole data set, and what it hides, is [lesson 5](05_finite_batches.ipynb).

@@ -34,6 +34,9 @@ OTHERWISE = {
     "lesson_03.prior": lambda s, q: torch.softmax(s + q.sum(0).log(), 1) * q.sum(1, keepdim=True),
     "lesson_04.log_p": lambda s: [float(row[i] - row.exp().sum().log() - math.log(len(s))) for i, row in enumerate(s)],
     "lesson_04.pairs_needed": lambda: 149,
+    "lesson_05.bias": lambda chi_squared, n: -0.5 / (n / chi_squared),
+    "lesson_05.batch_size": lambda mi, error: math.exp(2 * mi) / 2 / error - 0.5 / error,
+    "lesson_05.normaliser": lambda own, others, n: math.log((math.exp(own) + (n - 1) * others.exp().mean().item()) / n),
 }
 
 

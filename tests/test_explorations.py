@@ -6,9 +6,9 @@ import torch
 from residuals import agree
 
 import rpm_tutorial as rpm
-from rpm_tutorial import FiniteRPM, explorations, priors
+from rpm_tutorial import FiniteRPM, explorations, gaussian, priors
 from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, derive
-from rpm_tutorial.explorations import PriorState, ProofState, RetrievalState, WorldState
+from rpm_tutorial.explorations import BatchState, PriorState, ProofState, RetrievalState, WorldState
 
 
 def test_the_likelihood_shows_the_model_of_a_ring_beside_its_data():
@@ -86,3 +86,26 @@ def test_retrieval_shows_the_most_probable_images_and_the_evidence_at_its_temper
 def test_retrieval_refuses_fewer_pairs_than_its_slider_offers():
     with pytest.raises(ValueError, match="z has 19 rows; expected at least 20 encoded pairs"):
         explorations.retrieval(*torch.rand(2, 19, 3), *torch.rand(2, 19, 1, 5, 5))
+
+
+@pytest.mark.parametrize("information, doublings", [(0.5, 3), (2.0, 6), (6.0, 10)])
+def test_finite_batches_shows_the_samples_the_law_and_the_ceiling(information, doublings):
+    figure = explorations.finite_batches(BatchState(information=information, doublings=doublings))
+    drawn, n = {trace.name: np.array(trace.y) for trace in figure.plotly.data}, 2 ** np.arange(1, 11)
+    rho = np.sqrt(1 - np.exp(-information / 2))  # of each of four dimensions
+    assert gaussian.mutual_information(rho, 4) == pytest.approx(information)
+    agree(
+        "(E16) in the widget", drawn["law (E16)"], information - gaussian.chi_squared(rho, 4) / (2 * n), tolerance=1e-9
+    )
+    agree("the ceiling", drawn["log N"], np.log(n))
+    assert (drawn["InfoNCE"] <= np.log(n)).all() and (drawn["MI"] == information).all()
+    found = f"{drawn['InfoNCE'][doublings - 1]:.2f} of {information:g} nats; the ceiling log N is {np.log(2**doublings):.2f}"
+    assert found in figure.caption
+
+
+def test_finite_batches_samples_what_infonce_gives_on_batches():
+    generator, rho, n = torch.Generator().manual_seed(1), np.sqrt(1 - np.exp(-1.0)), 16  # 2 nats in four dimensions
+    tables = [gaussian.log_optimal_critic(*gaussian.sample(n, rho, 4, generator=generator), rho) for _ in range(400)]
+    values = torch.stack([rpm.infonce(log_f).value for log_f in tables])
+    shown = explorations.finite_batches(BatchState(information=2.0)).plotly.data[0].y[3]
+    assert abs(shown - values.mean()) < 4 * values.std() / 20 + 0.1  # the widget's 512 rows share their 1023 strangers

@@ -1,0 +1,301 @@
+# %% [markdown]
+# # Finite batches: what log N hides, and what a batch costs
+#
+# Nobody computes $I_\infty$. A batch of $N$ pairs gives an estimate, $I_N$, which is too low on average, never exceeds $\log N$, and
+# is nevertheless the calmest of its family. Each of these three has a formula.
+#
+# **Afterwards you can** say what the ceiling $\log N$ means for the model; predict the bias of a batch, and recognise when the prediction
+# fails; choose between InfoNCE, NWJ and DV by their variance; report a number that does not depend on the training batch.
+#
+# **You need** [lesson 4](04_the_evidence_of_a_data_set.ipynb). **Time** 30 minutes.
+
+# %%
+import math
+
+import torch
+from tqdm.auto import tqdm
+
+import rpm_tutorial as rpm
+
+device = rpm.setup()
+rng = torch.Generator().manual_seed(0)
+
+# %% [markdown]
+# ## The ceiling says that probabilities are at most one
+#
+# With one pair and $N-1$ other candidates in the denominator,
+#
+# $$I_N = \mathbb E\Big[\log f(z,z'_1) - \log \tfrac1N \textstyle\sum_{j=1}^N f(z,z'_j)\Big] \le \log N. \tag{E15}$$
+#
+# The positive is among the candidates, so the fraction inside is at most $N$. In the model of lesson 4 this reads $P(x'_i|x_i) \le 1$:
+# nothing can be more certain than certain.
+#
+# **Predict**: a perfect critic on 100 pairs scores $\log 100$. What does it score on 1 000?
+#
+# <details><summary>Answer</summary>
+#
+# log 1 000. A batch that a model has solved says nothing about how much better the model is than the batch.
+# </details>
+
+# %%
+for n in (100, 1000):
+    z = torch.randn(n, 8, generator=rng, dtype=torch.float64)
+    perfect = rpm.RandomWalk(0.01).double()(z, z)  # each z' is its z, and the steps of this walk are tiny
+    value = rpm.infonce(perfect).value.item()
+    print(f"{n} pairs: I_N = {value:.6f}, log N = {math.log(n):.6f}")
+    assert abs(value - math.log(n)) < 1e-9
+
+# %% [markdown]
+# ## Below the ceiling, a batch is too low by χ²/2N
+#
+# To see the bias we need a world whose truth we know: Gaussian pairs with correlation $\rho$ in each of $d$ dimensions (E20), and the
+# best critic there is, $f = Q(z,z')/Q(z)Q(z')$. Then $I_\infty$ is the mutual information, and
+#
+# $$I_N - I_\infty = -\frac{\chi^2}{2N} + o(1/N), \qquad \chi^2 = \mathbb E_{Q(z)Q(z')}[f^2] - 1. \tag{E16}$$
+#
+# The reason fits in a line: $\mathbb E \log \bar f$ of an average $\bar f$ around 1 is about $\mathbb E[\bar f - 1] - \tfrac12\mathrm{Var}(\bar f)$. The positive, one of the
+# $N$, lifts the mean by $\chi^2/N$; the others spread it with variance $\chi^2/N$. One half of it is left.
+
+
+# %%
+def log_ratio(z, z_prime, rho):
+    """log Q(z,z') - log Q(z)Q(z'): the best critic, constant included."""
+    return rpm.gaussian.log_optimal_critic(z, z_prime, rho) + rpm.gaussian.mutual_information(rho, z.shape[1])
+
+
+def shortfall(rho, dim, counts, tables=60):
+    """MI - I_N and its standard error for each N of counts. E log f is the MI exactly, so only the normaliser is sampled."""
+    samples = []
+    for _ in tqdm(range(tables), leave=False):
+        log_f = log_ratio(*rpm.gaussian.sample(1024, rho, dim, generator=rng), rho)
+        batches = [
+            log_f.view(1024 // n, n, 1024 // n, n).diagonal(dim1=0, dim2=2) for n in counts
+        ]  # n x n on the diagonal
+        samples.append([(b.logsumexp(1) - math.log(n)).mean().item() for b, n in zip(batches, counts)])
+    samples = torch.tensor(samples)
+    return samples.mean(0), samples.std(0) / math.sqrt(tables)
+
+
+# %% [markdown]
+# Weak dependence first: $\rho = 0.4$ in four dimensions.
+
+# %%
+counts = (4, 16, 64)
+law = torch.tensor([rpm.gaussian.chi_squared(0.4, 4) / (2 * n) for n in counts])
+measured, error = shortfall(0.4, 4, counts)
+for n, found, spread, predicted in zip(counts, measured, error, law):
+    print(f"N = {n:3}: too low by {found:.4f} ± {spread:.4f}, law {predicted:.4f}, ratio {found / predicted:.2f}")
+assert (abs(measured - law) < 4 * error + 2 * law / torch.tensor(counts)).all()
+
+# %% [markdown]
+# The law improves as N grows, and with a handful of candidates it is already a fair guess. Halving the bias takes twice the batch.
+#
+# ## The law fails where f is heavy-tailed, and where N is below $e^{2\,\mathrm{MI}}$
+#
+# It is the first term of a series in $1/N$, and there are two ways to lose it. For Gaussians $1 + \chi^2 = e^{2\,\mathrm{MI}}$, so the first term alone exceeds
+# what a batch can be wrong by unless $N \gg e^{2\,\mathrm{MI}}$. And the next term, of order $1/N^2$, contains $\mathbb E_{Q(z)}\big[\mathrm{Var}_{Q(z')}(f)^2\big]$, which is
+# infinite as soon as $\rho^2 \ge 1/3$ in any one dimension: then the approach is slower than any such series, however large N.
+#
+# **Predict**: one dimension with $\rho = 0.9$ has less than one nat of MI. Is N = 64 enough for the law?
+#
+# <details><summary>Answer</summary>
+#
+# No: about a third of the predicted bias is missing, although N is more than ten times $e^{2\,\mathrm{MI}}$. The information is small, the tails are not.
+# </details>
+
+# %%
+cases = {"light tails, little MI": (0.4, 4), "light tails, much MI": (0.5, 16), "heavy tails, little MI": (0.9, 1)}
+ratios = {}
+for name, (rho, dim) in cases.items():
+    chi_squared = rpm.gaussian.chi_squared(rho, dim)
+    measured, error = shortfall(rho, dim, counts)
+    ratios[name] = [(2 * n * m / chi_squared).item() for n, m in zip(counts, measured)]
+    mi = rpm.gaussian.mutual_information(rho, dim)
+    print(
+        f"{name:23} rho² {rho**2:.2f}  MI {mi:.2f}  e^2MI {math.exp(2 * mi):5.1f}  of the law: {' '.join(f'{r:.2f}' for r in ratios[name])}"
+    )
+assert (
+    ratios["light tails, little MI"][-1]
+    > 0.8
+    > max(ratios["heavy tails, little MI"][-1], ratios["light tails, much MI"][-1])
+)
+
+# %%
+rpm.figures.lines(
+    counts,
+    ratios,
+    x_log=True,
+    ceiling=("the law", 1.0),
+    x_label="pairs in a batch N",
+    y_label="measured bias / (χ²/2N)",
+    caption="The law of (E16) is reached from below: at once where f has light tails and N exceeds e^2MI, slowly or never otherwise.",
+)
+
+# %% [markdown]
+# ## InfoNCE is calm because it is capped
+#
+# NWJ and DV have no ceiling: their normaliser averages $f$ over pairs that do not belong together, leaving the own pair out. Without the cap they
+# are right on average, at the best critic, and pay in variance, which grows like $\chi^2$ and so exponentially in the MI.
+#
+# **Predict**: at 5 nats and N = 64, which estimate do you trust: the one that is always wrong by more than a nat, or one that is right on
+# average?
+
+
+# %%
+def estimates(rho, dim, n=64, batches=200):
+    """Mean and standard deviation over batches, in nats, of three objectives at the best critic."""
+    found = {"InfoNCE": [], "NWJ": [], "DV": []}
+    for _ in range(batches):
+        log_f = log_ratio(*rpm.gaussian.sample(n, rho, dim, generator=rng), rho)
+        score = log_f.diagonal().mean()
+        others = log_f.masked_fill(torch.eye(n, dtype=torch.bool), -torch.inf)  # without the own pair
+        log_Z = others.flatten().logsumexp(0) - math.log(n * (n - 1))
+        found["InfoNCE"].append(rpm.infonce(log_f).value)
+        found["NWJ"].append(score + 1 - log_Z.exp())
+        found["DV"].append(score - log_Z)
+    return {name: (torch.stack(v).mean().item(), torch.stack(v).std().item()) for name, v in found.items()}
+
+
+# %%
+informations, means, spreads = [], {}, {}
+for dim in (1, 2, 3, 4, 5, 6):
+    informations.append(rpm.gaussian.mutual_information(0.9, dim))
+    for name, (mean, spread) in estimates(0.9, dim).items():
+        means.setdefault(name, []).append(mean)
+        spreads.setdefault(name, []).append(spread)
+print(f"at {informations[-1]:.2f} nats:", ", ".join(f"{n} {means[n][-1]:.2f} ± {spreads[n][-1]:.2f}" for n in means))
+true_spread = math.sqrt(
+    rpm.gaussian.chi_squared(0.9, 6) / (64 * 63)
+)  # at the least: of Z over 64·63 pairs of strangers
+print(f"true standard deviation of Z, and so of NWJ: at least {true_spread:.1f} nats")
+assert true_spread > spreads["NWJ"][-1]
+assert spreads["InfoNCE"][-1] < 0.5 * min(spreads["NWJ"][-1], spreads["DV"][-1]) and means["InfoNCE"][-1] < math.log(64)
+
+# %%
+rpm.figures.lines(
+    informations,
+    spreads,
+    x_label="mutual information (nats)",
+    y_label="standard deviation over batches (nats)",
+    caption="At the best critic and N = 64, the spread of NWJ and DV grows with the MI; that of InfoNCE shrinks against its ceiling.",
+)
+
+# %% [markdown]
+# Even that flatters them: the printed bound says that NWJ's true spread is several times what 200 batches show. It comes from rare pairs that most
+# batches do not contain. Neither kind is to be trusted there. A batch of 64 does not contain 5 nats of evidence; a larger N does, and lesson 4 makes it cheap. What a calm
+# objective is good for is *training*, which needs a direction rather than a value.
+#
+# ## Train with small batches, evaluate with large ones
+#
+# Moving balls: an encoder sees two frames of one ball that took a small random step, so that much can be known about the
+# next frame from this one. Train with N = 8, 32 and 256 candidates, then evaluate each at its own N and at 2 048.
+
+# %%
+frames = rpm.datasets.moving_balls(2048, scale=0.03, generator=torch.Generator().manual_seed(99))
+
+
+def ball_batches(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        batch = rpm.datasets.moving_balls(n, scale=0.03, generator=generator)
+        yield batch.x, batch.x_prime
+
+
+# %% tags=["approximate"]
+def trained_with(n, seed):
+    torch.manual_seed(seed)
+    encoder, critic = rpm.encoders.mlp(256, 2), rpm.RandomWalk()
+    values = [row.value for row in rpm.train(encoder, critic, ball_batches(n, seed), steps=500, learning_rate=1e-3)]
+    with torch.no_grad():
+        evidence = rpm.dataset_evidence(rpm.encode(encoder, frames.x), rpm.encode(encoder, frames.x_prime), critic)
+    return sum(values[-50:]) / 50, evidence.infonce.item()
+
+
+rows = {}
+for n in tqdm((8, 32, 256)):
+    rows[n] = trained_with(n, seed=0)
+    print(
+        f"N = {n:3}: I_{n} = {rows[n][0]:.2f} of at most {math.log(n):.2f}; the same model at 2 048: {rows[n][1]:.2f} nats"
+    )
+    assert rows[n][0] < math.log(n) and rows[n][1] > rows[n][0]
+
+# %% [markdown]
+# The value that training shows is capped by its own batch: with 8 candidates it can hardly tell a good encoder from a very good one. Evaluated on
+# the same 2 048 pairs, the three models can be compared, and the largest batch has learned most, having also seen most frames. Report the evidence at one
+# large $N$, never the training loss.
+#
+# ## The law, the samples and the ceiling
+#
+# Four-dimensional Gaussian pairs and the best critic. **Predict**, before you move the sliders: at 6 nats, how large must $N$ be until
+# the law is worth anything?
+#
+# <details><summary>Answer</summary>
+#
+# Far beyond the end of this slider: $e^{2\cdot 6}$ is 160 000.
+# </details>
+
+# %%
+rpm.explore(rpm.explorations.finite_batches)
+
+# %%
+assert round(math.exp(12), -4) == 160_000
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Return $I_N - I_\infty$ of the best critic to first order in $1/N$, from `chi_squared` and `n`.
+
+
+# %% tags=["exercise"]
+def bias(chi_squared, n):
+    return ...
+
+
+rpm.exercises.lesson_05.bias.check(bias)
+
+# %% [markdown]
+# **2.** For Gaussian pairs $1 + \chi^2 = e^{2\,\mathrm{MI}}$. Return the $N$ at which (E16) predicts a bias of `error` nats, for `information` nats of MI.
+
+
+# %% tags=["exercise"]
+def batch_size(information, error):
+    return ...
+
+
+rpm.exercises.lesson_05.batch_size.check(batch_size)
+
+# %% [markdown]
+# **3.** A ceiling-free estimate from few candidates (`rpm.sampled_evidence` is built on it). Given `positive`, the log f of the pair itself, and `others`, the log f of
+# $M$ candidates drawn from the `n` − 1 others, return an estimate of $\log \frac1n\sum_j f_j$ over all `n`: the positive counts once, each other $(n-1)/M$ times.
+
+
+# %% tags=["exercise"]
+def normaliser(positive, others, n):
+    return ...
+
+
+rpm.exercises.lesson_05.normaliser.check(normaliser)
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. Training with N = 256, the loss is stuck just above −log 256. The model…**
+# <details><summary>has extracted all there is to know</summary>It may know much more: a batch of 256 cannot show it.</details>
+# <details><summary>has solved its batches</summary>Yes. Evaluate it at a larger N before you conclude anything about its quality; train on with more, or harder, candidates.</details>
+# <details><summary>has collapsed</summary>A collapsed model sits at 0: all scores are equal.</details>
+#
+# **2. The bias law −χ²/2N fails for one-dimensional Gaussians with ρ = 0.9 because…**
+# <details><summary>the MI is too large for the batch</summary>It is below one nat. That reason is the other one, and applies when N is not far above e^2MI.</details>
+# <details><summary>f has heavy tails: the next term of the series is infinite</summary>Yes: beyond ρ² = 1/3. Rare pairs carry a large part of the variance, and most batches contain none of them.</details>
+# <details><summary>the critic is not optimal</summary>It is, by construction.</details>
+#
+# **3. At 5 nats and N = 64, NWJ is unbiased at the best critic and InfoNCE is not. For training one still prefers InfoNCE since…**
+# <details><summary>it is larger</summary>It is smaller, by more than a nat.</details>
+# <details><summary>its value varies little from batch to batch</summary>Yes: an average over capped terms. What training needs is a steady direction; the value can be measured afterwards at a large N.</details>
+# <details><summary>it is an upper bound</summary>It is a lower bound, as they all are on average.</details>
+#
+# ## What we saw
+#
+# $I_N$ is capped by $\log N$ because probabilities are at most one; it is too low by $\chi^2/2N$ where that law holds, which takes light tails and
+# $N \gg e^{2\,\mathrm{MI}}$; and it is calm where its uncapped relatives are not. All of it concerns how well a batch measures. What is worth measuring is the
+# question of the next lessons; until then, [lesson 4](04_the_evidence_of_a_data_set.ipynb) has the tool that measures it on everything at once.

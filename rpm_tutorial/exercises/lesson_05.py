@@ -1,0 +1,93 @@
+"""Exercises of lesson 5: the bias of a batch, the batch that a bias needs, and how to do without one."""
+
+import math
+
+import torch
+
+from . import Exercise
+
+
+def _chi_squared_and_n(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    return 5 * torch.rand((), generator=generator, dtype=torch.float64).item(), 2 ** (4 + seed)
+
+
+bias = Exercise(
+    prompt="Return I_N - I_inf of the best critic to first order in 1/N, given chi_squared and n. Source: (E16).",
+    case=_chi_squared_and_n,
+    solution=lambda chi_squared, n: -chi_squared / (2 * n),
+    hints=(
+        "Is a batch too high or too low on average? Start with the sign.",
+        "The positive lifts the mean of f by chi^2/N; the spread of the mean lowers its logarithm by half a variance, chi^2/2N.",
+        "-chi_squared / (2 * n)",
+    ),
+    misconceptions={
+        lambda chi_squared, n: chi_squared / (2 * n): "a batch is too low: the bias is negative.",
+        lambda chi_squared, n: -chi_squared / n: (
+            "that is the lift of the mean by the positive alone; half of it is given back, because log is concave: + Var/2N."
+        ),
+        lambda chi_squared, n: -chi_squared / (2 * (n - 1)): (
+            "the expansion is in 1/N, N candidates with the positive among them, not in the N - 1 negatives."
+        ),
+        lambda chi_squared, n: -math.sqrt(chi_squared) / (2 * n): "chi^2 enters as it is, not its root.",
+    },
+)
+
+batch_size = Exercise(
+    prompt=(
+        "Return the N, a real number, at which (E16) predicts a bias of `error` nats for Gaussian pairs with `information` nats, "
+        "for which 1 + chi^2 = e^(2 MI)."
+    ),
+    case=lambda seed: (0.5 + seed, 0.1 / (1 + seed)),
+    solution=lambda information, error: math.expm1(2 * information) / (2 * error),
+    hints=(
+        "Set chi^2 / 2N equal to the error and solve for N.",
+        "chi^2 = e^(2 MI) - 1.",
+        "(math.exp(2 * information) - 1) / (2 * error)",
+    ),
+    misconceptions={
+        lambda information, error: math.expm1(information) / (2 * error): (
+            "twice the MI stands in the exponent: that is why information is so expensive."
+        ),
+        lambda information, error: (
+            math.exp(2 * information) / (2 * error)
+        ): "chi^2 is e^(2 MI) minus 1: without dependence there is no bias.",
+        lambda information, error: math.exp(information): (
+            "e^MI is where the ceiling log N stops hiding the value; the bias needs far more."
+        ),
+    },
+)
+
+
+def _positive_and_others(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(6 + seed, generator=generator, dtype=torch.float64)
+    return scores[0] + 2, scores[1:], 1000 * (seed + 1)
+
+
+normaliser = Exercise(
+    prompt=(
+        "Return an estimate of log Z = log (1/n) sum_j f_j over n candidates from `positive`, the log f of the pair itself, and "
+        "`others`, the log f of M candidates sampled from the n - 1 others: the positive counts once, each other (n - 1)/M times."
+    ),
+    case=_positive_and_others,
+    solution=lambda positive, others, n: (
+        torch.logaddexp(positive, others.logsumexp(0) + math.log((n - 1) / len(others))) - math.log(n)
+    ),
+    hints=(
+        "Write the weighted sum first, with exponentials; the logarithm and the 1/n come last.",
+        "(f_positive + (n - 1)/M * sum of the others) / n",
+        "((positive.exp() + (n - 1) / len(others) * others.exp().sum()) / n).log()",
+    ),
+    misconceptions={
+        lambda positive, others, n: torch.cat([positive[None], others]).logsumexp(0) - math.log(len(others) + 1): (
+            "that is the normaliser of a small batch, with the ceiling of its size; here M candidates stand for n - 1."
+        ),
+        lambda positive, others, n: others.logsumexp(0) - math.log(len(others)): (
+            "the positive is one of the n candidates; without it the value can exceed log n."
+        ),
+        lambda positive, others, n: (
+            torch.cat([positive[None], others]).logsumexp(0) + math.log((n - 1) / len(others)) - math.log(n)
+        ): "you weighted the positive up too; it is known to occur once.",
+    },
+)
