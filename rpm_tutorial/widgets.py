@@ -11,6 +11,7 @@ import inspect
 import json
 import textwrap
 
+import anywidget
 import ipywidgets
 import plotly.graph_objects as go
 
@@ -54,7 +55,10 @@ class Explorer(ipywidgets.VBox):
         for control in self.controls.values():
             control.observe(self._update, "value")
         self.reset.on_click(self._reset)
-        super().__init__([ipywidgets.VBox([*self.controls.values(), self.reset]), self.plot, self.summary])
+        super().__init__(
+            [ipywidgets.VBox([*self.controls.values(), self.reset, Accessibility()]), self.plot, self.summary]
+        )
+        self.add_class("rpm-explorer")
 
     @property
     def state(self):
@@ -71,12 +75,47 @@ class Explorer(ipywidgets.VBox):
 
     def _say(self) -> None:
         alt, caption = (html.escape(text, quote=False) for text in (self.figure.alt, self.figure.caption))
-        self.summary.value = f"<p role='status'>{alt}</p><p><em>{caption}</em></p>"
+        self.summary.value = f"<div role='status'><p>{alt}</p><p><em>{caption}</em></p></div>"  # both are read out
 
     def _repr_mimebundle_(self, **kwargs):
         live = super()._repr_mimebundle_(**kwargs)
         live = live[0] if isinstance(live, tuple) else live
         return {**live, **bundle(static_twin(self.render, self.state_type))}
+
+
+class Accessibility(anywidget.AnyWidget):
+    """Mends what ipywidgets and JupyterLab leave undone, for the box of controls that it is in.
+
+    Each slider gets a name and a value in words for screen readers; arrow keys and Enter stay with the control that has
+    the focus: JupyterLab would take them to move between its cells.
+    """
+
+    _esm = """
+    export default { render({ el }) {
+        el.hidden = true;
+        const say = (handle, key, text) => handle.getAttribute(key) === text || handle.setAttribute(key, text);
+        const name = box => {
+            for (const slider of box.querySelectorAll('.widget-slider')) {
+                const [handle, label, value] = ['.noUi-handle', '.widget-label', '.widget-readout'].map(
+                    part => slider.querySelector(part));
+                if (handle) {
+                    say(handle, 'aria-label', label.textContent);
+                    say(handle, 'aria-valuetext', value.textContent);
+                }
+            }
+        };
+        const watch = new MutationObserver(() => name(el.closest('.widget-vbox')));
+        const wait = setInterval(() => {
+            if (!el.isConnected) return;
+            clearInterval(wait);
+            const box = el.closest('.widget-vbox'), widget = box.parentElement.closest('.widget-vbox') ?? box;
+            widget.addEventListener('focusin', ({ target }) => { target.dataset.lmSuppressShortcuts = 'true'; });
+            watch.observe(box, { subtree: true, childList: true, characterData: true, attributeFilter: ['aria-valuetext'] });
+            name(box);
+        }, 50);
+        return () => { clearInterval(wait); watch.disconnect(); };
+    } };
+    """
 
 
 def explore(render) -> Explorer:

@@ -211,6 +211,44 @@ def test_view_pairs_repeat_with_their_seed(x):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("drawn", [0, 3, 5, 7])  # five batches are an epoch
+def test_view_pairs_continue_where_a_state_was_taken(drawn, x):
+    first, other = view_pairs(x, 10, seed=1), view_pairs(x, 10, seed=2)
+    for _ in range(drawn):
+        next(first)
+    next(other)
+    other.load_state_dict(first.state_dict())
+    for _ in range(6):
+        (a, b), (c, d) = next(first), next(other)
+        assert torch.equal(a, c) and torch.equal(b, d)
+
+
+def test_a_state_of_view_pairs_is_not_moved_by_what_is_drawn_later(x):
+    pairs = view_pairs(x, 10, seed=1)
+    next(pairs)
+    state = pairs.state_dict()
+    expected = [next(pairs)[0] for _ in range(6)]
+    pairs.load_state_dict(state)
+    assert all(torch.equal(next(pairs)[0], found) for found in expected)
+
+
+def test_the_strength_of_view_pairs_may_be_set_and_is_kept(x):
+    pairs = view_pairs(x, 10, flip=False, seed=1)
+    pairs.strength = 0
+    one, other = next(pairs)
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    again = view_pairs(x, 10, flip=False)
+    again.load_state_dict(pairs.state_dict())
+    assert again.strength == 0
+
+
+def test_a_state_of_other_images_is_refused(x):
+    pairs = view_pairs(x, 10)
+    next(pairs)
+    with pytest.raises(ValueError, match="order is of 50 images and there are 40; expected the same"):
+        view_pairs(x[:40], 10).load_state_dict(pairs.state_dict())
+
+
 # Moving balls
 
 

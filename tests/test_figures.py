@@ -133,3 +133,46 @@ def test_a_curve_that_leaves_the_picture_is_still_labelled_and_described():
     notes = {note.text.strip(): note for note in figure.plotly.layout.annotations}
     assert np.isfinite([notes["MI"].y, notes["NWJ"].y]).all()
     assert "nan" not in figure.alt and "0.25" in figure.alt
+
+
+HISTORY = {
+    "step": [0, 20, 40],
+    "InfoNCE": [None, 1.5, 2.25],
+    "held-out InfoNCE": [0.1, 1.25, 2.0],
+    "probe": [0.3, 0.6, 0.875],
+}
+
+
+def latents(n: int = 30) -> np.ndarray:
+    """Along the second axis most, along the third less, and hardly along the first."""
+    return np.random.default_rng(0).normal(size=(n, 3)) * [0.01, 5, 1]
+
+
+def test_the_figure_of_a_training_says_and_holds_where_it_is():
+    figure = figures.training(HISTORY, latents(), np.arange(30) % 10, steps=100)
+    for text in ("step 40 of 100", "InfoNCE 2.25 nats", "held-out InfoNCE 2 nats", "accuracy 0.875", "30 latents"):
+        assert text in figure.alt
+    assert figure.alt.endswith(".") and figure.caption
+    assert list(figure.columns) == list(HISTORY) and list(figure.rows)[1] == (20, 1.5, 1.25, 0.6)
+    drawn = {trace.name: trace for trace in figure.plotly.data if trace.name in HISTORY}
+    assert {name: list(trace.y) for name, trace in drawn.items()} == {n: HISTORY[n] for n in drawn} and len(drawn) == 3
+    assert all(list(trace.x) == HISTORY["step"] for trace in drawn.values())
+    assert drawn["probe"].yaxis == "y2" and drawn["InfoNCE"].yaxis in (None, "y")
+    bundle(figure)
+
+
+def test_a_training_that_has_not_begun_is_described_without_a_number_of_its_batches():
+    figure = figures.training({name: values[:1] for name, values in HISTORY.items()}, latents(), np.arange(30), steps=9)
+    assert "step 0 of 9" in figure.alt and "InfoNCE unknown nats" in figure.alt and "nan" not in figure.alt.lower()
+
+
+def test_latents_are_shown_by_class_in_the_plane_of_their_largest_spread():
+    z, labels = latents(), np.arange(30) % 10
+    (cloud,) = (t for t in figures.training(HISTORY, z, labels, steps=100).plotly.data if t.mode == "text")
+    assert list(cloud.text) == [str(label) for label in labels]
+    assert abs(np.corrcoef(cloud.x, z[:, 1])[0, 1]) > 0.99 and abs(np.corrcoef(cloud.y, z[:, 2])[0, 1]) > 0.99
+    turned = figures.training(HISTORY, -z, labels, steps=100).plotly.data
+    (again,) = (t for t in turned if t.mode == "text")
+    assert np.allclose(np.abs(again.x), np.abs(cloud.x)) and np.std(cloud.x) > np.std(cloud.y)
+    colors = dict(zip(cloud.text, cloud.textfont.color))
+    assert len(set(colors.values())) >= 7

@@ -154,3 +154,105 @@ def test_the_encoders_of_the_course_map_images_to_latents():
     conv = encoders.conv(6, width=4)
     assert conv(torch.rand(3, 1, 28, 28)).shape == (3, 6)
     assert conv[:-1](torch.rand(3, 1, 28, 28)).shape == (3, 64 * 4)
+
+
+# Trainer: stopped and continued
+
+
+def trainer(seed: int = 0, *, width: int = 64, steps: int = 10) -> rpm.Trainer:
+    torch.manual_seed(seed)
+    return rpm.Trainer(encoders.mlp(64, 8, width=width), rpm.VonMisesFisher(0.2), digit_pairs(seed), steps)
+
+
+def everything(found: rpm.Trainer) -> str:
+    torch.set_printoptions(profile="full", precision=10)
+    try:
+        return str({key: value for key, value in found.state_dict().items() if key != "seconds"})
+    finally:
+        torch.set_printoptions(profile="default")
+
+
+def test_a_trainer_gives_the_rows_of_train():
+    found = trainer(steps=5)
+    assert [(row.step, row.value) for row in found] == list(enumerate(values(5), 1))
+    assert found.step == 5 and found.batch_size == 128 and list(found) == []
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 9])
+def test_a_trainer_continued_from_a_file_by_new_modules_gives_the_same_numbers_bit_for_bit(stop_at, tmp_path):
+    whole, part, fresh = trainer(), trainer(), trainer(seed=1)
+    expected = [row.value for row in whole]
+    for _ in range(stop_at):
+        part.advance()
+    part.learning_rate = 2e-3
+    part.save(tmp_path / "kept")
+    fresh.load(tmp_path / "kept")
+    assert fresh.step == stop_at and fresh.seconds == part.seconds
+    assert [row.value for row in fresh] == expected[stop_at:] and everything(fresh) == everything(whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_settings_count_from_the_next_step_and_are_kept(tmp_path):
+    found, plain = trainer(), trainer()
+    found.advance(), plain.advance()
+    found.learning_rate, found.pairs.strength = 0.05, 0.25
+    found.save(tmp_path / "kept")
+    fresh = trainer(seed=1)
+    fresh.load(tmp_path / "kept")
+    assert (fresh.learning_rate, fresh.pairs.strength) == (0.05, 0.25)
+    rows = [each.advance().value for each in (found, fresh, plain)]
+    assert rows[0] == rows[1] != rows[2]
+    assert found.advance().value == fresh.advance().value
+
+
+def test_a_learning_rate_of_zero_stands_still():
+    found = trainer()
+    found.learning_rate = 0.0
+    before = [p.clone() for p in found.encoder.parameters()]
+    found.advance()
+    assert all(torch.equal(p, q) for p, q in zip(before, found.encoder.parameters(), strict=True))
+
+
+def other_shapes(path):
+    other = trainer(width=32)
+    other.advance()
+    other.save(path)
+
+
+def other_images(path):
+    torch.manual_seed(0)
+    pairs = datasets.view_pairs(datasets.digits().x[:500], 128)
+    other = rpm.Trainer(*model(), pairs, 10)
+    other.advance()
+    other.save(path)
+
+
+SPOILT = {
+    "missing": (lambda path: path.unlink(), FileNotFoundError, "kept"),
+    "empty": (lambda path: path.write_bytes(b""), ValueError, "no checkpoint, or a damaged one.*Expected"),
+    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:900]), ValueError, "damaged one.*Expected"),
+    "no checkpoint": (lambda path: path.write_text("hello"), ValueError, "no checkpoint.*Expected"),
+    "code": (lambda path: torch.save(trainer, path), ValueError, "no checkpoint"),
+    "other shapes": (other_shapes, ValueError, "(?s)not of this training.*Expected the same encoder"),
+    "other images": (other_images, ValueError, "not of this training.*500 images"),
+    "a list": (lambda path: torch.save([1], path), ValueError, "not of this training"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_file_that_cannot_be_continued_is_refused_and_changes_nothing(kind, tmp_path):
+    path, found = tmp_path / "kept", trainer()
+    found.advance(), found.save(path), found.advance()
+    before = everything(found)
+    spoil, error, message = SPOILT[kind]
+    spoil(path)
+    with pytest.raises(error, match=message):
+        found.load(path)
+    assert everything(found) == before
+
+
+def test_pairs_that_cannot_be_continued_are_named():
+    batches = iter([next(digit_pairs())])
+    found = rpm.Trainer(*model(), batches, 1)
+    with pytest.raises(ValueError, match="pairs is a list_iterator.*expected one with a state_dict"):
+        found.load_state_dict(found.state_dict())

@@ -51,6 +51,8 @@ class Server:
     token: str
     folder: Path
     settings: Path
+    runtime: Path
+    log: Path
 
     def add(self, notebook: Path) -> str:
         """Copy a notebook without its outputs, so that whatever shows comes from running it."""
@@ -59,6 +61,12 @@ class Server:
             cell.outputs, cell.execution_count = [], None
         nbformat.write(copy, self.folder / notebook.name)
         return f"{self.url}/lab/tree/{notebook.name}?token={self.token}&reset"
+
+    def ask(self, path: str, method: str = "GET"):
+        """The answer of the server's REST interface."""
+        request = urllib.request.Request(f"{self.url}/api/{path}?token={self.token}", method=method)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.loads(answer.read() or "null")
 
     def set(self, plugin: str, **settings: object) -> None:
         """Write the settings of one of JupyterLab's plugins; they count from the next page on."""
@@ -97,35 +105,35 @@ def serve() -> Iterator[Server]:
         }
         (home / "lessons").mkdir()
         port, token = free_port(), secrets.token_hex(16)
-        server = Server(f"http://127.0.0.1:{port}", token, home / "lessons", folders["JUPYTERLAB_SETTINGS_DIR"])
+        settings, runtime, log = folders["JUPYTERLAB_SETTINGS_DIR"], folders["JUPYTER_RUNTIME_DIR"], home / "log"
+        server = Server(f"http://127.0.0.1:{port}", token, home / "lessons", settings, runtime, log)
         whole_notebook = {"windowingMode": "none", "scrollPastEnd": False}  # else only what is in view exists
         server.set("notebook-extension/tracker", **whole_notebook)
         server.set("apputils-extension/notification", fetchNews="false", checkForUpdates=False)
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
         command += [f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
         command += [f"--ServerApp.root_dir={server.folder}", "--LabApp.expose_app_in_browser=True"]
-        log = home / "log"
         with log.open("w") as output:
             environment = os.environ | {key: str(folder) for key, folder in folders.items()}
             process = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
         try:
-            wait_until_ready(server, process, log)
+            wait_until_ready(server, process)
             yield server
         finally:
             stop(process)
 
 
-def wait_until_ready(server: Server, process: subprocess.Popen, log: Path) -> None:
+def wait_until_ready(server: Server, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            urllib.request.urlopen(f"{server.url}/api/status?token={server.token}", timeout=5).close()
+            server.ask("status")
             return
         except urllib.error.URLError:  # not listening yet
             time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(f"JupyterLab did not start:\n{server.log.read_text()[-2000:]}")
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -167,8 +175,9 @@ def lesson(browser: Browser, server: Server, notebook: Path, theme: str = "light
         run.seconds = time.monotonic() - start
         yield page, run
     finally:
-        page.evaluate("window.jupyterapp?.serviceManager.sessions.shutdownAll()")
         page.close()
+        for session in server.ask("sessions"):
+            server.ask(f"sessions/{session['id']}", "DELETE")
 
 
 def console_problem(message, server: Server) -> list[str]:

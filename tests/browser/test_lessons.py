@@ -1,12 +1,18 @@
-"""Each lesson in JupyterLab, in a headless Chromium: Run All, and what its reader sees."""
+"""Each lesson in JupyterLab, in a headless Chromium: Run All, what its reader sees, and what a reader can do there."""
 
+from collections import Counter
 from pathlib import Path
 
 import build_notebooks
+import keyboard
 import lesson_browser
+import nbformat
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from needs import need_fashion_mnist
+from residuals import MEASURED
 
+SCREENSHOTS = Path(__file__).parents[2] / "screenshots"
 NOTEBOOKS = sorted(build_notebooks.NOTEBOOKS.glob("*.ipynb"))
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -23,12 +29,82 @@ def browser(chromium_path: str):
         yield browser
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_run_all_shows_every_figure_and_no_error(browser, server, notebook: Path):
-    if "fashion_mnist" in notebook.read_text(encoding="utf-8"):
+@pytest.fixture(scope="module")
+def opened(request, browser, server):
+    """A lesson, run once for all of its tests."""
+    if "fashion_mnist" in request.param.read_text(encoding="utf-8"):
         need_fashion_mnist()
-    with lesson_browser.lesson(browser, server, notebook) as (_, run):
-        assert run.problems == []
+    with lesson_browser.lesson(browser, server, request.param) as (page, run):
+        keyboard.listen(page)
+        yield page, run, request.param
+
+
+def each(notebooks: list[Path]):
+    return pytest.mark.parametrize("opened", notebooks, ids=lambda path: path.stem, indirect=True, scope="module")
+
+
+@each(NOTEBOOKS)
+def test_run_all_shows_every_figure_and_no_error(opened):
+    _, run, _ = opened
+    assert run.problems == []
+
+
+# Accessibility: what axe finds
+
+
+@each(NOTEBOOKS)
+def test_axe_finds_nothing_grave_in_what_a_lesson_shows(opened):
+    page, _, notebook = opened
+    ours, others = axe_violations(page)
+    MEASURED.append(f"axe {notebook.stem}: {sum(ours.values())} in the lesson {ours}, {sum(others.values())} outside")
+    assert ours == {}
+    assert set(others) <= set(JUPYTERLABS)
+
+
+# Serious or critical, in the markup of JupyterLab 4.6, none of it a lesson's to mend.
+JUPYTERLABS = {
+    "aria-allowed-attr": "the debugger's button has aria-pressed on a tag that may not have it",
+    "aria-input-field-name": "the editor of a cell has no name",
+    "aria-required-children": "the list of cells is a feed, whose children are no articles",
+    "button-name": "the button that folds a heading has no name",
+    "scrollable-region-focusable": "an editor that scrolls sideways is not in the order of Tab",
+}
+OURS = "selector => !!document.querySelector(selector)?.closest('.jp-OutputArea-output, .jp-RenderedMarkdown')"
+
+
+def axe_violations(page) -> tuple[Counter, Counter]:
+    """The rules that axe finds broken gravely, with how often: in what a lesson shows, and in the page around it."""
+    ours, others = Counter(), Counter()
+    for violation in Axe().run(page).response["violations"]:
+        if violation["impact"] in ("serious", "critical"):
+            for node in violation["nodes"]:
+                (ours if page.evaluate(OURS, node["target"][-1]) else others)[violation["id"]] += 1
+    return ours, others
+
+
+# Widgets, by keyboard
+
+
+def stored_widgets(notebook: Path) -> int:
+    """How many widgets a lesson has: each left a figure with a slider of its own in the stored outputs."""
+    stored = nbformat.read(notebook, as_version=4)
+    bundles = [o.get("data", {}) for cell in build_notebooks.code_cells(stored) for o in cell.outputs]
+    return sum("sliders" in b[build_notebooks.PLOTLY]["layout"] for b in bundles if build_notebooks.PLOTLY in b)
+
+
+@each(NOTEBOOKS)
+def test_every_widget_works_by_keyboard_and_says_what_it_shows(opened):
+    page, run, notebook = opened
+    widgets = page.locator(keyboard.EXPLORERS).all()
+    assert len(widgets) == stored_widgets(notebook)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    for number, widget in enumerate(widgets, 1):
+        drive = keyboard.drive(page, widget)
+        MEASURED.append(f"{notebook.stem}, widget {number}: {drive.controls} controls, {drive.positions} positions")
+        widget.screenshot(path=SCREENSHOTS / f"{notebook.stem}-widget-{number}.png")
+        assert drive.problems == [] and drive.positions >= 3 * drive.controls
+    assert keyboard.heard(page) == [] and page.locator(lesson_browser.STDERR).count() == 0
+    assert run.problems == []
 
 
 BROKEN = """\
@@ -39,6 +115,11 @@ BROKEN = """\
 import plotly.graph_objects as go
 
 go.Figure(go.Scatter(y=[1, 2]))
+
+# %%
+from IPython.display import HTML
+
+HTML("<button></button>")
 
 # %%
 import sys
@@ -59,11 +140,12 @@ def test_a_broken_lesson_is_noticed(browser, server, tmp_path: Path):
     notebook = source.with_suffix(".ipynb")
     built = build_notebooks.read_source(source)
     build_notebooks.write(built, notebook)
-    with lesson_browser.lesson(browser, server, notebook) as (_, run):
+    with lesson_browser.lesson(browser, server, notebook) as (page, run):
+        assert axe_violations(page)[0] == {"button-name": 1}
         assert run.figures == 1
         assert [problem.split(":")[0] for problem in run.problems] == [
-            "Cell 1 on stderr",
             "Cell 2 on stderr",
-            "Cell 3 did not run",
+            "Cell 3 on stderr",
+            "Cell 4 did not run",
         ]
         assert "ZeroDivisionError" in run.problems[1]

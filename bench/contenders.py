@@ -1,0 +1,142 @@
+"""Who is measured: each makes, from unit vectors q and k (N, d), a loss function whose backward gives both gradients.
+
+The task is the same everywhere, the contrastive loss of N pairs at temperature .1, but the losses in use differ in what
+they normalise over: `directions` says how many N x N tables one call needs at the least.
+"""
+
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+import rpm_tutorial as rpm
+from rpm_tutorial import evidence
+from rpm_tutorial.critics import LinearForm
+
+TEMPERATURE = 0.1
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Contender(NamedTuple):
+    name: str
+    make: Callable[[], Loss]
+    ours: bool = False
+    directions: int = 1  # tables of N x N
+    same_value: bool = True  # the loss is log N - I_N (ours: -I_N), so that value and gradients can be compared
+    note: str = ""
+
+
+def ours(critic: nn.Module, *, chunks: bool = True, normalise: str = "rows") -> Loss:
+    def loss(q, k):
+        evidence.HAS_CHUNKS = chunks
+        return -rpm.dataset_evidence(q, k, critic, normalise=normalise).infonce
+
+    return loss
+
+
+class AnyCritic(nn.Module):
+    """Inner products of unit vectors; it says nothing of the form of its scores."""
+
+    def forward(self, z, z_prime):
+        return (z / TEMPERATURE) @ z_prime.T
+
+
+class LinearCritic(AnyCritic):
+    """The same, and says so."""
+
+    def linear_form(self, z, z_prime):
+        return LinearForm(z / TEMPERATURE, z_prime)
+
+    def forward(self, z, z_prime):
+        return self.linear_form(z, z_prime).table()
+
+
+def full_matrix() -> Loss:
+    return lambda q, k: F.cross_entropy(q @ k.T / TEMPERATURE, torch.arange(len(q)))
+
+
+def row_blocks() -> Loss:
+    def block_loss(q, k, first):
+        own = torch.arange(first, first + len(q))
+        return F.cross_entropy(q @ k.T / TEMPERATURE, own, reduction="sum")
+
+    def loss(q, k):
+        parts = [checkpoint(block_loss, q[i : i + 64], k, i, use_reentrant=False) for i in range(0, len(q), 64)]
+        return torch.stack(parts).sum() / len(q)
+
+    return loss
+
+
+def keops() -> Loss:
+    from pykeops.torch import LazyTensor
+
+    def loss(q, k):
+        scores = (LazyTensor(q[:, None].contiguous()) * LazyTensor(k[None].contiguous())).sum(-1) / TEMPERATURE
+        return (scores.logsumexp(dim=1).flatten() - (q * k).sum(1) / TEMPERATURE).mean()
+
+    return loss
+
+
+def open_clip() -> Loss:
+    loss = _load("open_clip.loss", "open_clip").ClipLoss()
+    return lambda q, k: loss(q, k, 1 / TEMPERATURE)
+
+
+def lightly() -> Loss:
+    packages = ("lightly", "lightly.loss", "lightly.models", "lightly.models.modules", "lightly.models.utils")
+    return _load("lightly.loss.ntx_ent_loss", *packages).NTXentLoss(TEMPERATURE)
+
+
+def metric_learning() -> Loss:
+    losses = importlib.import_module("pytorch_metric_learning.losses")
+    return losses.SelfSupervisedLoss(losses.NTXentLoss(TEMPERATURE), symmetric=False)
+
+
+def _load(name: str, *packages: str):
+    """The module `name` with those packages empty: what they load needs torchvision, and a loss needs none of it."""
+    for package in packages:
+        bare = types.ModuleType(package)
+        bare.__path__ = list(importlib.util.find_spec(package).submodule_search_locations or ())
+        sys.modules[package] = bare
+    return importlib.import_module(name)
+
+
+CONTENDERS = {
+    "ours": Contender("dataset_evidence", lambda: ours(LinearCritic()), ours=True),
+    "ours_tiles": Contender(
+        "dataset_evidence, torch < 2.13",
+        lambda: ours(LinearCritic(), chunks=False),
+        ours=True,
+        note="tiles, made twice",
+    ),
+    "ours_any": Contender(
+        "dataset_evidence, any critic", lambda: ours(AnyCritic()), ours=True, note="a critic without linear_form"
+    ),
+    "ours_both": Contender(
+        'dataset_evidence, normalise="both"',
+        lambda: ours(LinearCritic(), normalise="both"),
+        ours=True,
+        directions=2,
+        same_value=False,
+    ),
+    "full": Contender("full matrix, F.cross_entropy", full_matrix),
+    "blocks": Contender("blocks of 64 rows, checkpoint", row_blocks),
+    "keops": Contender("PyKeOps LogSumExp", keops, note="compiled before the measurement"),
+    "open_clip": Contender("open_clip ClipLoss", open_clip, directions=2, same_value=False),
+    "lightly": Contender(
+        "lightly NTXentLoss", lightly, directions=4, same_value=False, note="each view also against its own side"
+    ),
+    "metric": Contender(
+        "pytorch-metric-learning NTXentLoss",
+        metric_learning,
+        same_value=False,
+        note="every pair beside every negative, N^3 entries; normalises once more, so its gradient is another",
+    ),
+}

@@ -1,0 +1,225 @@
+"""The training dashboard as its reader has it, in JupyterLab: by keyboard, beside other cells, until its page is closed."""
+
+import statistics
+import time
+from pathlib import Path
+
+import build_notebooks
+import jupyter_client
+import keyboard
+import lesson_browser
+import pytest
+from keyboard import ask, wait
+from residuals import MEASURED
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+LESSON = """\
+# %% [markdown]
+# # A training
+
+# %%
+import torch
+
+import rpm_tutorial as rpm
+
+rpm.setup()
+
+# %%
+torch.manual_seed(1)
+digits = rpm.datasets.digits()
+x, x_prime = rpm.datasets.two_views(digits.x[1297:], flip=False, generator=torch.Generator().manual_seed(1))
+trainer = rpm.Trainer(
+    rpm.encoders.mlp(inputs=64, dim=16),
+    rpm.VonMisesFisher(temperature=0.2),
+    rpm.datasets.view_pairs(digits.x[:1297], batch_size=256, flip=False, seed=1),
+    steps=20_000,
+)
+dashboard = rpm.TrainingDashboard(
+    trainer, x, x_prime, digits.labels[1297:], checkpoint="training.pt", every=100, page_timeout=6
+)
+dashboard.advance(10)
+dashboard
+"""
+SAYS = "text => document.querySelector('.rpm-dashboard [role=status], .rpm-dashboard [role=alert]')?.textContent.includes(text)"
+STEP = "Number(document.querySelector('.rpm-dashboard').textContent.match(/Step (\\d+) of/)[1])"
+ARM = """([text]) => {
+    window.rpmAnswer = new Promise(done => document.addEventListener('keydown', () => {
+        const pressed = performance.now(), board = document.querySelector('.rpm-dashboard');
+        const watch = new MutationObserver(() => {
+            if (!board.querySelector('[role=status]')?.textContent.includes(text)) return;
+            watch.disconnect();
+            requestAnimationFrame(() => done((performance.now() - pressed) / 1000));
+        });
+        watch.observe(board, { subtree: true, childList: true, characterData: true });
+    }, { once: true, capture: true }));
+}"""
+AGAIN = """async () => {
+    const notebook = window.jupyterapp.shell.currentWidget.content;
+    notebook.activeCellIndex = notebook.widgets.findIndex(cell => cell.node.querySelector('.rpm-dashboard'));
+    notebook.deselectAll();
+    await window.jupyterapp.commands.execute('notebook:run-cell');
+}"""
+KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
+TASKS = """\
+import asyncio, gc
+
+tasks = [thing for thing in gc.get_objects() if issubclass(type(thing), asyncio.Task) and not thing.done()]
+print(sum("_train" in task.get_coro().__qualname__ for task in tasks))
+"""  # of every loop: JupyterLab answers widgets in a thread of the kernel, which has one of its own
+
+
+@pytest.fixture(scope="module")
+def server(chromium_path: str):
+    with lesson_browser.serve() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def opened(server, tmp_path_factory):
+    source: Path = tmp_path_factory.mktemp("lesson") / "training.py"
+    source.write_text(LESSON)
+    notebook = source.with_suffix(".ipynb")
+    build_notebooks.write(build_notebooks.read_source(source), notebook)
+    with lesson_browser.launch() as browser, lesson_browser.lesson(browser, server, notebook) as (page, run):
+        keyboard.listen(page)
+        page.set_default_timeout(10_000)
+        assert run.problems == [] and step(page) == 10
+        resume(page)
+        yield page, run
+
+
+@pytest.fixture
+def page(opened):
+    """The page with the dashboard at its beginning; afterwards, nobody has complained."""
+    page, run = opened
+    press(page, "Reset")
+    assert wait(page, SAYS, "Ready")
+    yield page
+    assert run.problems == []
+    if not page.is_closed():
+        assert keyboard.heard(page) == []
+
+
+def press(page, button: str) -> None:
+    page.locator(keyboard.DASHBOARDS).get_by_role("button", name=button, exact=True).press("Enter")
+
+
+def step(page) -> int:
+    return page.evaluate(STEP)
+
+
+def trains(page, beyond: int = 0) -> bool:
+    return wait(page, f"beyond => {STEP} > beyond", beyond)
+
+
+def resume(page) -> None:
+    press(page, "Resume" if step(page) else "Start")
+    assert wait(page, SAYS, "Training.") and trains(page, step(page))
+
+
+def test_every_button_does_what_it_says(page, server):
+    resume(page)
+    press(page, "Pause")
+    assert wait(page, SAYS, "Paused.")
+    paused = step(page)
+    assert int(ask(page, "print(dashboard.trainer.step)")) == paused
+    press(page, "Step")
+    assert wait(page, f"step => {STEP} === step", paused + 1)
+    page.wait_for_timeout(300)
+    assert step(page) == paused + 1 == int(ask(page, "print(dashboard.trainer.step)"))
+    resume(page)
+    press(page, "Stop")
+    assert wait(page, SAYS, "Stopped. Saved to training.pt") and (server.folder / "training.pt").exists()
+    stopped = step(page)
+    press(page, "Reset")
+    assert wait(page, SAYS, "Ready") and step(page) == 0
+    press(page, "Load")
+    assert wait(page, SAYS, "Loaded from training.pt") and step(page) == stopped
+
+
+def test_other_cells_and_sliders_work_while_it_trains(page):
+    resume(page)
+    start = time.monotonic()
+    assert ask(page, "print(6 * 7, dashboard.state)").split() == ["42", "running"]
+    MEASURED.append(f"dashboard: another cell answers in {time.monotonic() - start:.2f} s while it trains")
+    assert time.monotonic() - start < 2
+    board = page.locator(keyboard.DASHBOARDS)
+    for name, key in (("learning rate", "Home"), ("temperature", "End"), ("strength of the views", "Home")):
+        slider = board.get_by_role("slider", name=name)
+        slider.press(key)
+    condition = "text => document.querySelector('.rpm-dashboard').textContent.includes(text)"
+    assert wait(page, condition, "temperature 1.9") or wait(page, condition, "temperature 2.0")
+    found = ask(page, "print(trainer.learning_rate, trainer.pairs.strength, trainer.critic.temperature.item() > 1.5)")
+    assert found.split() == ["1e-05", "0.0", "True"]
+    assert ask(page, "print(dashboard.state)").strip() == "running" and trains(page, step(page))
+    press(page, "Pause")
+    assert wait(page, SAYS, "Paused.")
+
+
+def test_stop_answers_within_half_a_second(page):
+    seconds = []
+    for _ in range(7):
+        resume(page)
+        page.wait_for_timeout(150)
+        page.evaluate(ARM, ["Stopped."])
+        press(page, "Stop")
+        seconds.append(page.evaluate("window.rpmAnswer"))
+    MEASURED.append(
+        f"dashboard, in the page: Stop answers in {statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s"
+    )
+    assert statistics.median(seconds) < 0.5
+
+
+def test_an_error_is_shown_with_its_remedy_and_the_kernel_lives(page):
+    resume(page)
+    ask(page, "trainer.encoder[1].weight.data.fill_(float('nan'))")
+    assert wait(page, SAYS, "NaN")
+    alert = page.locator(keyboard.DASHBOARDS).get_by_role("alert")
+    assert "learning rate" in alert.inner_text() and "press Reset, or Load" in alert.inner_text()
+    assert ask(page, "print(6 * 7)").strip() == "42" and ask(page, TASKS).strip() == "0"
+    press(page, "Reset")
+    assert wait(page, SAYS, "Ready")
+    resume(page)
+    press(page, "Pause")
+    assert wait(page, SAYS, "Paused.")
+
+
+def test_its_cell_run_again_leaves_no_second_training(page):
+    resume(page)
+    ask(page, "old = dashboard")
+    assert ask(page, TASKS).strip() == "1"
+    page.evaluate(AGAIN)
+    assert page.locator(keyboard.DASHBOARDS).count() == 1
+    assert ask(page, "print(old is dashboard, old.state)").split() == ["False", "paused"]
+    assert ask(page, TASKS).strip() == "0"
+    resume(page)
+    assert ask(page, TASKS).strip() == "1"
+    press(page, "Pause")
+    assert wait(page, SAYS, "Paused.")
+
+
+def test_it_pauses_when_its_page_is_closed(page, server):
+    resume(page)
+    page.wait_for_timeout(7000)  # longer than its timeout
+    assert ask(page, "print(dashboard.state)").strip() == "running"
+    kernel, closed = page.evaluate(KERNEL), time.monotonic()
+    page.close()
+    client = jupyter_client.BlockingKernelClient(connection_file=str(server.runtime / f"kernel-{kernel}.json"))
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        assert asked(client, "dashboard.state") == "'running'"
+        while asked(client, "dashboard.state") == "'running'" and time.monotonic() < closed + 20:
+            time.sleep(0.25)
+        seconds = time.monotonic() - closed
+        assert "no page shows this dashboard" in asked(client, "dashboard.message.value")
+        assert asked(client, "dashboard.task.done()") == "True"
+        MEASURED.append(f"dashboard: paused {seconds:.1f} s after its page was closed, of a timeout of 6 s")
+    finally:
+        client.stop_channels()
+
+
+def asked(client, expression: str) -> str:
+    """What an expression is in the kernel, as repr."""
+    reply = client.execute("", user_expressions={"it": expression}, reply=True, timeout=20)
+    return reply["content"]["user_expressions"]["it"]["data"]["text/plain"]

@@ -1,0 +1,59 @@
+"""A small training dashboard for tests, and what they ask of it."""
+
+import asyncio
+import re
+import threading
+
+import pytest
+import torch
+
+import rpm_tutorial as rpm
+from rpm_tutorial import dashboard, datasets, encoders
+from rpm_tutorial.dashboard import TrainingDashboard
+
+STEPS = 12
+
+
+def make(checkpoint=None, *, width: int = 16, steps: int = STEPS, every: int = 4, seed: int = 0, **options):
+    torch.manual_seed(seed)
+    images = datasets.digits()
+    x, x_prime = datasets.two_views(images.x[:60], flip=False, generator=torch.Generator().manual_seed(1))
+    trainer = rpm.Trainer(
+        encoders.mlp(64, 4, width=width),
+        rpm.VonMisesFisher(0.2),
+        datasets.view_pairs(images.x[60:], 32, flip=False, seed=seed),
+        steps,
+    )
+    return TrainingDashboard(trainer, x, x_prime, images.labels[:60], checkpoint=checkpoint, every=every, **options)
+
+
+def parameters(board) -> torch.Tensor:
+    trainer = board.trainer
+    return torch.cat([p.detach().flatten() for p in (*trainer.encoder.parameters(), *trainer.critic.parameters())])
+
+
+def enabled(board) -> set[str]:
+    return {name for name, button in board.buttons.items() if not button.disabled}
+
+
+def said(board) -> str:
+    return re.sub("<[^>]*>", "", board.message.value)
+
+
+def same(one, other) -> bool:
+    return one.history == other.history and torch.equal(parameters(one), parameters(other))
+
+
+async def others_done() -> list[asyncio.Task]:
+    """What still runs in the loop, once a paused task had its chance to end."""
+    await asyncio.sleep(2 * dashboard.REST)
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+@pytest.fixture
+def nothing_is_left_behind():
+    threads = set(threading.enumerate())
+    yield
+    for board in list(TrainingDashboard._all):
+        board.pause()
+    assert [t for t in threading.enumerate() if t not in threads and t.name != "tqdm_monitor"] == []
