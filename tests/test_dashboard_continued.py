@@ -158,27 +158,29 @@ def test_a_checkpoint_is_replaced_at_once_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_bytes() == kept
 
 
-def test_a_pause_from_another_thread_waits_for_the_chunk_and_ends_the_training():
+def test_a_pause_from_another_thread_waits_for_the_step_and_ends_the_training(monkeypatch):
     """As from a cell, in JupyterLab: widgets are answered in a thread of their own."""
+    board, inside = make(steps=100_000, every=1000), []
+    plain = board.trainer.advance
 
-    def pause_and_watch(board) -> bool:
+    def slow():
+        inside.append(True)
+        time.sleep(0.3)
+        row = plain()
+        inside.clear()
+        return row
+
+    def pause_and_watch() -> tuple[bool, int]:
         board.pause()
-        step = board.trainer.step
-        time.sleep(0.1)
-        return board.trainer.step == step
+        return bool(inside), board.trainer.step
 
     async def run():
-        board = make(steps=100_000, every=1000)
-        for _ in range(3):
-            board.start()
-            await asyncio.sleep(0.1)
-            assert await asyncio.to_thread(pause_and_watch, board)
-            step, shown = board.trainer.step, board.count.value
-            board.start()
-            await asyncio.to_thread(board.advance, 1)
-            assert board.state == "paused" and board.trainer.step >= step + 1 and shown != board.count.value
-            step = board.trainer.step
-            assert await others_done() == [] and board.trainer.step == step
+        monkeypatch.setattr(board.trainer, "advance", slow)
+        board.start()
+        pausing = asyncio.get_running_loop().run_in_executor(None, lambda: time.sleep(0.1) or pause_and_watch())
+        in_a_step, step = await pausing
+        assert not in_a_step and board.state == "paused"
+        assert await others_done() == [] and board.trainer.step == step
 
     asyncio.run(run())
 
