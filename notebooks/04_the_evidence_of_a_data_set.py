@@ -160,6 +160,7 @@ assert abs(tiled - table) < 1e-9 and torch.allclose(*gradients, rtol=1e-9, atol=
 # Now many. By default 40 000 pairs, which takes seconds; the time grows with $N^2$, so `n = 60_000` takes 2¼ times as long. Views are
 # made and encoded in portions, and only the latents are kept.
 
+
 # %%
 def encode_pairs(x):
     """z and z' of two fresh views of each image, a thousand images at a time."""
@@ -188,7 +189,9 @@ assert evidence.infonce <= math.log(n)
 estimate = rpm.sampled_evidence(z, z_prime, critic, rows=4096, negatives=1024, generator=rng)
 with torch.no_grad():
     batch = rpm.infonce(critic(z[:64], z_prime[:64])).value
-print(f"InfoNCE of all {n} pairs: exact {evidence.infonce:.3f}, estimated {estimate.infonce:.3f} ± {estimate.standard_error:.3f}")
+print(
+    f"InfoNCE of all {n} pairs: exact {evidence.infonce:.3f}, estimated {estimate.infonce:.3f} ± {estimate.standard_error:.3f}"
+)
 print(f"one batch of 64 pairs: {batch:.3f}, at most log 64 = {math.log(64):.3f}")
 assert abs(estimate.infonce - evidence.infonce) < 4 * estimate.standard_error and batch < estimate.infonce
 

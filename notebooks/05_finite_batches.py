@@ -54,7 +54,8 @@ for n in (100, 1000):
 # $$I_N - I_\infty = -\frac{\chi^2}{2N} + o(1/N), \qquad \chi^2 = \mathbb E_{Q(z)Q(z')}[f^2] - 1. \tag{E16}$$
 #
 # The reason fits in a line: $\mathbb E \log \bar f$ of an average $\bar f$ around 1 is about $\mathbb E[\bar f - 1] - \tfrac12\mathrm{Var}(\bar f)$. The positive, one of the
-# $N$, lifts the mean by $\chi^2/N$; the others spread it with variance $\chi^2/N$. One half of it is left.
+# $N$, lifts the mean by $\chi^2/N$, which lowers $I_N$; the others spread it with variance $\chi^2/N$, which
+# raises $I_N$ by half as much.
 
 
 # %%
@@ -111,9 +112,8 @@ for name, (rho, dim) in cases.items():
     measured, error = shortfall(rho, dim, counts)
     ratios[name] = [(2 * n * m / chi_squared).item() for n, m in zip(counts, measured)]
     mi = rpm.gaussian.mutual_information(rho, dim)
-    print(
-        f"{name:23} rho² {rho**2:.2f}  MI {mi:.2f}  e^2MI {math.exp(2 * mi):5.1f}  of the law: {' '.join(f'{r:.2f}' for r in ratios[name])}"
-    )
+    print(f"{name:23} rho² {rho**2:.2f}  MI {mi:.2f}  e^2MI {math.exp(2 * mi):5.1f}  of the law:", end="")
+    print("".join(f" {ratio:.2f}" for ratio in ratios[name]))
 assert (
     ratios["light tails, little MI"][-1]
     > 0.8
@@ -139,6 +139,11 @@ rpm.figures.lines(
 #
 # **Predict**: at 5 nats and N = 64, which estimate do you trust: the one that is always wrong by more than a nat, or one that is right on
 # average?
+#
+# <details><summary>Answer</summary>
+#
+# Neither. The first cannot reach the value, and the second hardly ever shows it: its average is made by rare batches.
+# </details>
 
 
 # %%
@@ -231,14 +236,14 @@ for n in tqdm((8, 32, 256)):
 #
 # <details><summary>Answer</summary>
 #
-# Far beyond the end of this slider: $e^{2\cdot 6}$ is 160 000.
+# Far beyond the end of this slider: it has to exceed $e^{2\cdot 6}$, which the cell below the widget prints.
 # </details>
 
 # %%
 rpm.explore(rpm.explorations.finite_batches)
 
 # %%
-assert round(math.exp(12), -4) == 160_000
+print(f"e^2MI at 6 nats: {math.exp(2 * 6):,.0f} pairs; the slider ends at {2**10:,}")
 
 # %% [markdown]
 # ## Exercises

@@ -27,9 +27,9 @@ from tqdm.auto import tqdm
 
 from . import probes
 from .evidence import dataset_evidence
-from .figures import bundle, training
+from .figures import training
 from .training import Trainer, encode, load_checkpoint, save_checkpoint
-from .widgets import Accessibility, redraw
+from .widgets import Accessibility, live_and_still, redraw
 
 CHUNK, REST = 0.05, 0.03  # seconds of training, then for the page: Stop is answered after a chunk
 REDRAW = 0.5  # seconds between two pictures, at the least
@@ -354,9 +354,7 @@ class TrainingDashboard(ipywidgets.VBox):
         self._show_count()
 
     def _repr_mimebundle_(self, **kwargs):
-        live = super()._repr_mimebundle_(**kwargs)
-        live = live[0] if isinstance(live, tuple) else live
-        return {**live, **bundle(self.figure)}
+        return live_and_still(super()._repr_mimebundle_(**kwargs), self.figure)
 
 
 class _Page(anywidget.AnyWidget):

@@ -98,9 +98,7 @@ def dataset_evidence(
         raise ValueError(f'reduction is {reduction!r}; expected "mean" or "none"')
     if block is not None and block < 1:
         raise ValueError(f"block is {block}; expected a positive number of rows")
-    dtype = torch.promote_types(z.dtype, torch.float32)
-    if dtype != z.dtype:
-        z, z_prime, critic = z.float(), z_prime.float(), InFloat32(critic)
+    z, z_prime, critic = _at_least_float32(z, z_prime, critic)
     n, directions = len(z), []
     with full_precision(z.device):
         if normalise != "columns":
@@ -112,7 +110,7 @@ def dataset_evidence(
     log_p = sum(directions) / len(directions)
     if reduction == "mean":
         log_p = mean_over_ranks(log_p.double().sum() / n, group)
-    return Evidence((log_p + math.log(n)).to(dtype), (log_p - math.log(n)).to(dtype), n)
+    return Evidence((log_p + math.log(n)).to(z.dtype), (log_p - math.log(n)).to(z.dtype), n)
 
 
 @torch.no_grad()
@@ -152,8 +150,7 @@ def sampled_evidence(
         )
     if negatives < 2:
         raise ValueError(f"negatives is {negatives}; expected at least 2")
-    if z.dtype.itemsize < 4:
-        z, z_prime, critic = z.float(), z_prime.float(), InFloat32(critic)
+    z, z_prime, critic = _at_least_float32(z, z_prime, critic)
     choice = np.random.default_rng(torch.randint(2**63 - 1, (), generator=generator).item()).choice
     means = []
     for group in tqdm(choice(n, (groups, rows // groups), replace=False), "evidence, sampled", delay=2, leave=False):
@@ -197,6 +194,12 @@ def _log_p(
     if bias is not None:  # as one more dimension: cheaper than to add it to each tile
         q, k = torch.cat([q, torch.ones_like(q[:, :1])], 1), torch.cat([k, bias[:, None]], 1)
     return by_tiles(InnerProduct(), first, block or block_for(z.device, inner_product=True), q, k)
+
+
+def _at_least_float32(z: Tensor, z_prime: Tensor, critic: nn.Module) -> tuple[Tensor, Tensor, nn.Module]:
+    if torch.finfo(z.dtype).bits >= 32:
+        return z, z_prime, critic
+    return z.float(), z_prime.float(), InFloat32(critic)
 
 
 def _linear_form(critic: nn.Module):

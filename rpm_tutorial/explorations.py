@@ -13,7 +13,7 @@ from ._log_space import expectation, log
 from .critics import VonMisesFisher
 from .derivation import ASSUMPTIONS, derive
 from .evidence import dataset_evidence
-from .figures import STYLES, Figure, dots, images, lines, tables
+from .figures import Figure, dots, images, lines, tables
 from .finite import FiniteRPM
 from .widgets import choice, slider
 
@@ -86,12 +86,13 @@ KAPPAS = np.linspace(0, 3, 31)
 def prior_choice(state: PriorState) -> Figure:
     """Lesson 3: MI, and L − C under three priors, for log f = 1 + κ log Q(z,z′)/Q(z)Q(z′) + c(z); the gap of one of them."""
     information, chosen = RING.mutual_information.item(), _value(state.prior, state.kappa, state.offset)
-    figure = lines(
+    return lines(
         KAPPAS,
         {name: _curve(name, state.offset) for name in OBJECTIVE_OF},
         floor=-0.3,
         ceiling=("MI", information),
         mark=state.kappa,
+        gap=(chosen, information),
         x_label="trust κ in the density ratio",
         y_label="L − C (nats per pair)",
         caption=(
@@ -99,9 +100,6 @@ def prior_choice(state: PriorState) -> Figure:
             f"it lies KL(Q‖P) = {information - chosen:.4f} nats from Q(z,z′): the bar."
         ),
     )
-    bar = {"color": STYLES["KL"].color, "width": 4}
-    figure.plotly.add_shape(type="line", x0=state.kappa, x1=state.kappa, y0=chosen, y1=information, line=bar)
-    return figure
 
 
 @cache

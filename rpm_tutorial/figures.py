@@ -89,6 +89,7 @@ def lines(
     x_log: bool = False,
     floor: float = -np.inf,
     mark: float | None = None,
+    gap: tuple[float, float] | None = None,
 ) -> Figure:
     """Curves over a shared x, each labelled at its end; a curve whose name is in `STYLES` is drawn in that style.
 
@@ -96,6 +97,7 @@ def lines(
         ceiling: name and height of a bound, drawn as a level line, grey and dashed unless its name has a style.
         floor: where the y axis starts, for curves that fall far below what is worth seeing.
         mark: an x to point out with a vertical line, for example a slider's position.
+        gap: two heights at the mark, between which a bar is drawn in the style of KL.
     """
     x, fallback = np.asarray(x, float), iter((BLUE, VERMILLION, GREEN, ORANGE))
     curves = {name: np.asarray(y, float) for name, y in curves.items()}
@@ -128,6 +130,9 @@ def lines(
             )
     if mark is not None:
         fig.add_vline(mark, line={"color": GREY, "dash": "dot"})
+    if gap is not None:
+        bar = {"color": STYLES["KL"].color, "width": 4}
+        fig.add_shape(type="line", x0=mark, x1=mark, y0=gap[0], y1=gap[1], line=bar)
 
     def trend(name, k):
         y = curves[name]
@@ -250,6 +255,8 @@ def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: 
         latents: (n, d); the first `shown` are drawn, each as the number of its class in `labels`.
         steps: of the whole training, the width of the figure.
     """
+    from sklearn.decomposition import PCA  # takes half a second, and only this figure needs it
+
     fig = _figure(right=20, **_panes(("", "", ""), 0.09))
     fig.update_layout(width=1000, height=360, showlegend=True, legend={"orientation": "h", "y": 1.15, "x": 0})
     looks = {"InfoNCE": STYLES["InfoNCE"], "held-out InfoNCE": STYLES["log evidence − C"], "probe": STYLES["MI"]}
@@ -259,7 +266,7 @@ def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: 
             line={"color": style.color, "dash": style.dash}, marker={"symbol": style.symbol, "size": 6},
             xaxis="x2" if name == "probe" else "x", yaxis="y2" if name == "probe" else "y",
         )  # fmt: skip
-    plane, classes = _principal_plane(np.asarray(latents, float))[:shown], np.asarray(labels)[:shown]
+    plane, classes = PCA(2).fit_transform(np.asarray(latents, float))[:shown], np.asarray(labels)[:shown]
     palette = np.array([BLUE, VERMILLION, GREEN, BLACK, ORANGE, PURPLE, GREY])
     fig.add_scatter(
         x=plane[:, 0], y=plane[:, 1], text=classes.astype(str), mode="text", showlegend=False, xaxis="x3", yaxis="y3",
@@ -284,13 +291,6 @@ def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: 
         "Left: InfoNCE of the batches and of held-out pairs. Middle: a linear probe. Right: held-out latents, by class."
     )
     return Figure(fig, caption, alt, list(history), list(zip(*history.values())))
-
-
-def _principal_plane(z: np.ndarray) -> np.ndarray:
-    """The two leading principal components, shape (n, 2), each with its largest entry positive."""
-    z = z - z.mean(0)
-    plane = z @ np.linalg.svd(z, full_matrices=False)[2][:2].T
-    return plane * np.sign(plane[np.abs(plane).argmax(0), range(plane.shape[1])])
 
 
 # Plotly validates a template at every use; a small one keeps a figure under 10 ms, and "simple_white" would cost 30.

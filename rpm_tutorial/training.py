@@ -24,14 +24,25 @@ class LogRow(NamedTuple):
 
 
 class Trainer:
-    """A training that can be watched, steered, stopped and continued: `train` with its state laid open.
+    """Train encoder and critic to maximise the objective, by AdamW with one warm-up and decay, step by step.
 
     Iterating it trains to the end; `advance()` makes one step. `learning_rate` may be set between steps, and so may
     whatever the pairs and the critic let be set. `save` and `load` keep all of it, so that a training continued from a
     file gives the numbers of one that was never stopped, bit for bit on a processor. (Dropout draws from torch's global
     generator, which is the caller's and is not kept.)
 
-    Arguments and errors are those of `train`. To be continued, pairs need a `state_dict` as `datasets.view_pairs` has it.
+    The encoder is shared by x and x'. Each batch is moved to the device of the encoder's parameters.
+
+    Args:
+        pairs: batches (x, x'), for example `datasets.view_pairs(...)`; as many as `steps`, or endless. To be continued
+            from a file they need a `state_dict`, as `view_pairs` has it.
+        objective: of a table of scores, in nats per pair.
+        group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
+            batch of a step is all of theirs, so that negatives come from every process; all start from rank 0's
+            parameters and stay equal. Batch norm sees its own process's rows.
+    Raises:
+        ValueError: `steps` is not positive, `pairs` ends early, the two sides of a batch differ in length, or the scores
+            have become NaN (the message says at which step).
     """
 
     def __init__(
@@ -129,34 +140,14 @@ class Trainer:
 
 
 def train(
-    encoder: nn.Module,
-    critic: nn.Module,
-    pairs: Iterable[tuple[Tensor, Tensor]],
-    steps: int,
-    *,
-    objective: Callable[[Tensor], Objective] = infonce,
-    learning_rate: float = 2e-3,
-    weight_decay: float = 1e-4,
-    group: "torch.distributed.ProcessGroup | None" = None,
+    encoder: nn.Module, critic: nn.Module, pairs: Iterable[tuple[Tensor, Tensor]], steps: int, **options
 ) -> Iterator[LogRow]:
-    """Train encoder and critic to maximise the objective, AdamW with one warm-up and decay; yield a `LogRow` a step.
-
-    The encoder is shared by x and x'. Each batch is moved to the device of the encoder's parameters.
-
-    Args:
-        pairs: batches (x, x'), for example `datasets.view_pairs(...)`; as many as `steps`, or endless.
-        group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
-            batch of a step is all of theirs, so that negatives come from every process; all start from rank 0's
-            parameters and stay equal. Batch norm sees its own process's rows.
-    Raises:
-        ValueError: `steps` is not positive, `pairs` ends early, the two sides of a batch differ in length, or the scores
-            have become NaN (the message says at which step).
+    """Train encoder and critic to maximise the objective; yield a `LogRow` a step. Arguments and errors are `Trainer`'s.
 
     Example:
         >>> for row in tqdm(train(encoder, critic, view_pairs(images.x), steps=300), total=300): ...
     """
-    options = {"learning_rate": learning_rate, "weight_decay": weight_decay, "group": group}
-    return iter(Trainer(encoder, critic, pairs, steps, objective=objective, **options))
+    return iter(Trainer(encoder, critic, pairs, steps, **options))
 
 
 def _rise_and_fall(step: int, steps: int) -> float:

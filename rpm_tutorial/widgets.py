@@ -78,9 +78,12 @@ class Explorer(ipywidgets.VBox):
         self.summary.value = f"<div role='status'><p>{alt}</p><p><em>{caption}</em></p></div>"  # both are read out
 
     def _repr_mimebundle_(self, **kwargs):
-        live = super()._repr_mimebundle_(**kwargs)
-        live = live[0] if isinstance(live, tuple) else live
-        return {**live, **bundle(static_twin(self.render, self.state_type))}
+        return live_and_still(super()._repr_mimebundle_(**kwargs), static_twin(self.render, self.state_type))
+
+
+def live_and_still(live, still: Figure) -> dict:
+    """One MIME bundle of what ipywidgets displays and of the figure to show where no kernel answers."""
+    return {**(live[0] if isinstance(live, tuple) else live), **bundle(still)}
 
 
 class Accessibility(anywidget.AnyWidget):

@@ -7,6 +7,7 @@ import base64
 import copy
 import io
 import json
+import re
 import tokenize
 from pathlib import Path
 
@@ -195,4 +196,4 @@ def test_stored_outputs_are_fit_to_publish(source: Path):
     assert not [output for output in outputs if output.output_type == "error"]
     assert all("image/png" in data for data in build_notebooks.figures(notebook))
     text = json.dumps(outputs)
-    assert not [folder for folder in ("/tmp/", "/home/", "/root/", str(source.parents[1])) if folder in text]
+    assert not re.search("/(tmp|home|root)/", text) and str(source.parents[1]) not in text
