@@ -1,23 +1,19 @@
 """The engine of `dataset_evidence`: log f_ii - log sum_j f_ij of every row, in O(N) memory, with exact gradients.
 
 Two ways, equal up to rounding. By tiles: any critic, the value first and the gradient by visiting each tile again.
-By chunks of rows, for inner products: torch's `linear_cross_entropy` makes value and gradient in one visit.
+By strips of whole rows, for inner products: a strip holds a row's normaliser, so that one visit makes value and gradient.
 """
 
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ._checks import shape_of, values_checked
 
-# torch has `linear_cross_entropy` since 2.13. Without it, inner products go by tiles as well.
-HAS_CHUNKS = hasattr(F, "linear_cross_entropy")
-CHUNK_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a chunk's table: 32 and 256 MiB in float32
-CHUNK_ROWS = {"cpu": 128, "cuda": 4096}  # at most: a processor's cache prefers few
-SLAB = 2048  # rows between two steps of the progress bar
+STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 MiB in float32
+STRIP_ROWS = {"cpu": (32, 128), "cuda": (128, 4096)}  # at least and at most: a processor's cache prefers few
 
 
 def by_tiles(critic: nn.Module, first: int, block: int, z: Tensor, z_prime: Tensor) -> Tensor:
@@ -28,9 +24,15 @@ def by_tiles(critic: nn.Module, first: int, block: int, z: Tensor, z_prime: Tens
     return _ByTiles.apply(critic, first, block, z, z_prime, *(p for p in critic.parameters() if p.requires_grad))
 
 
-def by_chunks(first: int, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+def by_strips(first: int, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     """The sum over rows of what `by_tiles` gives, a 0-dimensional float64 tensor, for log f_ij = q_i . k_j + bias_j."""
-    return _ByChunks.apply(first, q, k, bias)
+    return _ByStrips.apply(first, q, k, bias)
+
+
+def strip_height(columns: int, device: torch.device) -> int:
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    least, most = STRIP_ROWS[kind]
+    return max(least, min(most, STRIP_ENTRIES[kind] // columns))
 
 
 def block_for(device: torch.device, *, inner_product: bool) -> int:
@@ -126,43 +128,42 @@ class _ByTiles(torch.autograd.Function):
         return None, None, None, *((total * largest).to(t.dtype) for total, t in zip(grads, inputs))
 
 
-class _ByChunks(torch.autograd.Function):
+class _ByStrips(torch.autograd.Function):
     @staticmethod
     def forward(ctx, first, q, k, bias):
-        columns = [t.detach().requires_grad_() for t in (k, bias) if t is not None]
-        d_q, d_columns = torch.empty_like(q), [torch.zeros_like(t) for t in columns]
-        kind, n = ("cuda" if q.is_cuda else "cpu"), len(q)
-        chunk = max(1, min(CHUNK_ROWS[kind], CHUNK_ENTRIES[kind] // len(k)))
-        options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=chunk)
-        losses = []
-        with _progress(math.ceil(n / SLAB), "evidence and its gradient") as bar, torch.enable_grad():
-            for start in range(0, n, SLAB):
-                rows = slice(start, start + SLAB)
-                slab = q[rows].detach().requires_grad_()
-                own = torch.arange(first + start, first + start + len(slab), device=q.device)
-                loss = F.linear_cross_entropy(
-                    slab,
-                    columns[0],
-                    own,
-                    linear_bias=None if bias is None else columns[1],
-                    reduction="sum",
-                    options=options,
-                )
-                d_slab, *parts = torch.autograd.grad(loss, [slab, *columns])
-                d_q[rows] = -d_slab
-                for total, part in zip(d_columns, parts, strict=True):
-                    total.sub_(part)
-                losses.append(loss.detach().double())
+        n, height = len(q), strip_height(len(k), q.device)
+        d_q, d_k = torch.empty_like(q), torch.zeros_like(k)
+        d_bias = None if bias is None else torch.zeros_like(bias)
+        strip = q.new_empty(min(n, height), len(k))
+        log_p = q.new_empty(n)
+        with _progress(math.ceil(n / height), "evidence and its gradient") as bar:
+            for start in range(0, n, height):
+                rows, own = slice(start, start + height), slice(first + start, min(first + start + height, first + n))
+                table = strip[: len(q[rows])]
+                if bias is None:
+                    torch.mm(q[rows], k.T, out=table)
+                else:
+                    torch.addmm(bias, q[rows], k.T, out=table)
+                positive, largest = table.diagonal(first + start).clone(), table.amax(1, keepdim=True)
+                f = table.sub_(largest).exp_()
+                total = f.sum(1, keepdim=True)
+                log_p[rows] = positive - (largest + total.log()).squeeze(1)
+                # d log p_i / dq_i = k_i - sum_j P_ij k_j with P_ij = f_ij / total_i, and likewise for k and the bias
+                d_q[rows] = k[own] - (f @ k).div_(total)
+                d_k.addmm_(f.T, q[rows] / total, alpha=-1)
+                d_k[own] += q[rows]
+                if bias is not None:
+                    d_bias.addmv_(f.T, total.reciprocal().squeeze(1), alpha=-1)
+                    d_bias[own] += 1
                 bar.update()
-        losses = torch.stack(losses)
-        if not losses.isfinite().all():
-            start = SLAB * int((~losses.isfinite()).nonzero()[0])
+        finite = log_p.isfinite()
+        if not finite.all():
             raise ValueError(
-                f"a row from {start} to {min(start + SLAB, n) - 1} has an inner product beyond {q.dtype}; expected finite "
-                "scores. Divide the latents by their spread, or raise the critic's scale"
+                f"row {int((~finite).nonzero()[0])} has an inner product beyond {q.dtype}; expected finite scores. "
+                "Divide the latents by their spread, or raise the critic's scale"
             )
-        ctx.save_for_backward(d_q, *d_columns)
-        return -losses.sum()
+        ctx.save_for_backward(d_q, d_k, *(() if bias is None else (d_bias,)))
+        return log_p.double().sum()
 
     @staticmethod
     def backward(ctx, grad):

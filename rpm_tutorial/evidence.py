@@ -10,12 +10,11 @@ from tqdm.auto import tqdm
 
 from ._checks import check_alike, check_finite, check_tensor, shape_of
 from ._tiles import (
-    HAS_CHUNKS,
     InFloat32,
     InnerProduct,
     Transposed,
     block_for,
-    by_chunks,
+    by_strips,
     by_tiles,
     check_rows,
     full_precision,
@@ -183,14 +182,8 @@ def _log_p(
     q, k, row_bias, bias = linear_form(z, z_prime)
     if side == "columns":
         q, k, bias = k, q, row_bias
-    if (
-        HAS_CHUNKS
-        and reduction == "mean"
-        and block is None
-        and torch.is_grad_enabled()
-        and (q.requires_grad or k.requires_grad)
-    ):
-        return by_chunks(first, q, k, bias)
+    if reduction == "mean" and block is None and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
+        return by_strips(first, q, k, bias)
     if bias is not None:  # as one more dimension: cheaper than to add it to each tile
         q, k = torch.cat([q, torch.ones_like(q[:, :1])], 1), torch.cat([k, bias[:, None]], 1)
     return by_tiles(InnerProduct(), first, block or block_for(z.device, inner_product=True), q, k)

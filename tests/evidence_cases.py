@@ -10,7 +10,7 @@ from torch import nn
 from worlds import Entangled
 
 import rpm_tutorial as rpm
-from rpm_tutorial import _tiles, dataset_evidence, evidence
+from rpm_tutorial import _tiles, dataset_evidence
 from rpm_tutorial.critics import LinearForm
 
 DIM = 3
@@ -58,7 +58,6 @@ CRITICS = {
 }
 each_critic = pytest.mark.parametrize("name", CRITICS)
 LINEAR = ("RandomWalk", "VonMisesFisher", "LinearDynamics", "Bilinear", "Universal", "BothBiases", "sharp")
-needs_chunks = pytest.mark.skipif(not evidence.HAS_CHUNKS, reason="torch has linear_cross_entropy since 2.13")
 
 # The value of a dense table, and one term of it for each pair.
 DENSE = {"rows": rpm.infonce, "columns": lambda log_f: rpm.infonce(log_f.T), "both": rpm.symmetric_infonce}
@@ -70,21 +69,17 @@ EACH = {
 each_side = pytest.mark.parametrize("normalise", DENSE)
 
 
-def _way(chunks: bool, **options):
-    """`dataset_evidence` on one of its ways, in several slabs of several chunks even for a few rows."""
+def _way(**options):
+    """`dataset_evidence` on one of its ways, in several strips even for a few rows."""
 
     def this_way(z, z_prime, critic, **more):
-        with (
-            mock.patch.object(_tiles, "SLAB", 5),
-            mock.patch.dict(_tiles.CHUNK_ROWS, cpu=2),
-            mock.patch.object(evidence, "HAS_CHUNKS", evidence.HAS_CHUNKS and chunks),
-        ):
+        with mock.patch.dict(_tiles.STRIP_ROWS, cpu=(2, 2)):
             return dataset_evidence(z, z_prime, critic, **options, **more)
 
     return this_way
 
 
-WAYS = {"small tiles": _way(True, block=3), "chunks": _way(True), "older torch": _way(False)}
+WAYS = {"small tiles": _way(block=3), "strips": _way()}
 each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 

@@ -12,7 +12,6 @@ import sys
 import time
 import warnings
 from functools import partial
-from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -33,7 +32,6 @@ SHARES = {  # the rows of each rank
 NORMALISE = ("rows", "columns", "both")
 WAYS = {  # a critic and the options of its evidence
     "RandomWalk": (lambda: rpm.RandomWalk(0.7), {}),
-    "RandomWalk without chunks": (lambda: rpm.RandomWalk(0.7), {}),
     "RandomWalk by tiles": (lambda: rpm.RandomWalk(0.7), {"block": 16}),
     "LaplaceWalk": (lambda: rpm.LaplaceWalk(0.7), {}),
     "LaplaceWalk by tiles": (lambda: rpm.LaplaceWalk(0.7), {"block": 16}),
@@ -136,14 +134,12 @@ def evidence(residual: Residuals, group) -> None:
     for dtype, (ways, shares) in PRECISIONS.items():
         for way in ways:
             make, options = WAYS[way]
-            chunks = rpm.evidence.HAS_CHUNKS and way != "RandomWalk without chunks"
-            with mock.patch("rpm_tutorial.evidence.HAS_CHUNKS", chunks):
-                for normalise in NORMALISE:
-                    torch.manual_seed(0)
-                    critic = make().to(dtype)
-                    of = partial(dataset_evidence, critic=critic, normalise=normalise, **options)
-                    case = f"{dtype}, {way}, {normalise}"
-                    two_agree_with_one(residual, case, shares, of, critic, pairs(dtype), group)
+            for normalise in NORMALISE:
+                torch.manual_seed(0)
+                critic = make().to(dtype)
+                of = partial(dataset_evidence, critic=critic, normalise=normalise, **options)
+                case = f"{dtype}, {way}, {normalise}"
+                two_agree_with_one(residual, case, shares, of, critic, pairs(dtype), group)
 
 
 def two_agree_with_one(residual: Residuals, name: str, shares, of, critic: nn.Module, sides, group) -> None:

@@ -11,7 +11,6 @@ from torch import nn
 import rpm_tutorial as rpm
 from rpm_tutorial import FiniteRPM, datasets, gaussian, priors, runtime, widgets
 from rpm_tutorial.derivation import derive
-from rpm_tutorial.evidence import HAS_CHUNKS
 
 NAN, INF = float("nan"), float("inf")
 
@@ -64,9 +63,7 @@ def far(critic, factor=1e30, **options):
     return evidence(critic, z.requires_grad_(), z_prime, **options)
 
 
-OVERFLOW = (
-    ("row", "beyond torch.float32", "Divide the latents") if HAS_CHUNKS else ("row", "NaN or +inf among its scores")
-)
+OVERFLOW = ("row", "beyond torch.float32", "Divide the latents")
 
 
 def train(pairs, steps):

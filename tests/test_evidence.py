@@ -18,7 +18,6 @@ from evidence_cases import (
     each_way,
     gradients,
     made,
-    needs_chunks,
     pairs,
 )
 from residuals import agree
@@ -45,7 +44,7 @@ def test_tiles_of_any_size_give_the_same(n, block):
 @pytest.mark.parametrize("first, n", [(0, 5), (2, 4), (5, 7), (9, 1), (3, 9)])
 def test_some_rows_of_the_table_meet_their_own_pairs_from_the_first_of_them_on(first, n, monkeypatch):
     """What each of several processes computes."""
-    monkeypatch.setattr(_tiles, "SLAB", 4)
+    monkeypatch.setitem(_tiles.STRIP_ROWS, "cpu", (4, 4))
     (z, z_prime), critic = pairs(12), made("BothBiases")
     q, k, _, bias = (t.detach().requires_grad_() for t in critic.linear_form(z[first : first + n], z_prime))
     table = q @ k.T + bias
@@ -59,11 +58,10 @@ def test_some_rows_of_the_table_meet_their_own_pairs_from_the_first_of_them_on(f
         strict=True,
     ):
         agree("(E14) some rows by tiles: gradients", one, other)
-    if evidence.HAS_CHUNKS:
-        sums = _tiles.by_chunks(first, q, k, bias), expected.sum()
-        agree("(E14) some rows by chunks", *sums)
-        for one, other in zip(*(torch.autograd.grad(value, [q, k, bias]) for value in sums), strict=True):
-            agree("(E14) some rows by chunks: gradients", one, other)
+    sums = _tiles.by_strips(first, q, k, bias), expected.sum()
+    agree("(E14) some rows by strips", *sums)
+    for one, other in zip(*(torch.autograd.grad(value, [q, k, bias]) for value in sums), strict=True):
+        agree("(E14) some rows by strips: gradients", one, other)
 
 
 @each_critic
@@ -98,10 +96,9 @@ def test_what_alone_needs_a_gradient_gets_it(name, way):
         agrees_with_the_dense_table(way, critic, *both, "both")
 
 
-@needs_chunks
-def test_chunks_are_the_way_of_a_linear_form_whose_mean_needs_a_gradient(monkeypatch):
+def test_strips_are_the_way_of_a_linear_form_whose_mean_needs_a_gradient(monkeypatch):
     taken = []
-    for way in ("by_chunks", "by_tiles"):
+    for way in ("by_strips", "by_tiles"):
         call = getattr(evidence, way)
         monkeypatch.setattr(evidence, way, lambda *a, way=way, call=call: taken.append(way) or call(*a))
     z, z_prime = pairs(5)
@@ -113,7 +110,7 @@ def test_chunks_are_the_way_of_a_linear_form_whose_mean_needs_a_gradient(monkeyp
         with torch.no_grad():
             dataset_evidence(z, z_prime, critic)
         dataset_evidence(*plain, critic.requires_grad_(False))
-        assert taken == ["by_chunks" if name in LINEAR else "by_tiles"] + 4 * ["by_tiles"], name
+        assert taken == ["by_strips" if name in LINEAR else "by_tiles"] + 4 * ["by_tiles"], name
         taken.clear()
 
 
@@ -218,8 +215,7 @@ def test_the_host_does_not_read_a_number_per_tile(name, monkeypatch):
     few = host_reads(made(name), block=64)
     assert 0 < few < 20 and host_reads(made(name), block=8) == few
     few = host_reads(made(name))
-    monkeypatch.setattr(_tiles, "SLAB", 8)
-    monkeypatch.setitem(_tiles.CHUNK_ROWS, "cpu", 4)
+    monkeypatch.setitem(_tiles.STRIP_ROWS, "cpu", (8, 8))
     assert host_reads(made(name)) == few
 
 
@@ -257,16 +253,16 @@ def test_an_interrupt_leaves_no_bar_and_no_switched_off_check_behind(k, visible_
     agrees_with_the_dense_table(dataset_evidence, critic, z, z_prime, block=2)
 
 
-@needs_chunks
-def test_an_interrupt_between_chunks_leaves_no_bar_behind(visible_bars, monkeypatch):
+def test_an_interrupt_between_strips_leaves_no_bar_behind(visible_bars, monkeypatch):
     (z, z_prime), before, seen = pairs(6), len(tqdm.auto.tqdm._instances), []
 
-    def interrupt(*args, **options):
-        seen.append(len(tqdm.auto.tqdm._instances))
-        raise KeyboardInterrupt
+    class Interrupting(tqdm.auto.tqdm):
+        def update(self, n=1):
+            seen.append(len(tqdm.auto.tqdm._instances))
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as held:
-        patch.setattr(_tiles.F, "linear_cross_entropy", interrupt)
+        patch.setattr(_tiles, "tqdm", functools.partial(Interrupting, disable=False))
         dataset_evidence(z, z_prime, made("RandomWalk"))
     assert held.tb is not None and seen == [before + 1] and len(tqdm.auto.tqdm._instances) == before
     agrees_with_the_dense_table(dataset_evidence, made("RandomWalk"), z, z_prime)
@@ -282,7 +278,7 @@ def test_no_progress_bar_is_drawn_for_what_takes_a_moment(way, visible_bars, cap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["LaplaceWalk", pytest.param("RandomWalk", marks=needs_chunks)])
+@pytest.mark.parametrize("name", ["LaplaceWalk", "RandomWalk"])
 def test_a_progress_bar_appears_after_two_seconds_and_disappears(name, visible_bars, monkeypatch, capsys):
     def slow(call):
         return lambda *a, **options: time.sleep(0.15) or call(*a, **options)
@@ -292,8 +288,8 @@ def test_a_progress_bar_appears_after_two_seconds_and_disappears(name, visible_b
         critic.forward = slow(critic.forward)
     else:
         options, bars = {}, ["evidence and its gradient:"]
-        monkeypatch.setattr(_tiles, "SLAB", 1)
-        monkeypatch.setattr(_tiles.F, "linear_cross_entropy", slow(_tiles.F.linear_cross_entropy))
-    dataset_evidence(*pairs(15), critic, **options).infonce.backward()  # 15 tiles or slabs
+        monkeypatch.setitem(_tiles.STRIP_ROWS, "cpu", (1, 1))
+        monkeypatch.setattr(torch, "addmm", slow(torch.addmm))
+    dataset_evidence(*pairs(15), critic, **options).infonce.backward()  # 15 tiles or strips
     drawn = capsys.readouterr().err
     assert all(bar in drawn for bar in bars) and drawn.split("\r")[-1].strip() == ""
