@@ -91,7 +91,9 @@ class _ByTiles(torch.autograd.Function):
                 found = log_f.diagonal(own)  # from the tile: rounded as in the sum, so that no row exceeds 0
                 start = rows.start + max(0, -own)
                 positive[start : start + len(found)] = found
-                log_sum[rows] = torch.logaddexp(log_sum[rows], log_f.logsumexp(1))
+                # A critic may keep what it returns; the table of an inner product is ours to overwrite.
+                tile_sum = _logsumexp_(log_f) if isinstance(critic, InnerProduct) else log_f.logsumexp(1)
+                log_sum[rows] = torch.logaddexp(log_sum[rows], tile_sum)
                 bar.update()
         check_rows(log_sum)
         ctx.critic, ctx.first, ctx.block = critic, first, block
@@ -179,6 +181,12 @@ def _tiles(first: int, block: int, z: Tensor, z_prime: Tensor) -> list[tuple[sli
         for i in range(0, len(z), block)
         for j in range(0, len(z_prime), 2 * block)
     ]
+
+
+def _logsumexp_(table: Tensor) -> Tensor:
+    """`table.logsumexp(1)`, which makes the table's exponential in the table's own memory."""
+    largest = table.amax(1, keepdim=True).clamp_(min=torch.finfo(table.dtype).min)  # a row of -inf stays one
+    return table.sub_(largest).exp_().sum(1).log_().add_(largest.squeeze(1))
 
 
 def scores(critic: nn.Module, z: Tensor, z_prime: Tensor) -> Tensor:
