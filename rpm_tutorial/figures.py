@@ -209,6 +209,32 @@ def tables(
     return Figure(fig, caption, alt + ".", columns, rows)
 
 
+def clouds(
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray]], *, x_label: str, y_label: str, color_label: str, caption: str
+) -> Figure:
+    """Clouds of points side by side, each point coloured by a number: name -> (points (n, 2), numbers (n,)).
+
+    One colour scale for all, dark to light, and equal units on both axes of a panel.
+    """
+    panels = {name: (np.asarray(xy, float), np.asarray(c, float)) for name, (xy, c) in panels.items()}
+    fig = _figure(**_panes(tuple(panels), 0.2 / len(panels)))
+    said, rows = [], []
+    for k, (name, (xy, color)) in enumerate(panels.items(), start=1):
+        axis = "" if k == 1 else str(k)
+        fig.add_scatter(
+            x=xy[:, 0], y=xy[:, 1], mode="markers", xaxis=f"x{axis}", yaxis=f"y{axis}", showlegend=False,
+            marker={"color": color, "coloraxis": "coloraxis", "size": 5},
+        )  # fmt: skip
+        fig.layout[f"xaxis{axis}"].update(title=x_label)
+        fig.layout[f"yaxis{axis}"].update(title=y_label if k == 1 else "", scaleanchor=f"x{axis}")
+        explained = np.linalg.lstsq(np.c_[xy, np.ones(len(xy))], color, rcond=None)[1].sum() / (len(xy) * color.var())
+        said.append(f"{name}, {len(xy)} points, whose place explains {1 - explained:.0%} of the colour linearly")
+        rows += [[name, *(round(float(v), 3) for v in (*point, c))] for point, c in zip(xy[:12], color[:12])]
+    fig.layout.coloraxis = {"colorscale": "Cividis", "colorbar": {"title": color_label, "thickness": 12}}
+    alt = f"Clouds of points coloured by {color_label}: {'; '.join(said)}."
+    return Figure(fig, caption, alt, ["panel (first points)", x_label, y_label, color_label], rows)
+
+
 def images(rows: Mapping[str, Sequence], *, caption: str, below: Mapping[str, Sequence[str]] | None = None) -> Figure:
     """Rows of small grey images, each row named at its left; `below` gives a line of text under each image of a row."""
     below, names = below or {}, list(rows)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rpm_tutorial import exercises, objectives
+from rpm_tutorial import exercises, gaussian, objectives
 from rpm_tutorial.exercises import LESSONS, Exercise
 
 ALL = {
@@ -20,6 +20,17 @@ each_exercise = pytest.mark.parametrize("name", ALL)
 
 def as_tensor(answer) -> torch.Tensor:
     return torch.as_tensor(answer, dtype=torch.float64)
+
+
+def lost_in_two_rows(q):
+    """The weight of the first two rows times their Jensen-Shannon divergence."""
+
+    def entropy(p):
+        return -torch.special.xlogy(p, p).sum()
+
+    rows, weight = q[:2], q[:2].sum(1)
+    mixed = rows.sum(0) / weight.sum()
+    return weight.sum() * entropy(mixed) - sum(w * entropy(row / w) for w, row in zip(weight, rows))
 
 
 # Right answers, written as someone else would.
@@ -37,6 +48,17 @@ OTHERWISE = {
     "lesson_05.bias": lambda chi_squared, n: -0.5 / (n / chi_squared),
     "lesson_05.batch_size": lambda mi, error: math.exp(2 * mi) / 2 / error - 0.5 / error,
     "lesson_05.normaliser": lambda own, others, n: math.log((math.exp(own) + (n - 1) * others.exp().mean().item()) / n),
+    "lesson_06.divergence": lambda rho, scale: -gaussian.infonce_random_walk(rho, scale) - 0.5 * math.log(1 - rho**2),
+    "lesson_06.best_scale": lambda rho: ((u := (math.sqrt(9 - 8 * rho) - 1) / 2) / (1 - u)) ** 0.5,
+    "lesson_06.lost_by_merging": lambda q: lost_in_two_rows(q),
+    "lesson_07.laplace_scores": lambda z, z_prime, b: (z[:, None] - z_prime).abs().sum(2) / -b,
+    "lesson_07.log_bayes_factor": lambda a, b, n: (a - 2 * math.log(n)) * n - (b - 2 * math.log(n)) * n,
+    "lesson_07.posterior": lambda infonce, n: (weight := (n * (infonce - infonce.max())).exp()) / weight.sum(),
+    "lesson_08.top_one": lambda log_f: sum(row.argmax().item() == i for i, row in enumerate(log_f)) / len(log_f),
+    "lesson_08.typical_probability": lambda infonce, n: math.exp(infonce - math.log(n)),
+    "lesson_08.infonce_at": lambda z, z_prime, t: (
+        (z @ z_prime.T / t).log_softmax(1).diagonal().mean() + math.log(len(z))
+    ),
 }
 
 

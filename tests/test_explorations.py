@@ -1,5 +1,7 @@
 """What the widgets show is what the library computes: the numbers in each figure, table and caption."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,15 @@ from residuals import agree
 import rpm_tutorial as rpm
 from rpm_tutorial import FiniteRPM, explorations, gaussian, priors
 from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, derive
-from rpm_tutorial.explorations import BatchState, PriorState, ProofState, RetrievalState, WorldState
+from rpm_tutorial.explorations import (
+    BatchState,
+    PriorState,
+    ProofState,
+    RetrievalState,
+    TwistState,
+    UnfoldingState,
+    WorldState,
+)
 
 
 def test_the_likelihood_shows_the_model_of_a_ring_beside_its_data():
@@ -109,3 +119,34 @@ def test_finite_batches_samples_what_infonce_gives_on_batches():
     values = torch.stack([rpm.infonce(log_f).value for log_f in tables])
     shown = explorations.finite_batches(BatchState(information=2.0)).plotly.data[0].y[3]
     assert abs(shown - values.mean()) < 4 * values.std() / 20 + 0.1  # the widget's 512 rows share their 1023 strangers
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0, 2.0])
+def test_the_twist_turns_each_point_by_its_distance_and_keeps_it(strength):
+    before, after = explorations.twisted(TwistState(strength)).plotly.data
+    z, h = (np.array(trace.x) + 1j * np.array(trace.y) for trace in (before, after))
+    agree("the twist widget", h, z * np.exp(1j * strength * np.abs(z)), tolerance=1e-9)
+    assert (np.array(before.marker.color) == z.real).all() and (after.marker.color == before.marker.color).all()
+
+
+def test_the_twist_costs_evidence_and_not_information():
+    captions = [explorations.twisted(TwistState(k)).caption for k in (0.0, 2.0)]
+    information = f"{gaussian.mutual_information(0.9, 2):.2f} nats"
+    numbers = [[float(x) for x in re.findall(r"(?:walk prior is|R²) (\d+\.\d+)", caption)] for caption in captions]
+    assert all(information in caption for caption in captions)
+    assert numbers[0][0] > 1.5 > 2 * numbers[1][0] and numbers[0][1] == 1 > 2 * numbers[1][1]
+
+
+def test_unfolding_shows_the_step_and_prior_that_were_chosen():
+    generator = torch.Generator().manual_seed(0)
+    paths = {
+        name: {100 * k: (torch.randn(9, 2, generator=generator), k + shift, k / 10, 0.5) for k in range(5)}
+        for name, shift in (("random walk", 0.25), ("universal", 0.75))
+    }
+    figure = explorations.unfolding(paths, torch.arange(9.0), points=7)(UnfoldingState("universal", 3))
+    start, now = figure.plotly.data
+    for trace, step in ((start, 0), (now, 300)):
+        assert np.allclose(np.c_[trace.x, trace.y], paths["universal"][step][0][:7])
+        assert list(trace.marker.color) == list(range(7))
+    assert "After 300 steps under the universal prior: held-out evidence 3.75 nats" in figure.caption
+    assert "position 0.30" in figure.caption

@@ -22,6 +22,10 @@ MAKERS = {
     "images": lambda: figures.images(
         {"x": np.ones((1, 1, 5, 5)), "x′": np.zeros((3, 1, 5, 5))}, caption="A <b> & c.", below={"x′": ["0.5 ✓", "0.3", "0.2"]}
     ),
+    "clouds": lambda: figures.clouds(
+        {"z": ([[0, 0], [1, 0], [0, 2], [3, 1]], [0, 1, 0, 3]), "far": ([[0, 0], [1, 5], [2, 2], [3, 4]], [1, 2, 0, 3])},
+        x_label="z₁", y_label="z₂", color_label="position", caption="A <b> & c.",
+    ),
 }  # fmt: skip
 each_maker = pytest.mark.parametrize("kind", MAKERS)
 
@@ -48,12 +52,14 @@ ALT = {
         "P (2×3), largest 0.333 at row 1, column 2",
         "Q (4×4), largest 0.25 at row 0, column 0",
     ],
+    "clouds": ["position", "z, 4 points, whose place explains 100%", "far, 4 points, whose place explains 40%"],
     "images": ["x, 1 images", "x′, 3 images (0.5 ✓, 0.3, 0.2)"],
 }
 ROWS = {
     "lines": (["N", "MI", "mine <new>", "log N"], [2.0, 0.2, 0.1, 0.9]),
     "dots": (["", "nats"], ["KL", 0.25]),
     "tables": (["table", "row", 0, 1, 2, 3], ["P", 1, 0.2, 0.2667, 0.3333]),
+    "clouds": (["panel (first points)", "z₁", "z₂", "position"], ["z", 3.0, 1.0, 3.0]),
     "images": (["row", "image", ""], ["x′", 1, "0.3"]),
 }
 

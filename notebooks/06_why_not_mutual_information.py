@@ -1,0 +1,280 @@
+# %% [markdown]
+# # Why not mutual information
+#
+# InfoNCE is usually sold as a bound on the mutual information, and larger information as a better representation. A theorem stands in
+# the way: an invertible map can ruin a representation without changing its information. The ELBO under a prior that knows the geometry
+# does notice.
+#
+# **Afterwards you can** make a representation useless without losing a nat of information; say which critics notice, and by how much; distrust
+# an estimate of mutual information that fell.
+#
+# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 5](05_finite_batches.ipynb) for the estimates. **Time** 25 minutes.
+
+# %%
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from scipy.special import digamma
+from tqdm.auto import tqdm
+
+import rpm_tutorial as rpm
+
+rpm.setup()
+seed = 0
+rng = torch.Generator().manual_seed(seed)
+
+# %% [markdown]
+# ## No invertible map changes the information
+#
+# $$I(h(z); h'(z')) = I(z; z') \quad\text{for all invertible } h, h'. \tag{E17}$$
+#
+# On tables this is bookkeeping: an invertible map renames the rows and the columns of $Q(z,z')$, and a sum does not depend on the order of its
+# terms.
+#
+# **Predict**: what happens to the information when two values of $z$ are merged into one?
+#
+# <details><summary>Answer</summary>
+#
+# It can only fall, and stays only if the two rows were proportional. That map is not invertible: from the merged value nobody can tell which
+# of the two it was.
+# </details>
+
+# %%
+q_joint = rpm.FiniteRPM.ring().q_joint
+renamed = q_joint[torch.randperm(3, generator=rng)][:, torch.randperm(4, generator=rng)]
+merged = torch.cat([q_joint[:1] + q_joint[1:2], q_joint[2:]])
+information = {n: rpm.mutual_information(q) for n, q in {"Q": q_joint, "renamed": renamed, "merged": merged}.items()}
+for name, value in information.items():
+    print(f"I of {name:8} {value:.6f} nats")
+assert abs(information["renamed"] - information["Q"]) < 1e-12 and information["merged"] < information["Q"] - 0.01
+
+# %% [markdown]
+# ## A twist: invertible, volume preserving, ruinous
+#
+# Now real latents. $z$ is Gaussian in the plane, $z' = \rho z + \sqrt{1-\rho^2}\,\varepsilon$ a noisy copy. The twist turns each point about the
+# origin by an angle that grows with its distance:
+#
+# $$h_k(z) = R(k\lVert z\rVert)\, z.$$
+#
+# It is undone by the twist of $-k$, and its Jacobian has determinant 1 everywhere: it moves probability about without squeezing it. Points of equal distance
+# from the origin stay so, hence $h_k(z)$ is Gaussian again. We apply it to both $z$ and $z'$.
+
+
+# %%
+def twist(z, k):
+    """Turn each row about the origin by the angle k |z|."""
+    angle = k * z.norm(dim=-1)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos * z[..., 0] - sin * z[..., 1], sin * z[..., 0] + cos * z[..., 1]], -1)
+
+
+z, z_prime = rpm.gaussian.sample(2000, 0.9, 2, generator=rng)
+jacobian = torch.func.vmap(torch.func.jacrev(lambda point: twist(point, 2.0)))(z[:100])
+undone = (twist(twist(z, 2.0), -2.0) - z).abs().max().item()
+print(f"twisted and undone: off by {undone:.1e};  |det - 1| at most {(jacobian.det() - 1).abs().max():.1e}")
+assert undone < 1e-12 and (jacobian.det() - 1).abs().max() < 1e-12
+
+# %%
+rpm.figures.clouds(
+    {f"k = {k}": (twist(z[:600], k), z[:600, 0]) for k in (0.0, 1.0, 2.0)},
+    x_label="z₁",
+    y_label="z₂",
+    color_label="z₁ before",
+    caption="The same 600 points, coloured by their first coordinate before the twist. Each cloud has the same shape; what a line could read off is gone.",
+)
+
+# %% [markdown]
+# ## The information is all there, for a critic that knows the twist
+#
+# The best critic for the twisted pairs untwists its arguments first. It gives the same table of scores, so its evidence is the same to the last digit: nothing
+# was lost.
+
+# %%
+information = rpm.gaussian.mutual_information(0.9, 2)
+straight = rpm.infonce(rpm.gaussian.log_optimal_critic(z, z_prime, 0.9)).value
+twisted = twist(z, 2.0), twist(z_prime, 2.0)
+knowing = rpm.infonce(rpm.gaussian.log_optimal_critic(*(twist(side, -2.0) for side in twisted), 0.9)).value
+print(
+    f"MI {information:.4f} nats; I_N of the best critic before {straight:.4f}, of the knowing one after {knowing:.4f}"
+)
+assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
+
+# %% [markdown]
+# ## A prior notices what the information does not
+#
+# A random walk says: $z'$ lies near $z$ (E18). Its $I_\infty$ is the ELBO under that assumption, and by (E8) it misses the information by a KL divergence:
+#
+# $$\mathrm{MI} - I_\infty = \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big). \tag{E8}$$
+#
+# Twisting leaves the left term alone, so whatever the walk loses is growth of the KL. To be fair to the walk, its scale is chosen anew for each twist.
+#
+# **Predict**: at $k = 2$ a point at distance 1 turns by two radians, and its partner, slightly further out or in, by slightly more or less. How much
+# of the 1.6 nats does the walk keep?
+#
+# <details><summary>Answer</summary>
+#
+# About a quarter. Partners that differ in distance end up far apart along the spiral.
+# </details>
+
+
+# %%
+def walk_evidence(z, z_prime):
+    """I_N (E14) under the random walk whose scale suits these pairs best."""
+    scales = torch.logspace(-0.6, 0.5, 16)
+    with torch.no_grad():
+        return max(rpm.dataset_evidence(z, z_prime, rpm.RandomWalk(s.item()).double()).infonce.item() for s in scales)
+
+
+strengths = (0.0, 0.5, 1.0, 1.5, 2.0)
+walk, read = {}, {}
+for k in tqdm(strengths):
+    h_z, h_z_prime = twist(z, k), twist(z_prime, k)
+    walk[k] = walk_evidence(h_z, h_z_prime)
+    read[k] = rpm.probes.r_squared(h_z[:1000], z[:1000], h_z[1000:], z[1000:])
+    print(f"k = {k}: walk {walk[k]:.2f} nats, so KL {information - walk[k]:.2f}; linear probe R² {read[k]:.2f}")
+assert walk[0] > 1.5 and walk[2] < 0.4 * walk[0] and read[0] > 0.999 and read[2] < 0.3
+
+# %% [markdown]
+# The information stayed; the evidence under the walk and what a linear probe can read fell together. That is no accident: both ask
+# for a *geometry*, the information asks for none.
+#
+# ## A universal critic learns to look away
+#
+# A critic that can be any function is the prior $P = Q(z,z')$ of (E6), and its objective is the information. Trained from scratch on twisted pairs, it should
+# therefore find nearly what it finds on straight ones. Three seeds, each trained on fresh pairs and evaluated on our 2 000.
+
+
+# %% tags=["approximate"]
+def fresh_pairs(k, seed):
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield [twist(side, k).float() for side in rpm.gaussian.sample(256, 0.9, 2, generator=generator)]
+
+
+def universal_evidence(k, seed, steps=600):
+    torch.manual_seed(seed)
+    encoder, critic = torch.nn.Identity(), rpm.Universal(2)  # the latents are given: only the critic is trained
+    for _ in rpm.train(encoder, critic, fresh_pairs(k, seed), steps):
+        pass
+    with torch.no_grad():
+        return rpm.dataset_evidence(twist(z, k).float(), twist(z_prime, k).float(), critic).infonce.item()
+
+
+universal = {}
+for k in tqdm((0.0, 1.0, 2.0)):
+    universal[k] = np.array([universal_evidence(k, seed + i) for i in range(3)])
+    print(f"k = {k}: universal critic {universal[k].mean():.2f} ± {universal[k].std(ddof=1):.2f} nats, three seeds")
+assert (universal[2.0] > 0.85 * universal[0.0].mean()).all()
+
+# %% tags=["approximate"]
+rpm.figures.lines(
+    (0.0, 1.0, 2.0),
+    {"universal": [v.mean() for v in universal.values()], "random walk": [walk[k] for k in universal]},
+    ceiling=("MI", information),
+    floor=0.0,
+    x_label="strength k of the twist",
+    y_label="nats per pair",
+    caption="The information is the same for every k. A universal critic keeps nearly all of it; the walk prior sees the twist.",
+)
+
+# %% [markdown]
+# So an encoder trained by a universal critic has no reason to prefer the straight representation to the twisted one. What it ends in is decided by its
+# architecture and its start. Lesson 7 shows this on images.
+#
+# ## The usual estimate is fooled as well, in the other direction
+#
+# Kraskov, Stögbauer and Grassberger (2004) estimate the MI from distances to the k-th neighbour. It is the standard tool, and it is consistent: with enough samples it is
+# right for any continuous pair. How many are enough depends on the geometry.
+
+
+# %%
+def ksg(z, z_prime, k=5):
+    """The first estimator of Kraskov et al. (2004), in nats."""
+    joint = np.hstack([z, z_prime])
+    radius = cKDTree(joint).query(joint, k + 1, p=np.inf)[0][:, -1]
+    counts = [
+        cKDTree(side).query_ball_point(side, np.nextafter(radius, 0), p=np.inf, return_length=True)
+        for side in (z, z_prime)
+    ]  # each counts the point itself
+    return digamma(k) + digamma(len(z)) - sum(digamma(c).mean() for c in counts)
+
+
+estimated = {k: ksg(twist(z, k).numpy(), twist(z_prime, k).numpy()) for k in tqdm(strengths)}
+print("KSG:", ", ".join(f"{value:.2f} at k = {k}" for k, value in estimated.items()), f"(true: {information:.2f})")
+assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information - 0.2
+
+# %% [markdown]
+# It sees the information fall, which by theorem it does not. An estimate that changes under an invertible map measures its own difficulty. Where a closed form
+# exists, as here, believe the closed form.
+#
+# ## Twist it yourself
+#
+# **Predict**, before you move the slider: at which strength does the linear probe lose half of its R²?
+#
+# <details><summary>Answer</summary>
+#
+# A little above k = 1: at a typical distance from the origin the turn is then over a radian. The line under the figure gives the value.
+# </details>
+
+# %%
+rpm.explore(rpm.explorations.twisted)
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Return the KL of (E8) between the aggregate joint and the walk prior of scale `scale`, for Gaussian pairs of correlation `rho` in one dimension. (E20) has both of its
+# terms: `rpm.gaussian.mutual_information` and `rpm.gaussian.infonce_random_walk`.
+
+
+# %% tags=["exercise"]
+def divergence(rho, scale):
+    return ...
+
+
+rpm.exercises.lesson_06.divergence.check(divergence)
+
+# %% [markdown]
+# **2.** Return the scale of the walk that suits correlation `rho` best: the maximum over $a = 1/\sigma^2$ of (E20), $I_\infty = -a(1-\rho) + \frac12\log(1+a) + \frac{a}{2(1+a)}$.
+
+
+# %% tags=["exercise"]
+def best_scale(rho):
+    return ...
+
+
+rpm.exercises.lesson_06.best_scale.check(best_scale)
+
+# %% [markdown]
+# **3.** `q_joint` is a table $Q(z,z')$. Return how many nats of information are lost when the first two values of $z$ are merged into one.
+
+
+# %% tags=["exercise"]
+def lost_by_merging(q_joint):
+    return ...
+
+
+rpm.exercises.lesson_06.lost_by_merging.check(lost_by_merging)
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. Two encoders have the same MI between their latents. They are…**
+# <details><summary>equally good</summary>One may be a twist of the other, whose linear probe reads nothing.</details>
+# <details><summary>equally good for a classifier that can be any function</summary>Yes, if their joint distributions with the label differ by an invertible map. Most classifiers that people use are not any function.</details>
+# <details><summary>the same up to an invertible map</summary>Equal information follows from that, but not the reverse.</details>
+#
+# **2. Under the walk prior the evidence of a representation falls by one nat while its MI stays. Then…**
+# <details><summary>the estimate of the evidence is biased</summary>The evidence of a data set is exact (E14). Nothing is estimated.</details>
+# <details><summary>KL(Q‖P) has grown by one nat</summary>Yes: (E8). The latents have moved away from what the prior says of them.</details>
+# <details><summary>the bound has become looser, so a better bound is needed</summary>As a bound on the MI it has. As an ELBO it is exact, and tells what you asked: how well the latents obey the prior.</details>
+#
+# **3. One trains with a universal critic because…**
+# <details><summary>it gives the highest objective</summary>It does, and it is blind to geometry for the same reason: it fits whatever the latents do.</details>
+# <details><summary>one has no idea how latents should move and does not mind how they are laid out</summary>Yes. That too is a modelling choice, and the architecture then makes the rest of it.</details>
+# <details><summary>it makes the bound tight</summary>Tight to the MI, which does not say what a representation is good for.</details>
+#
+# ## What we saw
+#
+# Information survives every invertible map (E17), so it cannot tell a straight representation from a ruined one. The evidence under a prior can, by exactly the growth of a KL
+# (E8). Which prior, then? [Lesson 7](07_a_prior_is_an_assumption.ipynb) lets the data choose.

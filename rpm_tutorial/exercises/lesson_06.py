@@ -1,0 +1,100 @@
+"""Exercises of lesson 6: what a prior misses, the walk that misses least, and a map that loses information."""
+
+import math
+
+import torch
+
+from .. import gaussian
+from ..objectives import mutual_information
+from . import Exercise
+
+
+def _rho_and_scale(seed: int) -> tuple:
+    return 0.5 + 0.15 * seed, 0.4 + 0.3 * seed
+
+
+divergence = Exercise(
+    prompt=(
+        "Return KL(Q(z,z') || P(z,z')) in nats, P the random walk prior of scale `scale`, for Gaussian pairs of correlation `rho` "
+        "in one dimension. Source: (E8), (E20)."
+    ),
+    case=_rho_and_scale,
+    solution=lambda rho, scale: gaussian.mutual_information(rho) - gaussian.infonce_random_walk(rho, scale),
+    hints=(
+        "(E8) says of which two numbers this KL is the difference.",
+        "MI - I_inf; both are closed forms of rpm.gaussian.",
+        "rpm.gaussian.mutual_information(rho) - rpm.gaussian.infonce_random_walk(rho, scale)",
+    ),
+    misconceptions={
+        lambda rho, scale: gaussian.infonce_random_walk(rho, scale) - gaussian.mutual_information(rho): (
+            "a KL divergence is never negative: the MI is the larger of the two."
+        ),
+        lambda rho, scale: gaussian.infonce_random_walk(rho, scale): (
+            "that is the ELBO above C; the KL is what it lacks to the MI."
+        ),
+        lambda rho, scale: gaussian.mutual_information(rho) - gaussian.infonce_random_walk(rho, scale**2): (
+            "rpm's scale is sigma, not its square."
+        ),
+    },
+)
+
+
+def _best_precision(rho: float) -> float:
+    """Of u = 1/(1 + a): the derivative of (E20) is (u + u^2)/2 - (1 - rho)."""
+    u = (math.sqrt(1 + 8 * (1 - rho)) - 1) / 2
+    return 1 / u - 1
+
+
+best_scale = Exercise(
+    prompt="Return the scale sigma = 1/sqrt(a) that maximises I_inf of the random walk (E20) for correlation `rho`.",
+    case=lambda seed: (0.5 + 0.2 * seed,),
+    solution=lambda rho: _best_precision(rho) ** -0.5,
+    hints=(
+        "Set the derivative with respect to a to zero; it contains 1/(1+a) and its square.",
+        "With u = 1/(1+a) the condition is u + u^2 = 2 (1 - rho): a quadratic.",
+        "u = (math.sqrt(9 - 8 * rho) - 1) / 2; a = 1 / u - 1; return 1 / math.sqrt(a)",
+    ),
+    misconceptions={
+        lambda rho: _best_precision(rho): "that is the precision a; the scale is 1/sqrt(a).",
+        lambda rho: 1 / _best_precision(rho): "that is the variance 1/a; the scale is its root.",
+        lambda rho: math.sqrt(2 * (1 - rho)): (
+            "that is the spread of z' - z. The walk also predicts the spread of z', which Q(z') already narrows, so that another scale is best."
+        ),
+        lambda rho: math.sqrt(1 - rho**2): (
+            "that is the spread of z' around rho z; the walk expects z' around z itself, without the rho."
+        ),
+    },
+)
+
+
+def _table(seed: int) -> tuple:
+    q = torch.rand(4, 3 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (q / q.sum(),)
+
+
+def _merged(q_joint):
+    return torch.cat([q_joint[:1] + q_joint[1:2], q_joint[2:]])
+
+
+lost_by_merging = Exercise(
+    prompt="Return the information in nats that is lost when the first two values of z (rows of `q_joint`) are merged into one.",
+    case=_table,
+    solution=lambda q_joint: mutual_information(q_joint) - mutual_information(_merged(q_joint)),
+    hints=(
+        "Merged, the two values share one row. What is in it?",
+        "Add the first two rows, then take the difference of two rpm.mutual_information.",
+        "m = torch.cat([q_joint[:1] + q_joint[1:2], q_joint[2:]]); rpm.mutual_information(q_joint) - rpm.mutual_information(m)",
+    ),
+    misconceptions={
+        lambda q_joint: mutual_information(_merged(q_joint)): "that is what is left; what is lost is the difference.",
+        lambda q_joint: mutual_information(_merged(q_joint)) - mutual_information(q_joint): (
+            "merging cannot add information: the loss is positive."
+        ),
+        lambda q_joint: (
+            mutual_information(q_joint) - mutual_information(_merged(q_joint.T).T)
+        ): "rows are z, columns z': you merged two values of z'.",
+        lambda q_joint: (
+            mutual_information(q_joint) - mutual_information(q_joint[1:] / q_joint[1:].sum())
+        ): "you dropped a row; merged values keep their probability.",
+    },
+)
