@@ -29,15 +29,15 @@ print(f"training on {device}")
 # %% [markdown]
 # ## The data, and a held-out part that never trains
 #
-# Two views of an image are a pair. Views of the first 20 000 training images train; 2 000 test images, with two fixed views each, are kept for the evidence; their labels, which the
-# encoder never sees, for the probe.
+# Two views of an image are a pair. Views of the first 20 000 training images train; two fixed views of 2 000 test images are kept for the evidence; the labels
+# of all test images, which the encoder never sees, for the probe.
 
 # %% tags=["approximate"]
 images, test = rpm.datasets.fashion_mnist_or_digits(), rpm.datasets.fashion_mnist_or_digits("test")
-train_x, test_x, test_labels = images.x[:20_000].to(device), test.x[:2000].to(device), test.labels[:2000]
+train_x, test_x, test_labels = images.x[:20_000].to(device), test.x.to(device), test.labels
 probe_x, probe_labels = train_x[:1000], images.labels[:1000]  # what the probe is fitted on
 rng = torch.Generator(device).manual_seed(1000 + seed)
-x, x_prime = rpm.datasets.two_views(test_x, generator=rng)
+x, x_prime = rpm.datasets.two_views(test_x[:2000], generator=rng)
 rpm.figures.images({"x": x[:12].cpu(), "x′": x_prime[:12].cpu()}, caption="Twelve held-out pairs.")
 
 # %% [markdown]
@@ -60,7 +60,7 @@ def features(encoder, x):
 
 
 def probe(encoder):
-    """Test accuracy of a linear probe on 1 000 labels, and of 10 nearest neighbours."""
+    """Test accuracy, from 1 000 labels, of a linear probe and of 10 nearest neighbours."""
     data = features(encoder, probe_x), probe_labels, features(encoder, test_x), test_labels
     return rpm.probes.linear_probe(*data), rpm.probes.nearest_neighbours(*data)
 
@@ -80,7 +80,7 @@ assert abs(accuracy["random network"][:, 0].mean() - accuracy["raw pixels"][0, 0
 # %% [markdown]
 # ## Training: the evidence rises, and the probe with it
 #
-# The prior is a von Mises-Fisher walk on the sphere (E18), its temperature learned. Each 30 steps we compute the evidence of the 2 000 held-out pairs: exact, by (E14), and never capped by the
+# The prior is a von Mises-Fisher walk on the sphere (E18), its temperature learned. Each 50 steps we compute the evidence of the 2 000 held-out pairs: exact, by (E14), and never capped by the
 # training batch.
 
 
@@ -90,18 +90,18 @@ def evidence(encoder, critic, x=x, x_prime=x_prime):
         return rpm.dataset_evidence(rpm.encode(encoder, x), rpm.encode(encoder, x_prime), critic).infonce.item()
 
 
-def trained(critic, seed, steps=120):
-    """An encoder, and the held-out evidence each 30 steps."""
+def trained(critic, seed, every=200, steps=200):
+    """The encoder, its critic, and the held-out evidence at the start and each `every` steps."""
     encoder, critic = new_encoder(seed), critic.to(device)
-    pairs, along = rpm.datasets.view_pairs(train_x, 256, seed=seed), {0: evidence(encoder, critic)}
-    for row in tqdm(rpm.train(encoder, critic, pairs, steps), total=steps, leave=False):
-        if row.step % 30 == 0:
+    pairs, along = rpm.datasets.view_pairs(train_x, 128, seed=seed), {0: evidence(encoder, critic)}
+    for row in tqdm(rpm.train(encoder, critic, pairs, steps, learning_rate=4e-3), total=steps, leave=False):
+        if row.step % every == 0:
             along[row.step] = evidence(encoder, critic)
     return encoder, critic, along
 
 
 # %%
-learned = [trained(rpm.VonMisesFisher(0.1), s) for s in seeds]
+learned = [trained(rpm.VonMisesFisher(0.1), s, every=50) for s in seeds]
 
 # %% tags=["approximate"]
 curves = np.array([list(along.values()) for *_, along in learned])
@@ -120,13 +120,16 @@ accuracy["trained"] = np.array([probe(encoder) for encoder, *_ in learned])
 for name, values in accuracy.items():
     spread = f" ± {values[:, 0].std(ddof=1):.3f}" if len(values) > 1 else ""
     print(f"{name:15} linear probe {values[:, 0].mean():.3f}{spread}, nearest neighbours {values[:, 1].mean():.3f}")
+baselines = np.concatenate([accuracy["raw pixels"], accuracy["random network"]])
 assert (np.diff(curves.mean(0)) > 0).all()
-assert (accuracy["trained"][:, 0] > max(a[:, 0].max() for n, a in accuracy.items() if n != "trained")).all()
+assert (
+    accuracy["trained"][:, 0].mean() > baselines[:, 0].max() and accuracy["trained"][:, 1].min() > baselines[:, 1].max()
+)
 
 # %% [markdown]
-# Every seed beats both baselines, by a modest step. This is a small network after half a minute, and an honest difference: on the same labels, with the same probe.
+# Every seed beats both baselines among nearest neighbours; under the linear probe the lead is small. This is a small network after a few seconds, and an honest difference: the same labels, the same probe.
 #
-# ## The evidence picks a temperature as good as any
+# ## The prior with the most evidence reads as well as any
 #
 # Three priors now, three seeds each: the learned temperature from above, one fixed at 1, and a random walk in place of the sphere.
 #
@@ -134,7 +137,8 @@ assert (accuracy["trained"][:, 0] > max(a[:, 0].max() for n, a in accuracy.items
 #
 # <details><summary>Answer</summary>
 #
-# More than a nat and a half in evidence, next to nothing in the probe. Scaling the scores does not change what the latents contain.
+# About three nats in evidence, and a percent in the probe. Such a prior trains less well, but what the latents contain hardly depends on how sure
+# it is of them.
 # </details>
 
 # %%
@@ -147,19 +151,28 @@ walks = [trained(rpm.RandomWalk(), s) for s in seeds]
 runs = {"temperature learned": learned, "temperature 1": fixed, "random walk": walks}
 nats, read = {}, {}
 for name, run in runs.items():
-    nats[name] = np.array([along[steps[-1]] for *_, along in run])
+    nats[name] = np.array([along[200] for *_, along in run])
     read[name] = np.array([probe(encoder)[0] for encoder, *_ in run])
     print(
         f"{name:20} evidence − C {nats[name].mean():.2f} ± {nats[name].std(ddof=1):.2f} nats, probe {read[name].mean():.3f} ± {read[name].std(ddof=1):.3f}"
     )
 assert (nats["temperature learned"] > nats["temperature 1"] + 1).all()
-assert read["temperature learned"].mean() > max(r.mean() for r in read.values()) - 0.02
+chosen = max(nats, key=lambda name: nats[name].mean())
+print(f"most evidence: {chosen}")
+assert read[chosen].mean() > max(r.mean() for r in read.values()) - 0.02
 
 # %% [markdown]
 # The evidence separates the priors by nats, the probe by little more than its spread over seeds. So we may say: *the prior with the highest evidence has a probe as good as any*. We may not say that the
 # evidence predicts the probe.
 #
-# The temperature need not be trained at all. For a finished encoder it is one number, and the held-out evidence is a curve over it:
+# The temperature need not be trained at all. For a finished encoder it is one number, and the held-out evidence is a curve over it.
+#
+# **Predict**: the temperature started at 0.1 and was learned. Does the curve peak where it ended?
+#
+# <details><summary>Answer</summary>
+#
+# Below. Each step moves it a little, and two hundred were not enough; the curve gives it at once.
+# </details>
 
 # %% tags=["approximate"]
 temperatures = [0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0]
@@ -178,7 +191,7 @@ rpm.figures.lines(
 )
 
 # %%
-assert all(temperatures[0] < t < temperatures[-1] for t in best)
+assert all(temperatures[0] < t < critic.temperature < 0.1 for t, (_, critic, _) in zip(best, learned))
 
 # %% [markdown]
 # ## What the evidence does not compare: different data
@@ -188,14 +201,14 @@ assert all(temperatures[0] < t < temperatures[-1] for t in best)
 #
 # <details><summary>Answer</summary>
 #
-# It rises by a good part of a nat, and the model is the same model. The data are others.
+# It rises by most of a nat, and the model is the same model. The data are others.
 # </details>
 
 # %% tags=["approximate"]
 encoder, critic, _ = learned[0]
 by_strength = {}
 for strength in (1.0, 0.5, 0.0):
-    views = rpm.datasets.two_views(test_x, strength=strength, generator=torch.Generator(device).manual_seed(5))
+    views = rpm.datasets.two_views(test_x[:2000], strength=strength, generator=torch.Generator(device).manual_seed(5))
     by_strength[strength] = evidence(encoder, critic, *views)
     print(f"views of strength {strength}: evidence − C {by_strength[strength]:.2f} nats")
 assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.1

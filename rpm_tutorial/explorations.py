@@ -229,8 +229,8 @@ def _twisted(strength: float) -> tuple[np.ndarray, np.ndarray, float, float]:
 
 @dataclass(frozen=True)
 class UnfoldingState:
-    prior: str = choice(["random walk", "universal"], "prior")
     hundreds: int = slider(4, 0, 4, 1, "training steps, in hundreds")
+    prior: str = choice(["random walk", "universal"], "prior")
 
 
 def unfolding(paths: Mapping[str, Mapping[int, tuple]], color: Tensor, points: int = 500):

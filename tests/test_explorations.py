@@ -125,8 +125,9 @@ def test_finite_batches_samples_what_infonce_gives_on_batches():
 def test_the_twist_turns_each_point_by_its_distance_and_keeps_it(strength):
     before, after = explorations.twisted(TwistState(strength)).plotly.data
     z, h = (np.array(trace.x) + 1j * np.array(trace.y) for trace in (before, after))
-    agree("the twist widget", h, z * np.exp(1j * strength * np.abs(z)), tolerance=1e-9)
-    assert (np.array(before.marker.color) == z.real).all() and (after.marker.color == before.marker.color).all()
+    turned = z * np.exp(1j * strength * np.abs(z))
+    agree("the twist widget", np.c_[h.real, h.imag], np.c_[turned.real, turned.imag])
+    assert np.array_equal(before.marker.color, z.real) and np.array_equal(after.marker.color, z.real)
 
 
 def test_the_twist_costs_evidence_and_not_information():
@@ -143,7 +144,7 @@ def test_unfolding_shows_the_step_and_prior_that_were_chosen():
         name: {100 * k: (torch.randn(9, 2, generator=generator), k + shift, k / 10, 0.5) for k in range(5)}
         for name, shift in (("random walk", 0.25), ("universal", 0.75))
     }
-    figure = explorations.unfolding(paths, torch.arange(9.0), points=7)(UnfoldingState("universal", 3))
+    figure = explorations.unfolding(paths, torch.arange(9.0), points=7)(UnfoldingState(prior="universal", hundreds=3))
     start, now = figure.plotly.data
     for trace, step in ((start, 0), (now, 300)):
         assert np.allclose(np.c_[trace.x, trace.y], paths["universal"][step][0][:7])

@@ -52,7 +52,7 @@ ALT = {
         "P (2×3), largest 0.333 at row 1, column 2",
         "Q (4×4), largest 0.25 at row 0, column 0",
     ],
-    "clouds": ["position", "z, 4 points, whose place explains 100%", "far, 4 points, whose place explains 40%"],
+    "clouds": ["position", "z, 4 points, whose place explains 100%", "far, 4 points, whose place explains 42%"],
     "images": ["x, 1 images", "x′, 3 images (0.5 ✓, 0.3, 0.2)"],
 }
 ROWS = {

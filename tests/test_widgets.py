@@ -32,7 +32,13 @@ def proof():
     return explorations.proof(world, priors.infonce(log_f, world.q_joint))
 
 
-FACTORIES = {"retrieval": retrieval, "proof": proof}
+def unfolding():
+    generator = torch.Generator().manual_seed(0)
+    path = {100 * k: (torch.randn(9, 2, generator=generator), 1.0, 0.1 * k, 0.5) for k in range(5)}
+    return explorations.unfolding({"random walk": path, "universal": path}, torch.arange(9.0))
+
+
+FACTORIES = {"retrieval": retrieval, "proof": proof, "unfolding": unfolding}
 
 
 def renders() -> dict:

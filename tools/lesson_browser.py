@@ -180,6 +180,14 @@ def lesson(browser: Browser, server: Server, notebook: Path, theme: str = "light
             server.ask(f"sessions/{session['id']}", "DELETE")
 
 
+def show_theme(page: Page, theme: str) -> None:
+    """Change the theme of an open page, as its Settings menu does."""
+    name = THEMES[theme]
+    page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name)
+    page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
+    page.wait_for_timeout(500)  # its style sheet, and colours that fade
+
+
 def console_problem(message, server: Server) -> list[str]:
     """Errors on the console; that the outside can't be reached is none of the lesson's."""
     outside = not message.location["url"].startswith(server.url)

@@ -58,7 +58,7 @@ best_scale = Exercise(
         lambda rho: _best_precision(rho): "that is the precision a; the scale is 1/sqrt(a).",
         lambda rho: 1 / _best_precision(rho): "that is the variance 1/a; the scale is its root.",
         lambda rho: math.sqrt(2 * (1 - rho)): (
-            "that is the spread of z' - z. The walk also predicts the spread of z', which Q(z') already narrows, so that another scale is best."
+            "that is the spread of z' - z. Q(z') narrows the prediction further, so that another scale is best."
         ),
         lambda rho: math.sqrt(1 - rho**2): (
             "that is the spread of z' around rho z; the walk expects z' around z itself, without the rho."

@@ -12,7 +12,7 @@ def _latents(seed: int) -> tuple:
 
 
 laplace_scores = Exercise(
-    prompt="Return log f of a Laplace walk of scale b for all pairs of rows of z (n, d) and z_prime (m, d), shape (n, m). Source: (E18).",
+    prompt="Return log f of a Laplace walk of scale b for all rows of z (n, d) and z_prime (m, d), shape (n, m). Source: (E18).",
     case=_latents,
     solution=lambda z, z_prime, b: -torch.cdist(z, z_prime, p=1) / b,
     hints=(
@@ -44,7 +44,7 @@ def _two_models(seed: int) -> tuple:
 
 log_bayes_factor = Exercise(
     prompt=(
-        "Return log of (probability of the n pairs under model a / under model b), given their InfoNCE values, which are nats per pair."
+        "Return log of (probability of the n pairs under model a / under model b), given their InfoNCE values, in nats per pair."
     ),
     case=_two_models,
     solution=lambda infonce_a, infonce_b, n: n * (infonce_a - infonce_b),
@@ -66,8 +66,8 @@ log_bayes_factor = Exercise(
 
 posterior = Exercise(
     prompt=(
-        "Return the posterior probability of each prior, shape (k,), from `infonce`, shape (k,), nats per pair on the same n pairs, "
-        "with equal probabilities before."
+        "Return the posterior probability of each prior, shape (k,), from `infonce`, shape (k,), nats per pair on the same n "
+        "pairs, with equal probabilities before."
     ),
     case=lambda seed: (torch.tensor([1.40, 1.41, 1.35 + 0.03 * seed], dtype=torch.float64), 50 * (seed + 1)),
     solution=lambda infonce, n: torch.softmax(n * infonce, 0),

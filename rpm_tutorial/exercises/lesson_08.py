@@ -38,7 +38,7 @@ top_one = Exercise(
 )
 
 typical_probability = Exercise(
-    prompt="Return the geometric mean over pairs of P(x'_i | x_i) among n candidates, from `infonce` = I_N in nats per pair. Source: (E14).",
+    prompt="Return the geometric mean over pairs of P(x'_i | x_i) among n candidates, from `infonce` = I_N, nats per pair (E14).",
     case=lambda seed: (2.0 + 0.5 * seed, 1000 * (seed + 1)),
     solution=lambda infonce, n: math.exp(infonce) / n,
     hints=(

@@ -55,10 +55,12 @@ def test_run_all_shows_every_figure_and_no_error(opened):
 @each(NOTEBOOKS)
 def test_axe_finds_nothing_grave_in_what_a_lesson_shows(opened):
     page, _, notebook = opened
-    ours, others = axe_violations(page)
-    MEASURED.append(f"axe {notebook.stem}: {sum(ours.values())} in the lesson {ours}, {sum(others.values())} outside")
-    assert ours == {}
-    assert set(others) <= set(JUPYTERLABS)
+    for theme in ("dark", "light"):  # the page is light again for the tests that follow
+        lesson_browser.show_theme(page, theme)
+        ours, others = axe_violations(page)
+        MEASURED.append(f"axe {notebook.stem}, {theme}: {sum(ours.values())} in the lesson, {sum(others.values())} outside")
+        assert ours == {}
+        assert set(others) <= set(JUPYTERLABS)
 
 
 # Serious or critical, in the markup of JupyterLab 4.6, none of it a lesson's to mend.
