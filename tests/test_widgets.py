@@ -46,7 +46,7 @@ def renders() -> dict:
     public = {
         name: f
         for name, f in inspect.getmembers(explorations, inspect.isfunction)
-        if f.__module__ == explorations.__name__ and not name.startswith("_")
+        if f.__module__.startswith(explorations.__name__) and not name.startswith("_")
     }
     return {name: FACTORIES[name]() if name in FACTORIES else f for name, f in public.items()}
 
