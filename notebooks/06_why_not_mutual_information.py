@@ -114,7 +114,7 @@ assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
 #
 # <details><summary>Answer</summary>
 #
-# About a quarter. Partners that differ in distance end up far apart along the spiral.
+# Less than a third. Partners that differ in distance end up far apart along the spiral.
 # </details>
 
 
@@ -149,10 +149,10 @@ assert walk[0] > 1.5 and walk[2] < 0.4 * walk[0] and read[0] > 0.999 and read[2]
 def fresh_pairs(k, seed):
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield [twist(side, k).float() for side in rpm.gaussian.sample(256, 0.9, 2, generator=generator)]
+        yield [twist(side, k).float() for side in rpm.gaussian.sample(128, 0.9, 2, generator=generator)]
 
 
-def universal_evidence(k, seed, steps=600):
+def universal_evidence(k, seed, steps=400):
     torch.manual_seed(seed)
     encoder, critic = torch.nn.Identity(), rpm.Universal(2)  # the latents are given: only the critic is trained
     for _ in rpm.train(encoder, critic, fresh_pairs(k, seed), steps):
@@ -182,7 +182,7 @@ rpm.figures.lines(
 # So an encoder trained by a universal critic has no reason to prefer the straight representation to the twisted one. What it ends in is decided by its
 # architecture and its start. Lesson 7 shows this on images.
 #
-# ## The usual estimate is fooled as well, in the other direction
+# ## The usual estimate sees a fall that is not there
 #
 # Kraskov, Stögbauer and Grassberger (2004) estimate the MI from distances to the k-th neighbour. It is the standard tool, and it is consistent: with enough samples it is
 # right for any continuous pair. How many are enough depends on the geometry.
