@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE)
     parser.add_argument("--report-only", action="store_true", help="write results.md again from results.json")
     options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
     data = options.output / "results.json"
     if not options.report_only:
 

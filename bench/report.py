@@ -11,7 +11,7 @@ from rpm_tutorial.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMI
 
 MODES = ("forward", "both")
 COLOURS = (BLACK, BLUE, GREEN, PURPLE)  # ours solid and dark, the others dashed
-OTHERS = (VERMILLION, ORANGE, GREY, BLUE, GREEN, PURPLE)
+OTHERS = (VERMILLION, ORANGE, GREY, BLUE, GREEN, PURPLE, BLACK)
 
 
 def write(found: dict, folder: Path) -> None:
