@@ -10,10 +10,10 @@ from torch import Tensor
 
 from . import gaussian, objectives, priors
 from ._log_space import expectation, log
-from .critics import VonMisesFisher
+from .critics import RandomWalk, VonMisesFisher
 from .derivation import ASSUMPTIONS, derive
 from .evidence import dataset_evidence
-from .figures import Figure, dots, images, lines, tables
+from .figures import Figure, dots, images, lines, paths, tables
 from .finite import FiniteRPM
 from .widgets import choice, slider
 
@@ -188,3 +188,71 @@ def _sampled_infonce(information: float, rows: int = 512, dim: int = 4) -> np.nd
     shift = log_f.amax(1, keepdim=True)
     log_normaliser = (log_f - shift).exp().cumsum(1)[:, counts - 1].log() + shift - counts.log()
     return (information - log_normaliser.mean(0)).numpy()
+
+
+@dataclass(frozen=True)
+class ForecastState:
+    horizon: int = slider(1, 1, 4, 1, "horizon k", "frames")
+    prior: str = choice(["constant velocity", "random walk"], "prior")
+    sequence: int = slider(0, 0, 19, 1, "sequence")
+
+
+# A prior of one step, iterated k times: weights of z_0 and z_1 in the mean of z_{1+k}, and the growth of its noise.
+AHEAD = {
+    "constant velocity": lambda k: (-k, k + 1, math.sqrt(k * (k + 1) * (2 * k + 1) / 6)),
+    "random walk": lambda k: (0, 1, math.sqrt(k)),
+}
+FORECAST_FRAMES = 6
+
+
+def forecast(z: Tensor, position: Tensor):
+    """Lesson 9: the render function for these latents: a sequence's true and latent path, and where a prior expects frame 1 + k.
+
+    `z` and `position`, each (n, 6, 2), are latents and true positions of six frames. Raises `ValueError` for other shapes, and
+    for fewer than the 20 sequences that its slider offers.
+    """
+    for name, side in (("z", z), ("position", position)):
+        if side.shape[1:] != (FORECAST_FRAMES, 2) or len(side) < 20:
+            raise ValueError(
+                f"{name} has shape {tuple(side.shape)}; expected (n, {FORECAST_FRAMES}, 2) with n at least 20"
+            )
+    path = _aligned(z, position)  # the latents in the plane of the positions: a linear map, which keeps linear dynamics
+    predicted, spread, information = {}, {}, {}
+    for prior, ahead in AHEAD.items():
+        for k in range(1, FORECAST_FRAMES - 1):
+            a, b, growth = ahead(k)
+            predicted[prior, k] = a * path[:, 0] + b * path[:, 1]
+            if k == 1:
+                one_step = (path[:, 2] - predicted[prior, 1]).square().mean().sqrt().item()
+            spread[prior, k] = growth * one_step
+            critic = RandomWalk(spread[prior, k]).to(path)
+            information[prior, k] = dataset_evidence(predicted[prior, k], path[:, 1 + k], critic).infonce.item()
+    circle = torch.linspace(0, 2 * torch.pi, 41)
+    circle = torch.stack([circle.sin(), circle.cos()], 1)
+
+    def render(state: ForecastState) -> Figure:
+        key, k, i = (state.prior, state.horizon), state.horizon, state.sequence
+        centre, deviation = predicted[key][i], spread[key]
+        off = (path[i, 1 + k] - centre).norm().item()
+        return paths(
+            {
+                "true path": ("data", position[i, : k + 2]),
+                "latent path": ("Q", path[i, : k + 2]),
+                f"expected frame {1 + k}": ("P", centre[None]),
+                "two standard deviations": ("KL", centre + 2 * deviation * circle),
+            },
+            label="position (sides of the box)",
+            caption=(
+                f"Sequence {i}. From frames 0 and 1 the {state.prior} expects frame {1 + k} at the diamond; it is off by {off:.3f} "
+                f"sides, {off / deviation:.1f} of its standard deviations. At horizon {k} this prior is worth "
+                f"{information[key]:.2f} nats a sequence (InfoNCE over {len(z)} candidates)."
+            ),
+        )
+
+    return render
+
+
+def _aligned(z: Tensor, position: Tensor) -> Tensor:
+    """z after the affine map to two dimensions that is closest to `position` in the mean square."""
+    inputs = torch.cat([z, torch.ones_like(z[..., :1])], -1).flatten(0, 1)
+    return (inputs @ torch.linalg.lstsq(inputs, position.flatten(0, 1)).solution).view(position.shape)

@@ -293,6 +293,43 @@ def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: 
     return Figure(fig, caption, alt, list(history), list(zip(*history.values())))
 
 
+def paths(
+    curves: Mapping[str, tuple[str, Sequence]], *, label: str, caption: str, low: float = 0, high: float = 1
+) -> Figure:
+    """Paths in the plane of an image, row zero at the top: name -> (its quantity in `STYLES`, points (row, column)).
+
+    `label` is what both axes measure, from `low` to `high`. A path that ends where it began is an outline without markers.
+    """
+    axis = {"range": [low, high], "constrain": "domain"}
+    fig = _figure(
+        height=520, margin={"l": 70, "r": 20, "t": 60, "b": 60}, legend={"orientation": "h", "y": 1.12, "x": 0},
+        xaxis={"title": f"column: {label}", **axis},
+        yaxis={"title": f"row: {label}", "scaleanchor": "x", **axis, "range": [high, low]},
+    )  # fmt: skip
+    curves = {name: (STYLES[quantity], np.asarray(points, float)) for name, (quantity, points) in curves.items()}
+    closed = {name: len(points) > 2 and np.allclose(points[0], points[-1]) for name, (_, points) in curves.items()}
+    for name, (style, points) in curves.items():
+        fig.add_scatter(
+            x=points[:, 1], y=points[:, 0], name=name, mode="lines" if closed[name] else "lines+markers", showlegend=True,
+            line={"color": style.color, "dash": style.dash, "width": 2},
+            marker={"symbol": style.symbol, "size": 9, "line": {"color": style.color, "width": 2}},
+        )  # fmt: skip
+
+    def trip(name, points):
+        place = [f"row {_say(row)}, column {_say(column)}" for row, column in points]
+        if closed[name]:
+            return f"{name} around row {_say(points[:, 0].mean())}, column {_say(points[:, 1].mean())}"
+        return f"{name} from {place[0]} to {place[-1]}" if len(place) > 1 else f"{name} at {place[0]}"
+
+    alt = f"Paths in the plane, {label}: " + "; ".join(trip(name, points) for name, (_, points) in curves.items())
+    rows = [
+        [name, step, *map(float, point)]
+        for name, (_, points) in curves.items()
+        for step, point in enumerate([] if closed[name] else points)
+    ]
+    return Figure(fig, caption, alt + ".", ("path", "point", "row", "column"), rows)
+
+
 # Plotly validates a template at every use; a small one keeps a figure under 10 ms, and "simple_white" would cost 30.
 _AXIS = {
     "showline": True,
