@@ -54,7 +54,8 @@ def _forgotten(q):
 
 forgotten = Exercise(
     prompt=(
-        "Return what a chain loses, at its best, if the context of z_2 is z_1 alone: I(z_0; z_2 | z_1) in nats, from q = Q(z_0,z_1,z_2)."
+        "Return what a chain loses, at its best, if the context of z_2 is z_1 alone: I(z_0; z_2 | z_1) in nats, from "
+        "q = Q(z_0,z_1,z_2)."
     ),
     case=_joint,
     solution=_forgotten,
@@ -78,8 +79,8 @@ forgotten = Exercise(
 
 noise = Exercise(
     prompt=(
-        "Return the standard deviation of z_{1+k} given z_0 and z_1, in each dimension, when z_{t+1} = 2 z_t - z_{t-1} + sigma * e_t "
-        "with independent standard normal e_t."
+        "Return the standard deviation of z_{1+k} given z_0 and z_1, in each dimension, when "
+        "z_{t+1} = 2 z_t - z_{t-1} + sigma * e_t with independent standard normal e_t."
     ),
     case=lambda seed: (0.01 * (1 + seed), 2 + seed),
     solution=lambda sigma, k: sigma * math.sqrt(k * (k + 1) * (2 * k + 1) / 6),
