@@ -192,7 +192,7 @@ def _sampled_infonce(information: float, rows: int = 512, dim: int = 4) -> np.nd
 
 @dataclass(frozen=True)
 class ForecastState:
-    horizon: int = slider(1, 1, 4, 1, "horizon k", "frames")
+    horizon: int = slider(3, 1, 4, 1, "horizon k", "frames")
     prior: str = choice(["constant velocity", "random walk"], "prior")
     sequence: int = slider(0, 0, 19, 1, "sequence")
 
@@ -206,7 +206,7 @@ FORECAST_FRAMES = 6
 
 
 def forecast(z: Tensor, position: Tensor):
-    """Lesson 9: the render function for these latents: a sequence's true and latent path, and where a prior expects frame 1 + k.
+    """Lesson 9: the render function for these latents: a sequence's latent and true path, and where a prior expects frame 1 + k.
 
     `z` and `position`, each (n, 6, 2), are latents and true positions of six frames. Raises `ValueError` for other shapes, and
     for fewer than the 20 sequences that its slider offers.
@@ -216,7 +216,9 @@ def forecast(z: Tensor, position: Tensor):
             raise ValueError(
                 f"{name} has shape {tuple(side.shape)}; expected (n, {FORECAST_FRAMES}, 2) with n at least 20"
             )
-    path = _aligned(z, position)  # the latents in the plane of the positions: a linear map, which keeps linear dynamics
+    path = _aligned(
+        z, position
+    )  # both priors stay what they are in the plane of the positions: their weights sum to one
     predicted, spread, information = {}, {}, {}
     for prior, ahead in AHEAD.items():
         for k in range(1, FORECAST_FRAMES - 1):
@@ -225,7 +227,7 @@ def forecast(z: Tensor, position: Tensor):
             if k == 1:
                 one_step = (path[:, 2] - predicted[prior, 1]).square().mean().sqrt().item()
             spread[prior, k] = growth * one_step
-            critic = RandomWalk(spread[prior, k]).to(path)
+            critic = RandomWalk(spread[prior, k], learnable=False).to(path)
             information[prior, k] = dataset_evidence(predicted[prior, k], path[:, 1 + k], critic).infonce.item()
     circle = torch.linspace(0, 2 * torch.pi, 41)
     circle = torch.stack([circle.sin(), circle.cos()], 1)
@@ -236,12 +238,14 @@ def forecast(z: Tensor, position: Tensor):
         off = (path[i, 1 + k] - centre).norm().item()
         return paths(
             {
-                "true path": ("data", position[i, : k + 2]),
-                "latent path": ("Q", path[i, : k + 2]),
+                "latent path": ("Q", path[i]),
+                "true path": ("data", position[i]),
                 f"expected frame {1 + k}": ("P", centre[None]),
                 "two standard deviations": ("KL", centre + 2 * deviation * circle),
             },
             label="position (sides of the box)",
+            centre=((position[i].amax(0) + position[i].amin(0)) / 2).tolist(),
+            reach=0.35,
             caption=(
                 f"Sequence {i}. From frames 0 and 1 the {state.prior} expects frame {1 + k} at the diamond; it is off by {off:.3f} "
                 f"sides, {off / deviation:.1f} of its standard deviations. At horizon {k} this prior is worth "

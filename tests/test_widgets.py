@@ -14,7 +14,7 @@ import pytest
 import torch
 from residuals import MEASURED
 
-from rpm_tutorial import FiniteRPM, explorations, priors
+from rpm_tutorial import FiniteRPM, datasets, explorations, priors
 from rpm_tutorial.figures import Figure, dots
 from rpm_tutorial.widgets import Explorer, choice, explore, slider, static_twin
 
@@ -32,7 +32,12 @@ def proof():
     return explorations.proof(world, priors.infonce(log_f, world.q_joint))
 
 
-FACTORIES = {"retrieval": retrieval, "proof": proof}
+def forecast():
+    sequences = datasets.constant_velocity(24, frames=6, size=5, generator=torch.Generator().manual_seed(0))
+    return explorations.forecast(3 * sequences.position + 1, sequences.position)
+
+
+FACTORIES = {"retrieval": retrieval, "proof": proof, "forecast": forecast}
 
 
 def renders() -> dict:
