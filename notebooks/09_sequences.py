@@ -110,7 +110,7 @@ print(f"long − short {long - short:.6f} = I(z₀;z₂|z₁), residual {abs(lon
 assert abs(long - total_correlation) < 1e-12 and abs(long - short - forgotten) < 1e-12 and forgotten > 0
 
 # %% [markdown]
-# No critic, however flexible, buys this back: it is missing from what the critic may see. Below, with a moving ball, it is most of the value.
+# No critic, however flexible, buys this back: it is missing from what the critic may see. With a moving ball, below, it is the difference between a position and a velocity.
 #
 # ## One frame shows where, two show how fast
 #
@@ -239,16 +239,16 @@ def trained(prior, seed, horizon=1, steps=400):
 
 # %%
 def judged(encoder, critic, half=2048):
-    """I_2048 in nats, and R² of position (from z_1) and of velocity (from z_0, z_1)."""
+    """I_2048 in nats, R² of position (from z_1) and of velocity (from z_0, z_1), and the standard error of I_2048."""
     position, velocity = held_out.position[:, 1], held_out.position[:, 1] - held_out.position[:, 0]
     z, z_prime = rpm.encode(encoder, held_out.x[:, :2]), rpm.encode(encoder, held_out.x[:, 1:3])
     with torch.no_grad():
-        evidence = rpm.dataset_evidence(z[:half], z_prime[:half], critic)
+        terms = rpm.dataset_evidence(z[:half], z_prime[:half], critic, reduction="none").infonce
     r_squared = (
         rpm.probes.r_squared(latents[:half], truth[:half], latents[half:], truth[half:])
         for latents, truth in ((z[:, 2:], position), (z, velocity))
     )
-    return evidence.infonce.item(), *r_squared
+    return terms.mean().item(), *r_squared, terms.std().item() / half**0.5
 
 
 # %% [markdown]
@@ -277,12 +277,11 @@ study("random walk")
 
 # %% tags=["approximate"]
 study("constant velocity")
-gain = results["constant velocity"][:, 0] - results["random walk"][:, 0]
-gap = information(1) - results["constant velocity"][:, 0]
-print(
-    "constant velocity gains", *(f"{value:.2f}" for value in gain), f"nats; all there is to know: {information(1):.2f}"
-)
-assert (gain > 2).all() and (gap > -0.1).all() and (gap < 0.25).all()
+value, error = results["constant velocity"][:, 0], results["constant velocity"][:, 3]
+gain, gap = value - results["random walk"][:, 0], information(1) - value
+print("gain over the random walk:", *(f"{g:.2f}" for g in gain), "nats")
+print(f"all there is to know: {information(1):.2f}; the held-out sequences measure it to ± {error.max():.2f}")
+assert (gain > 2).all() and (gap > -4 * error).all() and (gap < 0.15 + 4 * error).all()
 
 # %% [markdown]
 # Apply (E8) to both, and leave aside what the encoders miss. The gain is $I(z_0;z_2|z_1)$, which the short context forgets, plus the KL by which the random walk misses
@@ -307,17 +306,16 @@ truth = torch.cat([-torch.eye(2), 2 * torch.eye(2)], 1)
 print(
     "A of the first seed:", *(" ".join(f"{round(v, 1) + 0.0:5.1f}" for v in row) for row in A[0].tolist()), sep="\n  "
 )
-print(f"largest deviation from (−1, 2) over all seeds below 0.1: {bool((A - truth).abs().max() < 0.1)}")
-assert (A - truth).abs().max() < 0.1
+assert (A - truth).abs().max() < 0.1, "on all seeds"
 assert (results["learned linear"][:, 0] - results["constant velocity"][:, 0]).abs().max() < 0.15
 
 # %% [markdown]
-# The law of motion came out of a contrastive loss, in the encoder's own coordinates, because it has more evidence than the walk it started as.
+# On all three seeds the law of motion came out of a contrastive loss, in the encoder's own coordinates, because it has more evidence than the walk that $A$ started as.
 #
 # ## A prior that assumes nothing is left to luck
 #
-# The universal critic can represent all of this and more. Can it be trained to, with the same steps and the same sequences? Below it, all four on three seeds each: mean and range
-# of the evidence, then what a linear reading does *not* explain of position and velocity, $1 - R^2$ in percent. Last, what is missing: $R^2$ of the position along the direction of the
+# The universal critic can represent all of this and more. Can it be trained to, on the same sequences, at a rate that suits it? Below it, all four: mean and range
+# of the evidence over the seeds, then what a linear reading does *not* explain of position and velocity, $1 - R^2$ in percent. Last, what is missing: $R^2$ of the position along the direction of the
 # plane that is explained worst, and along the one explained best.
 
 # %% tags=["nbval-ignore-output"]
@@ -326,7 +324,7 @@ assert results["universal"][:, 0].max() < results["constant velocity"][:, 0].min
 
 print(f"{'prior':18}{'I_2048 (nats)':>21}{'position':>12}{'velocity':>11}   unexplained, worst seed")
 for prior, result in results.items():
-    value, unexplained = result[:, 0], 100 * (1 - result[:, 1:]).amax(0)
+    value, unexplained = result[:, 0], 100 * (1 - result[:, 1:3]).amax(0)
     spread_of = f"{value.mean():6.2f} [{value.min():.2f}, {value.max():.2f}]"
     print(f"{prior:18}{spread_of:>21}{unexplained[0]:11.2f}%{unexplained[1]:10.2f}%")
 velocity = {prior: result[:, 2] for prior, result in results.items()}
@@ -346,9 +344,9 @@ for prior in ("constant velocity", "universal"):
     print(f"{prior:18}", "; ".join("worst {:.2f}, best {:.2f}".format(*by_direction(e)) for e, _ in models[prior]))
 
 # %% [markdown]
-# A model with best near 1 and worst near 0 has found one coordinate of two, and has about half of the nats. It has the capacity for both, as another start
-# may show; what it lacks is a reason to look for the second while the first still pays. Note also the random walk: a wrong prior can give a good code, when frames
-# show nothing but a position. The nats tell the priors apart; so does the velocity, a small difference of two latents, which needs an accurate code.
+# A model with best near 1 and worst near 0 has found one coordinate of two, and has about half of the nats. That is a failure of training, not of capacity: another start may find
+# both. Note also the random walk: a wrong prior can give a good code, when frames show nothing but a position. The nats tell the priors apart; so does the velocity, a small
+# difference of two latents, which needs an accurate code.
 #
 # ## A horizon is the one-step prior, iterated
 #
@@ -415,7 +413,7 @@ rpm.figures.lines(
 # %% [markdown]
 # Below zero: at horizon 4 the iterated walk would do better to say that the frames are independent.
 #
-# ## CPC with several horizons averages several chains
+# ## CPC with several horizons adds up several chains
 #
 # CPC scores several horizons at once, $f_k(c_t, z_{t+k})$ with a matrix of its own for each $k$. What is the model? One horizon alone is again a chain (E19), one whose
 # context is $k$ steps old, $P(z_t|z_{<t}) = Q(z_t) f_k(c_{t-k}, z_t)/Z_k(c_{t-k})$. On the small chain, $k = 2$: nobody foresees $z_1$, and $z_2$ follows from $z_0$.
@@ -433,14 +431,15 @@ print(f"mean of the two ELBOs {mean:.4f}, ELBO of the averaged prior {bound((P +
 assert abs(bound(P_2) - one_horizon) < 1e-12 and mean < bound((P + P_2) / 2)
 
 # %% [markdown]
-# So CPC's loss with $K$ horizons is minus the sum of $K$ ELBOs, of $K$ different chains with one encoder, as CLIP's is the mean of two (E12). No single chain has that ELBO: in
-# a chain, two steps follow from one. With the right law the two views agree. Train a learned linear prior for $k = 2$ alone.
+# So CPC's loss with $K$ horizons is minus the sum of $K$ ELBOs, of $K$ different chains with one encoder. CLIP's is the mean of two (E12), and as there, the mean lies below the
+# ELBO of the averaged prior. Within one chain there would be nothing left to fit at $k = 2$: two steps follow from one. With the right law the two views agree. Train a
+# learned linear prior for $k = 2$ alone.
 #
 # **Predict** its $A$.
 #
 # <details><summary>Answer</summary>
 #
-# A₀ = −2 and A₁ = 3: what one step iterated gives.
+# A₀ = −2 and A₁ = 3, what one step iterated gives, as far as so short a training gets.
 # </details>
 
 # %% tags=["approximate"]
@@ -451,7 +450,8 @@ for name, matrices in (("trained at k = 2", direct), ("one step, iterated", impl
 assert (direct - implied).abs().max() < 0.3
 
 # %% [markdown]
-# With a wrong law they would not agree: CPC's matrices would patch each horizon by itself, while the iterated chain's falling evidence says that the law is wrong.
+# Were the motion such that no $A$ describes it, they need not agree: CPC's matrices would patch each horizon by itself, while a chain's evidence would fall with the horizon, as the
+# random walk's did, and so say that the law is wrong.
 #
 # ## Latents on the path
 #
