@@ -204,7 +204,7 @@ def constant_velocity(
 
     In each of two dimensions p_0 is uniform on [.3, .7], p_1 - p_0 on [-.05, .05], and p_{t+1} = 2 p_t - p_{t-1} + scale e
     with e standard normal: all independent, so the information between frames is known by quadrature. There are no
-    walls: the frame shows [0, 1] and a margin, which few balls leave within six frames.
+    walls: the frame shows [0, 1] and a margin, which few balls leave within seven frames.
 
     Raises:
         ValueError: fewer than three `frames`, or a `scale` that is not positive.

@@ -192,7 +192,7 @@ def _sampled_infonce(information: float, rows: int = 512, dim: int = 4) -> np.nd
 
 @dataclass(frozen=True)
 class ForecastState:
-    horizon: int = slider(3, 1, 4, 1, "horizon k", "frames")
+    horizon: int = slider(3, 1, 5, 1, "horizon k", "frames")
     prior: str = choice(["constant velocity", "random walk"], "prior")
     sequence: int = slider(0, 0, 19, 1, "sequence")
 
@@ -202,13 +202,13 @@ AHEAD = {
     "constant velocity": lambda k: (-k, k + 1, math.sqrt(k * (k + 1) * (2 * k + 1) / 6)),
     "random walk": lambda k: (0, 1, math.sqrt(k)),
 }
-FORECAST_FRAMES = 6
+FORECAST_FRAMES = 7
 
 
 def forecast(z: Tensor, position: Tensor):
     """Lesson 9: the render function for these latents: a sequence's latent and true path, and where a prior expects frame 1 + k.
 
-    `z` and `position`, each (n, 6, 2), are latents and true positions of six frames. Raises `ValueError` for other shapes, and
+    `z` and `position`, each (n, 7, 2), are latents and true positions of seven frames. Raises `ValueError` for other shapes, and
     for fewer than the 20 sequences that its slider offers.
     """
     for name, side in (("z", z), ("position", position)):

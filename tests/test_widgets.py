@@ -33,7 +33,7 @@ def proof():
 
 
 def forecast():
-    sequences = datasets.constant_velocity(24, frames=6, size=5, generator=torch.Generator().manual_seed(0))
+    sequences = datasets.constant_velocity(24, frames=7, size=5, generator=torch.Generator().manual_seed(0))
     return explorations.forecast(3 * sequences.position + 1, sequences.position)
 
 
