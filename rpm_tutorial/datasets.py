@@ -1,4 +1,4 @@
-"""Pairs to learn from: two views of an image (digits, Fashion-MNIST) and moving balls, whose truth is known.
+"""Pairs to learn from: two views of an image (digits, Fashion-MNIST), and moving balls, whose truth is known.
 
 Nothing here touches the global random state: randomness comes from a `generator`, on the device of the data, or a `seed`.
 """
@@ -188,6 +188,36 @@ def moving_balls(
     folded = (position + scale * noise) % 2
     position_prime = torch.minimum(folded, 2 - folded)
     return MovingBalls(_render(position, size), _render(position_prime, size), position, position_prime)
+
+
+class MovingSequences(NamedTuple):
+    """Frames of one ball, shape (n, frames, size, size), and its true position in each, shape (n, frames, 2)."""
+
+    x: Tensor
+    position: Tensor
+
+
+def constant_velocity(
+    n: int, *, frames: int = 3, scale: float = 0.01, size: int = 16, generator: torch.Generator
+) -> MovingSequences:
+    """n sequences of frames of one ball that keeps its velocity, but for a small random push before each frame.
+
+    In each of two dimensions p_0 is uniform on [.3, .7], p_1 - p_0 on [-.05, .05], and p_{t+1} = 2 p_t - p_{t-1} + scale e
+    with e standard normal: all independent, so the information between frames is known by quadrature. There are no
+    walls: the frame shows [0, 1] and a margin, which few balls leave within seven frames.
+
+    Raises:
+        ValueError: fewer than three `frames`, or a `scale` that is not positive.
+    """
+    check_positive("scale", scale)
+    if frames < 3:
+        raise ValueError(f"frames is {frames}; expected at least 3: the first two show the velocity")
+    start = 0.3 + 0.4 * torch.rand(n, 1, 2, generator=generator)
+    velocity = 0.1 * torch.rand(n, 1, 2, generator=generator) - 0.05
+    pushes = scale * torch.randn(n, frames - 2, 2, generator=generator)
+    velocities = torch.cat([velocity, pushes], 1).cumsum(1)
+    position = torch.cat([start, velocities], 1).cumsum(1)
+    return MovingSequences(_render(position, size), position)
 
 
 def _render(position: Tensor, size: int, radius: float = 2.25) -> Tensor:

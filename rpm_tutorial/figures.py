@@ -319,6 +319,54 @@ def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: 
     return Figure(fig, caption, alt, list(history), list(zip(*history.values())))
 
 
+def paths(
+    curves: Mapping[str, tuple[str, Sequence]],
+    *,
+    label: str,
+    caption: str,
+    centre: Sequence[float] = (0.5, 0.5),
+    reach: float = 0.5,
+) -> Figure:
+    """Paths in the plane of an image, row zero at the top: name -> (its quantity in `STYLES`, points (row, column)).
+
+    The points of the first path are numbered from 0. A path that ends where it began is an outline, drawn without markers.
+
+    Args:
+        label: what both axes measure.
+        centre, reach: the middle of the picture (row, column), and how far it goes from there on each side.
+    """
+    row, column = ({"range": [c - reach, c + reach], "constrain": "domain"} for c in centre)
+    fig = _figure(
+        height=520, margin={"l": 70, "r": 20, "t": 60, "b": 60}, legend={"orientation": "h", "y": 1.12, "x": 0},
+        xaxis={"title": f"column: {label}", **column},
+        yaxis={"title": f"row: {label}", "scaleanchor": "x", **row, "range": row["range"][::-1]},
+    )  # fmt: skip
+    curves = {name: (STYLES[quantity], np.asarray(points, float)) for name, (quantity, points) in curves.items()}
+    closed = {name: len(points) > 2 and np.allclose(points[0], points[-1]) for name, (_, points) in curves.items()}
+    for name, (style, points) in curves.items():
+        numbers = "+text" if len(fig.data) == 0 else ""
+        fig.add_scatter(
+            x=points[:, 1], y=points[:, 0], name=name, mode="lines" if closed[name] else f"lines+markers{numbers}", showlegend=True,
+            text=[str(k) for k in range(len(points))] if numbers else None, textposition="bottom right",
+            line={"color": style.color, "dash": style.dash, "width": 2},
+            marker={"symbol": style.symbol, "size": 9, "line": {"color": style.color, "width": 2}},
+        )  # fmt: skip
+
+    def trip(name, points):
+        place = [f"row {_say(row)}, column {_say(column)}" for row, column in points]
+        if closed[name]:
+            return f"{name} around row {_say(points[:, 0].mean())}, column {_say(points[:, 1].mean())}"
+        return f"{name} from {place[0]} to {place[-1]}" if len(place) > 1 else f"{name} at {place[0]}"
+
+    alt = f"Paths in the plane, {label}: " + "; ".join(trip(name, points) for name, (_, points) in curves.items())
+    rows = [
+        [name, step, *map(float, point)]
+        for name, (_, points) in curves.items()
+        for step, point in enumerate([] if closed[name] else points)
+    ]
+    return Figure(fig, caption, alt + ".", ("path", "point", "row", "column"), rows)
+
+
 # Plotly validates a template at every use; a small one keeps a figure under 10 ms, and "simple_white" would cost 30.
 _AXIS = {
     "showline": True,

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from rpm_tutorial import datasets
-from rpm_tutorial.datasets import moving_balls, two_views, view_pairs
+from rpm_tutorial.datasets import constant_velocity, moving_balls, two_views, view_pairs
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 
@@ -190,6 +190,7 @@ def test_randomness_comes_from_the_generator_alone(x):
     next(view_pairs(x, 10))
     moving_balls(5, generator=seeded())
     moving_balls(5, step="laplace", generator=seeded())
+    constant_velocity(5, generator=seeded())
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -281,3 +282,27 @@ def test_a_frame_shows_each_ball_at_its_position_to_a_fraction_of_a_pixel():
         row, column = (frame.sum(3) @ pixel) / mass, (frame.sum(2) @ pixel) / mass
         centre = torch.stack([row, column], 2).view(300, 4)
         assert ((centre - 2.25) / (20 - 4.5) - position).abs().max() < 0.05
+
+
+def test_a_ball_keeps_its_velocity_but_for_pushes_of_the_given_size():
+    n, scale = 50_000, 0.02
+    p = constant_velocity(n, frames=5, scale=scale, size=5, generator=seeded()).position
+    assert p.shape == (n, 5, 2)
+    for start, low, high in ((p[:, 0], 0.3, 0.7), (p[:, 1] - p[:, 0], -0.05, 0.05)):
+        for coordinate in start.T:
+            assert stats.kstest(((coordinate - low) / (high - low)).numpy(), "uniform").pvalue > 1e-4
+    pushes = ((p[:, 2:] - 2 * p[:, 1:-1] + p[:, :-2]) / scale).flatten(1)
+    for push in pushes.T:
+        assert stats.kstest(push[:5000].numpy(), "norm").pvalue > 1e-4
+    everything = torch.cat([p[:, 0], p[:, 1] - p[:, 0], pushes], 1)
+    assert torch.corrcoef(everything.T).fill_diagonal_(0).abs().max() < 5 / n**0.5, "all are independent"
+
+
+def test_a_sequence_shows_the_ball_at_its_position_in_each_frame():
+    found = constant_velocity(300, frames=3, size=20, generator=seeded())
+    assert found.x.shape == (300, 3, 20, 20) and 0 <= found.x.min() and found.x.max() <= 1
+    mass, pixel = found.x.sum((2, 3)), torch.arange(20) + 0.5
+    centre = torch.stack([(found.x.sum(3) @ pixel) / mass, (found.x.sum(2) @ pixel) / mass], 2)
+    assert ((centre - 2.25) / (20 - 4.5) - found.position).abs().max() < 0.05
+    again = constant_velocity(300, frames=3, size=20, generator=seeded())
+    assert torch.equal(found.x, again.x)

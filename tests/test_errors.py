@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import rpm_tutorial as rpm
-from rpm_tutorial import FiniteRPM, datasets, gaussian, priors, runtime, widgets
+from rpm_tutorial import FiniteRPM, datasets, explorations, gaussian, priors, runtime, widgets
 from rpm_tutorial.derivation import derive
 
 NAN, INF = float("nan"), float("inf")
@@ -207,6 +207,10 @@ BAD = {
     "data: an empty batch": (ValueError, lambda: datasets.view_pairs(IMAGES, 0), "batch_size is 0", "expected a number from 1"),
     "data: an unknown step": (ValueError, lambda: datasets.moving_balls(3, step="cauchy", generator=GENERATOR), "'cauchy'", 'expected "gaussian" or "laplace"'),
     "data: no scale": (ValueError, lambda: datasets.moving_balls(3, scale=0, generator=GENERATOR), "scale is 0", "expected a positive finite number"),
+    "data: no motion": (ValueError, lambda: datasets.constant_velocity(3, scale=-1, generator=GENERATOR), "scale is -1", "expected a positive finite number"),
+    "data: too few frames": (ValueError, lambda: datasets.constant_velocity(3, frames=2, generator=GENERATOR), "frames is 2", "expected at least 3"),
+    "widget: too short sequences": (ValueError, lambda: explorations.forecast(torch.zeros(30, 6, 2), torch.zeros(30, 7, 2)), "z has shape (30, 6, 2)", "expected (n, 7, 2)"),
+    "widget: too few sequences": (ValueError, lambda: explorations.forecast(torch.zeros(30, 7, 2), torch.zeros(19, 7, 2)), "position has shape (19, 7, 2)", "n at least 20"),
     "training: no steps": (ValueError, lambda: train([], 0), "0", "positive"),
     # the rest
     "package: an unknown name": (AttributeError, lambda: rpm.info_nce, "'info_nce'", "it has", "infonce"),

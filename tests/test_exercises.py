@@ -47,6 +47,16 @@ OTHERWISE = {
     "lesson_04.pairs_needed": lambda: 149,
     "lesson_05.bias": lambda chi_squared, n: -0.5 / (n / chi_squared),
     "lesson_05.batch_size": lambda mi, error: math.exp(2 * mi) / 2 / error - 0.5 / error,
+    "lesson_09.chain": lambda q, s1, s2: (
+        (q.sum(2) * s1).sum()
+        + (q * s2).sum()
+        - q.sum((1, 2)) @ (s1.exp() @ q.sum((0, 2))).log()
+        - (q.sum(2) * (s2.exp() @ q.sum((0, 1))).log()).sum()
+    ),
+    "lesson_09.forgotten": lambda q: (
+        q * (q * q.sum((0, 2))[:, None] / q.sum(2, keepdim=True) / q.sum(0, keepdim=True)).log()
+    ).sum(),
+    "lesson_09.noise": lambda sigma, k: math.sqrt(sum((sigma * j) ** 2 for j in range(1, k + 1))),
     "lesson_05.normaliser": lambda own, others, n: math.log((math.exp(own) + (n - 1) * others.exp().mean().item()) / n),
     "lesson_06.divergence": lambda rho, scale: -gaussian.infonce_random_walk(rho, scale) - 0.5 * math.log(1 - rho**2),
     "lesson_06.best_scale": lambda rho: ((u := (math.sqrt(9 - 8 * rho) - 1) / 2) / (1 - u)) ** 0.5,

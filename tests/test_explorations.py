@@ -8,10 +8,11 @@ import torch
 from residuals import agree
 
 import rpm_tutorial as rpm
-from rpm_tutorial import FiniteRPM, explorations, gaussian, priors
+from rpm_tutorial import FiniteRPM, datasets, explorations, gaussian, priors
 from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, derive
 from rpm_tutorial.explorations import (
     BatchState,
+    ForecastState,
     PriorState,
     ProofState,
     RetrievalState,
@@ -151,3 +152,33 @@ def test_unfolding_shows_the_step_and_prior_that_were_chosen():
         assert list(trace.marker.color) == list(range(7))
     assert "After 300 steps under the universal prior: held-out evidence 3.75 nats" in figure.caption
     assert "position 0.30" in figure.caption
+
+
+@pytest.mark.parametrize("prior, law", [("constant velocity", (-1.0, 2.0)), ("random walk", (0.0, 1.0))])
+@pytest.mark.parametrize("horizon", [1, 2, 5])
+def test_the_forecast_is_the_one_step_prior_iterated(prior, law, horizon):
+    p = datasets.constant_velocity(60, frames=7, size=5, generator=torch.Generator().manual_seed(0)).position
+    turned = p @ torch.tensor([[1.0, 2.0], [-0.5, 1.5]]) + 3  # latents need not be positions, only affine to them
+    figure = explorations.forecast(turned, p)(ForecastState(horizon=horizon, prior=prior, sequence=7))
+    latent, true, expected, circle = (np.stack([trace.y, trace.x], 1) for trace in figure.plotly.data)
+    agree("the true path", true, p[7])
+    agree("the latent path lies on it", latent, p[7], tolerance=1e-4)
+    # One step at a time: the mean, and the weight that each earlier push has in the last frame.
+    a, b = law
+    before, now, weights = p[7, 0], p[7, 1], [0.0, 1.0]
+    for _ in range(horizon):
+        before, now = now, a * before + b * now
+        weights.append(a * weights[-2] + b * weights[-1])
+    agree("the expected frame", expected[0], now, tolerance=1e-4)
+    residual = p[:, 2] - a * p[:, 0] - b * p[:, 1]
+    deviation = residual.square().mean().sqrt() * np.linalg.norm(weights[1 : horizon + 1])
+    agree(
+        "two standard deviations", np.linalg.norm(circle - expected, axis=1), np.full(41, 2 * deviation), tolerance=1e-4
+    )
+    off = (p[7, 1 + horizon] - now).norm()
+    assert f"off by {off:.3f} sides, {off / deviation:.1f} of its standard deviations" in figure.caption
+    matrix = {1: law, 2: (a * b, a + b * b), 5: None}[horizon]
+    if matrix:
+        critic = rpm.RandomWalk(deviation.item())
+        log_f = critic(matrix[0] * p[:, 0] + matrix[1] * p[:, 1], p[:, 1 + horizon])
+        assert f"worth {rpm.infonce(log_f).value:.2f} nats" in figure.caption

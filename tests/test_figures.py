@@ -26,6 +26,10 @@ MAKERS = {
         {"z": ([[0, 0], [1, 0], [0, 2], [3, 1]], [0, 1, 0, 3]), "far": ([[0, 0], [1, 5], [2, 2], [3, 4]], [1, 2, 0, 3])},
         x_label="z₁", y_label="z₂", color_label="position", caption="A <b> & c.",
     ),
+    "paths": lambda: figures.paths(
+        {"walk": ("Q", [(0.25, 0.5), (0.5, 0.5), (0.75, 0.125)]), "goal": ("P", [(0.5, 0.25)]), "ring": ("KL", [(0, 0), (0, 1), (1, 1), (0, 0)])},
+        label="sides of the box", caption="A <b> & c.",
+    ),
 }  # fmt: skip
 each_maker = pytest.mark.parametrize("kind", MAKERS)
 
@@ -54,6 +58,12 @@ ALT = {
     ],
     "clouds": ["position", "z, 4 points, whose place explains 100%", "far, 4 points, whose place explains 42%"],
     "images": ["x, 1 images", "x′, 3 images (0.5 ✓, 0.3, 0.2)"],
+    "paths": [
+        "sides of the box",
+        "walk from row 0.25, column 0.5 to row 0.75, column 0.125",
+        "goal at row 0.5, column 0.25",
+        "ring around row 0.25, column 0.5",
+    ],
 }
 ROWS = {
     "lines": (["N", "MI", "mine <new>", "log N"], [2.0, 0.2, 0.1, 0.9]),
@@ -61,6 +71,7 @@ ROWS = {
     "tables": (["table", "row", 0, 1, 2, 3], ["P", 1, 0.2, 0.2667, 0.3333]),
     "clouds": (["panel (first points)", "z₁", "z₂", "position"], ["z", 3.0, 1.0, 3.0]),
     "images": (["row", "image", ""], ["x′", 1, "0.3"]),
+    "paths": (["path", "point", "row", "column"], ["walk", 2, 0.75, 0.125]),
 }
 
 
@@ -139,6 +150,26 @@ def test_a_curve_that_leaves_the_picture_is_still_labelled_and_described():
     notes = {note.text.strip(): note for note in figure.plotly.layout.annotations}
     assert np.isfinite([notes["MI"].y, notes["NWJ"].y]).all()
     assert "nan" not in figure.alt and "0.25" in figure.alt
+
+
+def test_paths_lie_in_the_plane_of_an_image_and_an_outline_has_no_points():
+    figure = MAKERS["paths"]()
+    walk, goal, ring = figure.plotly.data
+    assert (list(walk.x), list(walk.y)) == ([0.5, 0.5, 0.125], [0.25, 0.5, 0.75]), "columns go right, rows go down"
+    top, bottom = figure.plotly.layout.yaxis.range[::-1]
+    assert (top, bottom) == (0, 1) and tuple(figure.plotly.layout.xaxis.range) == (0, 1)
+    assert figure.plotly.layout.yaxis.range[0] > figure.plotly.layout.yaxis.range[1], "row zero at the top"
+    assert list(walk.text) == ["0", "1", "2"] and "text" in walk.mode and goal.mode == "lines+markers"
+    assert ring.mode == "lines" and "ring" not in {row[0] for row in figure.rows}
+    for trace, quantity in ((walk, "Q"), (goal, "P"), (ring, "KL")):
+        assert (trace.line.color, trace.marker.symbol) == (STYLES[quantity].color, STYLES[quantity].symbol)
+
+
+def test_paths_can_look_at_a_part_of_the_plane():
+    layout = figures.paths(
+        {"walk": ("Q", [(0.3, 0.6)])}, label="", caption="", centre=(0.3, 0.6), reach=0.1
+    ).plotly.layout
+    np.testing.assert_allclose([*layout.yaxis.range, *layout.xaxis.range], [0.4, 0.2, 0.5, 0.7])
 
 
 HISTORY = {

@@ -14,7 +14,7 @@ import pytest
 import torch
 from residuals import MEASURED
 
-from rpm_tutorial import FiniteRPM, explorations, priors
+from rpm_tutorial import FiniteRPM, datasets, explorations, priors
 from rpm_tutorial.figures import Figure, dots
 from rpm_tutorial.widgets import Explorer, choice, explore, slider, static_twin
 
@@ -38,7 +38,12 @@ def unfolding():
     return explorations.unfolding({"random walk": path, "universal": path}, torch.arange(9.0))
 
 
-FACTORIES = {"retrieval": retrieval, "proof": proof, "unfolding": unfolding}
+def forecast():
+    sequences = datasets.constant_velocity(24, frames=7, size=5, generator=torch.Generator().manual_seed(0))
+    return explorations.forecast(3 * sequences.position + 1, sequences.position)
+
+
+FACTORIES = {"retrieval": retrieval, "proof": proof, "unfolding": unfolding, "forecast": forecast}
 
 
 def renders() -> dict:

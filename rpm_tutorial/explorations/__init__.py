@@ -7,3 +7,4 @@ from .lesson_04 import RetrievalState, retrieval
 from .lesson_05 import BatchState, finite_batches
 from .lesson_06 import TwistState, twisted
 from .lesson_07 import UnfoldingState, unfolding
+from .lesson_09 import ForecastState, forecast

@@ -58,7 +58,9 @@ def test_axe_finds_nothing_grave_in_what_a_lesson_shows(opened):
     for theme in ("dark", "light"):  # the page is light again for the tests that follow
         lesson_browser.show_theme(page, theme)
         ours, others = axe_violations(page)
-        MEASURED.append(f"axe {notebook.stem}, {theme}: {sum(ours.values())} in the lesson, {sum(others.values())} outside")
+        MEASURED.append(
+            f"axe {notebook.stem}, {theme}: {sum(ours.values())} in the lesson, {sum(others.values())} outside"
+        )
         assert ours == {}
         assert set(others) <= set(JUPYTERLABS)
 
