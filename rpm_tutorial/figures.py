@@ -293,6 +293,59 @@ def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: 
     return Figure(fig, caption, alt, list(history), list(zip(*history.values())))
 
 
+def clusters(
+    counts,
+    x: Sequence[float],
+    curves,
+    *,
+    chosen: int,
+    shown: int,
+    ceiling: float,
+    x_label: str,
+    y_label: str,
+    caption: str,
+) -> Figure:
+    """Classes against categories, and beside it the evidence of several runs: one so far in black, the others in grey.
+
+    Args:
+        counts: (classes, categories), drawn as the share of each row.
+        curves: (runs, len(x)); of the run `chosen` the first `shown` values are drawn.
+    """
+    counts, x, curves = (np.asarray(a, float) for a in (counts, x, curves))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    fig = _figure(**_panes(("share of a class in each category", "all runs, one of them so far"), 0.16))
+    fig.update_layout(width=900, height=400)
+    fig.add_heatmap(
+        z=shares, zmin=0, zmax=1, colorscale=[[0, "#FFFFFF"], [1, BLUE]], showscale=False,
+        texttemplate="%{z:.1f}", hovertemplate="class %{y}, category %{x}: %{z:.3f}<extra></extra>",
+    )  # fmt: skip
+    fig.layout.xaxis.update(title="category", dtick=1)
+    fig.layout.yaxis.update(title="class", dtick=1, autorange="reversed")
+    style = STYLES["log evidence − C"]
+    for curve in curves:
+        fig.add_scatter(x=x, y=curve, mode="lines", line={"color": "#BBBBBB", "width": 1}, xaxis="x2", yaxis="y2")
+    fig.add_scatter(
+        x=x[:shown], y=curves[chosen][:shown], mode="lines+markers", line={"color": style.color, "width": 2.5},
+        marker={"symbol": style.symbol, "line": {"color": style.color, "width": 2}}, xaxis="x2", yaxis="y2",
+    )  # fmt: skip
+    fig.add_shape(
+        type="line", x0=x[0], x1=x[-1], y0=ceiling, y1=ceiling, xref="x2", yref="y2", line={"color": GREY, "dash": "dash"},
+    )  # fmt: skip
+    low = min(0.0, curves.min())
+    fig.update_layout(showlegend=False)
+    fig.layout.xaxis2.update(title=x_label)
+    fig.layout.yaxis2.update(title=y_label, range=[low - 0.05, 1.05 * max(ceiling, curves.max())])
+    split = ", ".join(f"{k} {_say(row.max())} in {row.argmax()}" for k, row in enumerate(shares))
+    first, last, ends = curves[chosen][0], curves[chosen][shown - 1], curves[:, -1]
+    alt = (
+        f"Left, the largest share of each class and its category: {split}. Right, {y_label} against {x_label}: the chosen "
+        f"run from {_say(first)} to {_say(last)} at {x[shown - 1]:g}; at the end all {len(curves)} runs lie between "
+        f"{_say(ends.min())} and {_say(ends.max())}, the ceiling at {_say(ceiling)}."
+    )
+    columns = ["class", *(f"category {k}" for k in range(counts.shape[1]))]
+    return Figure(fig, caption, alt, columns, [[k, *map(int, row)] for k, row in enumerate(counts)])
+
+
 # Plotly validates a template at every use; a small one keeps a figure under 10 ms, and "simple_white" would cost 30.
 _AXIS = {
     "showline": True,

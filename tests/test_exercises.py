@@ -37,6 +37,9 @@ OTHERWISE = {
     "lesson_05.bias": lambda chi_squared, n: -0.5 / (n / chi_squared),
     "lesson_05.batch_size": lambda mi, error: math.exp(2 * mi) / 2 / error - 0.5 / error,
     "lesson_05.normaliser": lambda own, others, n: math.log((math.exp(own) + (n - 1) * others.exp().mean().item()) / n),
+    "lesson_10.posterior": lambda p, f, g, a, b: (p.log() + f.log() + g.log() - a.log() - b.log()).softmax(1),
+    "lesson_10.m_step": lambda p, q: torch.einsum("xy,xyz->xz", p / p.sum(1, keepdim=True), q),
+    "lesson_10.found_all": lambda beta, k: math.log(k) - math.log(1 + (k - 1) * math.exp(-beta)),
 }
 
 
