@@ -388,8 +388,8 @@ assert used["two latents, ELBO"].max() < 2 < 3 < used["two latents, evidence"].m
 assert used["two latents, evidence"].mean() < used["one latent, evidence"].mean()
 
 # %% [markdown]
-# Under the ELBO the code becomes constant. Under the evidence of the *same* model it keeps several categories, fewer than with one latent, since a step from $z$ to
-# another $z'$ is cheap for two latents and classes can share.
+# Under the ELBO the code becomes constant. Under the evidence of the *same* model it keeps several categories, though fewer than with one latent: it has merged classes, as an unlucky
+# restart does.
 #
 # It is not the ELBO's maximum that lies in the wrong place. One category for everything has $L - C = 0$, and ten true ones have more than that. It is the way there: an encoder that does not know yet spreads over all
 # categories, the product $Q(z|x)Q(z'|x')$ then rarely agrees with itself, and (E3) charges for it.
@@ -418,7 +418,7 @@ assert untied_elbo(*classes) > 1 and abs(untied_evidence(ignorant, ignorant)) < 
 
 # %% [markdown]
 # The evidence of an ignorant encoder is exactly zero: its latents say nothing, and the model is $P_0(x)P_0(x')$. Nothing pushes it towards one category. So the collapse comes from the factorised posterior, neither from the
-# prior nor from having two latents. Start the same ELBO at the ten classes, and it stays there:
+# prior nor from having two latents. Start the same ELBO at the ten classes that one latent found, and it stays there:
 
 # %% tags=["approximate"]
 weights = {name: w.clone().requires_grad_() for name, w in best.items()}
@@ -445,7 +445,7 @@ assert after > 9 and value > 1
 #
 # <details><summary>Answer</summary>
 #
-# The evidence, of course, but by several tenths of a nat, and with an encoder that shares most observations between neighbouring categories.
+# The evidence, by its own measure, and by tenths of a nat. Its encoder leaves several observations shared between neighbouring categories.
 # </details>
 
 

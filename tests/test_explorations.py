@@ -8,7 +8,7 @@ from residuals import agree
 import rpm_tutorial as rpm
 from rpm_tutorial import FiniteRPM, explorations, gaussian, priors
 from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, derive
-from rpm_tutorial.explorations import BatchState, PriorState, ProofState, RetrievalState, WorldState
+from rpm_tutorial.explorations import BatchState, PriorState, ProofState, RestartState, RetrievalState, WorldState
 
 
 def test_the_likelihood_shows_the_model_of_a_ring_beside_its_data():
@@ -109,3 +109,25 @@ def test_finite_batches_samples_what_infonce_gives_on_batches():
     values = torch.stack([rpm.infonce(log_f).value for log_f in tables])
     shown = explorations.finite_batches(BatchState(information=2.0)).plotly.data[0].y[3]
     assert abs(shown - values.mean()) < 4 * values.std() / 20 + 0.1  # the widget's 512 rows share their 1023 strangers
+
+
+def test_restarts_shows_the_categories_the_evidence_so_far_and_the_labels_they_agree_with():
+    generator = torch.Generator().manual_seed(0)
+    evidence, names = torch.rand(21, 12, generator=generator), torch.tensor([2, 0, 1])  # class k is category names[k]
+    counts = torch.zeros(21, 12, 3, 3)
+    counts[..., torch.arange(3), names] = torch.tensor([30.0, 20.0, 40.0])
+    counts[7, :, 1, 2] = 10.0  # a tenth of all images in another class's category
+    figure = explorations.restarts(evidence, counts)(RestartState(step=70, rank=3))
+    run = evidence[-1].sort(descending=True).indices[2]
+    table, *others, chosen = figure.plotly.data
+    agree("the restarts widget: shares", np.array(table.z), torch.tensor([[1, 0, 0], [1 / 3, 2 / 3, 0], [0, 0, 1]]))
+    agree("the restarts widget: all", np.array([line.y for line in others]), evidence.T)
+    agree("the restarts widget: so far", np.array(chosen.y), evidence[:8, run])
+    assert list(chosen.x) == [10 * k for k in range(8)]
+    assert f"Restart 3 of 12 after 70 steps: {evidence[7, run]:.3f} of log 3 = 1.099 nats" in figure.caption
+    assert "90.0% of the labels" in figure.caption
+
+
+def test_restarts_refuses_records_of_another_shape():
+    with pytest.raises(ValueError, match=r"evidence has shape \(20, 12\).*expected \(21, 12\)"):
+        explorations.restarts(torch.rand(20, 12), torch.rand(20, 12, 3, 3))

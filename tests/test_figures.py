@@ -22,6 +22,10 @@ MAKERS = {
     "images": lambda: figures.images(
         {"x": np.ones((1, 1, 5, 5)), "x′": np.zeros((3, 1, 5, 5))}, caption="A <b> & c.", below={"x′": ["0.5 ✓", "0.3", "0.2"]}
     ),
+    "clusters": lambda: figures.clusters(
+        [[8, 2], [0, 5]], X, [[0.1, 0.2, 0.3, 0.4], [0, 0.3, 0.5, 0.6]], chosen=1, shown=3, ceiling=0.7, x_label="steps",
+        y_label="nats", caption="A <b> & c.",
+    ),
 }  # fmt: skip
 each_maker = pytest.mark.parametrize("kind", MAKERS)
 
@@ -49,12 +53,18 @@ ALT = {
         "Q (4×4), largest 0.25 at row 0, column 0",
     ],
     "images": ["x, 1 images", "x′, 3 images (0.5 ✓, 0.3, 0.2)"],
+    "clusters": [
+        "0 0.8 in 0, 1 1 in 1",
+        "from 0 to 0.5 at 4",
+        "all 2 runs lie between 0.4 and 0.6, the ceiling at 0.7",
+    ],
 }
 ROWS = {
     "lines": (["N", "MI", "mine <new>", "log N"], [2.0, 0.2, 0.1, 0.9]),
     "dots": (["", "nats"], ["KL", 0.25]),
     "tables": (["table", "row", 0, 1, 2, 3], ["P", 1, 0.2, 0.2667, 0.3333]),
     "images": (["row", "image", ""], ["x′", 1, "0.3"]),
+    "clusters": (["class", "category 0", "category 1"], [0, 8, 2]),
 }
 
 

@@ -32,7 +32,13 @@ def proof():
     return explorations.proof(world, priors.infonce(log_f, world.q_joint))
 
 
-FACTORIES = {"retrieval": retrieval, "proof": proof}
+def restarts():
+    generator = torch.Generator().manual_seed(0)
+    evidence = 2.5 * torch.rand(21, 12, generator=generator).sort(0).values
+    return explorations.restarts(evidence, torch.randint(1, 9, (21, 12, 10, 10), generator=generator))
+
+
+FACTORIES = {"retrieval": retrieval, "proof": proof, "restarts": restarts}
 
 
 def renders() -> dict:
