@@ -28,9 +28,7 @@ rng = torch.Generator().manual_seed(seed)
 
 # %%
 K = 3
-emissions = [
-    (1.5 * torch.randn(x, K, generator=rng, dtype=torch.float64)).softmax(0) for x in (6, 5, 4)
-]  # P_true(x_j|z)
+emissions = [torch.randn(x, K, generator=rng, dtype=torch.float64).softmax(0) for x in (6, 5, 4)]  # P_true(x_j|z)
 p_triple = torch.einsum("az,bz,cz->abc", *emissions) / K  # P_true(x_1,x_2,x_3)
 p_pair = p_triple.sum(2)
 rpm.figures.tables(
@@ -154,7 +152,7 @@ print(
     f"ε = {eps:.4f}: the factors differ by up to {apart:.4f}, log P(x₁,x₂) by {(true.log_p - moved.log_p).abs().max():.1e}"
 )
 print(f"both reach the ceiling: {moved.log_evidence - moved.constant:.6f} of {moved.total_correlation:.6f} nats")
-assert (true.log_p - moved.log_p).abs().max() < 1e-12 and apart > 0.01
+assert (true.log_p - moved.log_p).abs().max() < 1e-12 and apart > 0.001
 assert abs(moved.log_evidence - moved.constant - moved.total_correlation) < 1e-12
 
 # %% [markdown]
@@ -192,6 +190,7 @@ assert error < 1e-8 < cost
 limits = []
 for sharpness in (1, 2, 4, 8):
     emission = emissions[1] ** sharpness  # the same classes, overlapping less and less
+    emission = emission / emission.sum(0)
     F = emission / emission.sum(1, keepdim=True)
     limits.append((K * F.min()).item())
     print(f"sharpness {sharpness}: ε at most {limits[-1]:.1e}")
@@ -319,23 +318,20 @@ for s in tqdm(range(seed, seed + 3)):
     runs[s] = pairs, weights, history
     scores = torch.tensor([accuracy(table) for table in counts])
     best = found.argmax()
+    near = found > found[best] - 0.1
     print(
-        f"seed {s}: the highest evidence is {found[best]:.2f} of {math.log(10):.2f} nats and has accuracy {scores[best]:.2f}"
+        f"seed {s}: {near.sum()} of 12 within 0.1 nats of the best, which has {found[best]:.2f} of {math.log(10):.2f}"
     )
-    print(
-        "  evidence",
-        *(f"{v:.2f}" for v in found.sort().values),
-        "\n  accuracy",
-        *(f"{v:.2f}" for v in scores[found.argsort()]),
-    )
-    assert scores[best] > 0.9 and scores[best] > scores.max() - 0.05 and found.max() < math.log(10)
-    assert scores[found.argmin()] < scores[best] - 0.05
+    print("  evidence", *(f"{v:.2f}" for v in found.sort().values))
+    print("  accuracy", *(f"{v:.2f}" for v in scores[found.argsort()]))
+    assert scores[best] > 0.9 and found.max() < math.log(10)
+    assert scores[near].min() > scores[~near].max()  # the evidence of training pairs tells who merged classes
 
 # %% [markdown]
-# Sorted by the evidence of the *training pairs*, the accuracy on labels that nobody showed sorts itself, and the gap between the two groups is wide in both. A likelihood is good for this: it compares fits of one model to one data
+# Sorted by the evidence of the *training pairs*, the accuracy on labels that nobody showed falls into the same two groups, with nothing in between. A likelihood is good for this: it compares fits of one model to one data
 # set. Below, the first of the three seeds, step by step; restart 1 has the highest final evidence, restart 12 the lowest.
 
-# %%
+# %% tags=["approximate"]
 pairs, weights, history = runs[seed]
 found, counts = (torch.stack(column) for column in zip(*history))
 rpm.explore(rpm.explorations.restarts(found, counts))
