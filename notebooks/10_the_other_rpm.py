@@ -540,7 +540,7 @@ rpm.exercises.lesson_10.found_all.check(found_all)
 # **3. Two untied categorical latents collapse on digits under the ELBO. What would help?**
 # <details><summary>more pairs</summary>The penalty on an undecided encoder does not depend on their number.</details>
 # <details><summary>maximising the exact evidence of the same model</summary>Yes: an encoder that knows nothing then starts at zero, level with the constant code, and can only rise from there.</details>
-# <details><summary>a larger mutual information</summary>Its maximum is in the right place already: at the ten classes the ELBO stays where it is.</details>
+# <details><summary>a larger mutual information</summary>The ELBO is in no need of another maximum: started at the ten classes, it stays there.</details>
 #
 # ## What we saw
 #
