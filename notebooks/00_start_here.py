@@ -240,7 +240,11 @@ dashboard
 # | [3 InfoNCE is the ELBO](03_infonce_is_the_elbo.ipynb) | choose a prior and name the objective it gives |
 # | [4 The evidence of a data set](04_the_evidence_of_a_data_set.ipynb) | compute the log evidence of tens of thousands of pairs and sample from the model |
 # | [5 Finite batches](05_finite_batches.ipynb) | predict the bias and variance of a batch, and say what its ceiling means |
+# | [6 Why not mutual information](06_why_not_mutual_information.ipynb) | ruin a representation without changing its MI, and see the ELBO notice |
+# | [7 A prior is an assumption](07_a_prior_is_an_assumption.ipynb) | let the evidence choose a prior, and say when axes can be found |
+# | [8 Learning from images](08_learning_from_images.ipynb) | train on images, read the held-out evidence beside the probe, stop and resume |
 # | [9 Sequences](09_sequences.ipynb) | read CPC as a chain, and let an encoder find the law of motion |
+# | [10 The other RPM](10_the_other_rpm.ipynb) | run exact EM with one shared latent, and let the evidence choose the restart |
 #
 # `rpm.show_source(...)` shows the code behind any name. The function that trained the network, gave the exact value on 500 pairs, and in
 # lesson 3 gives the exact ELBO of a toy world, up to C, is this one:

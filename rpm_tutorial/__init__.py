@@ -18,6 +18,7 @@ _HOME = {
         "mutual_information",
     ),
     "finite": ("FiniteRPM", "ELBO"),
+    "shared": ("SharedLatentRPM",),
     "critics": ("RandomWalk", "LaplaceWalk", "VonMisesFisher", "LinearDynamics", "Bilinear", "Universal"),
     "evidence": ("Evidence", "dataset_evidence", "SampledEvidence", "sampled_evidence"),
     "training": ("LogRow", "Trainer", "train", "encode"),

@@ -42,10 +42,10 @@ def log_matmul(log_a: Tensor, log_b: Tensor) -> Tensor:
     rows = (product.detach() < torch.finfo(log_a.dtype).tiny ** 0.5).any(1).nonzero().flatten()
     if len(rows) == 0:
         return result
-    return result.index_copy(0, rows, torch.stack([_log_sum(log_a[row][:, None] + log_b) for row in rows]))
+    return result.index_copy(0, rows, torch.stack([log_sum(log_a[row][:, None] + log_b) for row in rows]))
 
 
-def _log_sum(terms: Tensor) -> Tensor:
+def log_sum(terms: Tensor) -> Tensor:
     """logsumexp over rows, -inf with gradient 0 (instead of NaN) for a column of -inf."""
     empty = torch.isneginf(terms.detach()).all(0)
     return torch.logsumexp(terms.masked_fill(empty, 0), 0).masked_fill(empty, -torch.inf)

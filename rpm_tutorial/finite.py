@@ -133,12 +133,12 @@ class FiniteRPM:
     @cached_property
     def log_p_x_given_z(self) -> Tensor:
         """log P(x|z) = log Q(z|x) + log P_true(x) - log Q(z), shape (Z, X); -inf for a z that no x reaches. Source: (E2)."""
-        return _bayes(self.recognition, self.p_x, self.q_z)
+        return log_likelihood(self.recognition, self.p_x, self.q_z)
 
     @cached_property
     def log_p_x_prime_given_z_prime(self) -> Tensor:
         """log P(x'|z'), shape (Z', X'). Source: (E2)."""
-        return _bayes(self.recognition_prime, self.p_x_prime, self.q_z_prime)
+        return log_likelihood(self.recognition_prime, self.p_x_prime, self.q_z_prime)
 
     def elbo(self, log_prior: Tensor, *, unnormalised: bool = False) -> ELBO:
         """The right side of (E3), averaged over P_true(x,x'), in nats per pair.
@@ -220,7 +220,7 @@ class FiniteRPM:
                 )
 
 
-def _bayes(recognition: Tensor, p_x: Tensor, q_z: Tensor) -> Tensor:
-    """(E2) in logarithms, rows z; a row without mass is -inf."""
+def log_likelihood(recognition: Tensor, p_x: Tensor, q_z: Tensor) -> Tensor:
+    """log P(x|z) by (E2), shape (Z, X); -inf for a z without mass."""
     log_p = log(recognition.T) + log(p_x) - log(q_z).masked_fill(q_z == 0, 0)[:, None]
     return log_p.masked_fill((q_z == 0)[:, None], -torch.inf)

@@ -1,9 +1,10 @@
 """What a representation is worth, by scikit-learn: fitted on one set of latents, scored on another.
 
-Arguments are tensors: latents of shape (n, d), labels of shape (n,), true factors of shape (n, k). All return a float.
+Arguments are tensors: latents of shape (n, d), labels of shape (n,), true factors of shape (n, k). All scores are floats.
 """
 
 import numpy as np
+import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -38,6 +39,19 @@ def mean_correlation(z: Tensor, factors: Tensor) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):  # a constant latent has no correlation: 0/0
         correlation = np.nan_to_num(np.abs(np.corrcoef(_array(z).T, _array(factors).T)[:-k, -k:]))
     return float(correlation[linear_sum_assignment(-correlation)].sum() / k)
+
+
+def match(counts: Tensor) -> Tensor:
+    """For each row of a table its own column, chosen so that the total is largest (the Hungarian method): shape (rows,), int64.
+
+    With classes as rows and categories as columns, `counts[:, match(counts)]` has the agreement on its diagonal. Raises
+    `ValueError` if there are fewer columns than rows.
+    """
+    if counts.shape[0] > counts.shape[1]:
+        raise ValueError(
+            f"counts has {counts.shape[0]} rows and {counts.shape[1]} columns; expected a column for each row"
+        )
+    return torch.from_numpy(linear_sum_assignment(_array(counts), maximize=True)[1])
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -69,6 +69,9 @@ OTHERWISE = {
     "lesson_08.infonce_at": lambda z, z_prime, t: (
         (z @ z_prime.T / t).log_softmax(1).diagonal().mean() + math.log(len(z))
     ),
+    "lesson_10.posterior": lambda p, f, g, a, b: (p.log() + f.log() + g.log() - a.log() - b.log()).softmax(1),
+    "lesson_10.m_step": lambda p, q: torch.einsum("xy,xyz->xz", p / p.sum(1, keepdim=True), q),
+    "lesson_10.found_all": lambda beta, k: math.log(k) - math.log(1 + (k - 1) * math.exp(-beta)),
 }
 
 

@@ -15,6 +15,7 @@ from rpm_tutorial.explorations import (
     ForecastState,
     PriorState,
     ProofState,
+    RestartState,
     RetrievalState,
     TwistState,
     UnfoldingState,
@@ -182,3 +183,30 @@ def test_the_forecast_is_the_one_step_prior_iterated(prior, law, horizon):
         critic = rpm.RandomWalk(deviation.item())
         log_f = critic(matrix[0] * p[:, 0] + matrix[1] * p[:, 1], p[:, 1 + horizon])
         assert f"worth {rpm.infonce(log_f).value:.2f} nats" in figure.caption
+
+
+def test_restarts_shows_the_categories_the_evidence_so_far_and_the_labels_they_agree_with():
+    generator = torch.Generator().manual_seed(0)
+    evidence, names = torch.rand(21, 12, generator=generator), torch.tensor([2, 0, 1])  # class k is category names[k]
+    counts = torch.zeros(21, 12, 3, 3)
+    counts[..., torch.arange(3), names] = torch.tensor([30.0, 20.0, 40.0])
+    counts[7, :, 1, 2] = 10.0  # a tenth of all images in another class's category
+    figure = explorations.restarts(evidence, counts)(RestartState(step=70, rank=3))
+    run = evidence[-1].sort(descending=True).indices[2]
+    table, *others, chosen = figure.plotly.data
+    agree(
+        "the restarts widget: shares",
+        np.array(table.z),
+        torch.tensor([[1, 0, 0], [1 / 3, 2 / 3, 0], [0, 0, 1]]),
+        tolerance=1e-6,
+    )
+    agree("the restarts widget: all", np.array([line.y for line in others]), evidence.T)
+    agree("the restarts widget: so far", np.array(chosen.y), evidence[:8, run])
+    assert list(chosen.x) == [10 * k for k in range(8)]
+    assert f"Restart 3 of 12 after 70 steps: {evidence[7, run]:.3f} of log 3 = 1.099 nats" in figure.caption
+    assert "90.0% of the labels" in figure.caption
+
+
+def test_restarts_refuses_records_of_another_shape():
+    with pytest.raises(ValueError, match=r"evidence has shape \(20, 12\).*expected \(21, 12\)"):
+        explorations.restarts(torch.rand(20, 12), torch.rand(20, 12, 3, 3))

@@ -30,6 +30,10 @@ MAKERS = {
         {"walk": ("Q", [(0.25, 0.5), (0.5, 0.5), (0.75, 0.125)]), "goal": ("P", [(0.5, 0.25)]), "ring": ("KL", [(0, 0), (0, 1), (1, 1), (0, 0)])},
         label="sides of the box", caption="A <b> & c.",
     ),
+    "clusters": lambda: figures.clusters(
+        [[8, 2], [0, 5]], X, [[0.1, 0.2, 0.3, 0.4], [0, 0.3, 0.5, 0.6]], chosen=1, shown=3, ceiling=0.7, x_label="steps",
+        y_label="nats", caption="A <b> & c.",
+    ),
 }  # fmt: skip
 each_maker = pytest.mark.parametrize("kind", MAKERS)
 
@@ -64,6 +68,11 @@ ALT = {
         "goal at row 0.5, column 0.25",
         "ring around row 0.25, column 0.5",
     ],
+    "clusters": [
+        "0 0.8 in 0, 1 1 in 1",
+        "from 0 to 0.5 at 4",
+        "all 2 runs lie between 0.4 and 0.6, the ceiling at 0.7",
+    ],
 }
 ROWS = {
     "lines": (["N", "MI", "mine <new>", "log N"], [2.0, 0.2, 0.1, 0.9]),
@@ -72,6 +81,7 @@ ROWS = {
     "clouds": (["panel (first points)", "z₁", "z₂", "position"], ["z", 3.0, 1.0, 3.0]),
     "images": (["row", "image", ""], ["x′", 1, "0.3"]),
     "paths": (["path", "point", "row", "column"], ["walk", 2, 0.75, 0.125]),
+    "clusters": (["class", "category 0", "category 1"], [0, 8, 2]),
 }
 
 
@@ -86,7 +96,7 @@ def test_alt_text_and_table_are_computed_from_the_data(kind):
 @each_maker
 def test_a_figure_displays_as_a_plot_with_words_and_then_its_caption_and_table(kind, monkeypatch):
     shown = []
-    monkeypatch.setattr(figures, "publish_display_data", shown.append)
+    monkeypatch.setattr(figures.charts, "publish_display_data", shown.append)
     figure = MAKERS[kind]()
     figure._ipython_display_()
     plot, legend = shown
@@ -97,7 +107,7 @@ def test_a_figure_displays_as_a_plot_with_words_and_then_its_caption_and_table(k
 
 
 def test_colab_gets_a_page_of_its_own(monkeypatch):
-    monkeypatch.setattr(figures, "in_colab", lambda: True)
+    monkeypatch.setattr(figures.charts, "in_colab", lambda: True)
     shown = bundle(MAKERS["dots"]())
     assert set(shown) == {"text/html", "text/plain"} and "plotly" in shown["text/html"]
 

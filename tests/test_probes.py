@@ -1,5 +1,7 @@
 """The probes on latents whose worth is known."""
 
+from itertools import permutations
+
 import pytest
 import torch
 
@@ -62,3 +64,12 @@ def test_a_dead_latent_correlates_with_nothing():
     factors = normal(500, 2)
     z = torch.stack([factors[:, 0], torch.zeros(500)], 1)
     assert probes.mean_correlation(z, factors) == pytest.approx(0.5, abs=0.05)
+
+
+def test_matching_finds_the_best_of_all_one_to_one_choices():
+    counts = torch.tensor([[9.0, 8, 0], [9, 0, 1], [0, 5, 0]])  # row by row, 9 + 1 + 5 would be found
+    best = max(permutations(range(3)), key=lambda columns: sum(counts[row, c] for row, c in enumerate(columns)))
+    assert probes.match(counts).tolist() == list(best) == [1, 0, 2]
+    assert probes.match(torch.eye(4)[:2, [1, 0, 2, 3]]).tolist() == [1, 0], "columns may be left over"
+    with pytest.raises(ValueError, match="3 rows and 2 columns; expected a column for each row"):
+        probes.match(counts[:, :2])

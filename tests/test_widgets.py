@@ -43,7 +43,13 @@ def forecast():
     return explorations.forecast(3 * sequences.position + 1, sequences.position)
 
 
-FACTORIES = {"retrieval": retrieval, "proof": proof, "unfolding": unfolding, "forecast": forecast}
+def restarts():
+    generator = torch.Generator().manual_seed(0)
+    evidence = 2.5 * torch.rand(21, 12, generator=generator).sort(0).values
+    return explorations.restarts(evidence, torch.randint(1, 9, (21, 12, 10, 10), generator=generator))
+
+
+FACTORIES = {"retrieval": retrieval, "proof": proof, "unfolding": unfolding, "forecast": forecast, "restarts": restarts}
 
 
 def renders() -> dict:

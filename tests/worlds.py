@@ -38,7 +38,7 @@ def worlds(draw, encoders=ENCODERS) -> FiniteRPM:
         p_true[0], p_true[:, 0] = 0, 0  # unreached x and x'
     if p_true.sum() == 0:
         p_true[-1, -1] = 1
-    sides = (_encoder(rng, draw(st.sampled_from(encoders)), n, k) for n, k in ((x, z), (x_prime, z_prime)))
+    sides = (encoder(rng, draw(st.sampled_from(encoders)), n, k) for n, k in ((x, z), (x_prime, z_prime)))
     return FiniteRPM(torch.from_numpy(p_true / p_true.sum()), *sides)
 
 
@@ -53,7 +53,7 @@ def models(draw, encoders=ENCODERS) -> Model:
     return Model(world, log_f.masked_fill(hidden, -torch.inf), (prior / prior.sum()).log())
 
 
-def _encoder(rng: np.random.Generator, kind: str, n: int, k: int) -> Tensor:
+def encoder(rng: np.random.Generator, kind: str, n: int, k: int) -> Tensor:
     """Q(z|x), shape (n, k)."""
     table = rng.gamma(0.7, size=(n, k)) + 1e-6
     if kind == "soft with zeros":

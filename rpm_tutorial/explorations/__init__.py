@@ -8,3 +8,4 @@ from .lesson_05 import BatchState, finite_batches
 from .lesson_06 import TwistState, twisted
 from .lesson_07 import UnfoldingState, unfolding
 from .lesson_09 import ForecastState, forecast
+from .lesson_10 import RestartState, restarts

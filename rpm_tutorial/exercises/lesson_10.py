@@ -1,0 +1,103 @@
+"""Exercises of lesson 10: the two steps of EM, and what ten classes are worth to untied latents."""
+
+import math
+
+import torch
+
+from ..finite import FiniteRPM
+from . import Exercise
+
+
+def _factors(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    prior, f, f_prime = (
+        torch.randn(n, 3, generator=generator, dtype=torch.float64).softmax(1) for n in (1, 5 + seed, 5 + seed)
+    )
+    f_z, f_prime_z = (torch.randn(2, 3, generator=generator, dtype=torch.float64)).softmax(1)
+    return prior[0], f, f_prime, f_z, f_prime_z
+
+
+def _normalised(table):
+    return table / table.sum(1, keepdim=True)
+
+
+posterior = Exercise(
+    prompt=(
+        "Return P(z|x,x'), shape (n, Z), proportional to P(z) F(z|x) F'(z|x') / F(z) F'(z), from prior (Z,), f and f_prime (n, Z), "
+        "f_z and f_prime_z (Z,). Source: (E22)."
+    ),
+    case=_factors,
+    solution=lambda prior, f, f_prime, f_z, f_prime_z: _normalised(prior * f / f_z * f_prime / f_prime_z),
+    hints=(
+        "Check your answer yourself: each row is a distribution over z.",
+        "By Bayes' rule, P(x|z) is proportional to F(z|x) / F(z) as z varies.",
+        "w = prior * f / f_z * f_prime / f_prime_z; then w / w.sum(1, keepdim=True)",
+    ),
+    misconceptions={
+        lambda prior, f, f_prime, f_z, f_prime_z: prior * f / f_z * f_prime / f_prime_z: (
+            "that is P(x,x',z) up to P_0(x) P_0(x'); a posterior over z sums to one."
+        ),
+        lambda prior, f, f_prime, f_z, f_prime_z: _normalised(f * f_prime): (
+            "a product of the factors counts the class frequencies twice and the prior not at all."
+        ),
+        lambda prior, f, f_prime, f_z, f_prime_z: _normalised(prior * f * f_prime): (
+            "you multiplied the factors as if they were likelihoods; each likelihood is F(z|x) / F(z), by (E2)."
+        ),
+        lambda prior, f, f_prime, f_z, f_prime_z: _normalised(f / f_z * f_prime / f_prime_z): (
+            "you left out the prior P(z): where F_j(z) = P(z), one of the two divisions must be undone."
+        ),
+    },
+)
+
+
+def _posterior_of_pairs(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    return FiniteRPM.random(seed=seed).p_true, torch.randn(5, 6, 3, generator=generator, dtype=torch.float64).softmax(2)
+
+
+m_step = Exercise(
+    prompt="Return the M-step's F_1(z|x) = E[q(z|x,x') | x], shape (X, Z), from p_true (X, X') and q (X, X', Z).",
+    case=_posterior_of_pairs,
+    solution=lambda p_true, q: (p_true[..., None] * q).sum(1) / p_true.sum(1)[:, None],
+    hints=(
+        "The mean is taken over the x' that go with this x: under P_true(x'|x).",
+        "Sum P_true(x,x') q over x', then divide by P_true(x): rows must sum to one.",
+        "(p_true[..., None] * q).sum(1) / p_true.sum(1)[:, None]",
+    ),
+    misconceptions={
+        lambda p_true, q: q.mean(1): "all x' got the same weight; they go with x as often as P_true(x'|x) says.",
+        lambda p_true, q: (p_true[..., None] * q).sum(1): "that is the joint of x and z; divide by P_true(x).",
+        lambda p_true, q: (p_true[..., None] * q).sum(1) / (p_true[..., None] * q).sum((0, 1)): (
+            "you divided by q(z): that is P(x|z), the likelihood, whose columns sum to one. A factor is over z."
+        ),
+        lambda p_true, q: (p_true.sum(0)[:, None] * q).sum(1): (
+            "you weighted x' by its marginal, as if it did not depend on x."
+        ),
+    },
+)
+
+found_all = Exercise(
+    prompt=(
+        "Return L - C = E[log f] - E log Z(z) for log f = beta [z = z'] when Q(z,z') has 1/k on each of the k diagonal cells and "
+        "nothing elsewhere. Source: (E7)."
+    ),
+    case=lambda seed: (1.0 + seed, 10 - 3 * seed),
+    solution=lambda beta, k: beta - math.log1p((math.exp(beta) - 1) / k),
+    hints=(
+        "z = z' in every pair, so the score is beta; what does Z(z) average over?",
+        "Z(z) = sum over z' of f(z,z') / k: one term e^beta, and k - 1 terms 1.",
+        "beta - math.log((math.exp(beta) + k - 1) / k)",
+    ),
+    misconceptions={
+        lambda beta, k: math.log(
+            k
+        ): "log k is the mutual information, the limit of a large beta; at this one KL(Q||P) is left.",
+        lambda beta, k: beta - math.log(math.exp(beta) + k - 1): (
+            "you summed over candidates; Z(z) is a mean under Q(z'), so a constant code would be at 0."
+        ),
+        lambda beta, k: beta / k - math.log1p((math.exp(beta) - 1) / k): (
+            "that is the encoder that knows nothing: there z = z' in one pair of k only."
+        ),
+        lambda beta, k: beta: "the score alone; subtract the normaliser.",
+    },
+)

@@ -1,0 +1,20 @@
+"""Arrays in, a captioned figure out: `charts` has the palette and what the whole course draws, `latents` what one lesson does."""
+
+from .charts import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    STYLES,
+    VERMILLION,
+    Figure,
+    Style,
+    bundle,
+    dots,
+    images,
+    lines,
+    tables,
+)  # fmt: skip
+from .latents import clouds, clusters, paths, training
