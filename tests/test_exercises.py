@@ -37,6 +37,9 @@ OTHERWISE = {
     "lesson_05.bias": lambda chi_squared, n: -0.5 / (n / chi_squared),
     "lesson_05.batch_size": lambda mi, error: math.exp(2 * mi) / 2 / error - 0.5 / error,
     "lesson_05.normaliser": lambda own, others, n: math.log((math.exp(own) + (n - 1) * others.exp().mean().item()) / n),
+    "lesson_11.periodic": lambda a, b, k: k * (torch.outer(a.cos(), b.cos()) + torch.outer(a.sin(), b.sin())),
+    "lesson_11.drifting_walk": lambda z, z_prime, drift, scale: -torch.cdist(z / scale, (z_prime - drift) / scale, p=1),
+    "lesson_11.log_odds": lambda a, b, n: n * (a - 2 * math.log(n)) - n * (b - 2 * math.log(n)),
 }
 
 

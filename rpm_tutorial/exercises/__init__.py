@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-LESSONS = ("lesson_00", "lesson_01", "lesson_02", "lesson_03", "lesson_04", "lesson_05")
+LESSONS = ("lesson_00", "lesson_01", "lesson_02", "lesson_03", "lesson_04", "lesson_05", "lesson_11")
 SEEDS = range(3)
 DOUBLE, SINGLE = 1e-9, 1e-5  # far above the rounding of float64 and float32, far below another idea's result
 
