@@ -166,14 +166,8 @@ rpm.figures.images(
 # They have the same prior, and yet they do: the next cells say by how much.
 # </details>
 
+
 # %% tags=["approximate"]
-PLANS = {
-    "line": [(1, rpm.RandomWalk, 150)],
-    "circle": [(2, Circle, 150)],
-    "circle by way of the plane": [(2, rpm.RandomWalk, 100), (2, Circle, 100)],
-}
-
-
 def trained(plan, seed):
     torch.manual_seed(seed)
     encoder = rpm.encoders.mlp(256, plan[0][0], width=64)
@@ -189,6 +183,11 @@ def trained(plan, seed):
 
 
 # %% tags=["approximate"]
+PLANS = {
+    "line": [(1, rpm.RandomWalk, 150)],
+    "circle": [(2, Circle, 150)],
+    "circle by way of the plane": [(2, rpm.RandomWalk, 100), (2, Circle, 100)],
+}
 runs = {name: [trained(plan, seed) for seed in tqdm(seeds, name)] for name, plan in PLANS.items()}
 held_out = {name: torch.tensor([run[2] for run in of_name]) for name, of_name in runs.items()}
 for name, values in held_out.items():
@@ -251,14 +250,13 @@ rpm.explore(rpm.explorations.concentration(codes))
 # %%
 with (files("plotly") / "package_data/datasets/gapminder.csv.gz").open("rb") as file:
     table = list(csv.DictReader(gzip.open(file, "rt", encoding="utf-8")))
-years = torch.tensor([float(row["lifeExp"]) for row in table]).view(142, 12)
+life = (torch.tensor([float(row["lifeExp"]) for row in table]).view(142, 12) - 60) / 12
 
 
 def transitions(seed):
     """Training pairs, held-out pairs, and the held-out countries; each seed splits the countries in another way."""
     order = torch.randperm(142, generator=torch.Generator().manual_seed(seed))
-    z = (years - 60) / 12
-    halves = [(z[k, :-1].reshape(-1, 1), z[k, 1:].reshape(-1, 1)) for k in (order[:100], order[100:])]
+    halves = [(life[k, :-1].reshape(-1, 1), life[k, 1:].reshape(-1, 1)) for k in (order[:100], order[100:])]
     return *halves, order[100:]
 
 
@@ -269,9 +267,6 @@ def transition_batches(seed):
         k = torch.randint(len(now), (128,), generator=generator)
         yield now[k], later[k]
 
-
-(now, later), (test_now, test_later), _ = transitions(0)
-print(f"{len(now)} pairs of 100 countries to train on, {len(test_now)} of 42 others to judge by")
 
 # %% [markdown]
 # The library has a random walk and a Laplace walk. Neither knows that life expectancy rises. That is an assumption of ours, so we write it down: a walk
@@ -341,12 +336,10 @@ assert best.mean() > scores["universal"][:, 1].mean() - 0.05
 
 # %% tags=["approximate"]
 _, (test_now, test_later), held_out_countries = transitions(seeds[0])
+laplace, gaussian = (fits[name][0][0] for name in ("drifting Laplace walk", "drifting walk"))
 with torch.no_grad():
-    per_pair = {
-        name: rpm.dataset_evidence(test_now, test_later, fits[name][0][0], reduction="none").infonce
-        for name in ("drifting walk", "drifting Laplace walk")
-    }
-gain = per_pair["drifting Laplace walk"] - per_pair["drifting walk"]
+    per_pair = [rpm.dataset_evidence(test_now, test_later, c, reduction="none").infonce for c in (laplace, gaussian)]
+gain = per_pair[0] - per_pair[1]
 for k in gain.topk(4).indices.tolist():
     row = 12 * int(held_out_countries[k // 11]) + k % 11
     print(f"{table[row]['country']:12} {table[row]['year']}–{table[row + 1]['year']}: ", end="")

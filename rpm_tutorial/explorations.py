@@ -193,7 +193,7 @@ def _sampled_infonce(information: float, rows: int = 512, dim: int = 4) -> np.nd
 
 @dataclass(frozen=True)
 class ConcentrationState:
-    kappa: float = slider(11.0, 1, 40, 1, "concentration κ")
+    kappa: int = slider(11, 1, 40, 1, "concentration κ")
     code: str = choice(["wound once", "folded"], "the code")
     pair: int = slider(0, 0, 19, 1, "pair")
 
@@ -215,7 +215,7 @@ def concentration(codes: dict[str, tuple[Tensor, Tensor]]):
         with torch.no_grad():
             p = VonMisesFisher(1 / state.kappa).to(z)(z[[state.pair]], z_prime).softmax(1)[0]
         angle, angle_prime = (torch.atan2(side[:, 1], side[:, 0]) for side in (z, z_prime))
-        value, best = evidence[state.code][int(state.kappa) - 1], max(evidence[state.code])
+        value, best = evidence[state.code][state.kappa - 1], max(evidence[state.code])
         return circle(
             angle_prime.numpy(),
             p.numpy(),

@@ -111,7 +111,7 @@ def test_finite_batches_samples_what_infonce_gives_on_batches():
     assert abs(shown - values.mean()) < 4 * values.std() / 20 + 0.1  # the widget's 512 rows share their 1023 strangers
 
 
-@pytest.mark.parametrize("code, pair, kappa", [("wound once", 3, 7.0), ("folded", 0, 30.0)])
+@pytest.mark.parametrize("code, pair, kappa", [("wound once", 3, 7), ("folded", 0, 30)])
 def test_concentration_shows_the_prior_on_the_circle_and_what_each_kappa_earns(code, pair, kappa):
     generator = torch.Generator().manual_seed(2)
     theta = 7 * torch.rand(50, generator=generator)
@@ -131,6 +131,6 @@ def test_concentration_shows_the_prior_on_the_circle_and_what_each_kappa_earns(c
         for name, value in zip(codes, row[1:]):
             expected = rpm.infonce(rpm.VonMisesFisher(1 / row[0])(*codes[name])).value
             agree("InfoNCE of a concentration", value, expected, tolerance=1e-5)
-    shown = figure.rows[int(kappa) - 1][1 + list(codes).index(code)]
+    shown = figure.rows[kappa - 1][1 + list(codes).index(code)]
     assert f"P = {p[pair]:.4f}" in figure.caption and f"{code} earns {shown:.2f} nats" in figure.caption
     assert [row[0] for row in figure.rows] == list(range(1, 41)) and figure.columns == ["κ", *codes]

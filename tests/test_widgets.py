@@ -32,7 +32,12 @@ def proof():
     return explorations.proof(world, priors.infonce(log_f, world.q_joint))
 
 
-FACTORIES = {"retrieval": retrieval, "proof": proof}
+def concentration():
+    z, step = torch.randn(2, 24, 2, generator=torch.Generator().manual_seed(0))
+    return explorations.concentration({"wound once": (z, z + 0.3 * step), "folded": (z.abs(), (z + 0.3 * step).abs())})
+
+
+FACTORIES = {"retrieval": retrieval, "proof": proof, "concentration": concentration}
 
 
 def renders() -> dict:
