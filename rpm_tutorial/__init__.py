@@ -21,6 +21,7 @@ _HOME = {
     "shared": ("SharedLatentRPM",),
     "critics": ("RandomWalk", "LaplaceWalk", "VonMisesFisher", "LinearDynamics", "Bilinear", "Universal"),
     "evidence": ("Evidence", "dataset_evidence", "SampledEvidence", "sampled_evidence"),
+    "checking": ("Check", "CriticReport", "check_critic"),
     "training": ("LogRow", "Trainer", "train", "encode"),
     "runtime": ("setup", "self_check", "show_source"),
     "widgets": ("explore",),

@@ -210,3 +210,28 @@ def test_restarts_shows_the_categories_the_evidence_so_far_and_the_labels_they_a
 def test_restarts_refuses_records_of_another_shape():
     with pytest.raises(ValueError, match=r"evidence has shape \(20, 12\).*expected \(21, 12\)"):
         explorations.restarts(torch.rand(20, 12), torch.rand(20, 12, 3, 3))
+
+
+@pytest.mark.parametrize("code, pair, kappa", [("wound once", 3, 7), ("folded", 0, 30)])
+def test_concentration_shows_the_prior_on_the_circle_and_what_each_kappa_earns(code, pair, kappa):
+    generator = torch.Generator().manual_seed(2)
+    theta = 7 * torch.rand(50, generator=generator)
+    theta_prime = theta + 0.3 * torch.randn(50, generator=generator)
+    circle = [3 * torch.stack([t.cos(), t.sin()], 1) for t in (theta, theta_prime)]  # only the direction counts
+    codes = {"wound once": circle, "folded": [side.abs() for side in circle]}
+    figure = explorations.concentration(codes)(explorations.ConcentrationState(kappa, code, pair))
+
+    unit, unit_prime = (torch.nn.functional.normalize(side, dim=1) for side in codes[code])
+    p = (kappa * unit[pair] @ unit_prime.T).softmax(0)
+    drawn = np.array(figure.plotly.data[1].marker.size) - 2
+    agree("probability on the circle, by area", (drawn / drawn.max()) ** 2, (p / p.max()).numpy(), tolerance=1e-5)
+    agree(
+        "z' on the circle", np.array([figure.plotly.data[1].x, figure.plotly.data[1].y]).T, unit_prime, tolerance=1e-6
+    )
+    for row in figure.rows[::13]:
+        for name, value in zip(codes, row[1:]):
+            expected = rpm.infonce(rpm.VonMisesFisher(1 / row[0])(*codes[name])).value
+            agree("InfoNCE of a concentration", value, expected, tolerance=1e-5)
+    shown = figure.rows[kappa - 1][1 + list(codes).index(code)]
+    assert f"P = {p[pair]:.4f}" in figure.caption and f"{code} earns {shown:.2f} nats" in figure.caption
+    assert [row[0] for row in figure.rows] == list(range(1, 41)) and figure.columns == ["κ", *codes]

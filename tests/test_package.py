@@ -12,7 +12,7 @@ import rpm_tutorial
 ROOT = Path(rpm_tutorial.__file__).parent
 ORDER = (
     "_checks", "_log_space", "objectives", "priors", "finite", "shared", "derivation", "gaussian", "critics",
-    "_tiles", "distributed", "evidence", "datasets", "encoders", "training", "probes", "runtime", "figures", "widgets",
+    "_tiles", "distributed", "evidence", "checking", "datasets", "encoders", "training", "probes", "runtime", "figures", "widgets",
     "dashboard", "explorations", "exercises",
 )  # fmt: skip
 

@@ -49,7 +49,19 @@ def restarts():
     return explorations.restarts(evidence, torch.randint(1, 9, (21, 12, 10, 10), generator=generator))
 
 
-FACTORIES = {"retrieval": retrieval, "proof": proof, "unfolding": unfolding, "forecast": forecast, "restarts": restarts}
+def concentration():
+    z, step = torch.randn(2, 24, 2, generator=torch.Generator().manual_seed(0))
+    return explorations.concentration({"wound once": (z, z + 0.3 * step), "folded": (z.abs(), (z + 0.3 * step).abs())})
+
+
+FACTORIES = {
+    "retrieval": retrieval,
+    "proof": proof,
+    "unfolding": unfolding,
+    "forecast": forecast,
+    "restarts": restarts,
+    "concentration": concentration,
+}
 
 
 def renders() -> dict:

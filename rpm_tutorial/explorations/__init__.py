@@ -9,3 +9,4 @@ from .lesson_06 import TwistState, twisted
 from .lesson_07 import UnfoldingState, unfolding
 from .lesson_09 import ForecastState, forecast
 from .lesson_10 import RestartState, restarts
+from .lesson_11 import ConcentrationState, concentration

@@ -17,4 +17,4 @@ from .charts import (
     lines,
     tables,
 )  # fmt: skip
-from .latents import clouds, clusters, paths, training
+from .latents import circle, clouds, clusters, paths, training

@@ -1,0 +1,320 @@
+"""`check_critic`: what every critic of this course has to be, tried on one of yours, and what to do where it is not."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ._checks import shape_of
+from ._tiles import full_precision
+from .evidence import dataset_evidence
+from .objectives import symmetric_infonce
+
+N, M = 12, 15  # rows and columns of the table that is tried; unequal, so that exchanged sides are seen
+FAR = 1e4  # times a standard normal: latents that an early or a diverging encoder gives
+
+
+class Check(NamedTuple):
+    """One check: `passed` is None where it was not run, because a check that it builds on had failed."""
+
+    name: str
+    passed: bool | None
+    found: str
+    expected: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class CriticReport:
+    """What `check_critic` found: `ok` if every check passed. It prints as a list, ✓ passed, ✗ failed, ○ not run."""
+
+    title: str
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def __repr__(self) -> str:
+        return "\n".join([self.title, *(_lines(check) for check in self.checks)])
+
+
+class _Wrong(Exception):
+    """Raised by a check: what was found, and what to do."""
+
+    def __init__(self, found: str, remedy: str):
+        super().__init__(found)
+        self.found, self.remedy = found, remedy
+
+
+def check_critic(critic: nn.Module, dim: int, *, seed: int = 0, raise_exception: bool = False) -> CriticReport:
+    """Try a critic on random latents of `dim` dimensions: is it a score of pairs, log f(z,z'), that can be trained?
+
+    The checks, in order; one that builds on a failed one is not run:
+
+    - shape: (n, dim), (m, dim) give (n, m), rows z and columns z', in the dtype of the latents;
+    - determinism: two calls agree (no dropout in training mode, no sampling);
+    - pairing: entry (i, j) depends on z_i and z'_j alone (no softmax, batch norm or mean over the batch inside);
+    - finite: no NaN and no +inf, at coincident, zero and far latents too; -inf is legal where f = 0;
+    - interaction: log f is no a(z) + b(z'), under which InfoNCE cannot exceed 0;
+    - gradient: finite, and reaches z, z' and every parameter that requires one;
+    - evidence: `dataset_evidence` and `symmetric_infonce` of the table agree, in value and gradients.
+
+    The critic's parameters, buffers, gradients and mode, and the global random state, are left as they were.
+
+    Args:
+        critic: from (n, dim), (m, dim) to log_f of shape (n, m). Its own dtype and device are used.
+        raise_exception: raise `ValueError` with the printed report unless every check passes.
+    Raises:
+        TypeError: the critic is no `nn.Module`.
+
+    Example:
+        >>> check_critic(RandomWalk(), dim=3).ok
+        True
+    """
+    if not isinstance(critic, nn.Module):
+        raise TypeError(
+            f"the critic is a {type(critic).__name__}; expected an nn.Module, whose parameters can be found: "
+            "put the function into a module's forward"
+        )
+    like = next((p for p in critic.parameters() if p.is_floating_point()), torch.empty(0))
+    draw = torch.Generator().manual_seed(seed)
+    z = torch.randn(N, dim, generator=draw).to(like)
+    z_prime = torch.randn(M, dim, generator=draw).to(like)
+    z_prime[0] = z[0]  # a pair may coincide
+    checks, failed = [], set()
+    for name, (check, expected, needs) in _CHECKS.items():
+        if failed & set(needs):
+            checks.append(Check(name, None, f"not run: mend {' and '.join(n for n in needs if n in failed)} first"))
+            failed.add(name)
+            continue
+        try:
+            with _left_as_it_was(critic), full_precision(z.device):
+                checks.append(Check(name, True, check(critic, z, z_prime)))
+        except _Wrong as wrong:
+            checks.append(Check(name, False, wrong.found, expected, wrong.remedy))
+        except Exception as error:  # whatever the critic raises is its author's to read
+            found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            checks.append(
+                Check(name, False, found, expected, "call critic(z, z_prime) on such latents and read the trace")
+            )
+        if not checks[-1].passed:
+            failed.add(name)
+    report = CriticReport(f"check_critic({type(critic).__name__}, dim={dim}), {str(z.dtype)[6:]}", tuple(checks))
+    if raise_exception and not report.ok:
+        raise ValueError(repr(report))
+    return report
+
+
+def _shape(critic, z, z_prime) -> str:
+    log_f = critic(z, z_prime)
+    if not isinstance(log_f, Tensor):
+        raise _Wrong(f"a {type(log_f).__name__}", "return one torch.Tensor of scores")
+    found = f"{shape_of(log_f)} for z {shape_of(z)} and z′ {shape_of(z_prime)}"
+    if log_f.shape != (N, M):
+        raise _Wrong(found, _shape_remedy(log_f))
+    if log_f.dtype != z.dtype:
+        raise _Wrong(
+            f"{log_f.dtype} from latents of {z.dtype}", "compute in the dtype of z; make constants with z.new_tensor"
+        )
+    return found
+
+
+def _shape_remedy(log_f: Tensor) -> str:
+    if log_f.shape == (M, N):
+        return "rows are z, columns z′: transpose the table"
+    return "score every z against every z′: for example (z[:, None] - z_prime).square().sum(2), or q @ k.T"
+
+
+def _determinism(critic, z, z_prime) -> str:
+    with torch.no_grad():
+        first, second = critic(z, z_prime).clone(), critic(z, z_prime)
+    off = _difference(first, second)
+    if not off <= _tolerance(first):
+        raise _Wrong(
+            f"two calls differ by up to {off:.2g}", "call critic.eval() if it has dropout; draw nothing in forward"
+        )
+    return "two calls agree"
+
+
+def _pairing(critic, z, z_prime) -> str:
+    with torch.no_grad():
+        table = critic(z, z_prime)
+        alone = torch.stack([torch.cat([critic(a[None], b[None])[0] for b in z_prime]) for a in z])
+    off = (table - alone).masked_fill(table == alone, 0).abs()
+    if not off.max() <= _tolerance(table):
+        i, j = divmod(int(off.nan_to_num(torch.inf).argmax()), M)
+        raise _Wrong(
+            f"entry ({i}, {j}) is {table[i, j]:.4g} in the table and {alone[i, j]:.4g} for that pair alone",
+            "remove what mixes rows: softmax, batch norm in training mode, or a mean over the batch",
+        )
+    return "each entry is that of its pair alone"
+
+
+def _finite(critic, z, z_prime) -> str:
+    remedy = "stay in logarithms (logsumexp, logaddexp, F.logsigmoid); normalise by F.normalize, which allows for 0"
+    for size, what in (
+        (1.0, "standard normal latents"),
+        (0.0, "z = z′ = 0"),
+        (FAR, f"latents {FAR:,.0f} times as far"),
+    ):
+        with torch.no_grad():
+            log_f = critic(size * z, size * z_prime)
+        for bad, name in ((log_f.isnan(), "NaN"), (log_f.isposinf(), "+inf")):
+            if bad.any():
+                raise _Wrong(f"{name} at {what} ({int(bad.sum())} of {bad.numel()} entries)", remedy)
+        if size == 1 and log_f.isneginf().all(1).any():
+            raise _Wrong(f"a row of only -inf at {what}", f"let f be positive for some z′ of each z, or {remedy}")
+    return f"no NaN and no +inf, for latents from 0 to {FAR:,.0f}"
+
+
+def _interaction(critic, z, z_prime) -> str:
+    with torch.no_grad(), _moved(critic):
+        table = critic(z, z_prime)
+    table = table.clamp(min=torch.finfo(table.dtype).min / 1e3)
+    both = table - table.mean(0) - table.mean(1, keepdim=True) + table.mean()  # what is left without a(z) + b(z')
+    if not both.abs().max() > _tolerance(table):
+        what = "log f does not depend on z′" if _spread(table, 1) <= _tolerance(table) else "log f = a(z) + b(z′)"
+        raise _Wrong(what, "let z and z′ meet: a product, a difference, or a network of both")
+    return "z and z′ interact"
+
+
+def _gradient(critic, z, z_prime) -> str:
+    with _moved(critic):
+        inputs = _inputs(critic, z, z_prime)
+        log_f = critic(inputs["z"], inputs["z′"])
+        weight = torch.linspace(-1, 1, N * M).sin().view(N, M).to(log_f) * log_f.detach().isfinite()
+        found = torch.autograd.grad(log_f, inputs.values(), weight, allow_unused=True) if log_f.requires_grad else ()
+    foreign = [leaf for leaf in _leaves(log_f) if all(leaf is not own for own in inputs.values())]
+    if foreign:
+        raise _Wrong(
+            f"a trainable tensor of shape {shape_of(foreign[0])} is in use that is no parameter of the module",
+            "assign it to self as an nn.Parameter or a module; keep a list of them in nn.ModuleList or nn.ParameterList",
+        )
+    grads = dict(zip(inputs, found or [None] * len(inputs)))
+    for name, grad in grads.items():
+        if grad is None or (
+            name in ("z", "z′") and not grad.any()
+        ):  # a parameter may rest: R of one dimension has no off-diagonal
+            raise _Wrong(
+                f"{name} gets {'none' if grad is None else 'zero everywhere'}",
+                "let log f depend on it smoothly (no detach, .data, .item() or rounding), or set requires_grad_(False)",
+            )
+        if not grad.isfinite().all():
+            raise _Wrong(
+                f"that of {name} is {'NaN' if grad.isnan().any() else 'infinite'}, though log f is finite",
+                "look for a square root or a norm of z - z′, which may be 0, or torch.where over an undefined branch",
+            )
+    return f"finite, reaches {', '.join(grads)}"
+
+
+def _evidence(critic, z, z_prime) -> str:
+    remedy = "linear_form and forward are two critics: let forward return self.linear_form(z, z_prime).table()"
+    inputs = _inputs(critic, z, z + 0.1 * z_prime[:N])  # near pairs: f is positive on them under most priors
+    z, z_prime = inputs["z"], inputs["z′"]
+    by_table = symmetric_infonce(critic(z, z_prime)).value
+    by_engine = dataset_evidence(z, z_prime, critic, normalise="both").infonce
+    scale = _tolerance(critic(z, z_prime).detach())
+    if not (by_table - by_engine).abs() <= scale:
+        raise _Wrong(f"{by_engine.item():.5g} nats, and {by_table.item():.5g} from the table", remedy)
+    grads = zip(*(torch.autograd.grad(v, inputs.values(), allow_unused=True) for v in (by_table, by_engine)))
+    for name, pair in zip(inputs, grads):
+        expected, found = (torch.zeros_like(inputs[name]) if grad is None else grad for grad in pair)
+        if not _difference(expected, found) <= max(scale, _tolerance(expected)):
+            raise _Wrong(f"another gradient to {name} than from the table", remedy)
+    return f"dataset_evidence agrees with the table: {by_engine.item():.4f} nats, and its gradients"
+
+
+# name -> (check, what it expects, the checks that it builds on)
+_CHECKS: dict[str, tuple[Callable, str, tuple[str, ...]]] = {
+    "shape": (_shape, f"({N}, {M}): one score for each z (row) and z′ (column), in the dtype of z", ()),
+    "determinism": (_determinism, "the same table at each call", ("shape",)),
+    "pairing": (_pairing, "log f(z_i, z′_j) to depend on z_i and z′_j alone", ("shape", "determinism")),
+    "finite": (_finite, "finite scores, or -inf where f = 0", ("shape",)),
+    "interaction": (
+        _interaction,
+        "more than a(z) + b(z′), which no pairing can tell apart",
+        ("shape", "determinism", "finite"),
+    ),
+    "gradient": (
+        _gradient,
+        "a finite gradient to z, z′ and each parameter",
+        ("shape", "finite", "interaction"),
+    ),
+    "evidence": (_evidence, "the InfoNCE of the table, by dataset_evidence too", ("pairing", "gradient")),
+}
+
+
+def _lines(check: Check) -> str:
+    mark = {True: "✓", False: "✗", None: "○"}[check.passed]
+    first = f"{mark} {check.name:<11}  {check.found}"
+    if check.passed is not False:
+        return first
+    return f"{first}\n{'':15}expected: {check.expected}\n{'':15}remedy: {check.remedy}"
+
+
+def _inputs(critic: nn.Module, z: Tensor, z_prime: Tensor) -> dict[str, Tensor]:
+    """What a gradient has to reach, by name."""
+    latents = {"z": z.clone().requires_grad_(), "z′": z_prime.clone().requires_grad_()}
+    return {**latents, **{name: p for name, p in critic.named_parameters() if p.requires_grad}}
+
+
+def _leaves(tensor: Tensor) -> list[Tensor]:
+    """The tensors at which the tensor's graph ends and a gradient would accumulate."""
+    seen, todo, found = set(), [tensor.grad_fn], []
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo += [parent for parent, _ in node.next_functions]
+        found += [node.variable] if hasattr(node, "variable") else []
+    return found
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return (a - b).masked_fill(a == b, 0).abs().max().item()  # equal infinities do not differ
+
+
+def _spread(table: Tensor, dim: int) -> float:
+    return (table.amax(dim) - table.amin(dim)).max().item()
+
+
+def _tolerance(table: Tensor) -> float:
+    """Rounding of scores of this size, a thousand times over: far below what any other pair would change."""
+    finite = table[table.isfinite()]
+    size = finite.abs().max().item() if finite.numel() else 1.0
+    return 1e3 * torch.finfo(table.dtype).eps * max(1.0, size)
+
+
+@contextmanager
+def _left_as_it_was(critic: nn.Module):
+    """Restore the critic's buffers and the global random state after it was called."""
+    buffers = {name: buffer.clone() for name, buffer in critic.named_buffers()}
+    devices = sorted({p.device.index for p in critic.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            for name, buffer in critic.named_buffers():
+                buffer.data.copy_(buffers[name])
+
+
+@contextmanager
+def _moved(critic: nn.Module):
+    """Within it, entries of parameters that are exactly 0 are a little off it: many layers start at 0 on purpose."""
+    draw = torch.Generator().manual_seed(0)
+    zeros = [(p, p == 0) for p in critic.parameters()]
+    with torch.no_grad():
+        for parameter, zero in zeros:
+            noise = torch.randn(parameter.shape, generator=draw).to(parameter)
+            parameter[zero] = 0.1 * noise[zero]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, zero in zeros:
+                parameter[zero] = 0

@@ -1,0 +1,106 @@
+"""Exercises of lesson 11: two priors of one's own, and what a difference in evidence means for a whole data set."""
+
+import math
+
+import torch
+
+from . import Exercise
+
+
+def _angles(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    theta, theta_prime = (7 * torch.rand(9, generator=generator, dtype=torch.float64)).split([4, 5])
+    return theta, theta_prime, 2.0 + seed
+
+
+periodic = Exercise(
+    prompt=(
+        "Return log f = kappa cos(theta - theta') for every pair of angles, shape (n, m), from theta of shape (n,) and "
+        "theta_prime of shape (m,). Source: (E18)."
+    ),
+    case=_angles,
+    solution=lambda theta, theta_prime, kappa: kappa * torch.cos(theta[:, None] - theta_prime),
+    hints=(
+        "A critic scores every z against every z': rows theta, columns theta'.",
+        "theta[:, None] has shape (n, 1); with theta_prime it broadcasts to (n, m).",
+        "kappa * torch.cos(theta[:, None] - theta_prime)",
+    ),
+    misconceptions={
+        lambda theta, theta_prime, kappa: -kappa * (theta[:, None] - theta_prime) ** 2 / 2: (
+            "that is a random walk on the line: at 0 and just below 2 pi it takes neighbours for strangers."
+        ),
+        lambda theta, theta_prime, kappa: kappa * torch.cos(theta[:, None] + theta_prime): (
+            "cos(theta + theta') depends on where the zero of the angle lies; a step is a difference."
+        ),
+        lambda theta, theta_prime, kappa: torch.cos(kappa * (theta[:, None] - theta_prime)): (
+            "kappa inside the cosine makes it repeat kappa times on the circle; outside, it says how small the steps are."
+        ),
+        lambda theta, theta_prime, kappa: torch.cos(theta[:, None] - theta_prime) / kappa: (
+            "kappa multiplies: it is 1/temperature."
+        ),
+    },
+)
+
+
+def _series(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    z, z_prime = torch.randn(9, 2, generator=generator, dtype=torch.float64).split([4, 5])
+    return z, z_prime, torch.tensor([0.4, -0.2 - seed], dtype=torch.float64), 0.5 + seed
+
+
+drifting_walk = Exercise(
+    prompt=(
+        "Return log f of a Laplace walk that drifts, shape (n, m): z' is z + drift after a step of the given scale, "
+        "log f = -|z + drift - z'|_1 / scale."
+    ),
+    case=_series,
+    solution=lambda z, z_prime, drift, scale: -((z + drift)[:, None] - z_prime).abs().sum(2) / scale,
+    hints=(
+        "Move z by the drift first; what follows is the walk that you know.",
+        "z[:, None] - z_prime has shape (n, m, d); sum the absolute values over the last dimension.",
+        "-torch.cdist(z + drift, z_prime, p=1) / scale",
+    ),
+    misconceptions={
+        lambda z, z_prime, drift, scale: -torch.cdist(z, z_prime + drift, p=1) / scale: (
+            "this walk drifts backwards: adding the drift to z' takes it away from z."
+        ),
+        lambda z, z_prime, drift, scale: -torch.cdist(z, z_prime, p=1) / scale: "the drift is missing.",
+        lambda z, z_prime, drift, scale: -(torch.cdist(z + drift, z_prime, p=2) ** 2) / (2 * scale**2): (
+            "that is a Gaussian step; the Laplace walk takes the absolute value, which is what forgives a rare long step."
+        ),
+        lambda z, z_prime, drift, scale: -torch.cdist(z + drift, z_prime, p=1) * scale: (
+            "the scale divides: a wider step makes a long way less surprising."
+        ),
+    },
+)
+
+
+def _two_models(seed: int) -> tuple:
+    return 2.0 + 0.1 * seed, 1.7, 400 + seed
+
+
+log_odds = Exercise(
+    prompt=(
+        "Return the log of how many times as probable the first model makes a data set of n pairs as the second does, from the "
+        "InfoNCE of both on those pairs, in nats per pair. Source: (E14)."
+    ),
+    case=_two_models,
+    solution=lambda infonce, infonce_other, n: n * (infonce - infonce_other),
+    hints=(
+        "The evidence is a mean over pairs; the probability of the data set is a product.",
+        "log P(data) = n (infonce - 2 log n), for each model.",
+        "n * (infonce - infonce_other)",
+    ),
+    misconceptions={
+        lambda infonce, infonce_other, n: infonce - infonce_other: "that is the gain of one pair; there are n of them.",
+        lambda infonce, infonce_other, n: n * (infonce - infonce_other - 2 * math.log(n)): (
+            "2 log n is in both evidences, and goes away in the difference."
+        ),
+        lambda infonce, infonce_other, n: math.exp(infonce - infonce_other): (
+            "the logarithm is asked for, and of all n pairs."
+        ),
+        lambda infonce, infonce_other, n: (
+            n * (infonce_other - infonce)
+        ): "the first model over the second: mind the sign.",
+    },
+)
