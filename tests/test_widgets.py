@@ -54,7 +54,7 @@ def concentration():
     return explorations.concentration({"wound once": (z, z + 0.3 * step), "folded": (z.abs(), (z + 0.3 * step).abs())})
 
 
-FACTORIES = {
+FACTORIES = {f.__name__: f for f in (retrieval, proof, unfolding, forecast, restarts, concentration)}
     "retrieval": retrieval,
     "proof": proof,
     "unfolding": unfolding,
