@@ -15,8 +15,8 @@ help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 lab: .venv/installed-lab  ## open the course in JupyterLab (PORT=8899 chooses the port)
-	@$(IN_VENV) -m rpm_tutorial.runtime
-	@exec $(IN_VENV) tools/lab.py $(PORT)
+	@$(IN_VENV) -m rpm_tutorial.cli doctor
+	@exec $(IN_VENV) -m rpm_tutorial.cli lab $(if $(PORT),--port $(PORT))
 
 test: .venv/installed-test  ## run every test: library, lessons, pipeline, browser
 	@$(PYTEST)

@@ -13,7 +13,7 @@ ROOT = Path(rpm_tutorial.__file__).parent
 ORDER = (
     "_checks", "_log_space", "objectives", "priors", "finite", "derivation", "gaussian", "critics", "_tiles",
     "distributed", "evidence", "datasets", "encoders", "training", "probes", "runtime", "figures", "widgets",
-    "dashboard", "explorations", "exercises",
+    "dashboard", "explorations", "exercises", "classroom", "cli",
 )  # fmt: skip
 
 
