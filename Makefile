@@ -26,6 +26,8 @@ test-fast: .venv/installed-test  ## the edit loop: no lesson, no browser, nothin
 
 build: .venv/installed-test  ## make and execute the notebooks from their .py sources (ONLY=02 for one)
 	@$(IN_VENV) tools/build_notebooks.py $(ONLY)
+	@$(IN_VENV) tools/teaching.py
+	@$(IN_VENV) tools/doors.py
 
 bench: .venv/installed-bench  ## measure dataset_evidence against others and the machine's limit (40 minutes, quiet machine)
 	@$(IN_VENV) bench/evidence.py

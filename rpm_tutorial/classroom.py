@@ -63,12 +63,17 @@ def slides(notebook: dict, title: str) -> str:
     import nbformat
     from nbconvert import SlidesExporter
 
-    deck = {**notebook, "cells": [part for cell in notebook["cells"] for part in _parts(cell)]}
+    deck = {**notebook, "cells": [part for cell in copy.deepcopy(notebook["cells"]) for part in _parts(cell)]}
     for number, cell in enumerate(deck["cells"]):
         cell["source"] = source_of(cell)
         begins = cell["cell_type"] == "markdown" and cell["source"].startswith("#")
         cell["metadata"] = {**cell["metadata"], "slideshow": {"slide_type": "slide" if begins else "subslide"}}
         cell["id"] = f"slide-{number}"
+        for output in (
+            o for o in cell.get("outputs", ()) if "data" in o
+        ):  # a picture is described by the text that stands for it
+            alt = "".join(output["data"].get("text/plain", ""))
+            output["metadata"] = {"image/png": {"alt": alt}} if "image/png" in output["data"] else {}
     exporter = SlidesExporter(reveal_scroll=True, exclude_input_prompt=True, exclude_output_prompt=True)
     return exporter.from_notebook_node(nbformat.from_dict(deck), {"metadata": {"name": title}})[0]
 

@@ -61,8 +61,8 @@ def main() -> None:
 def lab(folder: Path, port: int | None) -> None:
     """Open the lessons in JupyterLab.
 
-    The first lesson in FOLDER (default: notebooks) is shown. A folder without notebooks gets a copy of the lessons; what is there is never overwritten. The server listens on this
-    machine only, with a token, and is stopped with Ctrl-C.
+    The first lesson in FOLDER (default: notebooks) is shown. A folder without notebooks gets a copy of the lessons;
+    what is there is never overwritten. The server listens on this machine only, with a token; Ctrl-C stops it.
 
     \b
     Examples:
@@ -86,7 +86,8 @@ def lab(folder: Path, port: int | None) -> None:
     arguments += [] if _can_open_a_browser() else ["--no-browser"]
     click.echo("JupyterLab is starting; its address follows. Stop it with Ctrl-C.")
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *arguments])  # so that Ctrl-C reaches JupyterLab itself
+    command = [sys.executable, "-m", "jupyterlab", *arguments]
+    os.execv(sys.executable, command)  # so that Ctrl-C and signals reach JupyterLab itself
 
 
 @main.command()
@@ -129,7 +130,8 @@ def doctor() -> None:
 def train(context: click.Context, checkpoint: Path, resume: bool, save_every: int, device: str, **settings) -> None:
     """Train an encoder with InfoNCE.
 
-    Encoder, critic and the state of the training are kept in the file CHECKPOINT. Ctrl-C saves and ends; --resume continues with the numbers of a training that was never stopped.
+    Encoder, critic and the state of the training are kept in the file CHECKPOINT. Ctrl-C saves and ends; --resume
+    continues with the numbers of a training that was never stopped.
 
     \b
     Examples:
@@ -168,7 +170,9 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
     click.echo(f"{settings['data']}, {settings['steps']} steps of {settings['batch_size']} pairs, on {device}")
     again = f"rpm-tutorial train {_quoted(checkpoint)} --resume"
     if not _train(trainer, lambda: _save(trainer, settings, checkpoint), save_every):
-        raise click.ClickException(f"Stopped after step {trainer.step} of {trainer.steps}, and saved. Continue: {again}")
+        raise click.ClickException(
+            f"Stopped after step {trainer.step} of {trainer.steps}, and saved. Continue: {again}"
+        )
     click.echo(f"Saved to {checkpoint}. Next: rpm-tutorial evidence {_quoted(checkpoint)}")
 
 
@@ -179,7 +183,8 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
 def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
     """Compute the held-out log evidence.
 
-    It is that of the model in CHECKPOINT, in nats per pair, and exact. The pairs are two views of each of 10 000 images (Fashion-MNIST's test set) or of 500 digits, none of them trained on.
+    It is that of the model in CHECKPOINT, in nats per pair, and exact. The pairs are two views of each of 10 000
+    images (Fashion-MNIST's test set) or of 500 digits, none of them trained on.
 
     \b
     Example:
@@ -201,7 +206,9 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
     encoder.load_state_dict(state["trainer"]["encoder"])
     critic.load_state_dict(state["trainer"]["critic"])
     generator = torch.Generator().manual_seed(seed)
-    views = datasets.two_views(_images(settings["data"], "test"), flip=settings["data"] != "digits", generator=generator)
+    views = datasets.two_views(
+        _images(settings["data"], "test"), flip=settings["data"] != "digits", generator=generator
+    )
     with torch.no_grad():
         found = dataset_evidence(*(encode(encoder, view) for view in views), critic)
     click.echo(
@@ -253,7 +260,9 @@ def _export(kind: str, path: Path, folder: Path) -> None:
         try:
             page = classroom.slides(notebook, path.stem)
         except ModuleNotFoundError as error:
-            raise click.ClickException(f"Slides are made by nbconvert, which comes with JupyterLab. {NO_LAB}") from error
+            raise click.ClickException(
+                f"Slides are made by nbconvert, which comes with JupyterLab. {NO_LAB}"
+            ) from error
         (folder / f"{path.stem}.slides.html").write_text(page, encoding="utf-8")
     else:
         classroom.write(getattr(classroom, kind)(notebook), folder / path.name)
@@ -312,7 +321,9 @@ def _load(checkpoint: Path, device) -> dict:
 
     state = load_checkpoint(checkpoint, device)
     if not isinstance(state, dict) or set(state) != {"settings", "trainer"}:
-        raise ValueError(f"{checkpoint} is not a training of this command. Expected a file that rpm-tutorial train saved")
+        raise ValueError(
+            f"{checkpoint} is not a training of this command. Expected a file that rpm-tutorial train saved"
+        )
     return state
 
 
@@ -323,7 +334,9 @@ def _save(trainer, settings: dict, checkpoint: Path) -> None:
         save_checkpoint({"settings": settings, "trainer": trainer.state_dict()}, checkpoint)
     except RuntimeError as error:  # torch's word for a file that can't be written
         why = str(error).splitlines()[0]
-        raise click.ClickException(f"{checkpoint} can't be written: {why} Remedy: a folder of yours with room") from error
+        raise click.ClickException(
+            f"{checkpoint} can't be written: {why} Remedy: a folder of yours with room"
+        ) from error
 
 
 def _train(trainer, save, save_every: int) -> bool:

@@ -87,4 +87,3 @@ def _memory() -> str:
         else ""
     )
     return f"{os.sysconf('SC_PHYS_PAGES') * page / 2**30:.1f} GiB{free}; a lesson needs less than 1 GiB"
-

@@ -139,7 +139,9 @@ def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was
     process.send_signal(signal.SIGINT)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 1 and "Traceback" not in message
-    stopped = re.search(r"Stopped after step (\d+) of 60, and saved. Continue: rpm-tutorial train run.pt --resume", message)
+    stopped = re.search(
+        r"Stopped after step (\d+) of 60, and saved. Continue: rpm-tutorial train run.pt --resume", message
+    )
     assert 3 <= int(stopped[1]) < 60
     refuses(rpm_tutorial("train", "run.pt", "--resume", "--steps", 5, cwd=tmp_path), 2, "--steps can't be given")
     resumed = rpm_tutorial("train", "run.pt", "--resume", cwd=tmp_path)
