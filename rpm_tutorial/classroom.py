@@ -6,6 +6,7 @@ Nothing here imports torch, but for running a solution once before it is handed 
 import ast
 import contextlib
 import copy
+import html
 import io
 import json
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PACKAGE = Path(__file__).parent
+_NO_ALT = "No description has been provided for this image"  # nbconvert's words
 
 
 def notebooks() -> list[Path]:
@@ -63,19 +65,19 @@ def slides(notebook: dict, title: str) -> str:
     import nbformat
     from nbconvert import SlidesExporter
 
-    deck = {**notebook, "cells": [part for cell in copy.deepcopy(notebook["cells"]) for part in _parts(cell)]}
+    deck = {**notebook, "cells": [part for cell in notebook["cells"] for part in _parts(cell)]}
     for number, cell in enumerate(deck["cells"]):
         cell["source"] = source_of(cell)
         begins = cell["cell_type"] == "markdown" and cell["source"].startswith("#")
         cell["metadata"] = {**cell["metadata"], "slideshow": {"slide_type": "slide" if begins else "subslide"}}
         cell["id"] = f"slide-{number}"
-        for output in (
-            o for o in cell.get("outputs", ()) if "data" in o
-        ):  # a picture is described by the text that stands for it
-            alt = "".join(output["data"].get("text/plain", ""))
-            output["metadata"] = {"image/png": {"alt": alt}} if "image/png" in output["data"] else {}
     exporter = SlidesExporter(reveal_scroll=True, exclude_input_prompt=True, exclude_output_prompt=True)
-    return exporter.from_notebook_node(nbformat.from_dict(deck), {"metadata": {"name": title}})[0]
+    page, _ = exporter.from_notebook_node(nbformat.from_dict(deck), {"metadata": {"name": title}})
+    outputs = [output["data"] for cell in deck["cells"] for output in cell.get("outputs", ()) if "data" in output]
+    for data in outputs:  # a picture is described by the text that stands for it
+        if "image/png" in data:
+            page = page.replace(_NO_ALT, html.escape("".join(data["text/plain"])), 1)
+    return page
 
 
 class Solution(NamedTuple):

@@ -1,6 +1,7 @@
 """What a class is given: nothing that answers an exercise for students, all of it for teachers, slides."""
 
 import ast
+import html
 import json
 import os
 import re
@@ -180,4 +181,6 @@ def test_slides_begin_at_headings_and_questions_and_show_every_figure(tmp_path: 
         assert re.search(r"<h[12][^>]*>" + re.escape(heading.split("$")[0][:20].split("'")[0]), column)
     figures = [o for c in notebook["cells"] for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
     assert page.count('src="data:image/png') == len(figures) > 0
+    alts = re.findall(r'<img alt="([^"]*)"[^>]* src="data:image/png', page)
+    assert [html.unescape(alt) for alt in alts] == ["".join(figure["data"]["text/plain"]) for figure in figures]
     assert "No description has been provided" not in page
