@@ -210,23 +210,33 @@ def test_a_command_typed_wrong_is_told_how(tmp_path: Path):
     assert not (tmp_path / "a").exists(), "a mistake leaves nothing behind"
 
 
-@pytest.mark.slow
-def test_what_fails_says_why_and_what_to_do(tmp_path: Path):
+def test_what_fails_says_why_and_what_to_do(tmp_path: Path, monkeypatch, capsys):
+    """In this process, to save seven imports of torch; the next test has a process of its own."""
     (tmp_path / "text.pt").write_text("not a checkpoint")
     torch.save({"trainer": {}}, tmp_path / "other.pt")
     (tmp_path / "folder.pt.partial").mkdir()  # where the file is written before it gets its name
     cases = {
         ("train", "run.pt", "--device", "tpu"): "device 'tpu' is none that this PyTorch can use",
         ("train", "run.pt", "--data", "digits", "--batch-size", "5000"): "expected a number from 1 to the 1297 images",
-        ("train", "run.pt"): "--data digits needs no files",
         ("train", "folder.pt", *DIGITS): "folder.pt can't be written",
         ("train", "text.pt", "--resume"): "text.pt is no checkpoint",
         ("evidence", "text.pt"): "text.pt is no checkpoint",
         ("evidence", "other.pt"): "Expected a file that rpm-tutorial train saved",
     }
+    monkeypatch.chdir(tmp_path)
     for arguments, words in cases.items():
-        refuses(rpm_tutorial(*arguments, cwd=tmp_path, RPM_DATA=str(tmp_path)), 1, "Error: ", words)
+        with pytest.raises(SystemExit) as ended:
+            main(arguments, prog_name="rpm-tutorial")
+        message = capsys.readouterr().err
+        assert ended.value.code == 1 and message.startswith("Error: ") and words in message, message
     assert not (tmp_path / "run.pt").exists()
+
+
+@pytest.mark.slow
+def test_without_the_data_training_says_how_to_get_it_or_do_without(tmp_path: Path):
+    result = rpm_tutorial("train", "run.pt", cwd=tmp_path, RPM_DATA=str(tmp_path))
+    refuses(result, 1, "Error: ", "apt-get install dataset-fashion-mnist", "--data digits needs no files")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_taken_port_is_named(tmp_path: Path):
