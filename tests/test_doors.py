@@ -32,6 +32,11 @@ def test_the_readme_is_in_step_with_the_table():
     assert doors.BLOCK.search(text) and doors.filled(text, doors.table()) == text, "remedy: make build"
 
 
+def test_the_readmes_picture_is_lesson_0s():
+    assert doors.PICTURE.read_bytes() == doors.picture(), "remedy: make build"
+    assert f"](notebooks/{doors.PICTURE.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_an_unpublished_course_has_no_badge_and_no_cell():
     nowhere = {"repository": "", "branch": "main"}
     assert doors.badges(nowhere, ["notebooks/00_start_here.ipynb"]) == doors.UNPUBLISHED

@@ -1,19 +1,23 @@
-"""The ways into the published course, from one table: badges for the README, the first cell of each notebook.
+"""The ways into the course, from one table: badges and picture of the README, the first cell of each notebook.
 
-    python tools/doors.py            write the README's badges
+    python tools/doors.py            write the README's badges and picture
     python tools/doors.py --check    only say whether they are in step
 
-The repository is named once, in pyproject.toml: `[tool.rpm-tutorial] repository = "owner/name"`. While it is not, there is
-nothing to open on Binder or Colab, and neither badges nor the cell are made.
+The README's picture is a figure that lesson 0 has stored. The repository is named once, in pyproject.toml:
+`[tool.rpm-tutorial] repository = "owner/name"`. While it is not, there is nothing to open on Binder or Colab, and neither
+badges nor the cell are made.
 """
 
+import json
 import re
 import sys
 import tomllib
+from base64 import b64decode
 from pathlib import Path
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
+PICTURE = ROOT / "notebooks" / "three_names.png"
 BLOCK = re.compile(r"(?s)<!-- doors -->\n.*?<!-- end -->")
 UNPUBLISHED = (
     "Binder and Colab open a published copy, and this checkout names none: read, or use the two commands below."
@@ -70,6 +74,17 @@ def badges(where: dict[str, str], paths: list[str]) -> str:
     return "\n".join(lines)
 
 
+def picture() -> bytes:
+    """The PNG of lesson 0's figure of the three curves."""
+    cells = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = [
+        output["data"] for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})
+    ]
+    return b64decode(
+        next("".join(d["image/png"]) for d in outputs if "against temperature" in "".join(d["text/plain"]))
+    )
+
+
 def filled(readme: str, where: dict[str, str]) -> str:
     paths = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
     return BLOCK.sub(lambda _: f"<!-- doors -->\n{badges(where, paths)}\n<!-- end -->", readme)
@@ -82,6 +97,7 @@ def main() -> None:
     if "--check" in sys.argv:
         sys.exit("README.md's badges are out of step; remedy: make build" if new != text else 0)
     readme.write_text(new, encoding="utf-8")
+    PICTURE.write_bytes(picture())
 
 
 if __name__ == "__main__":
