@@ -15,8 +15,8 @@ help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 lab: .venv/installed-lab  ## open the course in JupyterLab (PORT=8899 chooses the port)
-	@$(IN_VENV) -m rpm_tutorial.runtime
-	@exec $(IN_VENV) tools/lab.py $(PORT)
+	@$(IN_VENV) -m rpm_tutorial.cli doctor
+	@exec $(IN_VENV) -m rpm_tutorial.cli lab $(if $(PORT),--port $(PORT))
 
 test: .venv/installed-test  ## run every test: library, lessons, pipeline, browser
 	@$(PYTEST)
@@ -26,6 +26,8 @@ test-fast: .venv/installed-test  ## the edit loop: no lesson, no browser, nothin
 
 build: .venv/installed-test  ## make and execute the notebooks from their .py sources (ONLY=02 for one)
 	@$(IN_VENV) tools/build_notebooks.py $(ONLY)
+	@$(IN_VENV) tools/teaching.py
+	@$(IN_VENV) tools/doors.py
 
 bench: .venv/installed-bench  ## measure dataset_evidence against others and the machine's limit (40 minutes, quiet machine)
 	@$(IN_VENV) bench/evidence.py

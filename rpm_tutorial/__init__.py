@@ -39,6 +39,8 @@ _MODULES = (
     "derivation",
     "explorations",
     "exercises",
+    "classroom",
+    "cli",
 )
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

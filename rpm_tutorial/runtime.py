@@ -1,4 +1,4 @@
-"""The machine: device, versions, memory, and the self-check that `python -m rpm_tutorial.runtime` prints."""
+"""The machine: device, versions, memory, and the self-check that `rpm-tutorial doctor` prints."""
 
 import importlib.util
 import inspect
@@ -13,12 +13,18 @@ from . import finite, objectives, priors
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or CUDA where there is one, or the CPU. Raises `ValueError` for CUDA where there is none."""
-    if name and name.startswith("cuda") and not torch.cuda.is_available():
+    """The named device, or CUDA where there is one, or the CPU. Raises `ValueError` for one that this machine lacks."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(
             f'device {name!r} was asked for, but this PyTorch ({torch.__version__}) sees no GPU; use "cpu"'
         )
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        torch.empty(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f'device {name!r} is none that this PyTorch can use here; expected "cpu" or "cuda"') from error
+    return torch.device(name)
 
 
 def in_colab() -> bool:
@@ -81,7 +87,3 @@ def _memory() -> str:
         else ""
     )
     return f"{os.sysconf('SC_PHYS_PAGES') * page / 2**30:.1f} GiB{free}; a lesson needs less than 1 GiB"
-
-
-if __name__ == "__main__":
-    print(self_check())

@@ -14,12 +14,9 @@ def need_chromium() -> str:
 
 def need_fashion_mnist() -> Path:
     """The folder with the files of Fashion-MNIST; no test downloads them."""
-    from rpm_tutorial.datasets import DEBIAN_FOLDER, DOWNLOADS, REMEDIES  # imports torch: only when asked
+    from rpm_tutorial.datasets import REMEDIES, fashion_mnist_folder  # imports torch: only when asked
 
-    named = os.environ.get("RPM_DATA")
-    folders = [Path(named)] if named else [DEBIAN_FOLDER, Path(DOWNLOADS.path)]
-    present = (folder for folder in folders if all((folder / name).exists() for name in DOWNLOADS.registry))
-    return next(present, None) or _missing(f"Fashion-MNIST is missing. {REMEDIES}")
+    return fashion_mnist_folder() or _missing(f"Fashion-MNIST is missing. {REMEDIES}")
 
 
 def _missing(message: str):

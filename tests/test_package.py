@@ -13,7 +13,7 @@ ROOT = Path(rpm_tutorial.__file__).parent
 ORDER = (
     "_checks", "_log_space", "objectives", "priors", "finite", "shared", "derivation", "gaussian", "critics",
     "_tiles", "distributed", "evidence", "checking", "datasets", "encoders", "training", "probes", "runtime", "figures", "widgets",
-    "dashboard", "explorations", "exercises",
+    "dashboard", "explorations", "exercises", "classroom", "cli",
 )  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def imports(path: Path) -> set[str]:
             found |= set(node.module.split(".")[1:2]) or {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("rpm_tutorial.")}
-    return found
+    return found - {"__version__"}
 
 
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parts[-1] != "__init__.py" or path.parent != ROOT)

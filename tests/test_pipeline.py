@@ -254,18 +254,6 @@ def port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("wrong", ["none", "0", "70000"])
-def test_a_port_that_is_none_is_named(wrong: str):
-    result = tool("lab.py", wrong)
-    assert result.returncode == 1 and f"PORT={wrong} is no port" in result.stderr
-
-
-def test_a_taken_port_is_named(port: int):
-    with socket.create_server(("127.0.0.1", port)):
-        result = tool("lab.py", port)
-    assert result.returncode == 1 and f"Port {port} is taken" in result.stderr
-
-
 @pytest.fixture
 def lab(installed: Path, port: int, tmp_path: Path) -> Iterator[str]:
     """What a real `make lab` has printed by the time that it has printed its address."""

@@ -55,13 +55,6 @@ def concentration():
 
 
 FACTORIES = {f.__name__: f for f in (retrieval, proof, unfolding, forecast, restarts, concentration)}
-    "retrieval": retrieval,
-    "proof": proof,
-    "unfolding": unfolding,
-    "forecast": forecast,
-    "restarts": restarts,
-    "concentration": concentration,
-}
 
 
 def renders() -> dict:

@@ -1,0 +1,372 @@
+"""The command line `rpm-tutorial`: lab, doctor, train, evidence, export.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once. Exit codes: 0; 1 for a failure,
+2 for a command that was typed wrong; both with a message and its remedy instead of a traceback.
+"""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import sys
+import webbrowser
+from pathlib import Path
+
+import click
+
+from . import __version__, classroom
+
+NO_LAB = "JupyterLab is not installed. Remedy: python -m pip install 'rpm-tutorial[lab]'"
+SPLIT = 1297  # of the 1 797 digits; the others are held out
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+device_option = click.option("--device", help="cpu, cuda, cuda:1, ...  [default: CUDA where there is one]")
+
+
+class Commands(click.Group):
+    """Says what the library's errors say, which name the remedy, without the traceback that leads to them."""
+
+    def invoke(self, context: click.Context):
+        try:
+            return super().invoke(context)
+        except click.exceptions.Exit:
+            raise
+        except (ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+        except RuntimeError as error:
+            if "out of memory" in str(error):
+                raise click.ClickException(f"{error}\nRemedy: a smaller --batch-size, or --device cpu") from error
+            raise
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rpm-tutorial")
+def main() -> None:
+    """InfoNCE is variational inference: a course that runs.
+
+    \b
+    Examples:
+      rpm-tutorial lab                        open the lessons in JupyterLab
+      rpm-tutorial doctor                     check this machine
+      rpm-tutorial train run.pt               train on Fashion-MNIST
+      rpm-tutorial evidence run.pt            the held-out log evidence of that training
+      rpm-tutorial export --student handout   notebooks to hand out
+    """
+
+
+@main.command()
+@click.argument("folder", type=FOLDER, default="notebooks")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the server.  [default: the first free from 8888]")
+def lab(folder: Path, port: int | None) -> None:
+    """Open the lessons in JupyterLab.
+
+    The first lesson in FOLDER (default: notebooks) is shown. A folder without notebooks gets a copy of the lessons;
+    what is there is never overwritten. The server listens on this machine only, with a token; Ctrl-C stops it.
+
+    \b
+    Examples:
+      rpm-tutorial lab
+      rpm-tutorial lab "my course" --port 8899
+    """
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise click.ClickException(NO_LAB)
+    if port and not _is_free(port):
+        raise click.ClickException(f"Port {port} is taken. Remedy: another one, for example --port {port % 65535 + 1}")
+    if not list(folder.glob("*.ipynb")):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in classroom.notebooks():
+            shutil.copyfile(path, folder / path.name)
+        click.echo(f"The lessons are in {folder}.")
+    first = sorted(folder.glob("*.ipynb"))[0].resolve()
+    arguments = ["--ip=127.0.0.1", "--log-level=WARN", f"--ServerApp.root_dir={first.parents[1]}"]
+    arguments += [f"--LabApp.default_url=/lab/tree/{first.parent.name}/{first.name}"]
+    arguments += [f"--port={port}", "--ServerApp.port_retries=0"] if port else []
+    arguments += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # as in a container
+    arguments += [] if _can_open_a_browser() else ["--no-browser"]
+    click.echo("JupyterLab is starting; its address follows. Stop it with Ctrl-C.")
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "jupyterlab", *arguments]
+    os.execv(sys.executable, command)  # so that Ctrl-C and signals reach JupyterLab itself
+
+
+@main.command()
+def doctor() -> None:
+    """Check this machine.
+
+    Versions, device, threads, memory, data, and the course's identity. Exits with 1 if the identity does not hold here.
+    """
+    from . import datasets, runtime
+
+    report = runtime.self_check()
+    *machine, identity = report.splitlines()
+    folder = datasets.fashion_mnist_folder()
+    data = f"Fashion-MNIST in {folder}" if folder else f"Fashion-MNIST is missing. {datasets.REMEDIES}"
+    lab = "JupyterLab is installed" if importlib.util.find_spec("jupyterlab") else NO_LAB
+    click.echo("\n".join([*machine, f"data      {data}", f"lab       {lab}", identity]))
+    if not identity.endswith("right"):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("checkpoint", type=FILE)
+@click.option("--resume", is_flag=True, help="Continue from CHECKPOINT, which holds the settings.")
+@click.option("--data", type=click.Choice(["fashion-mnist", "digits"]), default="fashion-mnist", show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=300, show_default=True)
+@click.option("--batch-size", type=click.IntRange(2), default=256, show_default=True, help="Pairs in a batch.")
+@click.option("--dim", type=click.IntRange(1), default=16, show_default=True, help="Dimension of the latents z.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Of the critic cos(z,z')/temperature, where training starts.",
+)
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=2e-3, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--save-every", type=click.IntRange(1), default=100, show_default=True, metavar="STEPS")
+@device_option
+@click.pass_context
+def train(context: click.Context, checkpoint: Path, resume: bool, save_every: int, device: str, **settings) -> None:
+    """Train an encoder with InfoNCE.
+
+    Encoder, critic and the state of the training are kept in the file CHECKPOINT. Ctrl-C saves and ends; --resume
+    continues with the numbers of a training that was never stopped.
+
+    \b
+    Examples:
+      rpm-tutorial train run.pt
+      rpm-tutorial train run.pt --resume --device cuda
+      rpm-tutorial train digits.pt --data digits --steps 500 --temperature 0.2
+    """
+    chosen = [name for name in settings if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    if resume and chosen:
+        option = "--" + chosen[0].replace("_", "-")
+        raise click.UsageError(f"{option} can't be given with --resume: {checkpoint} holds the settings.")
+    if resume and not checkpoint.exists():
+        raise click.BadParameter(f"{checkpoint} does not exist. Remedy: start it without --resume.")
+    if not resume and checkpoint.exists():
+        raise click.BadParameter(f"{checkpoint} exists. Remedy: continue it with --resume, or name another file.")
+    if not checkpoint.absolute().parent.is_dir():
+        raise click.BadParameter(f"the folder {checkpoint.parent} does not exist. Remedy: make it first.")
+
+    from . import datasets, runtime
+    from .training import Trainer
+
+    runtime.setup()
+    device = runtime.pick_device(device)
+    state = _load(checkpoint, device) if resume else {"settings": settings}
+    settings = state["settings"]
+    pairs = datasets.view_pairs(
+        _images(settings["data"], "train"),
+        settings["batch_size"],
+        flip=settings["data"] != "digits",
+        seed=settings["seed"],
+    )
+    encoder, critic = _networks(settings, device)
+    trainer = Trainer(encoder, critic, pairs, settings["steps"], learning_rate=settings["learning_rate"])
+    if resume:
+        trainer.load_state_dict(state["trainer"])
+    click.echo(f"{settings['data']}, {settings['steps']} steps of {settings['batch_size']} pairs, on {device}")
+    again = f"rpm-tutorial train {_quoted(checkpoint)} --resume"
+    if not _train(trainer, lambda: _save(trainer, settings, checkpoint), save_every):
+        raise click.ClickException(
+            f"Stopped after step {trainer.step} of {trainer.steps}, and saved. Continue: {again}"
+        )
+    click.echo(f"Saved to {checkpoint}. Next: rpm-tutorial evidence {_quoted(checkpoint)}")
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the two views of each image.")
+@device_option
+def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
+    """Compute the held-out log evidence.
+
+    It is that of the model in CHECKPOINT, in nats per pair, and exact. The pairs are two views of each of 10 000
+    images (Fashion-MNIST's test set) or of 500 digits, none of them trained on.
+
+    \b
+    Example:
+      rpm-tutorial evidence run.pt
+    """
+    import math
+
+    import torch
+
+    from . import datasets, runtime
+    from .evidence import dataset_evidence
+    from .training import encode
+
+    runtime.setup()
+    device = runtime.pick_device(device)
+    state = _load(checkpoint, device)
+    settings = state["settings"]
+    encoder, critic = _networks(settings, device)
+    encoder.load_state_dict(state["trainer"]["encoder"])
+    critic.load_state_dict(state["trainer"]["critic"])
+    generator = torch.Generator().manual_seed(seed)
+    views = datasets.two_views(
+        _images(settings["data"], "test"), flip=settings["data"] != "digits", generator=generator
+    )
+    with torch.no_grad():
+        found = dataset_evidence(*(encode(encoder, view) for view in views), critic)
+    click.echo(
+        f"model         {checkpoint}, after step {state['trainer']['step']} of {settings['steps']}\n"
+        f"pairs         {found.n} of {settings['data']}, held out\n"
+        f"InfoNCE       {found.infonce.item():.4f} nats per pair, at most log N = {math.log(found.n):.4f}\n"
+        f"log evidence  {found.log_evidence.item():.4f} nats per pair = InfoNCE - 2 log N"
+    )
+
+
+@main.command()
+@click.option("--student", type=FOLDER, help="Notebooks without outputs, exercises blank.", metavar="DIR")
+@click.option("--teacher", type=FOLDER, help="Notebooks with outputs and solutions, each checked.", metavar="DIR")
+@click.option("--slides", type=FOLDER, help="Each lesson as HTML slides.", metavar="DIR")
+@click.option("--only", default="", help="Lessons whose name starts with this, as 02.", metavar="NN")
+def export(student: Path | None, teacher: Path | None, slides: Path | None, only: str) -> None:
+    """Write the lessons for a class.
+
+    The folders have to be new or empty. Slides load their layout and maths from the network when they are shown.
+
+    \b
+    Examples:
+      rpm-tutorial export --student handout --teacher solutions
+      rpm-tutorial export --slides slides --only 03
+    """
+    wanted = {"student": student, "teacher": teacher, "slides": slides}
+    wanted = {kind: folder for kind, folder in wanted.items() if folder}
+    if not wanted:
+        raise click.UsageError("name what to export: --student DIR, --teacher DIR or --slides DIR.")
+    for folder in wanted.values():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise click.UsageError(f"{folder} is not empty. Remedy: name a new folder.")
+    if len({folder.resolve() for folder in wanted.values()}) < len(wanted):
+        raise click.UsageError("each export needs a folder of its own.")
+    lessons = [path for path in classroom.notebooks() if path.name.startswith(only)]
+    if not lessons:
+        names = ", ".join(path.stem for path in classroom.notebooks())
+        raise click.UsageError(f"no lesson's name starts with {only!r}; there are {names}.")
+    for kind, folder in wanted.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in lessons:
+            _export(kind, path, folder)
+        click.echo(f"{len(lessons)} lessons for {kind} in {folder}")
+
+
+def _export(kind: str, path: Path, folder: Path) -> None:
+    notebook = classroom.read(path)
+    if kind == "slides":
+        try:
+            page = classroom.slides(notebook, path.stem)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"Slides are made by nbconvert, which comes with JupyterLab. {NO_LAB}"
+            ) from error
+        (folder / f"{path.stem}.slides.html").write_text(page, encoding="utf-8")
+    else:
+        classroom.write(getattr(classroom, kind)(notebook), folder / path.name)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _can_open_a_browser() -> bool:
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True
+
+
+def _quoted(path: Path) -> str:
+    return f'"{path}"' if " " in str(path) else str(path)
+
+
+def _images(data: str, split: str):
+    """Images to train on, or the held-out ones, shape (n, 1, H, W)."""
+    from . import datasets
+
+    if data == "fashion-mnist":
+        try:
+            return datasets.fashion_mnist(split).x
+        except OSError as error:
+            raise click.ClickException(f"{error}; (4) --data digits needs no files") from error
+    x = datasets.digits().x
+    return x[:SPLIT] if split == "train" else x[SPLIT:]
+
+
+def _networks(settings: dict, device):
+    """Encoder and critic, as `settings` describe them."""
+    import torch
+
+    from . import critics, encoders
+
+    torch.manual_seed(settings["seed"])
+    encoder = encoders.mlp(64, settings["dim"]) if settings["data"] == "digits" else encoders.conv(settings["dim"])
+    return encoder.to(device), critics.VonMisesFisher(settings["temperature"]).to(device)
+
+
+def _load(checkpoint: Path, device) -> dict:
+    from .training import load_checkpoint
+
+    state = load_checkpoint(checkpoint, device)
+    if not isinstance(state, dict) or set(state) != {"settings", "trainer"}:
+        raise ValueError(
+            f"{checkpoint} is not a training of this command. Expected a file that rpm-tutorial train saved"
+        )
+    return state
+
+
+def _save(trainer, settings: dict, checkpoint: Path) -> None:
+    from .training import save_checkpoint
+
+    try:
+        save_checkpoint({"settings": settings, "trainer": trainer.state_dict()}, checkpoint)
+    except RuntimeError as error:  # torch's word for a file that can't be written
+        why = str(error).splitlines()[0]
+        raise click.ClickException(
+            f"{checkpoint} can't be written: {why} Remedy: a folder of yours with room"
+        ) from error
+
+
+def _train(trainer, save, save_every: int) -> bool:
+    """Train to the end with a progress bar, saving now and then; False if a signal asked to stop before."""
+    from tqdm import tqdm
+
+    asked = []
+
+    def stop(number, _frame) -> None:
+        asked.append(number)
+        signal.signal(number, signal.SIG_DFL)  # asked twice, it ends at once
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        save()  # if the file can't be written, say so before the work
+        with tqdm(total=trainer.steps, initial=trainer.step, unit="step", disable=None) as bar:
+            while trainer.step < trainer.steps and not asked:
+                row = trainer.advance()
+                bar.set_postfix_str(f"InfoNCE {row.value:.2f} nats", refresh=False)
+                bar.update()
+                if row.step % save_every == 0 or row.step == trainer.steps:
+                    save()
+                    bar.write(f"step {row.step:5} of {trainer.steps}: InfoNCE {row.value:.3f} nats on its batch, saved")
+        if asked:
+            save()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return trainer.step == trainer.steps
+
+
+if __name__ == "__main__":
+    main(prog_name="rpm-tutorial")

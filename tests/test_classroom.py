@@ -1,0 +1,186 @@
+"""What a class is given: nothing that answers an exercise for students, all of it for teachers, slides."""
+
+import ast
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from rpm_tutorial import classroom, exercises
+from rpm_tutorial.exercises import LESSONS, Exercise
+
+NOTEBOOKS = classroom.notebooks()
+EXERCISES = [
+    (lesson, name, exercise)
+    for lesson in LESSONS
+    for name, exercise in vars(getattr(exercises, lesson)).items()
+    if isinstance(exercise, Exercise)
+]
+each_exercise = pytest.mark.parametrize(
+    ("lesson", "name", "exercise"), EXERCISES, ids=[f"{x}.{n}" for x, n, _ in EXERCISES]
+)
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def export(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "rpm_tutorial.cli", "export", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TQDM_DISABLE": "1"})
+
+
+@pytest.fixture(scope="module")
+def handout(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("class") / "handout"
+    result = export("--student", folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{len(NOTEBOOKS)} lessons for student in {folder}\n"
+    return folder
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s+", "", text)
+
+
+def answers(lesson: str, name: str, exercise: Exercise) -> list[str]:
+    """The texts that would give an exercise away: its solution, each statement of it, and its last hint."""
+    tree = classroom.solution(lesson, name).tree
+    body = [tree.body] if isinstance(tree, ast.Lambda) else tree.body
+    return [squeezed(text) for text in (*map(ast.unparse, [tree, *body]), exercise.hints[-1])]
+
+
+def exercise_part(notebook: dict) -> str:
+    """From the heading of the exercises to that of the quiz."""
+    text = "\n".join(classroom.source_of(cell) for cell in notebook["cells"])
+    return text[text.index("## Exercises") : text.index("## Quiz")]
+
+
+def test_the_handout_holds_every_lesson_and_nothing_else(handout: Path):
+    assert sorted(p.name for p in handout.iterdir()) == [path.name for path in NOTEBOOKS]
+
+
+@each_notebook
+def test_a_students_notebook_has_every_cell_and_no_output(path: Path, handout: Path):
+    given, ours = (nbformat.read(p, as_version=4) for p in (handout / path.name, path))
+    nbformat.validate(given)
+    assert [(c.id, c.cell_type, c.source) for c in given.cells] == [(c.id, c.cell_type, c.source) for c in ours.cells]
+    code = [cell for cell in given.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert all("..." in cell.source for cell in code if "exercise" in cell.metadata.get("tags", []))
+
+
+@each_exercise
+def test_no_solution_and_no_last_hint_is_in_the_handout(lesson: str, name: str, exercise: Exercise, handout: Path):
+    """A text of under 25 characters, such as log(n), says nothing outside the exercise: the lesson's own prose may need it."""
+    for path in handout.iterdir():
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        everything = squeezed("\n".join(classroom.source_of(cell) for cell in notebook["cells"]))
+        near = squeezed(exercise_part(notebook)) if path.name.startswith(lesson[-2:]) else ""
+        for text in answers(lesson, name, exercise):
+            assert text not in near
+            assert len(text) < 25 or text not in everything, path.name
+
+
+def test_the_search_would_find_a_solution():
+    exercise = exercises.lesson_05.bias
+    filled = classroom.teacher(classroom.read(next(path for path in NOTEBOOKS if path.name.startswith("05"))))
+    assert any(text in squeezed(exercise_part(filled)) for text in answers("lesson_05", "bias", exercise))
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("class") / "teacher"
+    result = export("--teacher", folder)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@each_notebook
+@pytest.mark.slow
+def test_a_teachers_notebook_has_each_exercise_solved_and_checked(path: Path, solved: Path):
+    given, ours = (nbformat.read(p, as_version=4) for p in (solved / path.name, path))
+    nbformat.validate(given)
+    for cell, blank in zip(given.cells, ours.cells, strict=True):
+        if "exercise" in cell.metadata.get("tags", []):
+            assert cell.outputs[0].text.startswith("✓ Right") and "..." not in cell.source
+            assert cell.source.splitlines()[-1] == blank.source.splitlines()[-1], "the check is untouched"
+        else:
+            assert cell == blank
+
+
+@pytest.mark.slow
+def test_a_teachers_notebook_runs_from_top_to_bottom(solved: Path):
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(solved / "01_the_model.ipynb", as_version=4)
+    arguments = ["--IPKernelApp.log_level=40"]
+    NotebookClient(
+        notebook, timeout=120, extra_arguments=arguments, resources={"metadata": {"path": str(solved)}}
+    ).execute()
+    checked = [c for c in notebook.cells if "exercise" in c.metadata.get("tags", [])]
+    assert len(checked) > 1 and all("✓ Right" in cell.outputs[0].text for cell in checked)
+
+
+def lesson_with(code: str) -> dict:
+    imports = {
+        "cell_type": "code",
+        "metadata": {},
+        "source": ["import rpm_tutorial as rpm\n", "import torch"],
+        "outputs": [],
+    }
+    exercise = {"cell_type": "code", "metadata": {"tags": ["exercise"]}, "source": code, "outputs": []}
+    return {"cells": [imports, exercise]}
+
+
+def test_two_exercises_in_one_cell_are_both_solved():
+    code = "x = 0\npairs_needed = ...\nrpm.exercises.lesson_04.pairs_needed.check(pairs_needed)\n\n"
+    code += 'def top(many):\n    """Of many."""\n    return ...\nrpm.exercises.lesson_00.ceiling.check(top)'
+    cell = classroom.teacher(lesson_with(code))["cells"][1]
+    source = classroom.source_of(cell)
+    assert "pairs_needed = math.ceil(math.exp(5))" in source and source.startswith("import math\n")
+    assert 'def top(many):\n    """Of many."""\n    return math.log(many)\n' in source
+    assert cell["outputs"][0]["text"][0].count("✓ Right") == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def f(n):\n    return ...", "a blank that no check names"),
+        ("def f(n):\n    return ...\nrpm.exercises.lesson_00.nothing.check(f)", "defines no exercise 'nothing'"),
+        ("def f(n):\n    return ...\nrpm.exercises.lesson_99.ceiling.check(f)", "lesson_99.py defines no exercise"),
+    ],
+)
+def test_an_exercise_that_cannot_be_solved_is_named(code: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        classroom.teacher(lesson_with(code))
+
+
+def test_a_solution_that_is_not_right_is_not_handed_out(monkeypatch):
+    wrong = ast.parse("lambda infonce, n: infonce", mode="eval").body
+    monkeypatch.setattr(classroom, "solution", lambda lesson, name: classroom.Solution(wrong, {}))
+    code = "def f(a, b):\n    return ...\nrpm.exercises.lesson_00.log_evidence.check(f)"
+    with pytest.raises(ValueError, match="(?s)does not pass its own check: ✗ Not yet.*return a"):
+        classroom.teacher(lesson_with(code))
+
+
+@pytest.mark.slow
+def test_slides_begin_at_headings_and_questions_and_show_every_figure(tmp_path: Path):
+    result = export("--slides", tmp_path / "slides", "--only", "01")
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "slides" / "01_the_model.slides.html").read_text(encoding="utf-8")
+    notebook = classroom.read(next(path for path in NOTEBOOKS if path.name.startswith("01")))
+    text = "\n".join(classroom.source_of(c) for c in notebook["cells"] if c["cell_type"] == "markdown")
+    headings = re.findall(r"(?m)^#{1,2} (.+)$", text)
+    columns = page.split("<section><section")[1:]
+    assert len(columns) == len(headings)
+    for column, heading in zip(columns, headings):
+        assert re.search(r"<h[12][^>]*>" + re.escape(heading.split("$")[0][:20].split("'")[0]), column)
+    figures = [o for c in notebook["cells"] for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert page.count('src="data:image/png') == len(figures) > 0
+    alts = re.findall(r'<img alt="([^"]*)"[^>]* src="data:image/png', page)
+    assert [html.unescape(alt) for alt in alts] == ["".join(figure["data"]["text/plain"]) for figure in figures]
+    assert "No description has been provided" not in page

@@ -1,0 +1,294 @@
+"""The command line, called as its user calls it: in a folder of its own, through a new process."""
+
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from rpm_tutorial import critics, datasets, encoders, objectives, runtime, training
+from rpm_tutorial.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ("doctor", "evidence", "export", "lab", "train")
+DIGITS = ("--data", "digits", "--batch-size", "64")
+
+
+def rpm_tutorial(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "rpm_tutorial.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> dict:
+    """The wheel, built from the checkout and installed alone: what to start, and the environment that finds it."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
+    subprocess.run(build, check=True, env=os.environ | {"PYTHONPATH": ""})
+    subprocess.run([*pip, "install", "-q", "--no-deps", "--target", folder / "site", *folder.glob("*.whl")], check=True)
+    return {
+        "command": str(folder / "site" / "bin" / "rpm-tutorial"),
+        "env": os.environ | {"PYTHONPATH": str(folder / "site")},
+    }
+
+
+def refuses(result: subprocess.CompletedProcess, code: int, *words: str) -> None:
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr and all(word in result.stderr for word in words), result.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A short training on digits that was never stopped. Tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("trained")
+    result = rpm_tutorial("train", "run.pt", *DIGITS, "--steps", 60, "--save-every", 20, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r"step +(\d+) of 60: InfoNCE \d\.\d{3} nats", result.stdout) == ["20", "40", "60"]
+    assert result.stdout.endswith("Saved to run.pt. Next: rpm-tutorial evidence run.pt\n")
+    return folder / "run.pt"
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: " ".join(c) or "rpm-tutorial")
+def test_help_has_examples_and_imports_nothing_heavy(command: tuple[str, ...]):
+    code = """if True:
+        import sys
+        from rpm_tutorial.cli import main
+        main(sys.argv[1:], prog_name="rpm-tutorial", standalone_mode=False)
+        assert not {"torch", "numpy", "plotly", "sklearn", "IPython"} & set(sys.modules)"""
+    run = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert re.search(rf"Examples?:\n  +rpm-tutorial {' '.join(command)}", run.stdout) or command == ("doctor",)
+    assert "..." not in run.stdout.split("Commands:")[-1].split("Options:")[0], "a command's line is cut"
+
+
+def test_the_commands_are_those_of_the_help():
+    assert tuple(sorted(main.commands)) == COMMANDS
+
+
+def test_every_example_of_the_help_is_a_command_that_parses(tmp_path: Path):
+    for name, command in main.commands.items():
+        for line in re.findall(r"^ +rpm-tutorial (.+)$", command.help, re.MULTILINE):
+            words = re.findall(r'"[^"]+"|\S+', line)
+            assert words[0] == name
+            (tmp_path / "run.pt").touch()
+            replaced = [str(tmp_path / w) if w == "run.pt" else w.strip('"') for w in words[1:]]
+            command.make_context(name, replaced)  # raises if an option or a value isn't one
+
+
+@pytest.mark.slow
+def test_the_doctor_checks_the_identity_and_says_where_the_data_is(tmp_path: Path):
+    well = rpm_tutorial("doctor", cwd=tmp_path)
+    assert well.returncode == 0, well.stderr
+    names = ["versions", "device", "threads", "memory", "data", "lab", "identity"]
+    assert [line.split()[0] for line in well.stdout.splitlines()] == names
+    assert well.stdout.endswith("right\n")
+    without = rpm_tutorial("doctor", cwd=tmp_path, RPM_DATA=str(tmp_path))
+    assert without.returncode == 0 and "Fashion-MNIST is missing. Remedies" in without.stdout
+
+
+def test_a_broken_identity_is_an_error(monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "identity_residual", lambda: 1e-3)
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor"])
+    assert ended.value.code == 1 and "WRONG" in capsys.readouterr().out
+
+
+def test_the_data_is_found_without_a_download(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("RPM_DATA", str(tmp_path))
+    assert datasets.fashion_mnist_folder() is None
+    for name in datasets.DOWNLOADS.registry:
+        (tmp_path / name).touch()
+    assert datasets.fashion_mnist_folder() == tmp_path
+
+
+@pytest.mark.slow
+def test_training_raises_the_evidence_which_is_that_of_the_library(trained: Path, tmp_path: Path):
+    first = rpm_tutorial("train", tmp_path / "first.pt", *DIGITS, "--steps", 1, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+
+    def infonce(checkpoint: Path) -> float:
+        result = rpm_tutorial("evidence", checkpoint, "--seed", 3, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert "pairs         500 of digits, held out" in result.stdout
+        value, log_evidence = (
+            float(re.search(rf"{name} +(-?[\d.]+) nats", result.stdout)[1]) for name in ("InfoNCE", "log evidence")
+        )
+        assert abs(value - log_evidence - 2 * torch.tensor(500.0).log().item()) < 2e-4
+        return value
+
+    found = infonce(trained)
+    assert found > infonce(tmp_path / "first.pt") + 0.3
+    # The same number by other lines of code: the networks rebuilt by hand, the table made.
+    state = training.load_checkpoint(trained, torch.device("cpu"))
+    encoder, critic = encoders.mlp(64, 16).eval(), critics.VonMisesFisher()
+    encoder.load_state_dict(state["trainer"]["encoder"])
+    critic.load_state_dict(state["trainer"]["critic"])
+    x = datasets.digits().x[1297:]
+    views = datasets.two_views(x, flip=False, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = objectives.infonce(critic(*map(encoder, views))).value.item()
+    assert abs(found - expected) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was_not(trained: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "rpm_tutorial.cli", "train", "run.pt", *DIGITS, "--steps", "60"]
+    process = subprocess.Popen(
+        [*command, "--save-every", "1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert any(line.startswith("step     3 of 60") for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in message
+    stopped = re.search(
+        r"Stopped after step (\d+) of 60, and saved. Continue: rpm-tutorial train run.pt --resume", message
+    )
+    assert 3 <= int(stopped[1]) < 60
+    refuses(rpm_tutorial("train", "run.pt", "--resume", "--steps", 5, cwd=tmp_path), 2, "--steps can't be given")
+    resumed = rpm_tutorial("train", "run.pt", "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = (training.load_checkpoint(path, torch.device("cpu")) for path in (trained, tmp_path / "run.pt"))
+    for part in ("encoder", "critic"):
+        for name, tensor in one["trainer"][part].items():
+            assert torch.equal(tensor, other["trainer"][part][name]), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.pt"]
+    finished = rpm_tutorial("train", "run.pt", "--resume", cwd=tmp_path)
+    assert finished.returncode == 0 and "step " not in finished.stdout, "nothing is left to train"
+
+
+@pytest.mark.slow
+def test_a_terminal_sees_a_progress_bar(tmp_path: Path):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, "-m", "rpm_tutorial.cli", "train", "run.pt", *DIGITS, "--steps", "60"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 4096):
+            shown += piece
+    except OSError:  # the other end was closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    assert "60/60" in shown.decode() and "InfoNCE" in shown.decode()
+
+
+def test_a_command_typed_wrong_is_told_how(tmp_path: Path):
+    (tmp_path / "there.pt").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    cases = {
+        ("trian",): "No such command 'trian'",
+        ("train",): "Missing argument 'CHECKPOINT'",
+        ("train", "there.pt"): "there.pt exists. Remedy: continue it with --resume",
+        ("train", "none.pt", "--resume"): "none.pt does not exist. Remedy",
+        ("train", "no folder/run.pt"): "the folder no folder does not exist. Remedy",
+        ("train", "run.pt", "--steps", "0"): "0 is not in the range",
+        ("train", "run.pt", "--temperature", "0"): "0.0 is not in the range",
+        ("train", "run.pt", "--data", "cifar"): "'cifar' is not one of 'fashion-mnist', 'digits'",
+        ("evidence", "none.pt"): "File 'none.pt' does not exist",
+        ("lab", "--port", "none"): "'none' is not a valid integer",
+        ("lab", "--port", "70000"): "70000 is not in the range",
+        ("export",): "name what to export: --student DIR",
+        ("export", "--student", "full"): "full is not empty. Remedy",
+        ("export", "--student", "a", "--teacher", "a"): "a folder of its own",
+        ("export", "--student", "a", "--only", "99"): "there are 00_start_here",
+    }
+    for arguments, words in cases.items():
+        refuses(rpm_tutorial(*arguments, cwd=tmp_path), 2, "Usage: rpm-tutorial", words)
+    assert not (tmp_path / "a").exists(), "a mistake leaves nothing behind"
+
+
+def test_what_fails_says_why_and_what_to_do(tmp_path: Path, monkeypatch, capsys):
+    """In this process, to save seven imports of torch; the next test has a process of its own."""
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    torch.save({"trainer": {}}, tmp_path / "other.pt")
+    (tmp_path / "folder.pt.partial").mkdir()  # where the file is written before it gets its name
+    cases = {
+        ("train", "run.pt", "--device", "tpu"): "device 'tpu' is none that this PyTorch can use",
+        ("train", "run.pt", "--data", "digits", "--batch-size", "5000"): "expected a number from 1 to the 1297 images",
+        ("train", "folder.pt", *DIGITS): "folder.pt can't be written",
+        ("train", "text.pt", "--resume"): "text.pt is no checkpoint",
+        ("evidence", "text.pt"): "text.pt is no checkpoint",
+        ("evidence", "other.pt"): "Expected a file that rpm-tutorial train saved",
+    }
+    monkeypatch.chdir(tmp_path)
+    for arguments, words in cases.items():
+        with pytest.raises(SystemExit) as ended:
+            main(arguments, prog_name="rpm-tutorial")
+        message = capsys.readouterr().err
+        assert ended.value.code == 1 and message.startswith("Error: ") and words in message, message
+    assert not (tmp_path / "run.pt").exists()
+
+
+@pytest.mark.slow
+def test_without_the_data_training_says_how_to_get_it_or_do_without(tmp_path: Path):
+    result = rpm_tutorial("train", "run.pt", cwd=tmp_path, RPM_DATA=str(tmp_path))
+    refuses(result, 1, "Error: ", "apt-get install dataset-fashion-mnist", "--data digits needs no files")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_port_is_named(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        refuses(rpm_tutorial("lab", "--port", port, cwd=tmp_path), 1, f"Port {port} is taken. Remedy")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_installed_command_brings_the_lessons_along(installed: dict, tmp_path: Path):
+    def run(*arguments: str) -> str:
+        command = [installed["command"], *arguments]
+        result = subprocess.run(command, cwd=tmp_path, env=installed["env"], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert re.fullmatch(r"rpm-tutorial, version [\d.]+\n", run("--version"))
+    assert "Examples:" in run("--help")
+    lessons = [path.name for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert run("export", "--student", "handout") == f"{len(lessons)} lessons for student in handout\n"
+    assert sorted(path.name for path in (tmp_path / "handout").iterdir()) == lessons
+    assert run("export", "--teacher", "solutions", "--only", "00") == "1 lessons for teacher in solutions\n"
+
+
+@pytest.mark.slow
+def test_lab_puts_the_lessons_into_an_empty_folder_and_overwrites_nothing(installed: dict, tmp_path: Path):
+    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    folder = tmp_path / "my course"
+
+    def address() -> str:
+        """What JupyterLab says, once it serves."""
+        command = [installed["command"], "lab", "my course"]
+        log = tmp_path / "log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command, cwd=tmp_path, env=installed["env"] | own, stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            end = time.monotonic() + 60
+            while "token=" not in log.read_text() and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.1)
+            return log.read_text()
+        finally:
+            process.terminate()
+            process.wait()
+
+    said = address()
+    assert "The lessons are in" in said
+    assert re.search(r"http://127\.0\.0\.1:\d+/lab/tree/my(%20| )course/00_start_here\.ipynb\?token=\w+", said), said
+    (folder / "00_start_here.ipynb").write_text("the reader's")
+    (folder / "01_the_model.ipynb").unlink()
+    assert "The lessons are in" not in address()
+    assert (folder / "00_start_here.ipynb").read_text() == "the reader's"
+    assert not (folder / "01_the_model.ipynb").exists()
