@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 import rpm_tutorial as rpm
 
 device = rpm.setup()
-seed = 0
+seed = 20
 
 # %% [markdown]
 # ## The ELBO of a chain is a sum of InfoNCE terms
