@@ -200,6 +200,7 @@ def ksg(z, z_prime, k=5):
     return digamma(k) + digamma(len(z)) - sum(digamma(c).mean() for c in counts)
 
 
+# %%
 estimated = {k: ksg(twist(z, k).numpy(), twist(z_prime, k).numpy()) for k in tqdm(strengths)}
 print("KSG:", ", ".join(f"{value:.2f} at k = {k}" for k, value in estimated.items()), f"(true: {information:.2f})")
 assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information - 0.2
