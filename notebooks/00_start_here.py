@@ -240,6 +240,7 @@ dashboard
 # | [3 InfoNCE is the ELBO](03_infonce_is_the_elbo.ipynb) | choose a prior and name the objective it gives |
 # | [4 The evidence of a data set](04_the_evidence_of_a_data_set.ipynb) | compute the log evidence of tens of thousands of pairs and sample from the model |
 # | [5 Finite batches](05_finite_batches.ipynb) | predict the bias and variance of a batch, and say what its ceiling means |
+# | [11 Your own prior](11_your_own_prior.ipynb) | bring pairs, an encoder and a critic of your own, and let the evidence choose |
 #
 # `rpm.show_source(...)` shows the code behind any name. The function that trained the network, gave the exact value on 500 pairs, and in
 # lesson 3 gives the exact ELBO of a toy world, up to C, is this one:
