@@ -245,6 +245,7 @@ dashboard
 # | [8 Learning from images](08_learning_from_images.ipynb) | train on images, read the held-out evidence beside the probe, stop and resume |
 # | [9 Sequences](09_sequences.ipynb) | read CPC as a chain, and let an encoder find the law of motion |
 # | [10 The other RPM](10_the_other_rpm.ipynb) | run exact EM with one shared latent, and let the evidence choose the restart |
+# | [11 Your own prior](11_your_own_prior.ipynb) | bring pairs, an encoder and a critic of your own, and let the evidence choose |
 #
 # `rpm.show_source(...)` shows the code behind any name. The function that trained the network, gave the exact value on 500 pairs, and in
 # lesson 3 gives the exact ELBO of a toy world, up to C, is this one:
