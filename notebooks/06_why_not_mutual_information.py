@@ -145,7 +145,7 @@ assert walk[0] > 1.5 and walk[2] < 0.4 * walk[0] and read[0] > 0.999 and read[2]
 # therefore find nearly what it finds on straight ones. Three seeds, each trained on fresh pairs and evaluated on our 2 000.
 
 
-# %% tags=["approximate"]
+# %%
 def fresh_pairs(k, seed):
     generator = torch.Generator().manual_seed(seed)
     while True:
@@ -161,6 +161,7 @@ def universal_evidence(k, seed, steps=400):
         return rpm.dataset_evidence(twist(z, k).float(), twist(z_prime, k).float(), critic).infonce.item()
 
 
+# %% tags=["approximate"]
 universal = {}
 for k in tqdm((0.0, 1.0, 2.0)):
     universal[k] = np.array([universal_evidence(k, seed + i) for i in range(3)])
