@@ -25,11 +25,12 @@ DOORS = {
 
 project = "InfoNCE is variational inference"
 copyright = "the authors of rpm_tutorial; text CC BY 4.0, code MIT"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"
 nb_custom_formats = {".ipynb": "site_notebooks.read"}
 autodoc_member_order = "bysource"
+add_module_names = False
 autodoc_typehints = "signature"
 
 html_theme = "furo"
@@ -53,7 +54,14 @@ shutil.copytree(site_pages.NOTEBOOKS, HERE / "notebooks", ignore=shutil.ignore_p
 
 
 def mathml(latex: str, display: str) -> str:
-    return latex2mathml.converter.convert(latex, display=display)
+    """MathML, which browsers draw without a script; three things mended that they would draw unlike TeX."""
+    markup = latex2mathml.converter.convert(latex, display=display)
+    markup = re.sub(r'<mi mathvariant="double-struck">(\w)</mi>', r"<mi>&\1opf;</mi>", markup)
+    markup = markup.replace("<mi>&#x02032;</mi>", '<mo class="prime">&#x02032;</mo>')
+    operator = '<mo form="prefix" lspace="0.167em" rspace="{}em">'
+    markup = re.sub(r"<mi>(log|exp|max|min)</mi>(?=(<mo[^>]*>&#x00028;)?)",
+                    lambda m: operator.format(0 if m[2] else 0.167) + m[1] + "</mo>", markup)  # fmt: skip
+    return markup
 
 
 def visit_math(translator, node) -> None:
@@ -65,7 +73,7 @@ def visit_math_block(translator, node) -> None:
     """An equation, its number at the right; the number is where links to (E7) lead."""
     latex, number = node.astext(), ""
     if tag := re.search(r"\\tag\{(\w+)\}", latex):
-        latex, number = latex.replace(tag[0], ""), f'<span class="number" id="{tag[1]}">({tag[1]})</span>'
+        latex, number = latex.replace(tag[0], ""), f'<a class="number" id="{tag[1]}" href="#{tag[1]}">({tag[1]})</a>'
     translator.body.append(f'<div class="equation"><div class="rpm-scroll">{mathml(latex, "block")}</div>{number}</div>')
     raise SkipNode
 
@@ -76,27 +84,35 @@ def fill_page(app, docname, source) -> None:
 
 
 def as_plain_text(app, what, name, obj, options, lines) -> None:
-    """The library's docstrings are plain text: what reStructuredText would take for markup is escaped."""
+    """The library's docstrings are plain text: what reStructuredText would take for markup is escaped, arguments are fields."""
     for number, line in enumerate(lines):
         if line.startswith("|"):  # a table: as it is written, in a literal block
             before = lines[number - 1]
             lines[number] = ("" if before.startswith((" ", "::")) else "::\n\n") + "    " + line
         elif not line.lstrip().startswith((">>>", "...")):
             escaped = re.sub(r"([\\|*])|(?<=\w)_(?!\w)", lambda m: "\\" + m[0], line)
-            lines[number] = re.sub(r"`+", "``", escaped)
+            lines[number] = re.sub(r"^    ([\w, ]+):", r"    :\1:", re.sub(r"`+", "``", escaped))
     lines[:] = "\n".join(lines).split("\n")
 
 
+def is_dull(app, what, name, obj, skip, options) -> bool | None:
+    """The fields of named tuples, which the class's docstring explains."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field") else None
+
+
 def finish_page(app, pagename, templatename, context, doctree) -> None:
-    """Launch buttons below a lesson's title, and plotly on the pages that draw."""
-    body = context.get("body", "")
+    """Equations linked, launch buttons below a lesson's title, and plotly on the pages that draw."""
+    body = site_pages.with_links(context.get("body", ""), pagename)
     if pagename.startswith("notebooks/"):
         fields = {"repository": REPOSITORY, "branch": BRANCH, "page": pagename, "name": Path(pagename).name}
         doors = [f'<a href="{url.format(**fields)}">{door}</a>' for door, url in DOORS.items()]
-        context["body"] = body.replace("</h1>", f'</h1>\n<p class="doors">{" ".join(doors)}</p>', 1)
+        body = body.replace("</h1>", f'</h1>\n<p class="doors">{" ".join(doors)}</p>', 1)
     if 'class="rpm-figure"' in body:
         app.add_js_file("plotly-packed.js", loading_method="defer")
         app.add_js_file("figures.js", loading_method="defer")
+    context["body"] = body
+    if tree := context.get("furo_navigation_tree"):  # Sphinx leaves out the level, which a heading has to have
+        context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
 def add_files(app, exception) -> None:
@@ -111,6 +127,7 @@ def add_files(app, exception) -> None:
 def setup(app) -> None:
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("source-read", fill_page)
-    app.connect("autodoc-process-docstring", as_plain_text, priority=400)
-    app.connect("html-page-context", finish_page)
+    app.connect("autodoc-process-docstring", as_plain_text)
+    app.connect("autodoc-skip-member", is_dull)
+    app.connect("html-page-context", finish_page, priority=900)  # after the theme
     app.connect("build-finished", add_files)

@@ -1,7 +1,6 @@
 """What the site's pages say about the course, read from the notebooks and the library: no list of lessons is kept by hand."""
 
 import csv
-import html
 import inspect
 import re
 import tokenize
@@ -80,7 +79,7 @@ def notation_table() -> str:
         rows.append(
             (row["symbol"], f"`{row['identifier']}`", row["meaning"], row["shape"] or "–", row["unit"] or "–", lesson)
         )
-    return table(("symbol", "identifier", "meaning", "shape", "unit", "first in lesson"), rows)
+    return table(("symbol", "identifier", "meaning", "shape", "unit", "lesson"), rows)
 
 
 # The other tables
@@ -108,10 +107,9 @@ def benchmark() -> str:
 
 def api() -> str:
     """A section for each public module."""
-    sections = []
-    for module in [m for m in rpm_tutorial.__all__ if inspect.ismodule(getattr(rpm_tutorial, m))]:
-        sections += [f"## {module}", "```{eval-rst}", f".. automodule:: rpm_tutorial.{module}", "   :members:", "```"]
-    return "\n\n".join(sections)
+    modules = [name for name in rpm_tutorial.__all__ if inspect.ismodule(getattr(rpm_tutorial, name))]
+    section = "## {0}\n\n```{{eval-rst}}\n.. automodule:: rpm_tutorial.{0}\n   :members:\n```"
+    return "\n\n".join(section.format(name) for name in modules)
 
 
 def table(head: tuple[str, ...], rows: list[tuple]) -> str:
@@ -130,14 +128,15 @@ def equations() -> dict[str, str]:
     return found
 
 
-def with_links(text: str) -> str:
-    """Each (E7) in a page as a link to the equation."""
+def with_links(body: str, page: str) -> str:
+    """The HTML of a page, each (E7) in its text a link to the equation."""
 
     def replace(match):
-        target = equations().get(match[1])
-        return f'<a href="{html.escape(target)}">({match[1]})</a>' if target else match[0]
+        target = equations().get(match["number"])
+        return f'<a href="{"../" * page.count("/")}{target}">{match[0]}</a>' if target else match[0]
 
-    return re.sub(r"\((E\d+)\)", replace, text)
+    not_text = r"<(?P<tag>script|pre|a|math|h[1-6])\b.*?</(?P=tag)>|<[^>]+>"
+    return re.sub(not_text + r"|\((?P<number>E\d+)\)", replace, body, flags=re.DOTALL)
 
 
 GENERATED = {
@@ -150,9 +149,9 @@ GENERATED = {
 
 
 def filled(text: str) -> str:
-    """A page with its generated parts in the place of `<!-- name -->`, and its equations linked."""
+    """A page with its generated parts in the place of `<!-- name -->`."""
     for name, make in GENERATED.items():
         marker = f"<!-- {name} -->"
         if marker in text:
             text = text.replace(marker, make())
-    return with_links(text)
+    return text
