@@ -29,6 +29,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"
 nb_custom_formats = {".ipynb": "site_notebooks.read"}
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 add_module_names = False
 autodoc_typehints = "signature"
@@ -74,7 +75,9 @@ def visit_math_block(translator, node) -> None:
     latex, number = node.astext(), ""
     if tag := re.search(r"\\tag\{(\w+)\}", latex):
         latex, number = latex.replace(tag[0], ""), f'<a class="number" id="{tag[1]}" href="#{tag[1]}">({tag[1]})</a>'
-    translator.body.append(f'<div class="equation"><div class="rpm-scroll">{mathml(latex, "block")}</div>{number}</div>')
+    translator.body.append(
+        f'<div class="equation"><div class="rpm-scroll">{mathml(latex, "block")}</div>{number}</div>'
+    )
     raise SkipNode
 
 

@@ -94,7 +94,9 @@ def run_times_table() -> str:
     rows = []
     for name in lessons():
         run = measured.get(name, {})
-        rows.append((link(name), said(name, "Time", r"[.,;]"), *(run.get(k, "–") for k in ("seconds", "slowest", "mib"))))
+        rows.append(
+            (link(name), said(name, "Time", r"[.,;]"), *(run.get(k, "–") for k in ("seconds", "slowest", "mib")))
+        )
     return table(("lesson", "reading", "running (s)", "slowest cell (s)", "peak memory (MiB)"), rows)
 
 

@@ -163,7 +163,9 @@ def moved(slider, key: str) -> list[str]:
 
 def test_search_finds_a_lesson(site, page):
     visit(page, site / "search.html", "?q=donsker")
-    page.get_by_role("link", name=re.compile("InfoNCE is the ELBO")).and_(page.locator("#search-results a")).first.wait_for()
+    page.get_by_role("link", name=re.compile("InfoNCE is the ELBO")).and_(
+        page.locator("#search-results a")
+    ).first.wait_for()
     assert page.visit.problems == []
 
 
@@ -211,6 +213,8 @@ def test_every_link_within_the_site_leads_somewhere(site):
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if parts.scheme or link == "#":
                 continue
-            if not target.exists() or (parts.fragment and target in anchors and parts.fragment not in anchors[target].ids):
+            if not target.exists() or (
+                parts.fragment and target in anchors and parts.fragment not in anchors[target].ids
+            ):
                 broken.append(f"{path.name}: {link}")
     assert broken == []
