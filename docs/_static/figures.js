@@ -9,17 +9,17 @@ const unpack = async packed => {
 };
 
 const draw = async box => {
-    const { captions, ...figure } = JSON.parse(box.querySelector('script').textContent);
+    const { data, layout, frames, captions } = JSON.parse(box.querySelector('script').textContent);
     const plot = box.querySelector('.rpm-plot'), slider = box.querySelector('input');
-    await Plotly.newPlot(plot, { ...figure, config: { responsive: true, displayModeBar: false } });
+    const config = { responsive: true, displayModeBar: false };
+    await Plotly.newPlot(plot, data, layout, config);
     if (!slider) return;
     const values = JSON.parse(slider.dataset.values);
-    const still = { mode: 'immediate', frame: { duration: 0, redraw: true }, transition: { duration: 0 } };
     slider.addEventListener('input', () => {
-        const shown = slider.valueAsNumber;
+        const shown = slider.valueAsNumber, frame = frames[shown];
         slider.setAttribute('aria-valuetext', box.querySelector('output').textContent = values[shown]);
         plot.setAttribute('aria-label', box.querySelector('.rpm-caption').textContent = captions[shown]);
-        Plotly.animate(plot, [figure.frames[shown].name], still);
+        Plotly.react(plot, frame.data, { ...layout, ...frame.layout }, config);
     });
 };
 

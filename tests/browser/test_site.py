@@ -79,6 +79,7 @@ def visit(page, path: Path, query: str = "") -> Visit:
     page.visit.asked.clear()
     page.goto(path.as_uri() + query)
     page.wait_for_function(DRAWN)
+    page.wait_for_function(PAINTED)
     return page.visit
 
 
