@@ -58,7 +58,11 @@ def mathml(latex: str, display: str) -> str:
     """MathML, which browsers draw without a script; three things mended that they would draw unlike TeX."""
     markup = latex2mathml.converter.convert(latex, display=display)
     markup = re.sub(r'<mi mathvariant="double-struck">(\w)</mi>', r"<mi>&\1opf;</mi>", markup)
-    markup = markup.replace("<mi>&#x02032;</mi>", '<mo class="prime">&#x02032;</mo>')
+    prime = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'  # the sign is raised by itself
+    markup = re.sub(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>", prime, markup)
+    markup = re.sub(
+        r"<msubsup>(<mi>\w</mi>)(<m[in]>\w+</m[in]>)<mi>&#x02032;</mi></msubsup>", rf"<msub>{prime}\2</msub>", markup
+    )
     operator = '<mo form="prefix" lspace="0.167em" rspace="{}em">'
     markup = re.sub(r"<mi>(log|exp|max|min)</mi>(?=(<mo[^>]*>&#x00028;)?)",
                     lambda m: operator.format(0 if m[2] else 0.167) + m[1] + "</mo>", markup)  # fmt: skip

@@ -148,6 +148,15 @@ def test_every_page_is_complete_light_quick_and_accessible(site, page):
     assert heaviest < LARGEST and slowest < FIRST_PAINT
 
 
+def test_a_broken_page_is_noticed(page, tmp_path: Path):
+    path = tmp_path / "broken.html"
+    body = "<h1>Broken</h1><button></button><script src='https://example.org/a.js'></script><script>missing()</script>"
+    path.write_text(f"<html lang='en'><title>Broken</title><body>{body}")
+    seen = visit(page, path)
+    assert grave(page, []) == ["button-name: <button></button>"]
+    assert "https://example.org/a.js" in seen.asked and "uncaught: missing is not defined" in seen.problems
+
+
 def test_a_static_twin_is_driven_by_keyboard(site, page):
     twins = 0
     for path in lessons(site):
