@@ -51,7 +51,7 @@ endif
 # A stamp is written last, so that an interrupted or failed install is never taken for a finished one.
 .venv/installed-lab: EXTRAS = lab
 .venv/installed-test: EXTRAS = lab,test,site
-.venv/installed-site: EXTRAS = site
+.venv/installed-site: EXTRAS = lab,site
 .venv/installed-bench: EXTRAS = lab,test,bench
 $(STAMPS): pyproject.toml requirements-tested.txt
 	@command -v "$(PYTHON)" >/dev/null || { \
