@@ -162,7 +162,7 @@ def test_a_static_twin_is_driven_by_keyboard(site, page):
     for path in lessons(site):
         visit(page, path)
         for slider in page.get_by_role("slider").all():
-            seen = [moved(slider, key) for key in ["Home", *["ArrowRight"] * int(slider.get_attribute("max"))]]
+            seen = [moved(slider, key) for key in ("Home", "ArrowRight", "ArrowRight", "End")]
             pictures, values, texts, labels = zip(*seen)
             for changes in (pictures, values, texts):
                 assert len(set(changes)) == len(seen), path.name
