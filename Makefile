@@ -9,7 +9,7 @@ PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
 # The install leaves compiling to the first import, which has to keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lab test test-fast build bench clean
+.PHONY: help lab test test-fast build site run-times bench clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -29,6 +29,13 @@ build: .venv/installed-test  ## make and execute the notebooks from their .py so
 	@$(IN_VENV) tools/teaching.py
 	@$(IN_VENV) tools/doors.py
 
+site: .venv/installed-site  ## make the site in build/site from the executed notebooks, to be read without a network
+	@$(IN_VENV) -m sphinx -q -W --keep-going -a -E -b html -d build/doctrees docs build/site
+	@echo "Open build/site/index.html"
+
+run-times: .venv/installed-test  ## run every lesson and note what it took, for the site (quiet machine)
+	@$(PYTEST) notebooks --run-times docs/run_times.csv
+
 bench: .venv/installed-bench  ## measure dataset_evidence against others and the machine's limit (40 minutes, quiet machine)
 	@$(IN_VENV) bench/evidence.py
 
@@ -36,16 +43,19 @@ clean:  ## remove the environment and the caches
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
+STAMPS = .venv/installed-lab .venv/installed-test .venv/installed-site .venv/installed-bench
+
 # A renamed checkout takes its .venv along, with the old folder's absolute paths in it: then no stamp counts.
 ifneq ($(shell cat .venv/folder 2>/dev/null),$(CURDIR))
-.PHONY: .venv/installed-lab .venv/installed-test .venv/installed-bench
+.PHONY: $(STAMPS)
 endif
 
 # A stamp is written last, so that an interrupted or failed install is never taken for a finished one.
 .venv/installed-lab: EXTRAS = lab
-.venv/installed-test: EXTRAS = lab,test
+.venv/installed-test: EXTRAS = lab,test,site
+.venv/installed-site: EXTRAS = lab,site
 .venv/installed-bench: EXTRAS = lab,test,bench
-.venv/installed-lab .venv/installed-test .venv/installed-bench: pyproject.toml requirements-tested.txt
+$(STAMPS): pyproject.toml requirements-tested.txt
 	@command -v "$(PYTHON)" >/dev/null || { \
 	    echo "$(PYTHON) not found: install Python 3.11 or newer, or name yours: make PYTHON=python3.12" >&2; exit 1; }
 	@"$(PYTHON)" tools/environment.py $(EXTRAS) $(PIP_ARGS)

@@ -17,6 +17,8 @@ import plotly.graph_objects as go
 
 from .figures import Figure, bundle
 
+SLIDER_HEIGHT, TITLE_HEIGHT = 170, 60  # pixels that a static twin adds to its figure, and those of them above the plot
+
 
 def slider(default: float, low: float, high: float, step: float, label: str, unit: str = ""):
     """A field of a state that a slider sets; `unit` is shown beside its value."""
@@ -159,8 +161,8 @@ def static_twin(render, state_type) -> Figure:
             }
         ],
         title=_title(shown[current]),
-        height=fig.layout.height + 170,
-        margin_t=fig.layout.margin.t + 60,
+        height=fig.layout.height + SLIDER_HEIGHT,
+        margin_t=fig.layout.margin.t + TITLE_HEIGHT,
     )
     return dataclasses.replace(shown[current], plotly=fig)
 

@@ -104,6 +104,10 @@ def peak_mib(pid: int) -> float | None:
     return int(fields["VmHWM"].split()[0]) / 1024
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--run-times", type=Path, help="write what each lesson took to this file")
+
+
 def pytest_configure(config) -> None:
     config.stash[COSTS] = {}
 
@@ -126,3 +130,9 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
         slowest = f"{cost.slowest}, {cost.cells[cost.slowest]:.1f} s"
         peak = "-" if cost.peak_mib is None else f"{cost.peak_mib:.0f}"
         terminalreporter.write_line(f"{name:34}{cost.seconds:8.1f}   {slowest:<18}{peak:>9}")
+    if path := config.option.run_times:
+        rows = [
+            f"{name},{cost.seconds:.0f},{cost.cells[cost.slowest]:.1f},{cost.peak_mib or 0:.0f}\n"
+            for name, cost in costs.items()
+        ]
+        path.write_text("".join(["lesson,seconds,slowest,mib\n", *rows]))

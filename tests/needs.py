@@ -1,5 +1,6 @@
 """What a test needs from the machine: without it a named skip with the remedy, and with CI=true an error."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import pytest
 def need_chromium() -> str:
     """The path of Chromium."""
     return chromium.find() or _missing(chromium.REMEDY)
+
+
+def need_sphinx() -> None:
+    if not all(importlib.util.find_spec(name) for name in ("furo", "latex2mathml", "myst_nb", "sphinx")):
+        _missing("Sphinx and what the site needs of it are missing: make test installs them, or pip install -e .[site]")
 
 
 def need_fashion_mnist() -> Path:

@@ -198,12 +198,14 @@ def test_make_alone_lists_the_commands(checkout: Path):
         "test",
         "test-fast",
         "build",
+        "site",
+        "run-times",
         "bench",
         "clean",
     ]
 
 
-@pytest.mark.parametrize("command", ["lab", "test", "build"])
+@pytest.mark.parametrize("command", ["lab", "test", "build", "site"])
 @pytest.mark.parametrize(
     ("python", "message"),
     [

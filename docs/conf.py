@@ -1,0 +1,140 @@
+"""The site: the executed notebooks and the pages beside them, as HTML that works from disk. `make site` builds it."""
+
+import base64
+import gzip
+import re
+import shutil
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tools")]
+
+import latex2mathml.converter  # noqa: E402
+import plotly.offline  # noqa: E402
+import site_pages  # noqa: E402
+from docutils.nodes import SkipNode  # noqa: E402
+
+# Where the course is published: put your own owner/name here, and all launch buttons follow.
+REPOSITORY, BRANCH = "OWNER/rpm_tutorial", "main"
+DOORS = {
+    "Open in Binder": "https://mybinder.org/v2/gh/{repository}/{branch}?urlpath=lab/tree/{page}.ipynb",
+    "Open in Colab": "https://colab.research.google.com/github/{repository}/blob/{branch}/{page}.ipynb",
+    "Download the notebook": "{name}.ipynb",
+}
+
+project = "InfoNCE is variational inference"
+copyright = "the authors of rpm_tutorial; text CC BY 4.0, code MIT"
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
+myst_enable_extensions = ["dollarmath"]
+nb_execution_mode = "off"
+nb_custom_formats = {".ipynb": "site_notebooks.read"}
+autodoc_inherit_docstrings = False
+autodoc_member_order = "bysource"
+add_module_names = False
+autodoc_typehints = "signature"
+
+html_theme = "furo"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_search_summary = False  # it fetches pages, which browsers refuse from disk
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#0065A0"},
+    "dark_css_variables": {"color-brand-primary": "#7CC4EC", "color-brand-content": "#7CC4EC"},
+    "top_of_page_buttons": [],
+}
+
+
+# Pages have to lie below this folder: what is in docs/notebooks is a copy.
+shutil.rmtree(HERE / "notebooks", ignore_errors=True)
+shutil.copytree(site_pages.NOTEBOOKS, HERE / "notebooks", ignore=shutil.ignore_patterns("*.py", ".*"))
+
+
+def mathml(latex: str, display: str) -> str:
+    """MathML, which browsers draw without a script; three things mended that they would draw unlike TeX."""
+    markup = latex2mathml.converter.convert(latex, display=display)
+    markup = re.sub(r'<mi mathvariant="double-struck">(\w)</mi>', r"<mi>&\1opf;</mi>", markup)
+    prime = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'  # the sign is raised by itself
+    markup = re.sub(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>", prime, markup)
+    markup = re.sub(
+        r"<msubsup>(<mi>\w</mi>)(<m[in]>\w+</m[in]>)<mi>&#x02032;</mi></msubsup>", rf"<msub>{prime}\2</msub>", markup
+    )
+    operator = '<mo form="prefix" lspace="0.167em" rspace="{}em">'
+    markup = re.sub(r"<mi>(log|exp|max|min)</mi>(?=(<mo[^>]*>&#x00028;)?)",
+                    lambda m: operator.format(0 if m[2] else 0.167) + m[1] + "</mo>", markup)  # fmt: skip
+    return markup
+
+
+def visit_math(translator, node) -> None:
+    translator.body.append(mathml(node.astext(), "inline"))
+    raise SkipNode
+
+
+def visit_math_block(translator, node) -> None:
+    """An equation, its number at the right; the number is where links to (E7) lead."""
+    latex, number = node.astext(), ""
+    if tag := re.search(r"\\tag\{(\w+)\}", latex):
+        latex, number = latex.replace(tag[0], ""), f'<a class="number" id="{tag[1]}" href="#{tag[1]}">({tag[1]})</a>'
+    translator.body.append(
+        f'<div class="equation"><div class="rpm-scroll">{mathml(latex, "block")}</div>{number}</div>'
+    )
+    raise SkipNode
+
+
+def fill_page(app, docname, source) -> None:
+    if not docname.startswith("notebooks/"):
+        source[0] = site_pages.filled(source[0])
+
+
+def as_plain_text(app, what, name, obj, options, lines) -> None:
+    """The library's docstrings are plain text: what reStructuredText would take for markup is escaped, arguments are fields."""
+    for number, line in enumerate(lines):
+        if line.startswith("|"):  # a table: as it is written, in a literal block
+            before = lines[number - 1]
+            lines[number] = ("" if before.startswith((" ", "::")) else "::\n\n") + "    " + line
+        elif not line.lstrip().startswith((">>>", "...")):
+            escaped = re.sub(r"([\\|*])|(?<=\w)_(?!\w)", lambda m: "\\" + m[0], line)
+            lines[number] = re.sub(r"^    ([\w, ]+):", r"    :\1:", re.sub(r"`+", "``", escaped))
+    lines[:] = "\n".join(lines).split("\n")
+
+
+def is_dull(app, what, name, obj, skip, options) -> bool | None:
+    """The fields of named tuples, which the class's docstring explains."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field") else None
+
+
+def finish_page(app, pagename, templatename, context, doctree) -> None:
+    """Equations linked, launch buttons below a lesson's title, and plotly on the pages that draw."""
+    body = site_pages.with_links(context.get("body", ""), pagename)
+    if pagename.startswith("notebooks/"):
+        fields = {"repository": REPOSITORY, "branch": BRANCH, "page": pagename, "name": Path(pagename).name}
+        doors = [f'<a href="{url.format(**fields)}">{door}</a>' for door, url in DOORS.items()]
+        body = body.replace("</h1>", f'</h1>\n<p class="doors">{" ".join(doors)}</p>', 1)
+    if 'class="rpm-figure"' in body:
+        app.add_js_file("plotly-packed.js", loading_method="defer")
+        app.add_js_file("figures.js", loading_method="defer")
+    context["body"] = body
+    if tree := context.get("furo_navigation_tree"):  # Sphinx leaves out the level, which a heading has to have
+        context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
+def add_files(app, exception) -> None:
+    """The notebooks to download, and plotly once, packed: as it is it would be the heaviest thing on a page by far."""
+    if exception is None:
+        for notebook in site_pages.NOTEBOOKS.glob("*.ipynb"):
+            shutil.copy(notebook, Path(app.outdir) / "notebooks")
+        packed = base64.b64encode(gzip.compress(plotly.offline.get_plotlyjs().encode(), mtime=0)).decode()
+        (Path(app.outdir) / "_static" / "plotly-packed.js").write_text(f'window.packedPlotly = "{packed}";\n')
+
+
+def setup(app) -> None:
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+    app.connect("source-read", fill_page)
+    app.connect("autodoc-process-docstring", as_plain_text)
+    app.connect("autodoc-skip-member", is_dull)
+    app.connect("html-page-context", finish_page, priority=900)  # after the theme
+    app.connect("build-finished", add_files)

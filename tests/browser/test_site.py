@@ -1,0 +1,243 @@
+"""The site, built and opened from disk in a headless Chromium: what a reader without a network and without a mouse has."""
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import build_notebooks
+import lesson_browser
+import nbformat
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from needs import need_sphinx
+from residuals import MEASURED
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted(build_notebooks.NOTEBOOKS.glob("*.ipynb"))
+LARGEST, FIRST_PAINT = 3_000_000, 1.5  # bytes of the files that a page asks for, seconds
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+DRAWN = "() => !document.querySelector('.rpm-figure') || document.documentElement.dataset.drawn"
+OTHERS: set[str] = set()  # rules that axe finds broken, though not gravely
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    need_sphinx()
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", folder / "html"]
+    run = subprocess.run([*command, "-d", folder / "doctrees"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path: str):
+    with lesson_browser.launch() as browser:
+        yield browser
+
+
+@dataclass
+class Visit:
+    """What opening a page asked for and complained of."""
+
+    asked: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        return sum(Path(unquote(urlsplit(url).path)).stat().st_size for url in self.asked if url.startswith("file:"))
+
+
+@pytest.fixture(scope="module")
+def context(browser):
+    """A browser without a network."""
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context):
+    """An empty page, its visits recorded in `page.visit`."""
+    page, visit = context.new_page(), Visit()
+    page.visit = visit
+    page.on("request", lambda request: visit.asked.add(request.url.split("#")[0].split("?")[0]))
+    page.on("console", lambda message: visit.problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: visit.problems.append(f"uncaught: {error}"))
+    yield page
+    page.close()
+
+
+def visit(page, path: Path, query: str = "") -> Visit:
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.visit.asked.clear()
+    page.goto(path.as_uri() + query)
+    page.wait_for_function(DRAWN)
+    page.wait_for_function(PAINTED)
+    return page.visit
+
+
+def pages(site: Path) -> list[Path]:
+    return sorted(site.rglob("*.html"))
+
+
+def lessons(site: Path) -> dict[Path, Path]:
+    """The page of each notebook."""
+    return {site / "notebooks" / f"{notebook.stem}.html": notebook for notebook in NOTEBOOKS}
+
+
+# Contrast takes most of axe's time, and words of code by the hundred have the same colours: one of each kind is enough.
+MARK = """() => {
+    const seen = new Set();
+    for (const word of document.querySelectorAll('pre span')) {
+        const kind = `${word.className} in ${word.closest('div').parentElement.className}`;
+        word.toggleAttribute('data-again', seen.has(kind));
+        seen.add(kind);
+    }
+}"""
+
+
+def grave(page, rules: list[str]) -> list[str]:
+    """What axe finds gravely broken by these rules, or by any; pictures are described as a whole, and left out."""
+    page.evaluate(MARK)
+    options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": rules} if rules else {})
+    seen = {"exclude": [[".svg-container"], ["math"], ["[data-again]"]]}
+    found = Axe().run(page, context=seen, options=options).response["violations"]
+    OTHERS.update(violation["id"] for violation in found if violation["impact"] not in ("serious", "critical"))
+    return [
+        f"{violation['id']}: {violation['nodes'][0]['html'][:200]}"
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+    ]
+
+
+def drawn_as_stored(page, notebook: Path) -> bool:
+    """Whether each stored figure is drawn, described and on white paper, and each twin has its slider."""
+    stored = [data[build_notebooks.PLOTLY] for data in build_notebooks.figures(nbformat.read(notebook, as_version=4))]
+    plots = page.locator(".rpm-plot:has(.main-svg)").evaluate_all(
+        "plots => plots.map(p => [getComputedStyle(p).backgroundColor, p.getAttribute('aria-label').length > 20])"
+    )
+    twins = sum("sliders" in figure["layout"] for figure in stored)
+    return plots == [["rgb(255, 255, 255)", True]] * len(stored) and page.get_by_role("slider").count() == twins
+
+
+def test_every_page_is_complete_light_quick_and_accessible(site, page):
+    heaviest, slowest, wrong = 0, 0.0, []
+    for path in pages(site):
+        seen = visit(page, path)
+        outside = [url for url in seen.asked if not url.startswith(("file:", "data:", "blob:"))]
+        heaviest, slowest = max(heaviest, seen.bytes), max(slowest, page.evaluate(PAINTED) / 1000)
+        wrong += [(path.name, problem) for problem in seen.problems + outside + grave(page, [])]
+        page.emulate_media(color_scheme="dark")
+        wrong += [(path.name, f"dark: {problem}") for problem in grave(page, ["color-contrast"])]
+        if path in lessons(site) and not drawn_as_stored(page, lessons(site)[path]):
+            wrong.append((path.name, "a stored figure is missing"))
+        page.set_viewport_size({"width": 360, "height": 740})  # a phone
+        if page.evaluate("document.documentElement.scrollWidth") > 360:
+            wrong.append((path.name, "scrolls sideways on a phone"))
+        page.visit.problems.clear()
+    paths = f"{len(pages(site))} pages, largest {heaviest / 1e6:.2f} MB, first paint at most {slowest:.2f} s"
+    MEASURED.append(f"site: {paths}; axe, not grave: {sorted(OTHERS)}")
+    assert wrong == []
+    assert heaviest < LARGEST and slowest < FIRST_PAINT
+
+
+def test_a_broken_page_is_noticed(page, tmp_path: Path):
+    path = tmp_path / "broken.html"
+    body = "<h1>Broken</h1><button></button><script src='https://example.org/a.js'></script><script>missing()</script>"
+    path.write_text(f"<html lang='en'><title>Broken</title><body>{body}")
+    seen = visit(page, path)
+    assert grave(page, []) == ["button-name: <button></button>"]
+    assert "https://example.org/a.js" in seen.asked and "uncaught: missing is not defined" in seen.problems
+
+
+def test_a_static_twin_is_driven_by_keyboard(site, page):
+    twins = 0
+    for path in lessons(site):
+        visit(page, path)
+        for slider in page.get_by_role("slider").all():
+            seen = [moved(slider, key) for key in ("Home", "ArrowRight", "ArrowRight", "End")]
+            pictures, values, texts, labels = zip(*seen)
+            for changes in (pictures, values, texts):
+                assert len(set(changes)) == len(seen), path.name
+            assert labels == texts
+            twins += 1
+    assert twins and page.visit.problems == []
+
+
+def moved(slider, key: str) -> list[str]:
+    """A twin after a key: its picture, its value, its caption, and the description of its plot."""
+    slider.press(key)
+    slider.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
+    return slider.evaluate(
+        """slider => {
+            const box = slider.closest('.rpm-figure'), plot = box.querySelector('.rpm-plot');
+            return [plot.querySelector('.svg-container').innerHTML, slider.getAttribute('aria-valuetext'),
+                    box.querySelector('.rpm-caption').textContent, plot.getAttribute('aria-label')];
+        }"""
+    )
+
+
+def test_search_finds_a_lesson(site, page):
+    visit(page, site / "search.html", "?q=donsker")
+    page.get_by_role("link", name=re.compile("InfoNCE is the ELBO")).and_(
+        page.locator("#search-results a")
+    ).first.wait_for()
+    assert page.visit.problems == []
+
+
+def test_lessons_follow_one_another_and_have_their_doors(site):
+    paths = [site / "index.html", *lessons(site)]
+    for before, (path, notebook) in zip(paths, lessons(site).items()):
+        assert (before.parent / Anchors(before).one("next-page")).resolve() == path
+        assert (path.parent / Anchors(path).one("prev-page")).resolve() == before
+        binder, colab, download = Anchors(path).doors
+        assert (path.parent / download).read_bytes() == notebook.read_bytes()
+        assert [urlsplit(url).hostname for url in (binder, colab)] == ["mybinder.org", "colab.research.google.com"]
+        assert all(url.endswith(f"notebooks/{notebook.name}") for url in (binder, colab))
+
+
+class Anchors(HTMLParser):
+    """The links of a page, those of its launch buttons, and what can be linked to."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.inside_doors = False
+        self.links, self.ids, self.doors, self.classes = [], [], [], {}
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.inside_doors = attrs.get("class") == "doors" if tag == "p" else self.inside_doors
+        if tag == "a" and "href" in attrs:
+            self.links.append(attrs["href"])
+            self.classes[attrs.get("class", "")] = attrs["href"]
+            self.doors += [attrs["href"]] * self.inside_doors
+
+    def one(self, name: str) -> str:
+        """The link of a class."""
+        return self.classes[name]
+
+
+def test_every_link_within_the_site_leads_somewhere(site):
+    anchors = {path: Anchors(path) for path in pages(site)}
+    broken = []
+    for path, page in anchors.items():
+        assert len(set(page.ids)) == len(page.ids), path.name
+        for link in page.links:
+            parts = urlsplit(link)
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if parts.scheme or link == "#":
+                continue
+            if not target.exists() or (
+                parts.fragment and target in anchors and parts.fragment not in anchors[target].ids
+            ):
+                broken.append(f"{path.name}: {link}")
+    assert broken == []

@@ -1,0 +1,67 @@
+"""The site's table of notation against the code: what it calls by a name has that name, that shape, and a lesson."""
+
+import pytest
+import site_pages
+import torch
+
+import rpm_tutorial as rpm
+
+ROWS = {row["identifier"]: row for row in site_pages.notation()}
+SIZES = {"X": 5, "X′": 6, "Z": 3, "Z′": 4, "N": 7, "d": 2}  # all different
+
+
+def shape(text: str) -> tuple[int, ...]:
+    return tuple(SIZES[size] for size in text.strip("()").replace(" ", "").split(",") if size)
+
+
+def values() -> dict[str, object]:
+    """Something of each name that the library computes."""
+    world = rpm.FiniteRPM.random(*(SIZES[name] for name in ("X", "X′", "Z", "Z′")))
+    log_f = torch.randn(SIZES["Z"], SIZES["Z′"], dtype=torch.float64)
+    log_prior = rpm.priors.infonce(log_f, world.q_joint)
+    objective = rpm.infonce(log_f, world.q_joint)
+    generator = torch.Generator().manual_seed(0)
+    z, z_prime = rpm.gaussian.sample(SIZES["N"], 0.5, SIZES["d"], generator=generator)
+    found = {"z": z, "z_prime": z_prime, "log_f": log_f, "log_prior": log_prior, "infonce": objective.value}
+    found |= {"score": objective.score, "log_normaliser": objective.log_normaliser}
+    found |= {"elbo": world.elbo(log_prior).value, "log_evidence": world.log_evidence(log_prior)}
+    found |= {"scale": rpm.RandomWalk(0.3).scale, "temperature": rpm.VonMisesFisher(0.1).temperature}
+    return found | {name: getattr(world, name) for name in ROWS if hasattr(world, name) and name not in found}
+
+
+@pytest.mark.parametrize("identifier", ROWS)
+def test_each_identifier_is_in_the_library_and_stands_for_one_symbol(identifier: str):
+    assert identifier in site_pages.library()
+    assert [row["identifier"] for row in ROWS.values() if row["symbol"] == ROWS[identifier]["symbol"]] == [identifier]
+
+
+def test_each_shape_is_that_of_the_code():
+    found = values()
+    assert {name: tuple(value.shape) for name, value in found.items()} == {n: shape(ROWS[n]["shape"]) for n in found}
+    assert set(ROWS) - set(found) == {"x", "x_prime", "n", "rho", "chi_squared"}
+
+
+def test_probabilities_sum_to_one_and_logarithms_are_natural():
+    found = values()
+    for name in (n for n, row in ROWS.items() if row["unit"] == "probability"):
+        rows = found[name].sum(1) if name.startswith("recognition") else found[name].sum()
+        assert torch.allclose(rows, torch.ones_like(rows))
+    for name in ("log_p_x_given_z", "log_prior"):
+        assert torch.allclose(found[name].exp().sum(), torch.tensor(3.0 if "given" in name else 1.0).double())
+
+
+@pytest.mark.parametrize("identifier", ROWS)
+def test_each_identifier_has_a_lesson(identifier: str):
+    assert site_pages.first_lesson(identifier) in site_pages.lessons()
+
+
+def test_a_name_in_a_comment_or_a_string_does_not_count():
+    assert site_pages.identifiers("a = 'log_f'  # q_joint\n") == {"a"}
+    assert site_pages.first_lesson("no_such_identifier") is None
+
+
+def test_every_equation_that_a_lesson_states_can_be_linked():
+    link = '<a href="../notebooks/03_infonce_is_the_elbo.html#E7">(E7)</a>'
+    body = '<h2>(E7)</h2><p title="(E7)">(E7), (E99)</p><pre>(E7)</pre>'
+    linked = site_pages.with_links(body, "notebooks/00_start_here")
+    assert linked == f'<h2>(E7)</h2><p title="(E7)">{link}, (E99)</p><pre>(E7)</pre>'

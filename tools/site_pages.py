@@ -1,0 +1,159 @@
+"""What the site's pages say about the course, read from the notebooks and the library: no list of lessons is kept by hand."""
+
+import csv
+import inspect
+import re
+import tokenize
+from functools import cache
+from pathlib import Path
+
+import jupytext
+
+import rpm_tutorial
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS, DOCS, BENCHMARK = ROOT / "notebooks", ROOT / "docs", ROOT / "bench" / "results.md"
+RUN_TIMES = DOCS / "run_times.csv"
+
+
+@cache
+def lessons() -> dict[str, list]:
+    """The cells of each lesson, by name, in order."""
+    return {path.stem: jupytext.read(path, fmt="py:percent").cells for path in sorted(NOTEBOOKS.glob("*.py"))}
+
+
+def prose(name: str) -> str:
+    return "\n\n".join(cell.source for cell in lessons()[name] if cell.cell_type == "markdown")
+
+
+def link(name: str) -> str:
+    """A lesson by its number and title."""
+    title = re.match(r"# (.+)", prose(name))[1]
+    return f"[{int(name[:2])} {title}](notebooks/{name}.ipynb)"
+
+
+def said(name: str, label: str, end: str) -> str:
+    """What follows a bold label of a lesson's first cell."""
+    return " ".join(re.search(rf"\*\*{label}\*\*:?\s(.+?){end}", prose(name), re.DOTALL)[1].split())
+
+
+def lessons_table() -> str:
+    rows = [(link(name), said(name, "Afterwards you can", r"\.\n"), said(name, "Time", r"[.,;]")) for name in lessons()]
+    return table(("lesson", "afterwards you can", "time"), rows)
+
+
+# Notation
+
+
+def notation() -> list[dict[str, str]]:
+    with (DOCS / "notation.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter=";"))
+
+
+@cache
+def identifiers(source: str) -> set[str]:
+    """Every name in a piece of Python, comments and strings left out."""
+    lines = iter(source.splitlines(keepends=True))
+    return {t.string for t in tokenize.generate_tokens(lambda: next(lines, "")) if t.type == tokenize.NAME}
+
+
+def code(name: str) -> str:
+    return "\n".join(cell.source for cell in lessons()[name] if cell.cell_type == "code") + "\n"
+
+
+def library() -> set[str]:
+    """Every name in the library."""
+    files = Path(rpm_tutorial.__file__).parent.rglob("*.py")
+    return set().union(*(identifiers(path.read_text(encoding="utf-8")) for path in files))
+
+
+def first_lesson(identifier: str) -> str | None:
+    return next((name for name in lessons() if identifier in identifiers(code(name))), None)
+
+
+def notation_table() -> str:
+    rows = []
+    for row in notation():
+        first = first_lesson(row["identifier"])
+        lesson = f"[{int(first[:2])}](notebooks/{first}.ipynb)" if first else "library"
+        rows.append(
+            (row["symbol"], f"`{row['identifier']}`", row["meaning"], row["shape"] or "–", row["unit"] or "–", lesson)
+        )
+    return table(("symbol", "identifier", "meaning", "shape", "unit", "lesson"), rows)
+
+
+# The other tables
+
+
+def run_times_table() -> str:
+    """Minutes of reading from the lessons, seconds and memory from docs/run_times.csv, which `make run-times` writes."""
+    measured = {}
+    if RUN_TIMES.exists():
+        with RUN_TIMES.open(encoding="utf-8", newline="") as file:
+            measured = {row["lesson"]: row for row in csv.DictReader(file)}
+    rows = []
+    for name in lessons():
+        run = measured.get(name, {})
+        rows.append(
+            (link(name), said(name, "Time", r"[.,;]"), *(run.get(k, "–") for k in ("seconds", "slowest", "mib")))
+        )
+    return table(("lesson", "reading", "running (s)", "slowest cell (s)", "peak memory (MiB)"), rows)
+
+
+def benchmark() -> str:
+    if not BENCHMARK.exists():
+        return "It has not been measured for this copy of the course."
+    text = re.sub(r"\A# .+\n", "", BENCHMARK.read_text(encoding="utf-8"))
+    return text.replace("](results.svg)", "](../bench/results.svg)")
+
+
+def api() -> str:
+    """A section for each public module."""
+    modules = [name for name in rpm_tutorial.__all__ if inspect.ismodule(getattr(rpm_tutorial, name))]
+    section = "## {0}\n\n```{{eval-rst}}\n.. automodule:: rpm_tutorial.{0}\n   :members:\n```"
+    return "\n\n".join(section.format(name) for name in modules)
+
+
+def table(head: tuple[str, ...], rows: list[tuple]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+@cache
+def equations() -> dict[str, str]:
+    """Where each numbered equation is: the page and anchor of the lesson that states it, or of the first to name it."""
+    found = {}
+    for pattern, anchor in ((r"\\tag\{(E\d+)\}", True), (r"\((E\d+)\)", False)):
+        for name in lessons():
+            for number in re.findall(pattern, prose(name)):
+                found.setdefault(number, f"notebooks/{name}.html" + (f"#{number}" if anchor else ""))
+    return found
+
+
+def with_links(body: str, page: str) -> str:
+    """The HTML of a page, each (E7) in its text a link to the equation."""
+
+    def replace(match):
+        target = equations().get(match["number"])
+        return f'<a href="{"../" * page.count("/")}{target}">{match[0]}</a>' if target else match[0]
+
+    not_text = r"<(?P<tag>script|pre|a|math|summary|h[1-6])\b.*?</(?P=tag)>|<[^>]+>"
+    return re.sub(not_text + r"|\((?P<number>E\d+)\)", replace, body, flags=re.DOTALL)
+
+
+GENERATED = {
+    "lessons": lessons_table,
+    "notation": notation_table,
+    "run times": run_times_table,
+    "benchmark": benchmark,
+    "api": api,
+}
+
+
+def filled(text: str) -> str:
+    """A page with its generated parts in the place of `<!-- name -->`."""
+    for name, make in GENERATED.items():
+        marker = f"<!-- {name} -->"
+        if marker in text:
+            text = text.replace(marker, make())
+    return text
