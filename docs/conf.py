@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import html
 import re
 import shutil
 import sys
@@ -10,18 +11,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tools")]
 
+import doors  # noqa: E402
 import latex2mathml.converter  # noqa: E402
 import plotly.offline  # noqa: E402
 import site_pages  # noqa: E402
 from docutils.nodes import SkipNode  # noqa: E402
-
-# Where the course is published: put your own owner/name here, and all launch buttons follow.
-REPOSITORY, BRANCH = "OWNER/rpm_tutorial", "main"
-DOORS = {
-    "Open in Binder": "https://mybinder.org/v2/gh/{repository}/{branch}?urlpath=lab/tree/{page}.ipynb",
-    "Open in Colab": "https://colab.research.google.com/github/{repository}/blob/{branch}/{page}.ipynb",
-    "Download the notebook": "{name}.ipynb",
-}
 
 project = "InfoNCE is variational inference"
 copyright = "the authors of rpm_tutorial; text CC BY 4.0, code MIT"
@@ -111,9 +105,11 @@ def finish_page(app, pagename, templatename, context, doctree) -> None:
     """Equations linked, launch buttons below a lesson's title, and plotly on the pages that draw."""
     body = site_pages.with_links(context.get("body", ""), pagename)
     if pagename.startswith("notebooks/"):
-        fields = {"repository": REPOSITORY, "branch": BRANCH, "page": pagename, "name": Path(pagename).name}
-        doors = [f'<a href="{url.format(**fields)}">{door}</a>' for door, url in DOORS.items()]
-        body = body.replace("</h1>", f'</h1>\n<p class="doors">{" ".join(doors)}</p>', 1)
+        links = {"Download the notebook": f"{Path(pagename).name}.ipynb"}
+        if (where := doors.table())["repository"]:
+            links |= {f"Open in {door}": doors.link(door, f"{pagename}.ipynb", where) for door in doors.DOORS}
+        row = " ".join(f'<a href="{html.escape(url)}">{door}</a>' for door, url in links.items())
+        body = body.replace("</h1>", f'</h1>\n<p class="doors">{row}</p>', 1)
     if 'class="rpm-figure"' in body:
         app.add_js_file("plotly-packed.js", loading_method="defer")
         app.add_js_file("figures.js", loading_method="defer")

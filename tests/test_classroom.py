@@ -106,7 +106,11 @@ def test_a_teachers_notebook_has_each_exercise_solved_and_checked(path: Path, so
     nbformat.validate(given)
     for cell, blank in zip(given.cells, ours.cells, strict=True):
         if "exercise" in cell.metadata.get("tags", []):
-            assert cell.outputs[0].text.startswith("✓ Right") and "return ...\n" not in cell.source and "= ...\n" not in cell.source
+            assert (
+                cell.outputs[0].text.startswith("✓ Right")
+                and "return ...\n" not in cell.source
+                and "= ...\n" not in cell.source
+            )
             assert cell.source.splitlines()[-1] == blank.source.splitlines()[-1], "the check is untouched"
         else:
             assert cell == blank
