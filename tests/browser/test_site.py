@@ -96,8 +96,9 @@ def lessons(site: Path) -> dict[Path, Path]:
 # Contrast takes most of axe's time, and words of code by the hundred have the same colours: one of each kind is enough.
 MARK = """() => {
     const seen = new Set();
-    for (const word of document.querySelectorAll('pre span')) {
-        const kind = `${word.className} in ${word.closest('div').parentElement.className}`;
+    for (const word of document.querySelectorAll('pre span, dt span, dt em')) {
+        const box = word.closest('dt') ?? word.closest('div').parentElement;
+        const kind = `${word.className} in ${box.className}`;
         word.toggleAttribute('data-again', seen.has(kind));
         seen.add(kind);
     }
