@@ -194,7 +194,7 @@ def twisted(position, k=3.0):
     return torch.stack([cos * v[:, 0] - sin * v[:, 1], sin * v[:, 0] + cos * v[:, 1]], 1)
 
 
-def scrambled(data, seed, steps=400):
+def scrambled(data, seed, steps=300):
     """An encoder of twisted positions: 128 frames a step, mean squared error."""
     torch.manual_seed(seed)
     encoder = rpm.encoders.mlp(256, 2)
@@ -206,7 +206,7 @@ def scrambled(data, seed, steps=400):
 
 
 # %%
-def warmed_up(encoder, data, seed, steps=500):
+def warmed_up(encoder, data, seed, steps=400):
     """A universal critic that has learned this code, while the encoder stands still."""
     torch.manual_seed(seed)
     z, z_prime, critic = rpm.encode(encoder, data.x), rpm.encode(encoder, data.x_prime), rpm.Universal(2)

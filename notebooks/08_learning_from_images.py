@@ -90,7 +90,7 @@ def evidence(encoder, critic, x=x, x_prime=x_prime):
         return rpm.dataset_evidence(rpm.encode(encoder, x), rpm.encode(encoder, x_prime), critic).infonce.item()
 
 
-def trained(critic, seed, every=200, steps=200):
+def trained(critic, seed, every=150, steps=150):
     """The encoder, its critic, and the held-out evidence at the start and each `every` steps."""
     encoder, critic = new_encoder(seed), critic.to(device)
     pairs, along = rpm.datasets.view_pairs(train_x, 128, seed=seed), {0: evidence(encoder, critic)}
@@ -151,7 +151,7 @@ walks = [trained(rpm.RandomWalk(), s) for s in seeds]
 runs = {"temperature learned": learned, "temperature 1": fixed, "random walk": walks}
 nats, read = {}, {}
 for name, run in runs.items():
-    nats[name] = np.array([along[200] for *_, along in run])
+    nats[name] = np.array([along[150] for *_, along in run])
     read[name] = np.array([probe(encoder)[0] for encoder, *_ in run])
     print(
         f"{name:20} evidence − C {nats[name].mean():.2f} ± {nats[name].std(ddof=1):.2f} nats, probe {read[name].mean():.3f} ± {read[name].std(ddof=1):.3f}"
@@ -171,7 +171,7 @@ assert read[chosen].mean() > max(r.mean() for r in read.values()) - 0.02
 #
 # <details><summary>Answer</summary>
 #
-# Below. Each step moves it a little, and two hundred were not enough; the curve gives it at once.
+# Below. Each step moves it a little, and a hundred and fifty were not enough; the curve gives it at once.
 # </details>
 
 # %% tags=["approximate"]

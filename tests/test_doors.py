@@ -191,7 +191,10 @@ def broken(text: str, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(page: Path):
-    assert broken(text_of(page), page.parent) == []
+    text = text_of(page)
+    if page.parent.name == "docs":  # the site has a copy of the notebooks among its pages
+        text = text.replace("](notebooks/", "](../notebooks/")
+    assert broken(text, page.parent) == []
 
 
 def test_a_broken_link_would_be_noticed(tmp_path: Path):

@@ -21,7 +21,7 @@ def clouds(
         axis = "" if k == 1 else str(k)
         fig.add_scatter(
             x=xy[:, 0], y=xy[:, 1], mode="markers", xaxis=f"x{axis}", yaxis=f"y{axis}", showlegend=False,
-            marker={"color": color, "coloraxis": "coloraxis", "size": 5},
+            marker={"color": color.tolist(), "coloraxis": "coloraxis", "size": 5},  # a live figure compares lists, not arrays
         )  # fmt: skip
         fig.layout[f"xaxis{axis}"].update(title=x_label)
         fig.layout[f"yaxis{axis}"].update(title=y_label if k == 1 else "", scaleanchor=f"x{axis}")
@@ -105,7 +105,7 @@ def circle(
     fig.add_scatter(x=np.cos(turn), y=np.sin(turn), mode="lines", line={"color": GREY, "width": 1}, showlegend=False)
     fig.add_scatter(
         x=np.cos(angles), y=np.sin(angles), mode="markers", showlegend=False,
-        marker={"color": BLUE, "opacity": 0.5, "size": 2 + 22 * np.sqrt(p / p.max())},
+        marker={"color": BLUE, "opacity": 0.5, "size": (2 + 22 * np.sqrt(p / p.max())).tolist()},
     )  # fmt: skip
     for name, angle, radius, color, symbol in (
         ("z", own, 0.72, BLACK, "star"),
