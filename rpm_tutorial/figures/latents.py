@@ -23,8 +23,12 @@ def clouds(
             x=xy[:, 0], y=xy[:, 1], mode="markers", xaxis=f"x{axis}", yaxis=f"y{axis}", showlegend=False,
             marker={"color": color.tolist(), "coloraxis": "coloraxis", "size": 5},  # a live figure compares lists, not arrays
         )  # fmt: skip
-        fig.layout[f"xaxis{axis}"].update(title=x_label)
-        fig.layout[f"yaxis{axis}"].update(title=y_label if k == 1 else "", scaleanchor=f"x{axis}")
+        middle, reach = (xy.max(0) + xy.min(0)) / 2, 0.55 * np.ptp(xy, axis=0).max() or 1.0
+        x_range, y_range = ([float(m - reach), float(m + reach)] for m in middle)
+        fig.layout[f"xaxis{axis}"].update(title=x_label, range=x_range, constrain="domain")
+        fig.layout[f"yaxis{axis}"].update(
+            title=y_label if k == 1 else "", range=y_range, scaleanchor=f"x{axis}", constrain="domain"
+        )
         explained = np.linalg.lstsq(np.c_[xy, np.ones(len(xy))], color, rcond=None)[1].sum() / (len(xy) * color.var())
         said.append(f"{name}, {len(xy)} points, whose place explains {1 - explained:.0%} of the colour linearly")
         rows += [[name, *(round(float(v), 3) for v in (*point, c))] for point, c in zip(xy[:12], color[:12])]
