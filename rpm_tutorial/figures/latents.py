@@ -15,7 +15,7 @@ def clouds(
     One colour scale for all, dark to light, and equal units on both axes of a panel.
     """
     panels = {name: (np.asarray(xy, float), np.asarray(c, float)) for name, (xy, c) in panels.items()}
-    fig = _figure(**_panes(tuple(panels), 0.2 / len(panels)))
+    fig = _figure(right=120, **_panes(tuple(panels), 0.2 / len(panels)))
     said, rows = [], []
     for k, (name, (xy, color)) in enumerate(panels.items(), start=1):
         axis = "" if k == 1 else str(k)
@@ -106,9 +106,15 @@ def circle(
     angles, p, turn = np.asarray(angles, float), np.asarray(p, float), np.linspace(0, 2 * np.pi, 91)
     fig = _figure(**_panes(("", ""), 0.16))
     fig.update_layout(width=900, height=420, margin={"r": 120})
-    fig.add_scatter(x=np.cos(turn), y=np.sin(turn), mode="lines", line={"color": GREY, "width": 1}, showlegend=False)
     fig.add_scatter(
-        x=np.cos(angles), y=np.sin(angles), mode="markers", showlegend=False,
+        x=np.cos(turn).tolist(),
+        y=np.sin(turn).tolist(),
+        mode="lines",
+        line={"color": GREY, "width": 1},
+        showlegend=False,
+    )
+    fig.add_scatter(
+        x=np.cos(angles).tolist(), y=np.sin(angles).tolist(), mode="markers", showlegend=False,
         marker={"color": BLUE, "opacity": 0.5, "size": (2 + 22 * np.sqrt(p / p.max())).tolist()},
     )  # fmt: skip
     for name, angle, radius, color, symbol in (
@@ -122,7 +128,14 @@ def circle(
     for k, (name, values) in enumerate(evidence.items()):
         look = {"color": (PURPLE, GREY, BLACK)[k % 3], "dash": ("solid", "dash", "dot")[k % 3], "width": 2.5}
         fig.add_scatter(
-            x=kappas, y=values, mode="lines", line=look, xaxis="x2", yaxis="y2", name=name, showlegend=False
+            x=list(map(float, kappas)),
+            y=list(values),
+            mode="lines",
+            line=look,
+            xaxis="x2",
+            yaxis="y2",
+            name=name,
+            showlegend=False,
         )
         fig.add_annotation(
             x=kappas[-1], y=values[-1], text=name, xref="x2", yref="y2", xanchor="left", xshift=6, showarrow=False,
