@@ -80,7 +80,7 @@ assert abs(accuracy["random network"][:, 0].mean() - accuracy["raw pixels"][0, 0
 # %% [markdown]
 # ## Training: the evidence rises, and the probe with it
 #
-# The prior is a von Mises-Fisher walk on the sphere (E18), its temperature learned. Each 50 steps we compute the evidence of the 2 000 held-out pairs: exact, by (E14), and never capped by the
+# The prior is a von Mises-Fisher walk on the sphere (E18), its temperature learned. Each 75 steps we compute the evidence of the 2 000 held-out pairs: exact, by (E14), and never capped by the
 # training batch.
 
 
@@ -101,7 +101,7 @@ def trained(critic, seed, every=150, steps=150):
 
 
 # %%
-learned = [trained(rpm.VonMisesFisher(0.1), s, every=50) for s in seeds]
+learned = [trained(rpm.VonMisesFisher(0.1), s, every=75) for s in seeds]
 
 # %% tags=["approximate"]
 curves = np.array([list(along.values()) for *_, along in learned])

@@ -172,12 +172,12 @@ def drive(page: Page, widget: Locator) -> Drive:
 
 
 def differs(one: Look, other: Look, part: str) -> bool:
-    """Whether a part changed by more than a pixel: the place of a colour bar is rounded by what was there before."""
+    """Whether a part changed by more than a pixel and a half: the place of a colour bar is rounded by what was there before."""
     pieces = [re.split(r"(-?\d+\.?\d*)", getattr(look, part)) for look in (one, other)]  # numbers at odd places
     if len(pieces[0]) != len(pieces[1]):
         return True
     return any(
-        abs(float(a) - float(b)) > (1.01 if part == "figure" else 0) if place % 2 else a != b
+        abs(float(a) - float(b)) > (1.5 if part == "figure" else 0) if place % 2 else a != b
         for place, (a, b) in enumerate(zip(*pieces))
     )
 
