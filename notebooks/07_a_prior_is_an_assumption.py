@@ -130,6 +130,9 @@ for step, other in (("gaussian", "laplace"), ("laplace", "gaussian")):
 # Six comparisons, six right choices, and $R^2$ would not have told: any of the four reads off the positions. A held-out log evidence is what a statistician compares models by; here the
 # models differ in their prior alone.
 #
+# One caution: with other seeds a start may *fold* the box, and training does not unfold it; its evidence is then far lower under any prior. Compare the best of several starts, not
+# single runs. Lesson 11 shows such a fold on a circle.
+#
 # ## Equal R², different axes
 #
 # Rotate $z$ and $z'$ together: the squared distance $\lVert z-z'\rVert^2$ stays, and so do all scores of the random walk. It cannot prefer one set of axes. The
