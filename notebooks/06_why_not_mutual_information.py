@@ -19,6 +19,7 @@ from scipy.special import digamma
 from tqdm.auto import tqdm
 
 import rpm_tutorial as rpm
+from rpm_tutorial.datasets import twist
 
 rpm.setup()
 seed = 0
@@ -62,13 +63,9 @@ assert abs(information["renamed"] - information["Q"]) < 1e-12 and information["m
 
 
 # %%
-def twist(z, k):
-    """Turn each row about the origin by the angle k |z|."""
-    angle = k * z.norm(dim=-1)
-    cos, sin = angle.cos(), angle.sin()
-    return torch.stack([cos * z[..., 0] - sin * z[..., 1], sin * z[..., 0] + cos * z[..., 1]], -1)
+rpm.show_source(rpm.datasets.twist)
 
-
+# %%
 z, z_prime = rpm.gaussian.sample(2000, 0.9, 2, generator=rng)
 jacobian = torch.func.vmap(torch.func.jacrev(lambda point: twist(point, 2.0)))(z[:100])
 undone = (twist(twist(z, 2.0), -2.0) - z).abs().max().item()

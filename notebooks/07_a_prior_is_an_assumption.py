@@ -191,10 +191,9 @@ assert (wrong[:, 0] < results["gaussian", "gaussian"][:, 0]).all()
 
 
 # %%
-def twisted(position, k=3.0):
-    v = (position - 0.5) * math.sqrt(12)  # unit variance
-    cos, sin = (k * v.norm(dim=1)).cos(), (k * v.norm(dim=1)).sin()
-    return torch.stack([cos * v[:, 0] - sin * v[:, 1], sin * v[:, 0] + cos * v[:, 1]], 1)
+def twisted(position):
+    """Positions with mean 0 and variance 1, twisted as in lesson 6."""
+    return rpm.datasets.twist((position - 0.5) * math.sqrt(12), k=3.0)
 
 
 def scrambled(data, seed, steps=300):

@@ -485,17 +485,6 @@ def drifting_walk(z, z_prime, drift, scale):
 rpm.exercises.lesson_11.drifting_walk.check(drifting_walk)
 
 # %% [markdown]
-# **3.** Two models were evaluated on the same `n` pairs. Return the log of how many times as probable the first makes the whole data set.
-
-
-# %% tags=["exercise"]
-def log_odds(infonce, infonce_other, n):
-    return ...
-
-
-rpm.exercises.lesson_11.log_odds.check(log_odds)
-
-# %% [markdown]
 # ## Quiz
 #
 # **1. Your critic divides its scores by their standard deviation over the batch. The loss is good. What is wrong?**

@@ -196,9 +196,8 @@ def _gradient(critic, z, z_prime) -> str:
         )
     grads = dict(zip(inputs, found or [None] * len(inputs)))
     for name, grad in grads.items():
-        if grad is None or (
-            name in ("z", "z′") and not grad.any()
-        ):  # a parameter may rest: R of one dimension has no off-diagonal
+        # A parameter may rest (R of one dimension has no off-diagonal), z and z′ may not.
+        if grad is None or (name in ("z", "z′") and not grad.any()):
             raise _Wrong(
                 f"{name} gets {'none' if grad is None else 'zero everywhere'}",
                 "let log f depend on it smoothly (no detach, .data, .item() or rounding), or set requires_grad_(False)",

@@ -227,6 +227,13 @@ def constant_velocity(
     return MovingSequences(_render(position, size), position)
 
 
+def twist(z: Tensor, k: float) -> Tensor:
+    """Turn each row of z, shape (..., 2), about the origin by the angle k |z|: undone by -k, and volume preserving."""
+    angle = k * z.norm(dim=-1)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos * z[..., 0] - sin * z[..., 1], sin * z[..., 0] + cos * z[..., 1]], -1)
+
+
 def _render(position: Tensor, size: int, radius: float = 2.25) -> Tensor:
     """Anti-aliased discs: a position is visible to a fraction of a pixel."""
     centre = radius + position.view(len(position), -1, 2, 1, 1) * (size - 2 * radius)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from residuals import agree
 from scipy import stats
 
 from rpm_tutorial import datasets
@@ -306,3 +307,13 @@ def test_a_sequence_shows_the_ball_at_its_position_in_each_frame():
     assert ((centre - 2.25) / (20 - 4.5) - found.position).abs().max() < 0.05
     again = constant_velocity(300, frames=3, size=20, generator=seeded())
     assert torch.equal(found.x, again.x)
+
+
+@pytest.mark.parametrize("k", [-1.0, 0.5, 2.0])
+def test_the_twist_is_a_turn_that_grows_with_distance_is_undone_and_keeps_volume(k):
+    z = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    as_complex = torch.view_as_complex(z) * torch.exp(1j * k * z.norm(dim=1))
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: datasets.twist(row, k)))(z)
+    agree("the twist: e^{ik|z|} z", datasets.twist(z, k), torch.view_as_real(as_complex))
+    agree("the twist: undone", datasets.twist(datasets.twist(z, k), -k), z)
+    agree("the twist: volume", jacobian.det(), torch.ones(50, dtype=torch.float64), tolerance=1e-12)

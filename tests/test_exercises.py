@@ -74,7 +74,6 @@ OTHERWISE = {
     "lesson_10.found_all": lambda beta, k: math.log(k) - math.log(1 + (k - 1) * math.exp(-beta)),
     "lesson_11.periodic": lambda a, b, k: k * (torch.outer(a.cos(), b.cos()) + torch.outer(a.sin(), b.sin())),
     "lesson_11.drifting_walk": lambda z, z_prime, drift, scale: -torch.cdist(z / scale, (z_prime - drift) / scale, p=1),
-    "lesson_11.log_odds": lambda a, b, n: n * (a - 2 * math.log(n)) - n * (b - 2 * math.log(n)),
 }
 
 

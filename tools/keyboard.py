@@ -1,6 +1,5 @@
 """Work the course's widgets in an open lesson as a reader without a mouse does: Tab, Home, End, arrows and Enter."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -167,19 +166,10 @@ def drive(page: Page, widget: Locator) -> Drive:
     page.keyboard.press("Enter")
     settle(page)
     now = look_again(page, widget, now)
-    found.problems += [f"Reset: the {part} is not the first" for part in Look._fields if differs(now, first, part)]
+    found.problems += [
+        f"Reset: the {part} is not the first" for part in Look._fields if getattr(now, part) != getattr(first, part)
+    ]
     return found
-
-
-def differs(one: Look, other: Look, part: str) -> bool:
-    """Whether a part changed by more than a pixel and a half: the place of a colour bar is rounded by what was there before."""
-    pieces = [re.split(r"(-?\d+\.?\d*)", getattr(look, part)) for look in (one, other)]  # numbers at odd places
-    if len(pieces[0]) != len(pieces[1]):
-        return True
-    return any(
-        abs(float(a) - float(b)) > (1.5 if part == "figure" else 0) if place % 2 else a != b
-        for place, (a, b) in enumerate(zip(*pieces))
-    )
 
 
 def wait(page: Page, condition: str, argument=None, seconds: float = 10.0) -> bool:

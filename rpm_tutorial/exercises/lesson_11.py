@@ -1,6 +1,4 @@
-"""Exercises of lesson 11: two priors of one's own, and what a difference in evidence means for a whole data set."""
-
-import math
+"""Exercises of lesson 11: two priors of one's own."""
 
 import torch
 
@@ -71,36 +69,5 @@ drifting_walk = Exercise(
         lambda z, z_prime, drift, scale: -torch.cdist(z + drift, z_prime, p=1) * scale: (
             "the scale divides: a wider step makes a long way less surprising."
         ),
-    },
-)
-
-
-def _two_models(seed: int) -> tuple:
-    return 2.0 + 0.1 * seed, 1.7, 400 + seed
-
-
-log_odds = Exercise(
-    prompt=(
-        "Return the log of how many times as probable the first model makes a data set of n pairs as the second does, from the "
-        "InfoNCE of both on those pairs, in nats per pair. Source: (E14)."
-    ),
-    case=_two_models,
-    solution=lambda infonce, infonce_other, n: n * (infonce - infonce_other),
-    hints=(
-        "The evidence is a mean over pairs; the probability of the data set is a product.",
-        "log P(data) = n (infonce - 2 log n), for each model.",
-        "n * (infonce - infonce_other)",
-    ),
-    misconceptions={
-        lambda infonce, infonce_other, n: infonce - infonce_other: "that is the gain of one pair; there are n of them.",
-        lambda infonce, infonce_other, n: n * (infonce - infonce_other - 2 * math.log(n)): (
-            "2 log n is in both evidences, and goes away in the difference."
-        ),
-        lambda infonce, infonce_other, n: math.exp(infonce - infonce_other): (
-            "the logarithm is asked for, and of all n pairs."
-        ),
-        lambda infonce, infonce_other, n: (
-            n * (infonce_other - infonce)
-        ): "the first model over the second: mind the sign.",
     },
 )

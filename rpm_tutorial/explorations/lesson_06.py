@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from .. import gaussian, objectives
+from ..datasets import twist
 from ..figures import Figure, clouds
 from ..probes import r_squared
 from ..widgets import slider
@@ -36,11 +37,7 @@ def twisted(state: TwistState) -> Figure:
 def _twisted(strength: float) -> tuple[np.ndarray, np.ndarray, float, float]:
     """400 twisted points, the same before, I_N of the best of some walks over 800 pairs, and R² of a linear probe."""
     sides = gaussian.sample(800, 0.9, 2, generator=torch.Generator().manual_seed(0))
-    angle = [strength * side.norm(dim=1) for side in sides]
-    z, z_prime = (
-        torch.stack([a.cos() * s[:, 0] - a.sin() * s[:, 1], a.sin() * s[:, 0] + a.cos() * s[:, 1]], 1)
-        for a, s in zip(angle, sides)
-    )
+    z, z_prime = (twist(side, strength) for side in sides)
     squares = torch.cdist(z, z_prime).square()
     evidence = max(objectives.infonce(-squares / (2 * s**2)).value.item() for s in (0.4, 0.5, 0.7, 1.0, 1.5, 2.0))
     read = r_squared(z[:400], sides[0][:400], z[400:], sides[0][400:])

@@ -38,9 +38,8 @@ def forecast(z: Tensor, position: Tensor):
             raise ValueError(
                 f"{name} has shape {tuple(side.shape)}; expected (n, {FORECAST_FRAMES}, 2) with n at least 20"
             )
-    path = _aligned(
-        z, position
-    )  # both priors stay what they are in the plane of the positions: their weights sum to one
+    # Both priors stay what they are in the plane of the positions: their weights sum to one.
+    path = _aligned(z, position)
     predicted, spread, information = {}, {}, {}
     for prior, ahead in AHEAD.items():
         for k in range(1, FORECAST_FRAMES - 1):
