@@ -130,7 +130,7 @@ for step, other in (("gaussian", "laplace"), ("laplace", "gaussian")):
 # Six comparisons, six right choices, and $R^2$ would not have told: any of the four reads off the positions. A held-out log evidence is what a statistician compares models by; here the
 # models differ in their prior alone.
 #
-# One caution: with other seeds a start may *fold* the box, and training does not unfold it; its evidence is then far lower under any prior. Compare the best of several starts, not
+# One caution: with other seeds a start may *fold* the box, and training does not unfold it; its evidence is then far lower, under the right prior too. Compare the best of several starts, not
 # single runs. Lesson 11 shows such a fold on a circle.
 #
 # ## Equal R², different axes
@@ -267,7 +267,7 @@ rpm.figures.clouds(
     x_label="z₁",
     y_label="z₂",
     color_label="true position",
-    caption="Latents of held-out frames, coloured by the ball's true horizontal position. Middle and right have the same evidence.",
+    caption="Latents of held-out frames, coloured by the ball's true height. Middle and right have the same evidence.",
 )
 
 # %% [markdown]
