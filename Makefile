@@ -3,6 +3,7 @@ PYTHON   = python3
 PORT     =
 PIP_ARGS =
 ONLY     =
+JOBS     = 2
 IN_VENV  = .venv/bin/python
 PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
 
@@ -18,8 +19,9 @@ lab: .venv/installed-lab  ## open the course in JupyterLab (PORT=8899 chooses th
 	@$(IN_VENV) -m rpm_tutorial.cli doctor
 	@exec $(IN_VENV) -m rpm_tutorial.cli lab $(if $(PORT),--port $(PORT))
 
-test: .venv/installed-test  ## run every test: library, lessons, pipeline, browser
-	@$(PYTEST)
+# A file's tests stay in one process; the longest files come first.
+test: .venv/installed-test  ## run every test: library, lessons, pipeline, browser (JOBS=2 processes)
+	@$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/installed-test  ## the edit loop: no lesson, no browser, nothing slow
 	@$(PYTEST) -m "not slow and not notebook and not browser" tests

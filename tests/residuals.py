@@ -5,6 +5,7 @@ The worst residual of each identity, and what tests have measured, are printed a
 
 import math
 
+import pytest
 import torch
 
 WORST: dict[str, float] = {}
@@ -36,6 +37,19 @@ def at_most(identity: str, smaller, larger, *terms, tolerance: float = 1e-11) ->
 
 def _worse(first: float, second: float) -> float:
     return max(first, second) if math.isfinite(first + second) else math.nan
+
+
+def pytest_sessionfinish(session) -> None:
+    if hasattr(session.config, "workeroutput"):  # of pytest-xdist: what a process hands to the one that prints
+        session.config.workeroutput.update(worst=WORST, measured=MEASURED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    found = getattr(node, "workeroutput", {"worst": {}, "measured": []})  # a process that died has none
+    MEASURED.extend(found["measured"])
+    for identity, residual in found["worst"].items():
+        WORST[identity] = _worse(WORST.get(identity, 0.0), residual)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

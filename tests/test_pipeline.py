@@ -120,7 +120,7 @@ def test_nbval_passes_a_fresh_notebook_and_fails_a_changed_number(built: Path, t
     result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert "1 failed, 9 passed" in result.stdout, result.stdout + result.stderr
     assert "number 0.3333, stored 0.3433" in result.stdout
-    assert re.search(r"01_tiny +[\d.]+ +Cell \d, [\d.]+ s +\d+\n", result.stdout), "the table of costs"
+    assert re.search(r"01_tiny +[\d.]+ +[\d.]+ +Cell \d, [\d.]+ s +\d+\n", result.stdout), "the table of costs"
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)])

@@ -193,9 +193,8 @@ def tables(
         tick, tick_y = (1 if side <= 12 else None for side in array.shape[::-1])
         fig.layout[f"xaxis{axis}"].update(title=x_labels[k - 1], dtick=tick)
         fig.layout[f"yaxis{axis}"].update(title=y_labels[k - 1], dtick=tick_y, autorange="reversed")
-    fig.layout.coloraxis = {
-        "colorscale": [[0, "#FFFFFF"], [1, BLUE]], "cmin": low, "cmax": high, "colorbar": {"title": unit, "thickness": 12},
-    }  # fmt: skip
+    scale = [[0, "#FFFFFF"], [1, BLUE]]
+    fig.layout.coloraxis = {"colorscale": scale, "cmin": low, "cmax": high, "colorbar": _color_bar(unit)}
 
     def largest(array):
         row, column = np.unravel_index(array.argmax(), array.shape)
@@ -278,6 +277,11 @@ def _figure(*, right: int = 20, **layout) -> go.Figure:
     """An empty figure of the house: white paper in light and dark themes alike, thin axes, one size of text."""
     base = {"template": _TEMPLATE, "width": 720, "height": 380, "margin": {"l": 70, "r": right, "t": 40, "b": 60}}
     return go.Figure(layout={**base, **layout})
+
+
+def _color_bar(title: str) -> dict:
+    """Placed in the whole figure: beside the panels it would be moved by a pixel for what was drawn there before."""
+    return {"title": title, "thickness": 12, "xref": "container", "x": 1, "xanchor": "right"}
 
 
 def _spread(ends: Mapping[str, float], values: np.ndarray) -> dict[str, float]:

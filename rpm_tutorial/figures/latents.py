@@ -4,7 +4,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .charts import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, STYLES, VERMILLION, Figure, _figure, _panes, _say
+from .charts import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    STYLES,
+    VERMILLION,
+    Figure,
+    _color_bar,
+    _figure,
+    _panes,
+    _say,
+)
 
 
 def clouds(
@@ -32,9 +46,7 @@ def clouds(
         explained = np.linalg.lstsq(np.c_[xy, np.ones(len(xy))], color, rcond=None)[1].sum() / (len(xy) * color.var())
         said.append(f"{name}, {len(xy)} points, whose place explains {1 - explained:.0%} of the colour linearly")
         rows += [[name, *(round(float(v), 3) for v in (*point, c))] for point, c in zip(xy[:12], color[:12])]
-    # Placed in the whole figure: beside the panels it would be moved by a pixel for what was drawn there before.
-    bar = {"title": color_label, "thickness": 12, "xref": "container", "x": 1, "xanchor": "right"}
-    fig.layout.coloraxis = {"colorscale": "Cividis", "colorbar": bar}
+    fig.layout.coloraxis = {"colorscale": "Cividis", "colorbar": _color_bar(color_label)}
     alt = f"Clouds of points coloured by {color_label}: {'; '.join(said)}."
     return Figure(fig, caption, alt, ["panel (first points)", x_label, y_label, color_label], rows)
 
