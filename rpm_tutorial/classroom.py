@@ -1,4 +1,4 @@
-"""The lessons as a class needs them: without outputs for students, with solutions for teachers, as slides.
+"""The lessons as a class needs them: without outputs for students, with solutions for teachers, for nbgrader, as slides.
 
 Nothing here imports torch, but for running a solution once before it is handed out.
 """
@@ -57,6 +57,28 @@ def teacher(notebook: dict) -> dict:
             solved = _solved(source_of(cell), imports)
             cell["source"] = solved.splitlines(keepends=True)
             cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": [_run(solved, imports)]}]
+    return notebook
+
+
+def nbgrader(notebook: dict) -> dict:
+    """The student's copy as nbgrader's source of an assignment: after each exercise a locked cell that gives a point for it.
+
+    The exercise's own cell stays an ordinary one, which nbgrader neither empties nor overwrites.
+    """
+    notebook = student(notebook)
+    cells, notebook["cells"] = notebook["cells"], []
+    for cell in cells:
+        notebook["cells"].append(cell)
+        checks = _checks(ast.parse(source_of(cell))) if "exercise" in cell["metadata"].get("tags", []) else ()
+        for lesson, name, answer in checks:
+            verdict = f"rpm.exercises.{lesson}.{name}.verdict({answer})"
+            grades = {"grade": True, "points": 1, "locked": True, "solution": False, "task": False}
+            point = {
+                "cell_type": "code", "id": f"{cell['id']}-{name}"[:64], "outputs": [], "execution_count": None,
+                "metadata": {"nbgrader": {"grade_id": f"{lesson}-{name}", "schema_version": 3, **grades}},
+                "source": [f"assert (verdict := {verdict}).right, verdict.message"],
+            }  # fmt: skip
+            notebook["cells"].append(point)
     return notebook
 
 

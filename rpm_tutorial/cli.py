@@ -223,21 +223,23 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
 @click.option("--student", type=FOLDER, help="Notebooks without outputs, exercises blank.", metavar="DIR")
 @click.option("--teacher", type=FOLDER, help="Notebooks with outputs and solutions, each checked.", metavar="DIR")
 @click.option("--slides", type=FOLDER, help="Each lesson as HTML slides.", metavar="DIR")
+@click.option("--nbgrader", type=FOLDER, help="A course for nbgrader, each lesson an assignment.", metavar="DIR")
 @click.option("--only", default="", help="Lessons whose name starts with this, as 02.", metavar="NN")
-def export(student: Path | None, teacher: Path | None, slides: Path | None, only: str) -> None:
+def export(student: Path | None, teacher: Path | None, slides: Path | None, nbgrader: Path | None, only: str) -> None:
     """Write the lessons for a class.
 
-    The folders have to be new or empty. Slides load their layout and maths from the network when they are shown.
+    The folders have to be new or empty. Slides load their layout and maths from the network when they are shown. For
+    nbgrader (0.9 or newer), run `nbgrader generate_assignment NN_NAME` in DIR; an exercise is worth one point.
 
     \b
     Examples:
       rpm-tutorial export --student handout --teacher solutions
       rpm-tutorial export --slides slides --only 03
     """
-    wanted = {"student": student, "teacher": teacher, "slides": slides}
+    wanted = {"student": student, "teacher": teacher, "slides": slides, "nbgrader": nbgrader}
     wanted = {kind: folder for kind, folder in wanted.items() if folder}
     if not wanted:
-        raise click.UsageError("name what to export: --student DIR, --teacher DIR or --slides DIR.")
+        raise click.UsageError("name what to export: --student DIR, --teacher DIR, --slides DIR or --nbgrader DIR.")
     for folder in wanted.values():
         if folder.is_dir() and any(folder.iterdir()):
             raise click.UsageError(f"{folder} is not empty. Remedy: name a new folder.")
@@ -265,6 +267,9 @@ def _export(kind: str, path: Path, folder: Path) -> None:
             ) from error
         (folder / f"{path.stem}.slides.html").write_text(page, encoding="utf-8")
     else:
+        if kind == "nbgrader":
+            folder = folder / "source" / path.stem
+            folder.mkdir(parents=True)
         classroom.write(getattr(classroom, kind)(notebook), folder / path.name)
 
 

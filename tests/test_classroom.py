@@ -116,6 +116,43 @@ def test_a_teachers_notebook_has_each_exercise_solved_and_checked(path: Path, so
             assert cell == blank
 
 
+def points_of(notebook: dict) -> list[tuple[str, str]]:
+    """(an exercise's cell, the cell that gives the point for it) of an assignment for nbgrader."""
+    cells, found, exercise = notebook["cells"], [], ""
+    for cell in cells:
+        if cell["metadata"].get("nbgrader", {}).get("grade"):
+            found.append((exercise, classroom.source_of(cell)))
+        elif "exercise" in cell["metadata"].get("tags", []):
+            exercise = classroom.source_of(cell)
+    return found
+
+
+@each_notebook
+def test_an_assignment_for_nbgrader_gives_a_locked_point_for_each_exercise(path: Path):
+    notebook = classroom.nbgrader(classroom.read(path))
+    nbformat.validate(nbformat.from_dict(notebook))
+    graded = [cell["metadata"]["nbgrader"] for cell in notebook["cells"] if "nbgrader" in cell["metadata"]]
+    assert sorted(g["grade_id"] for g in graded) == sorted(
+        f"{x}-{n}" for x, n, _ in EXERCISES if x[-2:] == path.name[:2]
+    )
+    assert all(g["locked"] and g["points"] == 1 and g["schema_version"] == 3 for g in graded)
+    ours = classroom.student(classroom.read(path))["cells"]
+    assert [cell for cell in notebook["cells"] if "nbgrader" not in cell["metadata"]] == ours
+
+
+@pytest.mark.parametrize("lesson", ["01", "05"])
+def test_a_point_is_given_for_a_solution_and_not_for_a_blank(lesson: str):
+    blank = classroom.read(next(path for path in NOTEBOOKS if path.name.startswith(lesson)))
+    solved, left = (points_of(classroom.nbgrader(n)) for n in (classroom.teacher(blank), blank))
+    imports = "import math\nimport torch\nimport rpm_tutorial as rpm\n"
+    for exercise, point in solved:
+        exec(imports + exercise + "\n" + point, {})
+    for exercise, point in left:
+        with pytest.raises(AssertionError, match="Not answered yet"):
+            exec(imports + exercise + "\n" + point, {})
+    assert len(solved) == len(left) > 1
+
+
 @pytest.mark.slow
 def test_a_teachers_notebook_runs_from_top_to_bottom(solved: Path):
     from nbclient import NotebookClient
