@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import build_notebooks
 import doors
 import nbformat
+import on_binder
 import pytest
 import teaching
 import yaml
@@ -141,6 +142,28 @@ def test_binders_start_script_gives_each_library_the_containers_share(limit: str
     command = [BINDER / "start", "sh", "-c", "echo $OMP_NUM_THREADS $MKL_NUM_THREADS $OPENBLAS_NUM_THREADS; exit 3"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.stdout.split() == [threads] * 3 and run.returncode == 3, "and the command's own exit code"
+
+
+@pytest.mark.slow
+def test_what_asks_for_more_memory_than_binder_has_is_noticed(tmp_path: Path):
+    greedy = tmp_path / "01_greedy.ipynb"
+    cell = nbformat.v4.new_code_cell(f"len(b'1' * {on_binder.MEMORY * 5 // 4})")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), greedy)
+    assert "ended for asking for more than 1024 MiB" in tried_on_binder(greedy)
+
+
+@pytest.mark.slow
+def test_the_hungriest_lesson_runs_in_binders_memory_beside_jupyterlab_and_on_one_processor():
+    measured = [line.split(",") for line in (ROOT / "docs" / "run_times.csv").read_text().splitlines()[1:]]
+    hungriest = max(measured, key=lambda row: int(row[3]))[0]
+    assert tried_on_binder(next(ROOT.glob(f"notebooks/**/{hungriest}.ipynb"))) == ""
+
+
+def tried_on_binder(notebook: Path) -> str:
+    try:
+        return on_binder.run(notebook)
+    except on_binder.Impossible as error:
+        pytest.skip(str(error))
 
 
 # The tested set, versions, links, licences, the teaching guide
