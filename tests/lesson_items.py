@@ -3,6 +3,9 @@
 nbval starts the kernel and runs the cells; notebook_compare.py decides whether their outputs agree with the
 stored ones. `pytest notebooks/02_the_elbo.ipynb` runs one lesson; `-m "not notebook"` leaves all out.
 
+A lesson that tests/browser/test_lessons.py runs in the same session is compared and held to its budget there, and not run
+a second time here.
+
 The budget counts seconds of the processor, which other work on the machine doesn't change; the table at the end has the
 clock's beside them, which are a reader's on a quiet machine.
 """
@@ -11,6 +14,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import chromium
 import psutil
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
@@ -131,6 +135,15 @@ def pytest_collect_file(file_path: Path, parent):
         lesson.add_marker("notebook")
         return lesson
     return None
+
+
+@pytest.hookimpl(trylast=True)  # what -m and -k leave
+def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
+    if chromium.find():
+        run = {item.callspec.params["opened"].stem for item in items if "opened" in getattr(item, "fixturenames", ())}
+        twice = [item for item in items if isinstance(item.parent, Lesson) and item.path.stem in run]
+        config.hook.pytest_deselected(items=twice)
+        items[:] = [item for item in items if item not in twice]
 
 
 def pytest_sessionfinish(session) -> None:

@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, TimeoutError
 
 EXPLORERS, DASHBOARDS = ".rpm-explorer", ".rpm-dashboard"
 CONTROLS = ".noUi-handle, select"
-SETTLE_SECONDS = 3.0  # for text and figure to change: only what never changes takes that long
+SETTLE_SECONDS = 10.0  # for text and figure to change: only what never changes takes that long
 
 # What the kernel says on stderr goes to outputs only while a cell runs; what a callback raises, to the log console.
 LISTEN = """() => {

@@ -22,7 +22,9 @@ from pathlib import Path
 
 import build_notebooks
 import chromium
+import keyboard
 import nbformat
+from nbformat import NotebookNode
 from playwright.sync_api import Browser, Page, sync_playwright
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
@@ -41,6 +43,20 @@ FOUND = """stderr => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
     plots: cell.querySelectorAll('.js-plotly-plot .main-svg:first-child').length,
     broken: cell.querySelectorAll('.jupyter-widgets-error-widget').length,
 }))"""
+
+
+# The kernel's processor time for each cell, by its id, and its process.
+WATCH = """
+def _watch(shell=get_ipython()):
+    import os, time
+    begun, worked = {}, {}
+    shell.user_ns.update(_worked=worked, _pid=os.getpid())
+    shell.events.register("pre_run_cell", lambda info: begun.update({info.cell_id: time.process_time()}))
+    shell.events.register("post_run_cell", lambda result: worked.update(
+        {result.info.cell_id: time.process_time() - begun.get(result.info.cell_id, time.process_time())}))
+_watch()
+"""
+WORKED = "import json; print(json.dumps([_worked, _pid]))"
 
 
 @dataclass
@@ -77,12 +93,15 @@ class Server:
 
 @dataclass
 class Run:
-    """What a reader would have seen."""
+    """What a reader would have seen; the notebook as it was then, the processor's seconds by cell id, and the kernel's process."""
 
     cells: int = 0
     figures: int = 0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
+    notebook: NotebookNode = field(default_factory=NotebookNode)
+    worked: dict[str, float] = field(default_factory=dict)
+    pid: int = 0
 
 
 def free_port() -> int:
@@ -168,10 +187,14 @@ def lesson(browser: Browser, server: Server, notebook: Path, theme: str = "light
         page.goto(server.add(notebook))
         page.locator("#jp-main-statusbar").get_by_text("| Idle").first.wait_for(timeout=START_SECONDS * 1000)
         page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
+        keyboard.ask(page, WATCH)
         page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
         page.wait_for_function(FINISHED, arg=STDERR, timeout=RUN_SECONDS * 1000)
         page.wait_for_function(DRAWN, timeout=START_SECONDS * 1000)
         report(page, notebook, run)
+        run.worked, run.pid = json.loads(keyboard.ask(page, WORKED))
+        page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+        run.notebook = nbformat.read(server.folder / notebook.name, as_version=4)
         run.seconds = time.monotonic() - start
         yield page, run
     finally:

@@ -9,7 +9,9 @@ import lesson_browser
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from lesson_items import COSTS, Cost, peak_mib
 from needs import need_fashion_mnist
+from notebook_compare import outputs_difference
 from residuals import MEASURED
 
 SCREENSHOTS = Path(__file__).parents[2] / "screenshots"
@@ -39,6 +41,10 @@ def opened(request, browser, server):
         yield page, run, request.param
 
 
+def read(notebook: Path) -> nbformat.NotebookNode:
+    return nbformat.read(notebook, as_version=4)
+
+
 def each(notebooks: list[Path]):
     return pytest.mark.parametrize("opened", notebooks, ids=lambda path: path.stem, indirect=True, scope="module")
 
@@ -47,6 +53,30 @@ def each(notebooks: list[Path]):
 def test_run_all_shows_every_figure_and_no_error(opened):
     _, run, _ = opened
     assert run.problems == []
+
+
+@each(NOTEBOOKS)
+def test_outputs_are_the_stored_ones(opened):
+    _, run, notebook = opened
+    differ = {}
+    for number, (stored, now) in enumerate(
+        zip(*map(build_notebooks.code_cells, (read(notebook), run.notebook)), strict=True)
+    ):
+        if build_notebooks.IGNORED not in stored.metadata.get("tags", []):
+            approximate = "approximate" in stored.metadata.get("tags", [])
+            outputs = build_notebooks.merge_streams(now.outputs)
+            differ[f"Cell {number}"] = outputs_difference(stored.outputs, outputs, approximate)
+    assert {cell: difference for cell, difference in differ.items() if difference} == {}
+
+
+@each(NOTEBOOKS)
+def test_a_lesson_stays_within_its_budget(opened, request):
+    _, run, notebook = opened
+    names = {cell.id: f"Cell {number}" for number, cell in enumerate(build_notebooks.code_cells(run.notebook))}
+    worked = {names[key]: seconds for key, seconds in run.worked.items() if key in names}
+    cost = Cost(cells=worked, worked=worked, peak_mib=peak_mib(run.pid))
+    request.config.stash[COSTS][notebook.stem] = cost
+    assert set(worked) == set(names.values()) and cost.overruns() == []
 
 
 # Accessibility: what axe finds
@@ -91,8 +121,7 @@ def axe_violations(page) -> tuple[Counter, Counter]:
 
 def stored_widgets(notebook: Path) -> int:
     """How many widgets a lesson has: each left a figure with a slider of its own in the stored outputs."""
-    stored = nbformat.read(notebook, as_version=4)
-    bundles = [o.get("data", {}) for cell in build_notebooks.code_cells(stored) for o in cell.outputs]
+    bundles = [o.get("data", {}) for cell in build_notebooks.code_cells(read(notebook)) for o in cell.outputs]
     return sum("sliders" in b[build_notebooks.PLOTLY]["layout"] for b in bundles if build_notebooks.PLOTLY in b)
 
 
