@@ -249,6 +249,25 @@ def gap_of_one_pair(q, p):
 rpm.exercises.lesson_02.gap.check(gap_of_one_pair)
 
 # %% [markdown]
+# **3. Find the bug.** This function should return $L - C$ of (E4). **Symptom**, the last line that it prints: under a prior that is uniform it finds exactly 0 nats, and (E5),
+# $I_Q(z;z') - \mathrm{KL}(Q\,\|\,P)$, finds less. Repair it.
+
+
+# %% tags=["exercise", "bug"]
+def elbo_above_c(q_joint, log_prior):
+    prior = log_prior.exp()
+    side, side_prime = prior.sum(1).log(), prior.sum(0).log()
+    inside = log_prior - side[:, None] - side_prime
+    return (q_joint * inside).sum()
+
+
+rpm.exercises.lesson_02.elbo_above_c.check(elbo_above_c)
+tilted = rpm.FiniteRPM.ring(tilt=2.0).q_joint
+uniform = torch.full_like(tilted, 1 / tilted.numel()).log()
+by_e5 = rpm.mutual_information(tilted) - (tilted * (tilted.log() - uniform)).sum()
+print(f"L - C under a uniform prior: {elbo_above_c(tilted, uniform):.4f}; by (E5): {by_e5:.4f}")
+
+# %% [markdown]
 # ## Quiz
 #
 # **1. Why may the encoder be deterministic, although (E3) contains log Q(z|x)?**

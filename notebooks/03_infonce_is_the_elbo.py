@@ -10,6 +10,8 @@
 # **You need** [lesson 2](02_the_elbo.ipynb). **Time** 35 minutes.
 
 # %%
+import math
+
 import torch
 
 import rpm_tutorial as rpm
@@ -264,6 +266,22 @@ def infonce_prior(log_f, q_joint):
 
 
 rpm.exercises.lesson_03.prior.check(infonce_prior)
+
+# %% [markdown]
+# **3. Find the bug.** This function should return the symmetric objective (E12) of a batch, pairs on the diagonal. **Symptom**, the last line that it prints: exchange $z$ and $z'$,
+# and another value comes out. Repair it.
+
+
+# %% tags=["exercise", "bug"]
+def my_clip(log_f):
+    over_z_prime = log_f.log_softmax(1).diagonal().mean()
+    over_z = log_f.T.log_softmax(0).diagonal().mean()
+    return (over_z_prime + over_z) / 2 + math.log(len(log_f))
+
+
+rpm.exercises.lesson_03.clip.check(my_clip)
+scores = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+print(f"the table: {my_clip(scores):.4f} nats; the transposed table: {my_clip(scores.T):.4f} nats")
 
 # %% [markdown]
 # ## Quiz

@@ -308,6 +308,26 @@ pairs_needed = ...
 rpm.exercises.lesson_04.pairs_needed.check(pairs_needed)
 
 # %% [markdown]
+# **3. Find the bug.** This function should return $\log\sum_j f_{ij}$ of each row, visiting four columns at a time, as `rpm.dataset_evidence` does with larger tiles. **Symptom**, the last
+# line that it prints: the same scores in another order have another sum. Repair it.
+
+
+# %% tags=["exercise", "bug"]
+def by_tiles(log_f):
+    largest = torch.full_like(log_f[:, 0], -torch.inf)
+    total = torch.zeros_like(largest)
+    for tile in log_f.split(4, dim=1):
+        new = torch.maximum(largest, tile.amax(1))
+        total = total + (tile - new[:, None]).exp().sum(1)
+        largest = new
+    return largest + total.log()
+
+
+rpm.exercises.lesson_04.by_tiles.check(by_tiles)
+rising = torch.arange(12.0)[None]
+print(f"falling: {by_tiles(rising.flip(1)).item():.4f}; rising: {by_tiles(rising).item():.4f}")
+
+# %% [markdown]
 # ## Quiz
 #
 # **1. InfoNCE on 1 000 pairs is 6.9 nats, and log 1000 = 6.91. What do you conclude?**

@@ -282,6 +282,21 @@ def normaliser(positive, others, n):
 rpm.exercises.lesson_05.normaliser.check(normaliser)
 
 # %% [markdown]
+# **4. Find the bug.** This function should return $I_N$ of a batch (E15). **Symptom**, the last line that it prints: a batch of 8 gives more than its ceiling. Repair it.
+
+
+# %% tags=["exercise", "bug"]
+def of_a_batch(log_f):
+    n = len(log_f)
+    negatives = log_f[~torch.eye(n, dtype=torch.bool)].view(n, n - 1)
+    log_Z = negatives.logsumexp(1) - math.log(n - 1)
+    return (log_f.diagonal() - log_Z).mean()
+
+
+rpm.exercises.lesson_05.of_a_batch.check(of_a_batch)
+print(f"{of_a_batch(10 * torch.eye(8)):.4f} nats from a batch of 8, whose ceiling is log 8 = {math.log(8):.4f}")
+
+# %% [markdown]
 # ## Quiz
 #
 # **1. Training with N = 256, the loss is stuck just above −log 256. The model…**

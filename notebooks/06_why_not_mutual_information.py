@@ -256,6 +256,26 @@ def lost_by_merging(q_joint):
 rpm.exercises.lesson_06.lost_by_merging.check(lost_by_merging)
 
 # %% [markdown]
+# **4. Find the bug.** This function should cut each side into four bins of equally many samples, by size, and return the information between the bins. **Symptom**, the last line that it
+# prints: $z$ and $-z$, an invertible map of it, come out as nearly independent; they share $\log 4$ nats. Repair it.
+
+
+# %% tags=["exercise", "bug"]
+def binned(z, z_prime):
+    n, bins = len(z), 4
+    row = z.argsort() * bins // n
+    column = z_prime.argsort() * bins // n
+    counts = torch.bincount(row * bins + column, minlength=bins**2).double()
+    return rpm.mutual_information(counts.view(bins, bins) / n)
+
+
+rpm.exercises.lesson_06.binned.check(binned)
+normal = torch.randn(400, generator=torch.Generator().manual_seed(0))
+print(
+    f"z and z: {binned(normal, normal):.4f} nats; z and -z: {binned(normal, -normal):.4f} nats; log 4 = {np.log(4):.4f}"
+)
+
+# %% [markdown]
 # ## Quiz
 #
 # **1. Two encoders have the same MI between their latents. They are…**

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 import rpm_tutorial as rpm
@@ -299,6 +300,25 @@ def infonce_at(z, z_prime, temperature):
 
 
 rpm.exercises.lesson_08.infonce_at.check(infonce_at)
+
+# %% [markdown]
+# **4. Find the bug.** This function should return the test accuracy of a linear probe, fitted by least squares. **Symptom**, the last line that it prints: latents of pure noise seem to
+# know the label, which one guess in three should find. Repair it.
+
+
+# %% tags=["exercise", "bug"]
+def probe_accuracy(z, labels, z_test, labels_test):
+    everything = torch.cat([z, z_test])
+    targets = F.one_hot(torch.cat([labels, labels_test])).to(z)
+    weights = torch.linalg.lstsq(everything, targets).solution
+    predicted = (z_test @ weights).argmax(1)
+    return (predicted == labels_test).double().mean()
+
+
+rpm.exercises.lesson_08.probe.check(probe_accuracy)
+noise = torch.randn(2, 600, 300, generator=torch.Generator().manual_seed(0))
+labels = torch.arange(600) % 3
+print(f"accuracy of noise: {probe_accuracy(noise[0], labels, noise[1], labels):.2f}; chance: {1 / 3:.2f}")
 
 # %% [markdown]
 # ## Quiz

@@ -206,18 +206,25 @@ def _solved(source: str, imports: list[str]) -> str:
         before = [text for text in _needed(found, defined) if text not in imports] + before
         own = [argument.arg for argument in found.args.args]
         if isinstance(statement, ast.FunctionDef):
-            blank = statement.body[-1]
+            blank = _blank(statement)
             names = dict(zip(own, [argument.arg for argument in statement.args.args], strict=True))
             body = [ast.Return(found.body)] if isinstance(found, ast.Lambda) else found.body
             text = [f"    {line}" for s in body for line in _unparsed(s, names).splitlines()]
         else:
-            blank = statement
+            blank = [statement]
             value = found.body if isinstance(found, ast.Lambda) else found.body[-1].value
             text = [f"{answer} = {ast.unparse(value)}"]
-        lines[blank.lineno - 1 : blank.end_lineno] = text
+        lines[blank[0].lineno - 1 : blank[-1].end_lineno] = text
     if checks or re.search(r"(?m)(return|=) \.\.\.$", "\n".join(lines)):
         raise ValueError(f"this exercise's cell has a blank that no check names:\n{source}")
     return "\n".join([*dict.fromkeys(before), *([""] if before else []), *lines])
+
+
+def _blank(function: ast.FunctionDef) -> list[ast.stmt]:
+    """The statements that a solution takes the place of: `return ...`, or all of a function that has a bug to find."""
+    if ast.unparse(function.body[-1]) == "return ...":
+        return function.body[-1:]
+    return function.body[ast.get_docstring(function) is not None :]
 
 
 def _unparsed(statement: ast.stmt, names: dict[str, str]) -> str:

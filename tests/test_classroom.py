@@ -2,6 +2,7 @@
 
 import ast
 import html
+import inspect
 import json
 import os
 import re
@@ -47,11 +48,23 @@ def squeezed(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
+def statements(function: ast.Lambda | ast.FunctionDef) -> list[str]:
+    return [ast.unparse(s) for s in ([function.body] if isinstance(function, ast.Lambda) else function.body)]
+
+
+def planted(lesson: str, exercise: Exercise) -> list[str]:
+    """The statements of the function in which the reader is to find a bug."""
+    tree = ast.parse(inspect.getsource(getattr(exercises, lesson)))
+    defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return statements(defined[exercise.planted.__name__])
+
+
 def answers(lesson: str, name: str, exercise: Exercise) -> list[str]:
     """The texts that would give an exercise away: its solution, each statement of it, and its last hint."""
     tree = classroom.solution(lesson, name).tree
-    body = [tree.body] if isinstance(tree, ast.Lambda) else tree.body
-    return [squeezed(text) for text in (*map(ast.unparse, [tree, *body]), exercise.hints[-1])]
+    shown = planted(lesson, exercise) if exercise.planted else []  # a repaired function keeps most of the planted one
+    parts = [text for text in statements(tree) if text not in shown]
+    return [squeezed(text) for text in (ast.unparse(tree), *parts, exercise.hints[-1])]
 
 
 def exercise_part(notebook: dict) -> str:
@@ -85,7 +98,21 @@ def test_a_students_notebook_has_every_cell_and_no_output(path: Path, handout: P
     assert [(c.id, c.cell_type, c.source) for c in given.cells] == [(c.id, c.cell_type, c.source) for c in ours.cells]
     code = [cell for cell in given.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
-    assert all("..." in cell.source for cell in code if "exercise" in cell.metadata.get("tags", []))
+    to_do = [cell for cell in code if "exercise" in cell.metadata.get("tags", [])]
+    assert all("..." in cell.source or "bug" in cell.metadata["tags"] for cell in to_do)
+
+
+def test_each_bug_to_find_is_in_its_lesson_as_the_exercise_knows_it():
+    to_find = {(lesson, name): planted(lesson, exercise) for lesson, name, exercise in EXERCISES if exercise.planted}
+    found = {}
+    for cell in (cell for path in NOTEBOOKS for cell in classroom.read(path)["cells"]):
+        if "bug" in cell["metadata"].get("tags", []):
+            tree = ast.parse(classroom.source_of(cell))
+            function = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
+            match = re.search(r"rpm\.exercises\.(lesson_\d+)\.(\w+)\.check\((\w+)\)", classroom.source_of(cell))
+            assert match[3] == function.name
+            found[match[1], match[2]] = [text.replace("rpm.", "") for text in statements(function)]
+    assert found == to_find and len(found) > 1
 
 
 @each_exercise
@@ -206,6 +233,13 @@ def test_two_exercises_in_one_cell_are_both_solved():
     assert "pairs_needed = math.ceil(math.exp(5))" in source and source.startswith("import math\n")
     assert 'def top(many):\n    """Of many."""\n    return math.log(many)\n' in source
     assert cell["outputs"][0]["text"][0].count("✓ Right") == 2
+
+
+def test_a_function_with_a_bug_is_replaced_as_a_whole_but_for_its_docstring():
+    code = 'def top(many):\n    """Of many."""\n    many = many + 1\n    return math.log(many)\n\n\n'
+    cell = classroom.teacher(lesson_with(code + "rpm.exercises.lesson_00.ceiling.check(top)"))["cells"][1]
+    source = classroom.source_of(cell)
+    assert 'def top(many):\n    """Of many."""\n    return math.log(many)\n\n\nrpm' in source
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rpm_tutorial import critics, datasets, encoders, objectives, runtime, training
+from rpm_tutorial import cli, critics, datasets, encoders, objectives, runtime, training
 from rpm_tutorial.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,6 +109,11 @@ def test_the_data_is_found_without_a_download(monkeypatch, tmp_path: Path):
     for name in datasets.DOWNLOADS.registry:
         (tmp_path / name).touch()
     assert datasets.fashion_mnist_folder() == tmp_path
+
+
+def test_no_digit_is_both_trained_on_and_held_out():
+    trained_on, held_out = (cli._images("digits", split) for split in ("train", "test"))
+    assert len(held_out) == 500 and torch.equal(torch.cat([trained_on, held_out]), datasets.digits().x)
 
 
 @pytest.mark.slow

@@ -217,6 +217,14 @@ def test_figure_words_and_data_follow_the_history():
     assert shown["text/plain"] == board.figure.alt
 
 
+def test_the_probe_is_scored_on_images_that_it_was_not_fitted_on():
+    board = make()
+    half = len(board.labels) // 2
+    board.labels = torch.cat([board.labels[:half], 10 + board.labels[half:]])  # classes that it has never seen
+    board._evaluate()
+    assert board.history["probe"][-1] == 0
+
+
 def test_the_history_is_what_the_trainer_gives():
     board, trainer = make(), make().trainer
     board.advance(STEPS)

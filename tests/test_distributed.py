@@ -8,8 +8,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +22,7 @@ import torch
 import torch.distributed as dist
 from residuals import agree
 
-from rpm_tutorial import distributed
+from rpm_tutorial import dataset_evidence, distributed, train
 
 SCRIPT = str(Path(ranks.__file__).resolve())
 LOOPBACK = {
@@ -263,3 +266,86 @@ def test_without_a_group_a_process_is_on_its_own():
     everywhere, first, n = distributed.gather(rows, None)
     assert everywhere is rows and (first, n) == (0, 4)
     assert distributed.mean_over_ranks(rows, None) is rows
+
+
+# threads in the place of processes, which start at once: the arithmetic, without the network
+
+
+class Rank:
+    """What the library asks of a process group, played by one of several threads that exchange tensors in memory."""
+
+    def __init__(self, rank: int, held: list, barrier: threading.Barrier):
+        self.held, self.barrier = held, barrier
+        self.rank, self.size = lambda: rank, lambda: len(held)
+
+    def exchange(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        self.held[self.rank()] = tensor.detach().clone()
+        self.barrier.wait()
+        everyones = list(self.held)
+        self.barrier.wait()
+        return everyones
+
+
+@pytest.fixture
+def on_two_threads(monkeypatch):
+    """A function that calls `action(group)` on two threads and returns what they returned."""
+
+    def all_reduce(tensor, group):
+        tensor.copy_(sum(group.exchange(tensor)))
+
+    def all_gather(everywhere, tensor, group):
+        for place, found in zip(everywhere, group.exchange(tensor), strict=True):
+            place.copy_(found)
+
+    def broadcast(tensor, source, group):
+        tensor.copy_(group.exchange(tensor)[source])
+
+    for function in (all_reduce, all_gather, broadcast):
+        monkeypatch.setattr(dist, function.__name__, function)
+    monkeypatch.setattr(dist, "get_global_rank", lambda group, rank: rank)
+
+    def run(action) -> list:
+        held, barrier = [None, None], threading.Barrier(2, timeout=LIMIT)
+
+        def guarded(rank: int):
+            try:
+                return action(Rank(rank, held, barrier))
+            except BaseException:
+                barrier.abort()  # or the other would wait
+                raise
+
+        with ThreadPoolExecutor(2) as pool:
+            return [future.result() for future in [pool.submit(guarded, rank) for rank in range(2)]]
+
+    return run
+
+
+@pytest.mark.parametrize("way", ["RandomWalk", "LaplaceWalk by tiles"])
+def test_the_evidence_and_the_gradients_of_two_halves_are_those_of_the_whole(on_two_threads, way):
+    make, options = ranks.WAYS[way]
+
+    def compare(group) -> dict[str, float]:
+        residual, critic = ranks.Residuals(), make().double()
+        of = partial(dataset_evidence, critic=critic, normalise="both", **options)
+        ranks.two_agree_with_one(residual, way, ["60 and 41 rows"], of, critic, ranks.pairs(), group)
+        return residual.found
+
+    for found in on_two_threads(compare):
+        for name, residual in found.items():
+            agree(f"two halves: {name.split(': ')[1]}", residual, 0, tolerance=1e-10)
+
+
+def test_training_on_two_halves_of_each_batch_is_training_on_the_whole(on_two_threads):
+    batches = [sides.unbind() for sides in torch.stack(ranks.pairs())[:, :80].split(20, 1)]
+    one, models = ranks.model(), [ranks.model(seed) for seed in range(2)]
+
+    def trained(model, batches, group=None):
+        rows = list(train(*model, batches, len(batches), learning_rate=0.02, group=group))
+        return [row.value for row in rows], [p.detach() for part in model for p in part.parameters()]
+
+    values, parameters = trained(one, batches)
+    halves = ([[side[:7] for side in sides] for sides in batches], [[side[7:] for side in sides] for sides in batches])
+    for found, ends in on_two_threads(lambda group: trained(models[group.rank()], halves[group.rank()], group)):
+        agree("two halves: value at each step of training", found, values, tolerance=1e-10)
+        for end, expected in zip(ends, parameters, strict=True):
+            agree("two halves: parameters after training", end, expected, tolerance=1e-10)

@@ -1,6 +1,7 @@
 """Every exercise of every lesson and neighbour: its solution passes, each misconception is told apart, nothing else does."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -31,6 +32,13 @@ def lost_in_two_rows(q):
     rows, weight = q[:2], q[:2].sum(1)
     mixed = rows.sum(0) / weight.sum()
     return weight.sum() * entropy(mixed) - sum(w * entropy(row / w) for w, row in zip(weight, rows))
+
+
+def information_of_quarters(z, z_prime):
+    """Counted sample by sample, then H(a) + H(b) - H(a, b), of which H(a) = H(b) = log 4."""
+    below = [[sum(other < one for other in side) for one in side] for side in (z, z_prime)]
+    cells = [(4 * a // len(z), 4 * b // len(z)) for a, b in zip(*below)]
+    return 2 * math.log(4) + sum(k / len(z) * math.log(k / len(z)) for k in Counter(cells).values())
 
 
 # Right answers, written as someone else would.
@@ -68,6 +76,16 @@ OTHERWISE = {
     "lesson_08.typical_probability": lambda infonce, n: math.exp(infonce - math.log(n)),
     "lesson_08.infonce_at": lambda z, z_prime, t: (
         (z @ z_prime.T / t).log_softmax(1).diagonal().mean() + math.log(len(z))
+    ),
+    "lesson_02.elbo_above_c": lambda q, log_p: (
+        (q * log_p).sum() - torch.xlogy(q.sum(1), q.sum(1)).sum() - torch.xlogy(q.sum(0), q.sum(0)).sum()
+    ),
+    "lesson_03.clip": lambda s: (objectives.infonce(s).value + objectives.infonce(s.T).value) / 2,
+    "lesson_04.by_tiles": lambda s: [math.log(sum(math.exp(cell) for cell in row)) for row in s.tolist()],
+    "lesson_05.of_a_batch": lambda s: objectives.infonce(s).value,
+    "lesson_06.binned": lambda z, z_prime: information_of_quarters(z.tolist(), z_prime.tolist()),
+    "lesson_08.probe": lambda z, labels, z_test, labels_test: (
+        sum((z_test @ torch.linalg.pinv(z) @ torch.eye(3).double()[labels]).argmax(1) == labels_test) / len(z_test)
     ),
     "lesson_10.posterior": lambda p, f, g, a, b: (p.log() + f.log() + g.log() - a.log() - b.log()).softmax(1),
     "lesson_10.m_step": lambda p, q: torch.einsum("xy,xyz->xz", p / p.sum(1, keepdim=True), q),
@@ -112,6 +130,13 @@ def test_an_unanswered_exercise_says_so_and_is_neither_right_nor_wrong(name, bla
 def test_each_misconception_is_told_which_one_it_is(name, wrong, message):
     verdict = ALL[name].verdict(wrong)
     assert verdict.right is False and verdict.message == f"✗ Not yet: {message}"
+
+
+def test_six_lessons_have_a_bug_to_find_each_of_which_is_told_by_its_symptom():
+    planted = [name for name, exercise in ALL.items() if exercise.planted]
+    assert len(planted) == len({name.split(".")[0] for name in planted}) == 6
+    for exercise in map(ALL.get, planted):
+        assert exercise.verdict(exercise.planted).message == f"✗ Not yet: {exercise.misconceptions[exercise.planted]}"
 
 
 @each_exercise

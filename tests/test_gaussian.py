@@ -120,6 +120,16 @@ def within_four_standard_errors(samples: torch.Tensor, expected: float) -> None:
     assert abs(samples.mean().item() - expected) < 4 * error
 
 
+@pytest.mark.parametrize("rho", [-0.9, 0.0, 0.6])
+def test_samples_have_unit_variance_and_the_given_correlation(rho):
+    z, z_prime = (
+        side.flatten() for side in gaussian.sample(20_000, rho, 2, generator=torch.Generator().manual_seed(0))
+    )
+    spread = (2 / len(z)) ** 0.5  # standard error of a variance; that of a covariance is no larger
+    expected = torch.tensor([[1, rho], [rho, 1]], dtype=torch.float64)
+    assert (torch.cov(torch.stack([z, z_prime])) - expected).abs().max() < 5 * spread
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rho, dim", [(-0.6, 1), (0.8, 1), (0.5, 3)])
 def test_a_million_samples_confirm_the_closed_forms(rho, dim):

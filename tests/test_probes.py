@@ -43,6 +43,15 @@ def test_r_squared_is_one_for_a_linear_code_and_about_zero_for_noise():
     assert abs(probes.r_squared(normal(400, 5, seed=3), factors, normal(400, 5, seed=4), factors_test)) < 0.1
 
 
+def test_r_squared_judges_on_a_test_set_that_the_fit_has_not_seen():
+    """Of 40 latents of noise, a line fits a fifth of the variance of the 200 values it sees, and none of others."""
+    factors, factors_test = normal(200, 1), normal(200, 1, seed=1)
+    z, z_test = normal(200, 40, seed=2), normal(200, 40, seed=3)
+    assert probes.r_squared(z, factors, z, factors) == pytest.approx(0.2, abs=0.1)
+    assert probes.r_squared(z, factors, z_test, factors_test) < 0
+    assert probes.r_squared(z, factors, z, -factors) < 0
+
+
 def test_mean_correlation_ignores_order_sign_scale_and_spare_latents():
     factors = normal(500, 3)
     z = torch.stack([normal(500, seed=5), -2 * factors[:, 2], factors[:, 0] + 4, 0.1 * factors[:, 1]], 1)
@@ -58,6 +67,13 @@ def test_mean_correlation_falls_when_factors_are_mixed():
 def test_a_factor_without_a_latent_of_its_own_counts_as_uncorrelated():
     factors = normal(500, 2)
     assert probes.mean_correlation(factors[:, :1], factors) == pytest.approx(0.5, abs=0.01)
+
+
+def test_one_latent_cannot_stand_for_two_factors_that_resemble_each_other():
+    first = normal(500)
+    factors = torch.stack([first, first + 0.1 * normal(500, seed=1)], 1)
+    z = torch.stack([first, normal(500, seed=2)], 1)
+    assert probes.mean_correlation(z, factors) == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_dead_latent_correlates_with_nothing():

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from residuals import agree
 from torch import nn
 
 import rpm_tutorial as rpm
@@ -59,6 +60,19 @@ def test_a_row_reports_the_objective_that_is_maximised():
     for objective in (rpm.infonce, rpm.symmetric_infonce, rpm.nwj):
         (value,) = values(1, objective=objective)
         assert value == pytest.approx(objective(log_f).value.item(), rel=1e-4)
+
+
+def test_each_step_follows_the_gradient_of_its_own_batch_through_both_views():
+    torch.manual_seed(0)
+    encoder, critic = nn.Linear(3, 2).double(), rpm.Bilinear(2).double()
+    batches = torch.randn(3, 2, 9, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows = rpm.train(encoder, critic, batches, len(batches))
+    parameters = [*encoder.parameters(), *critic.parameters()]
+    for x, x_prime in batches:
+        expected = torch.autograd.grad(-rpm.infonce(critic(encoder(x), encoder(x_prime))).value, parameters)
+        next(rows)
+        for parameter, gradient in zip(parameters, expected, strict=True):
+            agree("the gradient of a training step", parameter.grad, gradient)
 
 
 def test_critic_and_encoder_both_learn():

@@ -1,17 +1,24 @@
 """Random models as hypothesis strategies: rectangular, with zeros, unreached x, every kind of encoder."""
 
+import os
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rpm_tutorial import FiniteRPM
 
 settings.register_profile("specification", derandomize=True, deadline=None, max_examples=40, database=None)
-settings.load_profile("specification")
+settings.register_profile(  # the same examples, of which the first that fails is neither shrunk nor followed by others
+    "first failure",
+    settings.get_profile("specification"),
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "specification"))
 
 ENCODERS = ("soft", "soft with zeros", "one-hot", "many-to-one")
 SIZES = st.integers(1, 6)

@@ -69,7 +69,8 @@ def block(number: str) -> str:
         if isinstance(exercise, Exercise):
             lines += [
                 "",
-                f"**`{name}`** {exercise.prompt} Wrong answers that are recognised, and what they are told:",
+                f"**`{name}`**{' (a bug to find)' * bool(exercise.planted)} {exercise.prompt} Wrong answers that are recognised, "
+                "and what they are told:",
                 "",
             ]
             lines += [f"- {message}" for message in exercise.misconceptions.values()]

@@ -30,6 +30,8 @@ class Exercise:
     """One exercise.
 
     `solution` takes the arguments that `case(seed)` makes; `misconceptions` maps a wrong function to what to tell its author.
+    Where the reader repairs a function instead of writing one, `planted` is what the lesson shows: the solution with a
+    mistake in it, which is a misconception too. What its author is told names the symptom, not the repair.
     """
 
     prompt: str
@@ -37,6 +39,7 @@ class Exercise:
     solution: Callable
     hints: tuple[str, ...]
     misconceptions: Mapping[Callable, str] = field(default_factory=dict)
+    planted: Callable | None = None
 
     def check(self, answer) -> None:
         """Print whether the answer (a function, or a number where the exercise asks for one) is right, and if not, why."""

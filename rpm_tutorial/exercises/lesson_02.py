@@ -1,4 +1,6 @@
-"""Exercises of lesson 2: the constant C, and the gap of the bound."""
+"""Exercises of lesson 2: the constant, the gap, and a bug: whose marginals does the ELBO divide by?"""
+
+import torch
 
 from .. import priors
 from ..finite import FiniteRPM
@@ -54,4 +56,46 @@ gap = Exercise(
         ).sum(): "that is KL(p || q); the expectation of a variational bound is under q.",
         lambda q, p: (q * (p / q).log()).sum(): "the sign: a KL divergence is never negative.",
     },
+)
+
+
+def _joint_and_prior(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    prior = torch.rand(3, 4, generator=generator, dtype=torch.float64)
+    return FiniteRPM.random(seed=seed).q_joint, (prior / prior.sum()).log()
+
+
+def _elbo_above_c(q_joint, log_prior):
+    log_q_z = q_joint.sum(1).log()
+    log_q_z_prime = q_joint.sum(0).log()
+    inside = log_prior - log_q_z[:, None] - log_q_z_prime
+    return (q_joint * inside).sum()
+
+
+def _with_the_marginals_of_the_prior(q_joint, log_prior):
+    prior = log_prior.exp()
+    side, side_prime = prior.sum(1).log(), prior.sum(0).log()
+    inside = log_prior - side[:, None] - side_prime
+    return (q_joint * inside).sum()
+
+
+elbo_above_c = Exercise(
+    prompt="Return L - C = E_Q(z,z')[log P(z,z') - log Q(z) - log Q(z')] from q_joint and log_prior, both (Z, Z'). Source: (E4).",
+    case=_joint_and_prior,
+    solution=_elbo_above_c,
+    hints=(
+        "Compare the function with (E4), symbol by symbol: which letter, P or Q, does each of its logarithms belong to?",
+        "Where do log Q(z) and log Q(z') come from? The likelihood (E2) divides by the aggregate posterior.",
+        "The marginals of q_joint, not those of the prior: q_joint.sum(1) and q_joint.sum(0).",
+    ),
+    misconceptions={
+        _with_the_marginals_of_the_prior: (
+            "a prior under which z and z' are independent gives 0 whatever its marginals are, so that a wrong P(z) costs nothing."
+        ),
+        lambda q_joint, log_prior: (
+            log_prior.exp() * (log_prior - q_joint.sum(1).log()[:, None] - q_joint.sum(0).log())
+        ).sum(): ("the expectation is under Q(z,z'): the encoders draw z and z', the prior only scores them."),
+        lambda q_joint, log_prior: (q_joint * log_prior).sum(): "the terms - log Q(z) - log Q(z') are gone.",
+    },
+    planted=_with_the_marginals_of_the_prior,
 )

@@ -1,4 +1,6 @@
-"""Exercises of lesson 3: InfoNCE from its definition, and the prior behind it."""
+"""Exercises of lesson 3: InfoNCE from its definition, the prior behind it, and a bug in CLIP's objective."""
+
+import math
 
 import torch
 
@@ -59,4 +61,47 @@ prior = Exercise(
             "that is P(z'|z); the prior is over both, so multiply by P(z) = Q(z)."
         ),
     },
+)
+
+
+def _square(seed: int) -> tuple:
+    return (torch.randn(5 + seed, 5 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64),)
+
+
+def _clip(log_f):
+    over_z_prime = log_f.log_softmax(1).diagonal().mean()
+    over_z = log_f.log_softmax(0).diagonal().mean()
+    return (over_z_prime + over_z) / 2 + math.log(len(log_f))
+
+
+def _one_side_twice(log_f):
+    over_z_prime = log_f.log_softmax(1).diagonal().mean()
+    over_z = log_f.T.log_softmax(0).diagonal().mean()
+    return (over_z_prime + over_z) / 2 + math.log(len(log_f))
+
+
+clip = Exercise(
+    prompt="Return the symmetric objective of a batch, in nats per pair, from log_f of shape (n, n). Source: (E12).",
+    case=_square,
+    solution=_clip,
+    hints=(
+        "Try it on a small table and on its transpose. Which of the two terms differ?",
+        "Which sums to one after .log_softmax(0).exp(): each row or each column? And of the transpose?",
+        "Transposing and changing the axis undo each other: do one of the two.",
+    ),
+    misconceptions={
+        _one_side_twice: (
+            "transpose the table, which exchanges z and z', and the value changes; the mean of both directions would stay."
+        ),
+        lambda log_f: (log_f.log_softmax(1).diagonal().mean() + log_f.log_softmax(0).diagonal().mean()) / 2: (
+            "log n is missing: a table of equal scores, which knows nothing, should give 0 nats."
+        ),
+        lambda log_f: (
+            log_f.log_softmax(0).diagonal().mean() + math.log(len(log_f))
+        ): "now z is normalised over, but z' is not.",
+        lambda log_f: (
+            _clip(log_f) + math.log(len(log_f))
+        ): "log n belongs to each direction, and the mean of two log n is one.",
+    },
+    planted=_one_side_twice,
 )

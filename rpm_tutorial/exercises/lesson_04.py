@@ -1,4 +1,4 @@
-"""Exercises of lesson 4: the log probability of each pair, and how many pairs a large InfoNCE needs."""
+"""Exercises of lesson 4: the log probability of each pair, the pairs that a large InfoNCE needs, and a bug in a sum by tiles."""
 
 import math
 
@@ -50,4 +50,51 @@ pairs_needed = Exercise(
         lambda: math.floor(math.exp(5)): "one pair too few: log 148 is just below 5.",
         lambda: 32: "2^5 would be right in bits; the ceiling of 5 nats needs e^5.",
     },
+)
+
+
+def _wide(seed: int) -> tuple:
+    return (3 * torch.randn(5, 13 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64),)
+
+
+def _by_tiles(log_f):
+    largest = torch.full_like(log_f[:, 0], -torch.inf)
+    total = torch.zeros_like(largest)
+    for tile in log_f.split(4, dim=1):
+        new = torch.maximum(largest, tile.amax(1))
+        total = total * (largest - new).exp() + (tile - new[:, None]).exp().sum(1)
+        largest = new
+    return largest + total.log()
+
+
+def _never_rescaled(log_f):
+    largest = torch.full_like(log_f[:, 0], -torch.inf)
+    total = torch.zeros_like(largest)
+    for tile in log_f.split(4, dim=1):
+        new = torch.maximum(largest, tile.amax(1))
+        total = total + (tile - new[:, None]).exp().sum(1)
+        largest = new
+    return largest + total.log()
+
+
+by_tiles = Exercise(
+    prompt="Return log sum_j f_ij of each row of log_f, shape (n,), visiting four columns at a time.",
+    case=_wide,
+    solution=_by_tiles,
+    hints=(
+        "When is the result right? Try columns that fall, then columns that rise.",
+        "What does `total` mean after a tile? It is a sum of f / e^largest: what happens to it when `largest` grows?",
+        "Before the new terms are added, the old total has to be multiplied by exp(largest - new).",
+    ),
+    misconceptions={
+        _never_rescaled: "the value depends on the order of the columns: it is too high where a later tile has a larger score.",
+        lambda log_f: sum(tile.logsumexp(1) for tile in log_f.split(4, dim=1)): (
+            "you added logarithms; the f are to be added."
+        ),
+        lambda log_f: torch.stack([tile.logsumexp(1) for tile in log_f.split(4, dim=1)]).amax(0): (
+            "you kept the largest tile; the others count too."
+        ),
+        lambda log_f: log_f.logsumexp(1) - log_f.amax(1): "the maximum that was taken out has to be added back.",
+    },
+    planted=_never_rescaled,
 )

@@ -1,4 +1,4 @@
-"""Exercises of lesson 5: the bias of a batch, the batch that a bias needs, and how to do without one."""
+"""Exercises of lesson 5: the bias of a batch, the batch that a bias needs, how to do without one, and a bug: a value too good."""
 
 import math
 
@@ -90,4 +90,48 @@ normaliser = Exercise(
             torch.cat([positive[None], others]).logsumexp(0) + math.log((n - 1) / len(others)) - math.log(n)
         ): "you weighted the positive up too; it is known to occur once.",
     },
+)
+
+
+def _batch(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    n = 6 + seed
+    return (torch.randn(n, n, generator=generator, dtype=torch.float64) + 3 * torch.eye(n, dtype=torch.float64),)
+
+
+def _of_a_batch(log_f):
+    n = len(log_f)
+    log_Z = log_f.logsumexp(1) - math.log(n)
+    return (log_f.diagonal() - log_Z).mean()
+
+
+def _without_the_positive(log_f):
+    n = len(log_f)
+    negatives = log_f[~torch.eye(n, dtype=torch.bool)].view(n, n - 1)
+    log_Z = negatives.logsumexp(1) - math.log(n - 1)
+    return (log_f.diagonal() - log_Z).mean()
+
+
+of_a_batch = Exercise(
+    prompt="Return I_N of a batch, nats per pair, from log_f of shape (n, n), pairs on the diagonal. Source: (E15).",
+    case=_batch,
+    solution=_of_a_batch,
+    hints=(
+        "Which bound does the value break? Look for what keeps it in (E15).",
+        "A softmax is at most 1 because its numerator is one of the terms below. Is it here?",
+        "The sum of (E15) runs over all N candidates, the positive included: log_f.logsumexp(1) - log N.",
+    ),
+    misconceptions={
+        _without_the_positive: "on a table with large scores on its diagonal the value exceeds log n, which (E15) does not allow.",
+        lambda log_f: (log_f.diagonal() - log_f.logsumexp(1)).mean() + math.log(len(log_f) - 1): (
+            "a table of equal scores knows nothing and should give 0 nats; it gives log (n-1)/n."
+        ),
+        lambda log_f: (log_f.diagonal() - log_f.logsumexp(1)).mean(): (
+            "that is never positive: log n is missing, so that a table of equal scores gives -log n instead of 0."
+        ),
+        lambda log_f: (log_f.diagonal() - log_f.logsumexp(0)).mean() + math.log(len(log_f)): (
+            "that sums over the z of each z'; (E15) compares the z' of each z."
+        ),
+    },
+    planted=_without_the_positive,
 )

@@ -1,4 +1,4 @@
-"""Exercises of lesson 6: what a prior misses, the walk that misses least, and a map that loses information."""
+"""Exercises of lesson 6: what a prior misses, the walk that misses least, a map that loses information, and a bug: ranks."""
 
 import math
 
@@ -97,4 +97,47 @@ lost_by_merging = Exercise(
             mutual_information(q_joint) - mutual_information(q_joint[1:] / q_joint[1:].sum())
         ): "you dropped a row; merged values keep their probability.",
     },
+)
+
+
+def _correlated(seed: int) -> tuple:
+    z, z_prime = gaussian.sample(200, 0.9, generator=torch.Generator().manual_seed(seed))
+    return z[:, 0], z_prime[:, 0]
+
+
+def _binned(z, z_prime):
+    n, bins = len(z), 4
+    row = z.argsort().argsort() * bins // n
+    column = z_prime.argsort().argsort() * bins // n
+    counts = torch.bincount(row * bins + column, minlength=bins**2).double()
+    return mutual_information(counts.view(bins, bins) / n)
+
+
+def _by_the_order(z, z_prime):
+    n, bins = len(z), 4
+    row = z.argsort() * bins // n
+    column = z_prime.argsort() * bins // n
+    counts = torch.bincount(row * bins + column, minlength=bins**2).double()
+    return mutual_information(counts.view(bins, bins) / n)
+
+
+binned = Exercise(
+    prompt="Return the mutual information in nats of n pairs, after each side was cut into 4 bins of n/4 samples each, by size.",
+    case=_correlated,
+    solution=_binned,
+    hints=(
+        "Give it five numbers, such as 30, 10, 50, 20, 40, and write down what each intermediate result means.",
+        "z.argsort()[0] is the place of the smallest z. Is that what the first sample's bin depends on?",
+        "A sample's bin comes from its rank, how many are smaller; z.argsort().argsort() is the rank.",
+    ),
+    misconceptions={
+        _by_the_order: "z and -z come out as nearly independent, though each determines the other: no invertible map may do that.",
+        lambda z, z_prime: _binned(z, z_prime) / math.log(2): "that is in bits; the course counts in nats.",
+        lambda z, z_prime: _by_the_order(z.argsort(), z_prime): "one side is mended, the other not yet.",
+        lambda z, z_prime: _by_the_order(z, z_prime.argsort()): "one side is mended, the other is not yet.",
+        lambda z, z_prime: _binned(z.sort().values, z_prime.sort().values): (
+            "sorting each side on its own tears the pairs apart: any two samples then agree perfectly."
+        ),
+    },
+    planted=_by_the_order,
 )

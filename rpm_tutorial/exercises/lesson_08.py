@@ -1,4 +1,4 @@
-"""Exercises of lesson 8: three readings of the same table of scores."""
+"""Exercises of lesson 8: three readings of the same table of scores, and a bug in a probe."""
 
 import math
 
@@ -91,4 +91,52 @@ infonce_at = Exercise(
             "that is the mean of both directions (E12); here the prior normalises over z' alone."
         ),
     },
+)
+
+
+def _noisy_classes(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    labels, labels_test = torch.randint(3, (2, 60), generator=generator)
+    centres = torch.randn(3, 20, generator=generator, dtype=torch.float64)
+    z, z_test = (0.4 * centres[k] + torch.randn(60, 20, generator=generator).double() for k in (labels, labels_test))
+    return z, labels, z_test, labels_test
+
+
+def _probe(z, labels, z_test, labels_test):
+    targets = F.one_hot(labels).to(z)
+    weights = torch.linalg.lstsq(z, targets).solution
+    predicted = (z_test @ weights).argmax(1)
+    return (predicted == labels_test).double().mean()
+
+
+def _fitted_on_everything(z, labels, z_test, labels_test):
+    everything = torch.cat([z, z_test])
+    targets = F.one_hot(torch.cat([labels, labels_test])).to(z)
+    weights = torch.linalg.lstsq(everything, targets).solution
+    predicted = (z_test @ weights).argmax(1)
+    return (predicted == labels_test).double().mean()
+
+
+def _fitted_on_the_test(z, labels, z_test, labels_test):
+    return _probe(z_test, labels_test, z_test, labels_test)
+
+
+probe = Exercise(
+    prompt="Return the test accuracy, in [0, 1], of a linear probe: one-hot labels regressed on z, the largest output wins.",
+    case=_noisy_classes,
+    solution=_probe,
+    hints=(
+        "Latents of noise know no label, yet the accuracy lies above chance. What did the probe learn from?",
+        "Which of the four arguments may the fit see?",
+        "Fit on z and labels alone; z_test and labels_test are for the score.",
+    ),
+    misconceptions={
+        _fitted_on_everything: "on latents of pure noise, which know no label, the accuracy lies far above chance.",
+        _fitted_on_the_test: "on noise the accuracy is higher still: now the probe has seen nothing but the test.",
+        lambda z, labels, z_test, labels_test: _probe(z, labels, z, labels): (
+            "that is the accuracy on what the probe was fitted on; the question is how it does on the test."
+        ),
+        lambda z, labels, z_test, labels_test: 1 - _probe(z, labels, z_test, labels_test): "that is the error rate.",
+    },
+    planted=_fitted_on_everything,
 )
