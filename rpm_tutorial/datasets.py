@@ -30,6 +30,7 @@ DOWNLOADS = pooch.create(
         "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
     },
 )
+TIMEOUT = 20.0  # seconds without a byte after which a download is given up
 REMEDIES = (
     "Remedies: (1) name a folder that holds the four Fashion-MNIST .gz files, fashion_mnist(folder=...) or the "
     "environment variable RPM_DATA; (2) on Debian or Ubuntu, apt-get install dataset-fashion-mnist; "
@@ -271,7 +272,8 @@ def _locate(name: str, folder: str | Path | None) -> Path:
     if (DEBIAN_FOLDER / name).exists():
         return DEBIAN_FOLDER / name
     try:
-        return Path(DOWNLOADS.fetch(name, progressbar=True))
+        downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
+        return Path(DOWNLOADS.fetch(name, downloader=downloader))
     except (OSError, ValueError) as error:  # no network, or a wrong checksum
         raise FileNotFoundError(
             f"{name} is not in {DEBIAN_FOLDER} and its download failed ({type(error).__name__}: {error}); "
