@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ._checks import check_count, check_number, shape_of
 from .distributed import average_gradients, broadcast_parameters, gather
 from .objectives import Objective, infonce
 
@@ -65,8 +66,11 @@ class Trainer:
         weight_decay: float = 1e-4,
         group: "torch.distributed.ProcessGroup | None" = None,
     ):
-        if steps < 1:
-            raise ValueError(f"steps is {steps}; expected a positive number")
+        check_count("steps", steps)
+        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
+            check_number(name, value)
+            if value < 0:
+                raise ValueError(f"{name} is {value}; expected a number that is not negative")
         self.encoder, self.critic, self.pairs, self.objective, self.group = encoder, critic, pairs, objective, group
         self.steps, self.step, self.seconds, self.learning_rate = steps, 0, 0.0, learning_rate
         self.batch_size = 0  # pairs in the last step
@@ -237,6 +241,10 @@ def _remove_abandoned(path: Path) -> None:
 @torch.no_grad()
 def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
     """z of all x, shape (n, d), in evaluation mode, batch by batch on the encoder's device; its modes are restored after."""
+    check_count("batch_size", batch_size)
+    if not isinstance(x, Tensor) or x.dim() == 0:
+        found = f"has shape {shape_of(x)}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
+        raise TypeError(f"x {found}; expected a torch.Tensor of shape (n, ...), one row for each observation")
     modes = {module: module.training for module in encoder.modules()}
     device = next(encoder.parameters(), x).device
     encoder.eval()
