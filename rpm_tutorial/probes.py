@@ -24,6 +24,13 @@ def linear_probe(z: Tensor, labels: Tensor, z_test: Tensor, labels_test: Tensor,
     _check_labelled(z, labels, z_test, labels_test)
     if len(labels.unique()) < 2:
         raise ValueError(f"labels has one class, {labels[0].item()}; expected at least two to tell apart")
+    width = z.detach().double().amax(0) - z.detach().double().amin(0)
+    if ((width > 0) & (width < 1 / MOST)).any():
+        column = int(((width > 0) & (width < 1 / MOST)).nonzero()[0])
+        raise ValueError(
+            f"column {column} of z varies by {width[column].item():.3g}; expected at least {1 / MOST:.0e}, or not at all: "
+            "standardised, it would overflow"
+        )
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=300))
     return float(probe.fit(_array(z), _array(labels)).score(_array(z_test), _array(labels_test)))
 

@@ -1,7 +1,7 @@
 """Arguments, good and bad, for every public function of the library that takes arrays or numbers, as hypothesis strategies.
 
 A call is drawn right first: its shapes fit, its dtypes agree, its values may be extreme. In half of the calls one argument
-is then replaced by junk. `FUZZED` says how each function is called and what a right answer is; `EXEMPT` why one is not.
+is then replaced by junk. `fuzz_calls.FUZZED` says how each function is called, `fuzz_answers` what a right answer is.
 """
 
 import importlib
@@ -60,12 +60,16 @@ def values(kind: str, shape: tuple[int, ...], dtype: torch.dtype, rng: np.random
         "far": 1e4 * normal if dtype != torch.float16 else 100 * normal,
         "huge": sign * info.max,
         "tiny": sign * info.smallest_normal / 8,
-        "mixed": sign * torch.logspace(math.log10(info.tiny), math.log10(info.max) - 0.1, max(1, normal.numel()))[: normal.numel()].view(shape),
+        "mixed": sign * _all_sizes(normal.numel(), info).view(shape),
     }.get(kind, normal).to(dtype)  # fmt: skip
     special = {"one huge": info.max, "+inf": math.inf, "-inf": -math.inf, "NaN": math.nan}.get(kind)
     if special is not None and table.numel():
         table.view(-1)[int(rng.integers(table.numel()))] = special
     return table
+
+
+def _all_sizes(n: int, info: torch.finfo) -> Tensor:
+    return torch.logspace(math.log10(info.tiny), math.log10(info.max) - 0.1, max(1, n), dtype=torch.float64)[:n]
 
 
 def laid_out(table: Tensor, layout: str) -> Tensor:
