@@ -21,6 +21,8 @@ MOST = 1e15  # the largest number in latents and factors: its square is far from
 def linear_probe(z: Tensor, labels: Tensor, z_test: Tensor, labels_test: Tensor, *, C: float = 0.01) -> float:
     """Test accuracy, in [0, 1], of a logistic regression on standardised latents; C is its inverse regularisation."""
     check_positive("C", C)
+    if not 1 / MOST <= C <= MOST:
+        raise ValueError(f"C is {C}; expected a number from {1 / MOST:.0e} to {MOST:.0e}")
     _check_labelled(z, labels, z_test, labels_test)
     if len(labels.unique()) < 2:
         raise ValueError(f"labels has one class, {labels[0].item()}; expected at least two to tell apart")

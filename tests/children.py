@@ -10,12 +10,14 @@ from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
+import torch._dynamo
+
 from rpm_tutorial import cli, datasets, encoders, training
 
 PLACES = ("half written", "not on the disk yet", "not renamed yet", "renamed")
 STANDS_STILL = "standing still"
 __all__ = ["PLACES", "STANDS_STILL", "command", "said"]
-_imported = (datasets, encoders)
+_imported = (datasets, encoders, torch._dynamo)  # the last by an optimiser when it is first made: seconds
 
 
 def command(folder: Path, *arguments: object, stand_still: str | None = None) -> multiprocessing.Process:
