@@ -83,7 +83,7 @@ class LaplaceWalk(nn.Module):
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         _check(z, z_prime)
         dtype = torch.promote_types(z.dtype, torch.float32)  # a processor has no cdist in half precision
-        log_f = -torch.cdist(z.to(dtype), z_prime.to(dtype), p=1).to(z.dtype) / self.scale
+        log_f = (-torch.cdist(z.to(dtype), z_prime.to(dtype), p=1) / self.scale).to(z.dtype)
         check_scores(log_f)
         return log_f
 

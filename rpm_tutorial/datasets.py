@@ -204,7 +204,7 @@ def moving_balls(
         ValueError: another `step`, or a `scale` that is not positive.
     """
     check_positive("scale", scale)
-    _check_frames(n, size, generator)
+    _check_frames(n, size, scale, generator)
     check_count("balls", balls)
     if step not in ("gaussian", "laplace"):
         raise ValueError(f'step is {step!r}; expected "gaussian" or "laplace"')
@@ -239,7 +239,7 @@ def constant_velocity(
         ValueError: fewer than three `frames`, or a `scale` that is not positive.
     """
     check_positive("scale", scale)
-    _check_frames(n, size, generator)
+    _check_frames(n, size, scale, generator)
     if not isinstance(frames, int):
         check_count("frames", frames)
     if frames < 3:
@@ -264,8 +264,10 @@ def twist(z: Tensor, k: float) -> Tensor:
     return torch.stack([cos * z[..., 0] - sin * z[..., 1], sin * z[..., 0] + cos * z[..., 1]], -1)
 
 
-def _check_frames(n: int, size: int, generator: torch.Generator) -> None:
+def _check_frames(n: int, size: int, scale: float, generator: torch.Generator) -> None:
     check_count("n", n)
+    if scale > 1e6:
+        raise ValueError(f"scale is {scale}; expected at most 1e6: the box has side 1")
     check_count("size", size, least=5)  # a ball is 4.5 pixels wide
     check_generator(generator)
 

@@ -157,7 +157,7 @@ def finite_or_impossible(found, arguments):
 
 
 def encoded(found, arguments):
-    assert torch.equal(found.nan_to_num(), arguments["x"].detach().nan_to_num())
+    assert found.dtype == arguments["x"].dtype and str(found) == str(arguments["x"].detach())
 
 
 def evidence(found, arguments):

@@ -145,7 +145,7 @@ def test_a_few_calls_of_each_are_answered_rightly_or_refused(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUZZED)
 def test_many_calls_of_each_are_answered_rightly_or_refused(name):
-    fuzz(name, 150)
+    fuzz(name, 120)
 
 
 def test_both_outcomes_occur_and_are_counted():
