@@ -1,11 +1,15 @@
 """Checks of arguments that every module shares: an error says what was found, what was expected, and what to do."""
 
+import numbers
+from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MOST = 2**53  # the largest whole number that is taken for meant
 _scan = ContextVar("scan", default=True)
 
 
@@ -23,6 +27,18 @@ def values_checked():
         _scan.reset(token)
 
 
+def _found(bad: Callable[[Tensor], Tensor], tensor: Tensor) -> bool:
+    """Whether some entry is bad; False where values are not looked at, as within torch.func.vmap, which lets nobody."""
+    if not _scan.get():
+        return False
+    try:
+        return bool(bad(tensor.detach()).any())
+    except RuntimeError as error:
+        if "vmap" in str(error):
+            return False
+        raise
+
+
 def check_tensor(name: str, tensor, dims: int) -> None:
     """Raise unless `tensor` is a floating-point tensor of `dims` dimensions without NaN and with at least one entry."""
     if not isinstance(tensor, Tensor):
@@ -31,11 +47,11 @@ def check_tensor(name: str, tensor, dims: int) -> None:
         )
     if tensor.dim() != dims:
         raise ValueError(f"{name} has shape {shape_of(tensor)}; expected {dims} dimensions")
-    if not tensor.is_floating_point():
+    if tensor.dtype not in FLOATS:
         raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.double()")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {shape_of(tensor)}: it is empty; expected at least one row and one column")
-    if _scan.get() and torch.isnan(tensor.detach()).any():
+    if _found(torch.isnan, tensor):
         count = int(torch.isnan(tensor.detach()).sum())
         raise ValueError(
             f"{name} contains NaN ({count} of {tensor.numel()} entries); expected numbers. "
@@ -44,7 +60,7 @@ def check_tensor(name: str, tensor, dims: int) -> None:
 
 
 def check_finite(name: str, latents: Tensor) -> None:
-    if _scan.get() and torch.isinf(latents.detach()).any():
+    if _found(torch.isinf, latents):
         raise ValueError(
             f"{name} contains inf; expected finite latents. Likely cause: a diverged encoder (lower the learning rate)"
         )
@@ -95,6 +111,64 @@ def rounding(table: Tensor) -> float:
     return torch.finfo(table.dtype).eps ** 0.5
 
 
+def check_number(name: str, value: float) -> None:
+    """Raise unless `value` is one real number and finite; a tensor without dimensions is one too."""
+    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_complex():
+        value = value.item()
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected a number")
+    if not -float("inf") < value < float("inf"):
+        raise ValueError(f"{name} is {value}; expected a finite number")
+
+
+def check_count(name: str, value: int, *, least: int = 1) -> None:
+    """Raise unless `value` is a whole number from `least` on."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; expected a whole number: an int")
+    if value < least:
+        raise ValueError(f"{name} is {value}; expected {'a positive number' if least == 1 else f'at least {least}'}")
+    if value > MOST:
+        raise ValueError(f"{name} is {value}; expected at most 2^53")
+
+
+def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    check_count("seed", seed, least=0)
+    return torch.Generator(device).manual_seed(int(seed))
+
+
+def check_generator(generator: torch.Generator) -> None:
+    """Raise unless it is one: with None, torch would draw from the global generator."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator is a {type(generator).__name__}; expected a torch.Generator: torch.Generator().manual_seed(0)"
+        )
+
+
+def check_scores(log_f: Tensor) -> None:
+    """Raise for NaN and +inf among the scores that a critic has made of finite latents."""
+    if _found(lambda t: ~(t < torch.inf), log_f):
+        count = int((~(log_f.detach() < torch.inf)).sum())
+        raise ValueError(
+            f"{count} of {log_f.numel()} scores of z and z_prime are NaN or beyond {log_f.dtype}; expected latents whose "
+            "squares are finite, and a critic without NaN. Divide the latents by their spread, or raise the critic's scale"
+        )
+
+
+def check_range(what: str, tensor: Tensor) -> None:
+    if _found(lambda t: ~t.isfinite(), tensor):
+        raise ValueError(f"{what} is beyond {tensor.dtype}; expected less extreme numbers")
+
+
+def check_lengths(name: str, latents: Tensor) -> None:
+    if _found(lambda t: t.norm(dim=1).isinf(), latents):
+        raise ValueError(
+            f"{name} has a row whose length is beyond {latents.dtype}; expected latents whose squares are finite: divide "
+            "them by their spread"
+        )
+
+
 def check_positive(name: str, value: float) -> None:
+    if not isinstance(value, float):  # whose NaN and infinities are refused below
+        check_number(name, value)
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value}; expected a positive finite number")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ._checks import shape_of
+from ._checks import check_count, seeded, shape_of
 from ._tiles import full_precision
 from .evidence import dataset_evidence
 from .objectives import symmetric_infonce
@@ -80,8 +80,9 @@ def check_critic(critic: nn.Module, dim: int, *, seed: int = 0, raise_exception:
             f"the critic is a {type(critic).__name__}; expected an nn.Module, whose parameters can be found: "
             "put the function into a module's forward"
         )
+    check_count("dim", dim)
     like = next((p for p in critic.parameters() if p.is_floating_point()), torch.empty(0))
-    draw = torch.Generator().manual_seed(seed)
+    draw = seeded(seed)
     z = torch.randn(N, dim, generator=draw).to(like)
     z_prime = torch.randn(M, dim, generator=draw).to(like)
     z_prime[0] = z[0]  # a pair may coincide

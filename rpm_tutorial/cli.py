@@ -18,6 +18,7 @@ import click
 from . import __version__, classroom
 
 NO_LAB = "JupyterLab is not installed. Remedy: python -m pip install 'rpm-tutorial[lab]'"
+SETTINGS = {"data", "steps", "batch_size", "dim", "temperature", "learning_rate", "seed"}  # of a training, in its file
 SPLIT = 1297  # of the 1 797 digits; the others are held out
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -168,7 +169,14 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
         trainer.load_state_dict(state["trainer"])
     click.echo(f"{settings['data']}, {settings['steps']} steps of {settings['batch_size']} pairs, on {device}")
     again = f"rpm-tutorial train {_quoted(checkpoint)} --resume"
-    if not _train(trainer, lambda: _save(trainer, settings, checkpoint), save_every):
+    try:
+        finished = _train(trainer, lambda: _save(trainer, settings, checkpoint), save_every)
+    except OSError as error:
+        what_is_left = (
+            f"\nWhat was saved before is whole. Continue, once there is room: {again}" if trainer.step else ""
+        )
+        raise click.ClickException(f"{error}{what_is_left}") from error
+    if not finished:
         raise click.ClickException(
             f"Stopped after step {trainer.step} of {trainer.steps}, and saved. Continue: {again}"
         )
@@ -202,8 +210,13 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
     state = _load(checkpoint, device)
     settings = state["settings"]
     encoder, critic = _networks(settings, device)
-    encoder.load_state_dict(state["trainer"]["encoder"])
-    critic.load_state_dict(state["trainer"]["critic"])
+    try:
+        encoder.load_state_dict(state["trainer"]["encoder"])
+        critic.load_state_dict(state["trainer"]["critic"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint} holds other networks than its settings say: {error}. Expected a file that rpm-tutorial train saved"
+        ) from error
     generator = torch.Generator().manual_seed(seed)
     views = datasets.two_views(
         _images(settings["data"], "test"), flip=settings["data"] != "digits", generator=generator
@@ -320,7 +333,10 @@ def _load(checkpoint: Path, device) -> dict:
     from .training import load_checkpoint
 
     state = load_checkpoint(checkpoint, device)
-    if not isinstance(state, dict) or set(state) != {"settings", "trainer"}:
+    expected = {"settings", "trainer"}
+    if not isinstance(state, dict) or set(state) != expected or {*map(type, state.values())} != {dict}:
+        state = {"settings": {}}
+    if set(state["settings"]) != SETTINGS:
         raise ValueError(
             f"{checkpoint} is not a training of this command. Expected a file that rpm-tutorial train saved"
         )
@@ -330,13 +346,7 @@ def _load(checkpoint: Path, device) -> dict:
 def _save(trainer, settings: dict, checkpoint: Path) -> None:
     from .training import save_checkpoint
 
-    try:
-        save_checkpoint({"settings": settings, "trainer": trainer.state_dict()}, checkpoint)
-    except RuntimeError as error:  # torch's word for a file that can't be written
-        why = str(error).splitlines()[0]
-        raise click.ClickException(
-            f"{checkpoint} can't be written: {why} Remedy: a folder of yours with room"
-        ) from error
+    save_checkpoint({"settings": settings, "trainer": trainer.state_dict()}, checkpoint)
 
 
 def _train(trainer, save, save_every: int) -> bool:

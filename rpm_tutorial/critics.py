@@ -17,7 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._checks import check_alike, check_finite, check_positive, check_tensor, shape_of
+from ._checks import (
+    check_alike,
+    check_count,
+    check_finite,
+    check_lengths,
+    check_positive,
+    check_scores,
+    check_tensor,
+    shape_of,
+)
 
 
 class LinearForm(NamedTuple):
@@ -36,7 +45,9 @@ class LinearForm(NamedTuple):
         log_f = self.q @ self.k.T
         if self.row_bias is not None:
             log_f = log_f + self.row_bias[:, None]
-        return log_f if self.column_bias is None else log_f + self.column_bias
+        log_f = log_f if self.column_bias is None else log_f + self.column_bias
+        check_scores(log_f)
+        return log_f
 
 
 class RandomWalk(nn.Module):
@@ -71,7 +82,10 @@ class LaplaceWalk(nn.Module):
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         _check(z, z_prime)
-        return -torch.cdist(z, z_prime, p=1) / self.scale
+        dtype = torch.promote_types(z.dtype, torch.float32)  # a processor has no cdist in half precision
+        log_f = (-torch.cdist(z.to(dtype), z_prime.to(dtype), p=1) / self.scale).to(z.dtype)
+        check_scores(log_f)
+        return log_f
 
 
 class VonMisesFisher(nn.Module):
@@ -87,7 +101,7 @@ class VonMisesFisher(nn.Module):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         _check(z, z_prime)
-        return LinearForm(F.normalize(z, dim=1) / self.temperature, F.normalize(z_prime, dim=1))
+        return LinearForm(_direction("z", z) / self.temperature, _direction("z_prime", z_prime))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         return self.linear_form(z, z_prime).table()
@@ -101,6 +115,7 @@ class LinearDynamics(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
+        check_count("dim", dim)
         self.A = nn.Parameter(torch.eye(dim))
         self.log_diagonal = nn.Parameter(torch.zeros(dim))
         self.off_diagonal = nn.Parameter(torch.zeros(dim, dim))
@@ -123,6 +138,7 @@ class Bilinear(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
+        check_count("dim", dim)
         self.W = nn.Parameter(torch.eye(dim))
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
@@ -138,6 +154,8 @@ class Universal(nn.Module):
 
     def __init__(self, dim: int, *, width: int = 128, features: int = 32):
         super().__init__()
+        for name, value in (("dim", dim), ("width", width), ("features", features)):
+            check_count(name, value)
         self.a, self.b = (
             nn.Sequential(
                 nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, features)
@@ -151,6 +169,12 @@ class Universal(nn.Module):
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         return self.linear_form(z, z_prime).table()
+
+
+def _direction(name: str, side: Tensor) -> Tensor:
+    """Each row divided by its length; a row shorter than 1e-12, or than half precision can tell from 0, goes to 0 with it."""
+    check_lengths(name, side)
+    return F.normalize(side, dim=1, eps=max(1e-12, torch.finfo(side.dtype).tiny))
 
 
 # Both forms are centred, which changes no score: far from 0, the products would be large and cancel, and the digits
@@ -170,6 +194,8 @@ def _inner_product(q: Tensor, k: Tensor) -> LinearForm:
 
 def _log_parameter(name: str, value: float, learnable: bool) -> nn.Parameter:
     check_positive(name, value)
+    if not 1e-37 < value < 1e37:
+        raise ValueError(f"{name} is {value}; expected a number from 1e-37 to 1e37, which float32 can hold")
     return nn.Parameter(torch.tensor(math.log(value)), requires_grad=learnable)
 
 

@@ -16,7 +16,17 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._checks import check_positive, check_tensor
+from ._checks import (
+    check_count,
+    check_generator,
+    check_number,
+    check_positive,
+    check_range,
+    check_tensor,
+    seeded,
+    shape_of,
+    values_checked,
+)
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 # Checksums of the files that the authors of Fashion-MNIST publish.
@@ -30,6 +40,7 @@ DOWNLOADS = pooch.create(
         "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
     },
 )
+TIMEOUT = 20.0  # seconds without a byte after which a download is given up
 REMEDIES = (
     "Remedies: (1) name a folder that holds the four Fashion-MNIST .gz files, fashion_mnist(folder=...) or the "
     "environment variable RPM_DATA; (2) on Debian or Ubuntu, apt-get install dataset-fashion-mnist; "
@@ -105,9 +116,14 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
     low, high = x.min().item(), x.max().item()
     if low < 0 or high > 1:
         raise ValueError(f"x lies in [{low:.3g}, {high:.3g}]; expected [0, 1]: divide bytes by 255")
+    check_generator(generator)
+    if not isinstance(strength, float | int):
+        check_number("strength", strength)
     if not 0 <= strength <= 2:
         raise ValueError(f"strength is {strength}; expected a number from 0 (no change) to 2")
-    return _view(x, strength, flip, generator), _view(x, strength, flip, generator)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # a processor has no affine map in half precision
+    view, other = (_view(wide, strength, flip, generator).to(x.dtype) for _ in range(2))
+    return view, other
 
 
 class ViewPairs:
@@ -118,8 +134,14 @@ class ViewPairs:
     """
 
     def __init__(self, x: Tensor, batch_size: int, strength: float, flip: bool, seed: int):
+        with values_checked():  # they are looked at batch by batch
+            check_tensor("x", x, dims=4)
+        if not isinstance(batch_size, int):
+            check_count("batch_size", batch_size)
+        if not 0 < batch_size <= len(x):
+            raise ValueError(f"batch_size is {batch_size}; expected a number from 1 to the {len(x)} images there are")
         self.x, self.batch_size, self.strength, self.flip = x, batch_size, strength, flip
-        self.generator = torch.Generator(x.device).manual_seed(seed)
+        self.generator = seeded(seed, x.device)
         self.order, self.start = torch.empty(0, dtype=torch.int64, device=x.device), 0
 
     def __iter__(self) -> "ViewPairs":
@@ -151,8 +173,6 @@ def view_pairs(
 ) -> ViewPairs:
     """An endless iterator of mini-batches (x, x') of two views, each of shape (batch_size, 1, H, W), without replacement
     within an epoch; the images left over at its end are skipped. Raises `ValueError` if there are fewer than one batch."""
-    if not 0 < batch_size <= len(x):
-        raise ValueError(f"batch_size is {batch_size}; expected a number from 1 to the {len(x)} images there are")
     return ViewPairs(x, batch_size, strength, flip, seed)
 
 
@@ -184,6 +204,8 @@ def moving_balls(
         ValueError: another `step`, or a `scale` that is not positive.
     """
     check_positive("scale", scale)
+    _check_frames(n, size, scale, generator)
+    check_count("balls", balls)
     if step not in ("gaussian", "laplace"):
         raise ValueError(f'step is {step!r}; expected "gaussian" or "laplace"')
     position = torch.rand(n, 2 * balls, generator=generator)
@@ -217,6 +239,9 @@ def constant_velocity(
         ValueError: fewer than three `frames`, or a `scale` that is not positive.
     """
     check_positive("scale", scale)
+    _check_frames(n, size, scale, generator)
+    if not isinstance(frames, int):
+        check_count("frames", frames)
     if frames < 3:
         raise ValueError(f"frames is {frames}; expected at least 3: the first two show the velocity")
     start = 0.3 + 0.4 * torch.rand(n, 1, 2, generator=generator)
@@ -229,9 +254,22 @@ def constant_velocity(
 
 def twist(z: Tensor, k: float) -> Tensor:
     """Turn each row of z, shape (..., 2), about the origin by the angle k |z|: undone by -k, and volume preserving."""
+    check_tensor("z", z, dims=z.dim() if isinstance(z, Tensor) else 2)
+    check_number("k", k)
+    if z.dim() == 0 or z.shape[-1] != 2:
+        raise ValueError(f"z has shape {shape_of(z)}; expected (..., 2), points in a plane")
     angle = k * z.norm(dim=-1)
+    check_range("k times the length of a row of z", angle)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos * z[..., 0] - sin * z[..., 1], sin * z[..., 0] + cos * z[..., 1]], -1)
+
+
+def _check_frames(n: int, size: int, scale: float, generator: torch.Generator) -> None:
+    check_count("n", n)
+    if scale > 1e6:
+        raise ValueError(f"scale is {scale}; expected at most 1e6: the box has side 1")
+    check_count("size", size, least=5)  # a ball is 4.5 pixels wide
+    check_generator(generator)
 
 
 def _render(position: Tensor, size: int, radius: float = 2.25) -> Tensor:
@@ -271,7 +309,8 @@ def _locate(name: str, folder: str | Path | None) -> Path:
     if (DEBIAN_FOLDER / name).exists():
         return DEBIAN_FOLDER / name
     try:
-        return Path(DOWNLOADS.fetch(name, progressbar=True))
+        downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
+        return Path(DOWNLOADS.fetch(name, downloader=downloader))
     except (OSError, ValueError) as error:  # no network, or a wrong checksum
         raise FileNotFoundError(
             f"{name} is not in {DEBIAN_FOLDER} and its download failed ({type(error).__name__}: {error}); "

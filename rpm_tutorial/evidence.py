@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import check_alike, check_finite, check_tensor, shape_of
+from ._checks import check_alike, check_count, check_finite, check_generator, check_tensor, shape_of
 from ._tiles import (
     InFloat32,
     InnerProduct,
@@ -95,8 +95,8 @@ def dataset_evidence(
         raise ValueError(f'normalise is {normalise!r}; expected "rows", "columns" or "both"')
     if reduction not in ("mean", "none"):
         raise ValueError(f'reduction is {reduction!r}; expected "mean" or "none"')
-    if block is not None and block < 1:
-        raise ValueError(f"block is {block}; expected a positive number of rows")
+    if block is not None:
+        check_count("block", block)
     z, z_prime, critic = _at_least_float32(z, z_prime, critic)
     n, directions = len(z), []
     with full_precision(z.device):
@@ -140,6 +140,10 @@ def sampled_evidence(
         >>> sampled_evidence(z, z_prime, critic, generator=torch.Generator().manual_seed(0))
     """
     _check_pairs(z, z_prime, critic)
+    for name, value in (("rows", rows), ("negatives", negatives)):
+        if not isinstance(value, int) or value < 1:  # a small one is explained below
+            check_count(name, value)
+    check_generator(generator)
     n, groups = len(z), 32
     rows, negatives = min(rows, n), min(negatives, n)
     if rows < 2 * groups:

@@ -45,7 +45,7 @@ def symmetric_infonce(log_f: Tensor, q_joint: Tensor | None = None) -> Objective
     q_z, q_z_prime = q_joint.sum(1), q_joint.sum(0)
     log_Z = log_expectation(log_f, q_z, q_z_prime)
     log_Z_prime = log_expectation(log_f.T, q_z_prime, q_z, side="column")
-    log_normaliser = (expectation(log_Z, q_z) + expectation(log_Z_prime, q_z_prime)) / 2
+    log_normaliser = expectation(log_Z, q_z) / 2 + expectation(log_Z_prime, q_z_prime) / 2  # halved first: no overflow
     return _objective(expectation(log_f, q_joint), log_normaliser)
 
 
@@ -70,7 +70,7 @@ def barber_agakov(log_p: Tensor, q_joint: Tensor | None = None) -> Objective:
     `log_p` holds log P(z'|z), each row a normalised distribution over z'; `ValueError` if one is not.
     Here `log_normaliser` = E log Q(z'), minus the entropy of z'.
     """
-    q_joint = pairs(log_p, q_joint)
+    q_joint = pairs(log_p, q_joint, name="log_p")
     sums = log_p.detach().exp().sum(1)
     worst = (sums - 1).abs().argmax()
     if not abs(sums[worst] - 1) <= rounding(log_p):
@@ -96,23 +96,23 @@ def _objective(score: Tensor, log_normaliser: Tensor) -> Objective:
     return Objective(score - log_normaliser, score, log_normaliser)
 
 
-def pairs(log_f: Tensor, q_joint: Tensor | None) -> Tensor:
+def pairs(log_f: Tensor, q_joint: Tensor | None, *, name: str = "log_f") -> Tensor:
     """The weights of all (z, z'), after the checks that all objectives share."""
-    check_log_table("log_f", log_f)
+    check_log_table(name, log_f)
     n, m = log_f.shape
     if q_joint is None:
         if n != m:
             raise ValueError(
-                f"log_f has shape ({n}, {m}); expected (n, n) with one row per z and one column per z', pairs on the "
+                f"{name} has shape ({n}, {m}); expected (n, n) with one row per z and one column per z', pairs on the "
                 "diagonal. For a table of another shape pass q_joint"
             )
         return torch.eye(n, dtype=log_f.dtype, device=log_f.device) / n
     check_distribution("q_joint", q_joint)
     if q_joint.shape != log_f.shape:
         raise ValueError(
-            f"q_joint has shape {shape_of(q_joint)} and log_f {shape_of(log_f)}; expected the same, rows z, columns z'"
+            f"q_joint has shape {shape_of(q_joint)} and {name} {shape_of(log_f)}; expected the same, rows z, columns z'"
         )
-    check_alike("log_f", log_f, "q_joint", q_joint)
+    check_alike(name, log_f, "q_joint", q_joint)
     return q_joint
 
 

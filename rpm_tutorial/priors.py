@@ -39,10 +39,10 @@ def nwj(log_f: Tensor, q_joint: Tensor) -> Tensor:
 
 def barber_agakov(log_p: Tensor, q_joint: Tensor) -> Tensor:
     """P(z) = Q(z) and your own normalised log P(z'|z), under which L - C is Barber-Agakov. Source: (E11)."""
-    q_z, _ = _marginals(log_p, q_joint)
+    q_z, _ = _marginals(log_p, q_joint, name="log_p")
     return log(q_z)[:, None] + log_p
 
 
-def _marginals(log_f: Tensor, q_joint: Tensor) -> tuple[Tensor, Tensor]:
-    q_joint = pairs(log_f, q_joint)
+def _marginals(log_f: Tensor, q_joint: Tensor, *, name: str = "log_f") -> tuple[Tensor, Tensor]:
+    q_joint = pairs(log_f, q_joint, name=name)
     return q_joint.sum(1), q_joint.sum(0)

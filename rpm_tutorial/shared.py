@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_distribution, rounding, shape_of
+from ._checks import check_alike, check_count, check_distribution, check_tensor, rounding, seeded, shape_of
 from ._log_space import expectation, log, log_sum
 from .finite import log_likelihood
 
@@ -32,14 +32,18 @@ class SharedLatentRPM:
     """
 
     def __init__(self, p_true: Tensor, factors: Sequence[Tensor], prior: Tensor | None = None):
-        check_distribution("p_true", p_true.reshape(1, -1))
+        _check_table("p_true", p_true)
+        for j, factor in enumerate(factors):
+            check_tensor(f"factors[{j}]", factor, dims=2)
         if not 2 <= p_true.dim() == len(factors):
             raise ValueError(
                 f"p_true has shape {shape_of(p_true)} and there are {len(factors)} factors; expected at least two "
                 "dimensions, and one factor for each"
             )
         prior = factors[0].new_full((factors[0].shape[1],), 1 / factors[0].shape[1]) if prior is None else prior
-        check_distribution("prior", prior[None])
+        _check_table("prior", prior)
+        if prior.dim() != 1:
+            raise ValueError(f"prior has shape {shape_of(prior)}; expected (Z,), one probability for each z")
         check_alike("p_true", p_true, "prior", prior)
         for j, (factor, count) in enumerate(zip(factors, p_true.shape)):
             check_distribution(f"factors[{j}]", factor, over="rows")
@@ -54,14 +58,16 @@ class SharedLatentRPM:
             lost = prior.detach()[f_z == 0].sum().item()
             if lost > rounding(prior):
                 raise ValueError(
-                    f"the prior gives mass {lost:.3g} to latents with F_{j + 1}(z) = 0, where (E22) defines no likelihood; "
+                    f"prior gives mass {lost:.3g} to latents with F_{j + 1}(z) = 0, where (E22) defines no likelihood; "
                     "give them none, or drop them"
                 )
 
     @classmethod
     def random(cls, p_true: Tensor, z: int, *, seed: int = 0) -> "SharedLatentRPM":
         """A start for EM with z latent classes: factors drawn at random (softmax of normal logits), a uniform prior."""
-        generator = torch.Generator().manual_seed(seed)
+        check_count("z", z)
+        _check_table("p_true", p_true)
+        generator = seeded(seed)
         logits = [torch.randn(x, z, generator=generator, dtype=p_true.dtype) for x in p_true.shape]
         return cls(p_true, [table.softmax(1) for table in logits])
 
@@ -128,11 +134,19 @@ class SharedLatentRPM:
         )
 
     def _weights(self, q: Tensor) -> Tensor:
+        if not isinstance(q, Tensor):
+            check_tensor("q", q, dims=self.log_joint.dim())
         if q.shape != self.log_joint.shape:
             raise ValueError(f"q has shape {shape_of(q)}; expected (X_1, .., X_J, Z) = {shape_of(self.log_joint)}")
         check_distribution("q", q.reshape(-1, len(self.prior)), over="rows")
+        check_alike("p_true", self.p_true, "q", q)
         return self.p_true[..., None] * q
 
     def _keep(self, j: int, table: Tensor) -> Tensor:
         """Sum over all observations but the one at index j."""
         return table.sum([k for k in range(len(self.factors)) if k != j])
+
+
+def _check_table(name: str, table: Tensor) -> None:
+    """Raise unless `table`, of any number of dimensions, is one distribution."""
+    check_distribution(name, table.reshape(1, -1) if isinstance(table, Tensor) else table)

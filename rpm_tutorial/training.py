@@ -1,17 +1,26 @@
 """One training loop: an iterator of log rows, which notebooks, progress bars, widgets and tests all consume."""
 
+import contextlib
 import copy
+import io
 import math
 import os
+import re
+import secrets
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ._checks import check_count, check_number, shape_of
 from .distributed import average_gradients, broadcast_parameters, gather
 from .objectives import Objective, infonce
+
+ABANDONED = 600.0  # seconds after which a part of a checkpoint that no one writes any more is removed
 
 
 class LogRow(NamedTuple):
@@ -57,8 +66,11 @@ class Trainer:
         weight_decay: float = 1e-4,
         group: "torch.distributed.ProcessGroup | None" = None,
     ):
-        if steps < 1:
-            raise ValueError(f"steps is {steps}; expected a positive number")
+        check_count("steps", steps)
+        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
+            check_number(name, value)
+            if value < 0:
+                raise ValueError(f"{name} is {value}; expected a number that is not negative")
         self.encoder, self.critic, self.pairs, self.objective, self.group = encoder, critic, pairs, objective, group
         self.steps, self.step, self.seconds, self.learning_rate = steps, 0, 0.0, learning_rate
         self.batch_size = 0  # pairs in the last step
@@ -118,7 +130,7 @@ class Trainer:
         before = copy.deepcopy(self.state_dict())
         try:
             self._set(state)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             self._set(before)  # a module of other shapes takes those of its tensors that fit
             raise ValueError(
                 f"the saved state is not of this training: {error}. Expected the same encoder, critic and pairs"
@@ -159,21 +171,45 @@ def _rise_and_fall(step: int, steps: int) -> float:
 
 
 def save_checkpoint(state: dict, path: str | os.PathLike) -> None:
-    """Write tensors, numbers and text; a file of that name is replaced at once or not at all."""
-    partial = f"{os.fspath(path)}.partial"
-    torch.save(state, partial)
-    os.replace(partial, path)
+    """Write tensors, numbers and text; a file of that name is replaced at once or not at all, and then lies on the disk.
+
+    It is written beside its place, under a name that ends in .partial and is its own, so that two processes that save at
+    once don't mix. Raises `OSError` where it can't be written; what was written is then removed.
+    """
+    path, whole = Path(path), io.BytesIO()
+    torch.save(state, whole)  # in memory first: torch gives no reason for a write that fails
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(partial, "xb") as file:
+            file.write(whole.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())  # without it, the name could reach the disk before the bytes
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        kept = "the file of that name is as it was" if os.path.isfile(path) else "nothing was written"
+        raise OSError(
+            f"{path} can't be written: {error.strerror or error}; {kept}. Remedy: a folder of yours with room, or make room"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    _remove_abandoned(path)
 
 
 def load_checkpoint(path: str | os.PathLike, device: torch.device) -> dict:
-    """Read what `save_checkpoint` wrote. No code in the file is run.
+    """Read what `save_checkpoint` wrote. No code in the file is run, and every byte is compared with its checksum.
 
     Raises `FileNotFoundError`, and `ValueError` for a file that is damaged or holds something else.
     """
+    content = io.BytesIO(Path(path).read_bytes())
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except OSError:
-        raise
+        with zipfile.ZipFile(content) as records:
+            damaged = records.testzip()  # torch.load doesn't look at the checksums
+        if damaged is not None:
+            raise ValueError(f"the bytes of {damaged} have changed since they were saved.")
+        content.seek(0)
+        return torch.load(content, map_location=device, weights_only=True)
     except Exception as error:  # whatever comes of reading bytes that no pickler wrote
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -182,9 +218,33 @@ def load_checkpoint(path: str | os.PathLike, device: torch.device) -> dict:
         ) from error
 
 
+def _sync_folder(folder: Path) -> None:
+    """Let the new name reach the disk too; where a system can't do that for folders, it is as safe as it can be."""
+    if os.name == "posix":
+        with contextlib.suppress(OSError):
+            number = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes that were killed while they saved to `path` left behind: parts that no one writes any more."""
+    for other in path.parent.iterdir():
+        if re.fullmatch(rf"{re.escape(path.name)}\.[0-9a-f]{{8}}\.partial", other.name):
+            with contextlib.suppress(OSError):
+                if other.stat().st_mtime < time.time() - ABANDONED:
+                    other.unlink()
+
+
 @torch.no_grad()
 def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
     """z of all x, shape (n, d), in evaluation mode, batch by batch on the encoder's device; its modes are restored after."""
+    check_count("batch_size", batch_size)
+    if not isinstance(x, Tensor) or x.dim() == 0:
+        found = f"has shape {shape_of(x)}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
+        raise TypeError(f"x {found}; expected a torch.Tensor of shape (n, ...), one row for each observation")
     modes = {module: module.training for module in encoder.modules()}
     device = next(encoder.parameters(), x).device
     encoder.eval()

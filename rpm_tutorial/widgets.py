@@ -15,6 +15,7 @@ import anywidget
 import ipywidgets
 import plotly.graph_objects as go
 
+from ._checks import check_number
 from .figures import Figure, bundle
 
 SLIDER_HEIGHT, TITLE_HEIGHT = 170, 60  # pixels that a static twin adds to its figure, and those of them above the plot
@@ -22,6 +23,10 @@ SLIDER_HEIGHT, TITLE_HEIGHT = 170, 60  # pixels that a static twin adds to its f
 
 def slider(default: float, low: float, high: float, step: float, label: str, unit: str = ""):
     """A field of a state that a slider sets; `unit` is shown beside its value."""
+    for name, value in (("default", default), ("low", low), ("high", high), ("step", step)):
+        check_number(name, value)
+    if not 0 < step or (high - low) / step > 10_000:
+        raise ValueError(f"step is {step}; expected a positive number, so that {label!r} has at most 10 000 values")
     if not low <= default <= high:
         raise ValueError(f"the default {default} of {label!r} lies outside [{low}, {high}]")
     return dataclasses.field(

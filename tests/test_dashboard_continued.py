@@ -139,25 +139,6 @@ def test_a_checkpoint_that_cannot_be_used_is_named_and_leaves_the_training_as_it
     assert str(board._everything()) == str(settings)
 
 
-def test_a_checkpoint_is_replaced_at_once_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "kept.pt"
-    board = make(path)
-    board.advance(2)
-    board.stop()
-    kept = path.read_bytes()
-
-    def full(state, path):
-        with open(path, "wb") as file:
-            file.write(b"half")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    board.advance(1)
-    board.stop()
-    assert "no space" in shown_error(board, "paused") and board.trainer.step == 3
-    assert path.read_bytes() == kept
-
-
 def test_a_pause_from_another_thread_waits_for_the_step_and_ends_the_training(monkeypatch):
     """As from a cell, in JupyterLab: widgets are answered in a thread of their own."""
     board, inside = make(steps=100_000, every=1000), []

@@ -70,7 +70,7 @@ def test_fashion_mnist_has_ten_equal_classes(split, count, fashion_mnist_folder)
 def test_fashion_mnist_is_looked_for_in_the_documented_order(place, monkeypatch):
     """The named folder, then RPM_DATA, then the Debian package, then a download; each holds its own number."""
     downloaded = place("downloaded", 4)
-    monkeypatch.setattr(datasets.DOWNLOADS, "fetch", lambda name, progressbar: str(downloaded / name))
+    monkeypatch.setattr(datasets.DOWNLOADS, "fetch", lambda name, downloader: str(downloaded / name))
     found = [datasets.fashion_mnist("test")]
     monkeypatch.setattr(datasets, "DEBIAN_FOLDER", place("debian", 3))
     found.append(datasets.fashion_mnist("test"))
@@ -121,7 +121,7 @@ def test_a_missing_file_of_a_named_folder_is_named_with_three_remedies(by_variab
     "reason", [OSError("no route to host"), ValueError("MD5 hash of downloaded file does not match")]
 )
 def test_a_failed_download_says_why_and_three_remedies(reason, monkeypatch):
-    def fetch(name, progressbar):
+    def fetch(name, downloader):
         raise reason
 
     monkeypatch.setattr(datasets.DOWNLOADS, "fetch", fetch)

@@ -1,0 +1,150 @@
+"""Downloads that go wrong, by a server of this machine: a wrong checksum, half a file, silence, no network; and their cure."""
+
+import gc
+import gzip
+import hashlib
+import math
+import re
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from rpm_tutorial import datasets
+
+# requests leaves the socket of a failed download to the garbage collector, which complains: here, and in no later test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
+
+
+def idx(*shape: int) -> bytes:
+    header = bytes([0, 0, 8, len(shape)]) + b"".join(side.to_bytes(4, "big") for side in shape)
+    return gzip.compress(header + bytes([3]) * math.prod(shape), 1)
+
+
+RIGHT = {IMAGES: idx(10_000, 28, 28), LABELS: idx(10_000)}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        content, trouble = RIGHT[self.path.lstrip("/")], self.server.trouble
+        self.server.asked.append(self.path)
+        if trouble == "silence":
+            self.server.end.wait(20)
+            return
+        if trouble == "not found":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if trouble == "half a file":
+            content = content[: len(content) // 2]
+        if trouble == "another file":
+            content = bytes(len(content))
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server that `fashion_mnist` takes for that of the data set's authors; no other place has the files."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.trouble, server.asked, server.end = None, [], threading.Event()
+    server.cache = tmp_path / "cache"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.delenv("RPM_DATA", raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", tmp_path / "no Debian package")
+    monkeypatch.setattr(datasets.DOWNLOADS, "path", server.cache)
+    monkeypatch.setattr(datasets.DOWNLOADS, "base_url", f"http://127.0.0.1:{server.server_port}/")
+    checksums = {name: f"md5:{hashlib.md5(content).hexdigest()}" for name, content in RIGHT.items()}
+    monkeypatch.setattr(datasets.DOWNLOADS, "registry", checksums)
+    yield server
+    server.end.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    gc.collect()
+
+
+def refused() -> str:
+    """What the user is told, soon."""
+    begin = time.monotonic()
+    with pytest.raises(FileNotFoundError) as error:
+        datasets.fashion_mnist("test")
+    assert time.monotonic() - begin < 10
+    message = str(error.value)
+    assert IMAGES in message and "its download failed" in message
+    assert all(remedy in message for remedy in ("(1) name a folder", "(2) on Debian", "(3) with a network"))
+    return message
+
+
+TROUBLES = {
+    "another file": "does not match the known hash",
+    "half a file": "IncompleteRead|does not match",
+    "not found": "404",
+    "silence": "timed out",
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_download_that_fails_is_named_keeps_no_file_and_is_made_good_by_the_next(trouble, server, monkeypatch):
+    monkeypatch.setattr(datasets, "TIMEOUT", 0.3 if trouble == "silence" else 5.0)
+    server.trouble = trouble
+    assert re.search(TROUBLES[trouble], refused())
+    assert list(server.cache.glob("*")) == []
+    server.trouble = None
+    assert datasets.fashion_mnist("test").labels.unique().tolist() == [3]
+    before = len(server.asked)
+    datasets.fashion_mnist("test")
+    assert len(server.asked) == before, "what was downloaded once is not downloaded again"
+
+
+def test_a_file_damaged_in_the_cache_is_downloaded_again(server):
+    whole = datasets.fashion_mnist("test")
+    for name, content in RIGHT.items():
+        (server.cache / name).write_bytes(content[: len(content) // 2])
+    again = datasets.fashion_mnist("test")
+    assert torch.equal(again.x, whole.x) and torch.equal(again.labels, whole.labels)
+    assert len(server.asked) == 4
+
+
+def test_a_file_damaged_in_the_cache_without_a_network_is_not_used(server):
+    datasets.fashion_mnist("test")
+    (server.cache / IMAGES).write_bytes(RIGHT[IMAGES][:1000])
+    server.trouble = "not found"
+    assert "404" in refused()
+
+
+def test_without_a_network_the_remedies_come_at_once(server, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    monkeypatch.setattr(datasets.DOWNLOADS, "base_url", f"http://127.0.0.1:{port}/")
+    assert "refused" in refused()
+
+
+def test_without_a_name_server_the_remedies_come_too(server, monkeypatch):
+    def fails(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(datasets.DOWNLOADS, "base_url", "http://fashion-mnist.invalid/")
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    assert "Name or service not known" in refused()
+
+
+def test_the_authors_server_is_given_up_after_seconds_not_minutes():
+    assert 5 <= datasets.TIMEOUT <= 30
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedies(server, monkeypatch, tmp_path):
+    (tmp_path / "a file").touch()
+    monkeypatch.setattr(datasets.DOWNLOADS, "path", tmp_path / "a file" / "cache")
+    assert "cache" in refused()
