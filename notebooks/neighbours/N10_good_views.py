@@ -48,17 +48,19 @@ def kept(value, choices, probability, generator):
 
 
 # %%
+def image_of(classes, part, generator):
+    """An image of each class, any one of those in this part of the data."""
+    count = labels[part].bincount()
+    within = (torch.rand(classes.shape, generator=generator) * count[classes]).long()
+    return x[part][count.cumsum(0)[classes] - 1 - within]  # images are sorted by class
+
+
 def views(n, p_class, p_texture, generator, part=~held_out):
     """Pairs (v, v'), shape (n, 1, 8, 16), and the class of v."""
-    digits, classes = x[part], labels[part]
-    one = torch.randint(len(digits), (n,), generator=generator)
-    partner = kept(classes[one], 10, p_class, generator)
-    count = classes.bincount()
-    first = count.cumsum(0) - count  # where each class begins
-    other = first[partner] + (torch.rand(n, generator=generator) * count[partner]).long()
-    texture = torch.randint(512, (n,), generator=generator)
-    sides = (one, texture), (other, kept(texture, 512, p_texture, generator))
-    return *(torch.cat([digits[d], textures[t]], -1) for d, t in sides), classes[one]
+    digit, texture = (torch.randint(choices, (n,), generator=generator) for choices in (10, 512))
+    one = digit, texture
+    other = kept(digit, 10, p_class, generator), kept(texture, 512, p_texture, generator)
+    return *(torch.cat([image_of(c, part, generator), textures[k]], -1) for c, k in (one, other)), digit
 
 
 # %%
@@ -72,7 +74,7 @@ rpm.figures.images(
 # %% [markdown]
 # ## What the views share, exactly
 #
-# Class and texture are drawn independently, so their information adds: $I(v;v') = I_\text{class} + I_\text{texture}$, and both are sums over small tables. The task needs $I(v;y) = \log 10$.
+# All classes are equally likely, all textures too, and they are drawn independently, so their information adds: $I(v;v') = I_\text{class} + I_\text{texture}$, and both are sums over small tables. The task needs $I(v;y) = \log 10$.
 
 
 # %%
@@ -133,7 +135,7 @@ assert (accuracy[3] > accuracy[0] + 0.2).all() and (accuracy[3] > 0.85).all()
 # %% tags=["approximate"]
 accuracy += [over_seeds(setting) for setting in tqdm(dials[4:])]
 mean = [found.mean().item() for found in accuracy]
-assert (accuracy[6] < accuracy[3] - 0.3).all() and max(mean) == mean[3]
+assert (accuracy[6] < accuracy[3] - 0.3).all() and mean[3] > max(mean) - 0.01
 
 # %% tags=["approximate"]
 rpm.figures.lines(
