@@ -92,6 +92,16 @@ OTHERWISE = {
     "lesson_10.found_all": lambda beta, k: math.log(k) - math.log(1 + (k - 1) * math.exp(-beta)),
     "lesson_11.periodic": lambda a, b, k: k * (torch.outer(a.cos(), b.cos()) + torch.outer(a.sin(), b.sin())),
     "lesson_11.drifting_walk": lambda z, z_prime, drift, scale: -torch.cdist(z / scale, (z_prime - drift) / scale, p=1),
+    "neighbour_06.objective": lambda f, visited, goal, transitions, weight: (
+        (f[goal] - f[visited]).mean()
+        - weight * torch.relu(f[transitions].diff(dim=1).abs() - 1).pow(2).sum() / len(transitions)
+    ),
+    "neighbour_09.bound": lambda logits, codes: (
+        math.log(logits.shape[1]) - torch.nn.functional.cross_entropy(logits, codes)
+    ),
+    "neighbour_10.chosen": lambda shared, left, right, needed: min(
+        (s.item(), k) for k, s in enumerate(shared) if left[k] > needed - 1e-8 and right[k] > needed - 1e-8
+    )[1],
 }
 
 

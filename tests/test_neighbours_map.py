@@ -16,7 +16,7 @@ def test_each_notebook_has_one_row_and_its_link():
     table = site_pages.neighbours_table()
     for number, name in NOTEBOOKS.items():
         (line,) = (line for line in table.splitlines() if line.startswith(f"| [{number} "))
-        assert f"](notebooks/neighbours/{name}.ipynb) |" in line and f"arxiv.org/abs/{ROWS[number]['arxiv']})" in line
+        assert f"](notebooks/neighbours/{name}.ipynb) · " in line and f"arxiv.org/abs/{ROWS[number]['arxiv']})" in line
 
 
 @pytest.mark.parametrize("number", ROWS)

@@ -111,8 +111,15 @@ def neighbours_table() -> str:
         name = next((name for name in neighbours() if name.startswith(f"{row['number']}_")), None)
         title = link_to_neighbour(name) if name else row["number"]
         paper = f"[{row['paper']}](https://arxiv.org/abs/{row['arxiv']})"
-        rows.append((title, paper, row["optimises"], row["prior and normaliser"], row["beside ours"]))
-    return table(("notebook", "paper", "what it optimises", "prior · normaliser", "beside ours"), rows)
+        rows.append((f"{title} · {paper}", row["optimises"], row["prior and normaliser"], row["beside ours"]))
+    return table(("notebook · paper", "what it optimises", "prior · normaliser", "beside ours"), rows)
+
+
+def neighbours_contents() -> str:
+    """Their part of the table of contents, each by its number and title."""
+    titles = (re.match("# (.+)", text)[1] for text in neighbours().values())
+    lines = [f"{name[:3]} {title} <notebooks/neighbours/{name}>" for name, title in zip(neighbours(), titles)]
+    return "\n".join(["```{toctree}", ":caption: Neighbours of the paper", ":hidden:", "", "neighbours", *lines, "```"])
 
 
 # The other tables
@@ -177,6 +184,7 @@ def with_links(body: str, page: str) -> str:
 GENERATED = {
     "lessons": lessons_table,
     "neighbours": neighbours_table,
+    "contents of the neighbours": neighbours_contents,
     "notation": notation_table,
     "run times": run_times_table,
     "benchmark": benchmark,
