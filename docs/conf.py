@@ -102,7 +102,7 @@ def is_dull(app, what, name, obj, skip, options) -> bool | None:
 
 
 def finish_page(app, pagename, templatename, context, doctree) -> None:
-    """Equations linked, launch buttons below a lesson's title, and plotly on the pages that draw."""
+    """Equations linked, launch buttons below a notebook's title, and plotly on the pages that draw."""
     body = site_pages.with_links(context.get("body", ""), pagename)
     if pagename.startswith("notebooks/"):
         links = {"Download the notebook": f"{Path(pagename).name}.ipynb"}
@@ -121,8 +121,9 @@ def finish_page(app, pagename, templatename, context, doctree) -> None:
 def add_files(app, exception) -> None:
     """The notebooks to download, and plotly once, packed: as it is it would be the heaviest thing on a page by far."""
     if exception is None:
-        for notebook in site_pages.NOTEBOOKS.glob("*.ipynb"):
-            shutil.copy(notebook, Path(app.outdir) / "notebooks")
+        for folder in ("notebooks", "notebooks/neighbours"):
+            for notebook in (site_pages.ROOT / folder).glob("*.ipynb"):
+                shutil.copy(notebook, Path(app.outdir) / folder)
         packed = base64.b64encode(gzip.compress(plotly.offline.get_plotlyjs().encode(), mtime=0)).decode()
         (Path(app.outdir) / "_static" / "plotly-packed.js").write_text(f'window.packedPlotly = "{packed}";\n')
 

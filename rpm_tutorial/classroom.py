@@ -18,9 +18,20 @@ _NO_ALT = "No description has been provided for this image"  # nbconvert's words
 
 
 def notebooks() -> list[Path]:
-    """The course's notebooks in order: those that the wheel brought along, or those of the checkout."""
+    """The course's notebooks, lessons before neighbours: those that the wheel brought along, or those of the checkout."""
+    return [*sorted(_folder().glob("[0-9]*.ipynb")), *sorted(_folder().glob("neighbours/N*.ipynb"))]
+
+
+def place(path: Path, folder: Path) -> Path:
+    """Where a copy of a notebook goes in `folder`, which is made: where links from one to another stay right."""
+    copy_of = folder / path.relative_to(_folder())
+    copy_of.parent.mkdir(parents=True, exist_ok=True)
+    return copy_of
+
+
+def _folder() -> Path:
     installed = _PACKAGE / "notebooks"
-    return sorted((installed if installed.is_dir() else _PACKAGE.parent / "notebooks").glob("[0-9]*.ipynb"))
+    return installed if installed.is_dir() else _PACKAGE.parent / "notebooks"
 
 
 def read(path: Path) -> dict:
@@ -88,7 +99,7 @@ class Solution(NamedTuple):
 
 
 def solution(lesson: str, name: str) -> Solution:
-    """The solution of exercise `name` of `lesson_NN`; `ValueError` if there is none."""
+    """The solution of exercise `name` of `lesson_NN` or `neighbour_NN`; `ValueError` if there is none."""
     path = _PACKAGE / "exercises" / f"{lesson}.py"
     defined: dict[str, ast.stmt] = {}
     for statement in ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else ():
@@ -149,10 +160,10 @@ class _Renamed(ast.NodeTransformer):
 
 
 def _checks(tree: ast.Module):
-    """(lesson, exercise, answer) of each `rpm.exercises.lesson_NN.NAME.check(answer)` in a cell."""
+    """(lesson, exercise, answer) of each `rpm.exercises.lesson_NN.NAME.check(answer)` in a cell; a neighbour's likewise."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "check":
-            match = re.search(r"\b(lesson_\d+)\.(\w+)$", ast.unparse(node.func.value))
+            match = re.search(r"\b((?:lesson|neighbour)_\d+)\.(\w+)$", ast.unparse(node.func.value))
             if match and len(node.args) == 1 and isinstance(node.args[0], ast.Name):
                 yield match[1], match[2], node.args[0].id
 

@@ -61,7 +61,7 @@ def main() -> None:
 def lab(folder: Path, port: int | None) -> None:
     """Open the lessons in JupyterLab.
 
-    The first lesson in FOLDER (default: notebooks) is shown. A folder without notebooks gets a copy of the lessons;
+    The first lesson in FOLDER (default: notebooks) is shown. A folder without notebooks gets a copy of all of them;
     what is there is never overwritten. The server listens on this machine only, with a token; Ctrl-C stops it.
 
     \b
@@ -74,9 +74,8 @@ def lab(folder: Path, port: int | None) -> None:
     if port and not _is_free(port):
         raise click.ClickException(f"Port {port} is taken. Remedy: another one, for example --port {port % 65535 + 1}")
     if not list(folder.glob("*.ipynb")):
-        folder.mkdir(parents=True, exist_ok=True)
         for path in classroom.notebooks():
-            shutil.copyfile(path, folder / path.name)
+            shutil.copyfile(path, classroom.place(path, folder))
         click.echo(f"The lessons are in {folder}.")
     first = sorted(folder.glob("*.ipynb"))[0].resolve()
     arguments = ["--ip=127.0.0.1", "--log-level=WARN", f"--ServerApp.root_dir={first.parents[1]}"]
@@ -222,10 +221,10 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
 @main.command()
 @click.option("--student", type=FOLDER, help="Notebooks without outputs, exercises blank.", metavar="DIR")
 @click.option("--teacher", type=FOLDER, help="Notebooks with outputs and solutions, each checked.", metavar="DIR")
-@click.option("--slides", type=FOLDER, help="Each lesson as HTML slides.", metavar="DIR")
-@click.option("--only", default="", help="Lessons whose name starts with this, as 02.", metavar="NN")
+@click.option("--slides", type=FOLDER, help="Each notebook as HTML slides.", metavar="DIR")
+@click.option("--only", default="", help="Notebooks whose name starts with this, as 02 or N10.", metavar="NN")
 def export(student: Path | None, teacher: Path | None, slides: Path | None, only: str) -> None:
-    """Write the lessons for a class.
+    """Write the lessons, and the paper's neighbours, for a class.
 
     The folders have to be new or empty. Slides load their layout and maths from the network when they are shown.
 
@@ -243,18 +242,17 @@ def export(student: Path | None, teacher: Path | None, slides: Path | None, only
             raise click.UsageError(f"{folder} is not empty. Remedy: name a new folder.")
     if len({folder.resolve() for folder in wanted.values()}) < len(wanted):
         raise click.UsageError("each export needs a folder of its own.")
-    lessons = [path for path in classroom.notebooks() if path.name.startswith(only)]
-    if not lessons:
+    chosen = [path for path in classroom.notebooks() if path.name.startswith(only)]
+    if not chosen:
         names = ", ".join(path.stem for path in classroom.notebooks())
-        raise click.UsageError(f"no lesson's name starts with {only!r}; there are {names}.")
+        raise click.UsageError(f"no notebook's name starts with {only!r}; there are {names}.")
     for kind, folder in wanted.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in lessons:
-            _export(kind, path, folder)
-        click.echo(f"{len(lessons)} lessons for {kind} in {folder}")
+        for path in chosen:
+            _export(kind, path, classroom.place(path, folder))
+        click.echo(f"{len(chosen)} notebooks for {kind} in {folder}")
 
 
-def _export(kind: str, path: Path, folder: Path) -> None:
+def _export(kind: str, path: Path, target: Path) -> None:
     notebook = classroom.read(path)
     if kind == "slides":
         try:
@@ -263,9 +261,9 @@ def _export(kind: str, path: Path, folder: Path) -> None:
             raise click.ClickException(
                 f"Slides are made by nbconvert, which comes with JupyterLab. {NO_LAB}"
             ) from error
-        (folder / f"{path.stem}.slides.html").write_text(page, encoding="utf-8")
+        target.with_suffix(".slides.html").write_text(page, encoding="utf-8")
     else:
-        classroom.write(getattr(classroom, kind)(notebook), folder / path.name)
+        classroom.write(getattr(classroom, kind)(notebook), target)
 
 
 def _is_free(port: int) -> bool:

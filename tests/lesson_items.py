@@ -17,7 +17,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 from needs import need_fashion_mnist
 from notebook_compare import outputs_difference
 
-SECONDS, SECONDS_OF_A_CELL, PEAK_MIB = 90, 20, 1024
+SECONDS, SECONDS_OF_A_NEIGHBOUR, SECONDS_OF_A_CELL, PEAK_MIB = 90, 60, 20, 1024
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Cost:
     cells: dict[str, float] = field(default_factory=dict)  # seconds by the clock
     worked: dict[str, float] = field(default_factory=dict)  # seconds of the processor
     peak_mib: float | None = None
+    limit: int = SECONDS
 
     @property
     def seconds(self) -> float:
@@ -43,10 +44,10 @@ class Cost:
             for name, seconds in self.worked.items()
             if seconds > SECONDS_OF_A_CELL
         ]
-        if (worked := sum(self.worked.values())) > SECONDS:
-            found.append(f"the lesson took {worked:.0f} s of {SECONDS}")
+        if (worked := sum(self.worked.values())) > self.limit:
+            found.append(f"the notebook took {worked:.0f} s of {self.limit}")
         if self.peak_mib is not None and self.peak_mib > PEAK_MIB:
-            found.append(f"the lesson reached {self.peak_mib:.0f} MiB of {PEAK_MIB}")
+            found.append(f"the notebook reached {self.peak_mib:.0f} MiB of {PEAK_MIB}")
         return found
 
 
@@ -92,7 +93,8 @@ class Lesson(IPyNbFile):
         super().setup()
 
     def collect(self):
-        self.cost = self.config.stash[COSTS].setdefault(self.path.stem, Cost())
+        limit = SECONDS_OF_A_NEIGHBOUR if self.path.parent.name == "neighbours" else SECONDS
+        self.cost = self.config.stash[COSTS].setdefault(self.path.stem, Cost(limit=limit))
         for cell in super().collect():
             yield Cell.from_parent(self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options)
         yield Budget.from_parent(self, name="budget")
@@ -148,7 +150,8 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
     costs = {name: cost for name, cost in config.stash[COSTS].items() if cost.cells}
     if not costs:
         return
-    terminalreporter.section(f"lessons: budget {SECONDS} s, {SECONDS_OF_A_CELL} s a cell, {PEAK_MIB} MiB")
+    seconds = f"{SECONDS} s a lesson, {SECONDS_OF_A_NEIGHBOUR} s a neighbour, {SECONDS_OF_A_CELL} s a cell"
+    terminalreporter.section(f"notebooks: budget {seconds}, {PEAK_MIB} MiB")
     terminalreporter.write_line(f"{'':34}{'seconds':>8}{'processor':>11}   {'slowest cell':<18}{'peak MiB':>9}")
     for name, cost in sorted(costs.items()):
         slowest = f"{cost.slowest}, {cost.cells[cost.slowest]:.1f} s"

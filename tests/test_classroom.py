@@ -13,12 +13,13 @@ import nbformat
 import pytest
 
 from rpm_tutorial import classroom, exercises
-from rpm_tutorial.exercises import LESSONS, Exercise
+from rpm_tutorial.exercises import LESSONS, NEIGHBOURS, Exercise
 
 NOTEBOOKS = classroom.notebooks()
+FOLDER = NOTEBOOKS[0].parent
 EXERCISES = [
     (lesson, name, exercise)
-    for lesson in LESSONS
+    for lesson in LESSONS + NEIGHBOURS
     for name, exercise in vars(getattr(exercises, lesson)).items()
     if isinstance(exercise, Exercise)
 ]
@@ -38,7 +39,7 @@ def handout(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("class") / "handout"
     result = export("--student", folder)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{len(NOTEBOOKS)} lessons for student in {folder}\n"
+    assert result.stdout == f"{len(NOTEBOOKS)} notebooks for student in {folder}\n"
     return folder
 
 
@@ -54,18 +55,32 @@ def answers(lesson: str, name: str, exercise: Exercise) -> list[str]:
 
 
 def exercise_part(notebook: dict) -> str:
-    """From the heading of the exercises to that of the quiz."""
-    text = "\n".join(classroom.source_of(cell) for cell in notebook["cells"])
-    return text[text.index("## Exercises") : text.index("## Quiz")]
+    """The section with the exercises: from the last heading before the first of their cells to the next heading."""
+    texts = [classroom.source_of(cell) for cell in notebook["cells"]]
+    first = next(k for k, c in enumerate(notebook["cells"]) if "exercise" in c["metadata"].get("tags", []))
+    start = "\n".join(texts[:first]).rindex("\n## ")
+    return re.split(r"(?m)^(?=## )", "\n".join(texts)[start + 1 :], maxsplit=2)[1]
 
 
-def test_the_handout_holds_every_lesson_and_nothing_else(handout: Path):
-    assert sorted(p.name for p in handout.iterdir()) == [path.name for path in NOTEBOOKS]
+def beginning(lesson: str) -> str:
+    """How the notebook of a module of exercises begins: 07, N10."""
+    return lesson[-2:] if lesson in LESSONS else f"N{lesson[-2:]}"
+
+
+def test_the_handout_holds_every_notebook_where_it_was_and_nothing_else(handout: Path):
+    files = {path.relative_to(handout) for path in handout.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(FOLDER) for path in NOTEBOOKS}
+
+
+def test_the_course_is_lessons_and_then_neighbours():
+    names = [path.name for path in NOTEBOOKS]
+    assert names == sorted(names) and {name[0] for name in names} <= set("01N")
+    assert len(names) == sum(1 for folder in (FOLDER, FOLDER / "neighbours") for _ in folder.glob("*.ipynb"))
 
 
 @each_notebook
 def test_a_students_notebook_has_every_cell_and_no_output(path: Path, handout: Path):
-    given, ours = (nbformat.read(p, as_version=4) for p in (handout / path.name, path))
+    given, ours = (nbformat.read(p, as_version=4) for p in (classroom.place(path, handout), path))
     nbformat.validate(given)
     assert [(c.id, c.cell_type, c.source) for c in given.cells] == [(c.id, c.cell_type, c.source) for c in ours.cells]
     code = [cell for cell in given.cells if cell.cell_type == "code"]
@@ -76,10 +91,10 @@ def test_a_students_notebook_has_every_cell_and_no_output(path: Path, handout: P
 @each_exercise
 def test_no_solution_and_no_last_hint_is_in_the_handout(lesson: str, name: str, exercise: Exercise, handout: Path):
     """A text of under 25 characters, such as log(n), says nothing outside the exercise: the lesson's own prose may need it."""
-    for path in handout.iterdir():
+    for path in handout.rglob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         everything = squeezed("\n".join(classroom.source_of(cell) for cell in notebook["cells"]))
-        near = squeezed(exercise_part(notebook)) if path.name.startswith(lesson[-2:]) else ""
+        near = squeezed(exercise_part(notebook)) if path.name.startswith(beginning(lesson)) else ""
         for text in answers(lesson, name, exercise):
             assert text not in near
             assert len(text) < 25 or text not in everything, path.name
@@ -102,7 +117,7 @@ def solved(tmp_path_factory) -> Path:
 @each_notebook
 @pytest.mark.slow
 def test_a_teachers_notebook_has_each_exercise_solved_and_checked(path: Path, solved: Path):
-    given, ours = (nbformat.read(p, as_version=4) for p in (solved / path.name, path))
+    given, ours = (nbformat.read(p, as_version=4) for p in (classroom.place(path, solved), path))
     nbformat.validate(given)
     for cell, blank in zip(given.cells, ours.cells, strict=True):
         if "exercise" in cell.metadata.get("tags", []):

@@ -256,10 +256,11 @@ def test_the_installed_command_brings_the_lessons_along(installed: dict, tmp_pat
 
     assert re.fullmatch(r"rpm-tutorial, version [\d.]+\n", run("--version"))
     assert "Examples:" in run("--help")
-    lessons = [path.name for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-    assert run("export", "--student", "handout") == f"{len(lessons)} lessons for student in handout\n"
-    assert sorted(path.name for path in (tmp_path / "handout").iterdir()) == lessons
-    assert run("export", "--teacher", "solutions", "--only", "00") == "1 lessons for teacher in solutions\n"
+    ours = [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("neighbours/*.ipynb")]
+    assert run("export", "--student", "handout") == f"{len(ours)} notebooks for student in handout\n"
+    given = {path.relative_to(tmp_path / "handout") for path in (tmp_path / "handout").rglob("*.ipynb")}
+    assert given == {path.relative_to(ROOT / "notebooks") for path in ours}
+    assert run("export", "--teacher", "solutions", "--only", "00") == "1 notebooks for teacher in solutions\n"
 
 
 @pytest.mark.slow

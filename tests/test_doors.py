@@ -22,6 +22,7 @@ BINDER = ROOT / "binder"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PUBLISHED = {"repository": "someone/course", "branch": "main"}
 LESSONS = sorted(build_notebooks.NOTEBOOKS.glob("[0-9]*.ipynb"))
+NEIGHBOURS = sorted(build_notebooks.NEIGHBOURS.glob("N*.ipynb"))
 
 
 # Badges and Colab's cell
@@ -64,7 +65,7 @@ def test_a_repository_that_is_none_is_named(monkeypatch, tmp_path: Path):
 
 def test_each_notebook_of_a_published_course_begins_with_the_cell_that_installs_it(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(doors, "table", lambda: PUBLISHED)
-    for path in LESSONS:
+    for path in LESSONS + NEIGHBOURS:
         notebook = build_notebooks.read_source(path.with_suffix(".py"))
         code = build_notebooks.code_cells(notebook)
         assert code[0].source == doors.install_cell(PUBLISHED) and notebook.cells[0].source.startswith("# ")
@@ -172,7 +173,7 @@ def test_both_licences_are_there_and_go_into_the_wheel():
     assert "licenses/by/4.0" in (ROOT / "LICENSE-TEXT.md").read_text()
 
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *LESSONS])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *LESSONS, *NEIGHBOURS])
 
 
 def text_of(page: Path) -> str:
@@ -205,6 +206,7 @@ def test_a_broken_link_would_be_noticed(tmp_path: Path):
 def test_the_readme_names_every_lesson_and_its_first_screen_has_what_a_reader_asks():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in LESSONS if f"(notebooks/{path.name})" not in text] == []
+    assert "](notebooks/neighbours)" in text
     screen = "\n".join(text.splitlines()[:60])
     for wanted in ("you can", "**For**", "**Time**", "make lab", "make test", "## Four doors", ".png)"):
         assert wanted in screen, wanted
@@ -215,6 +217,14 @@ GUIDE = teaching.GUIDE.read_text(encoding="utf-8")
 
 def test_the_teaching_guide_is_in_step_with_the_lessons():
     assert teaching.filled(GUIDE) == GUIDE, "remedy: make build"
+
+
+def test_the_teaching_guide_has_each_neighbour_its_minutes_and_the_lesson_before_it():
+    rows = re.findall(
+        r"(?m)^\| (\d+) \| \[N\d+ .+\]\(notebooks/neighbours/(N\d+_\w+)\.ipynb\) \| (\d+(?:, \d+)*) \|$", GUIDE
+    )
+    assert [name for _, name, _ in rows] == [path.stem for path in NEIGHBOURS]
+    assert all(5 <= int(minutes) <= 30 for minutes, _, _ in rows)
 
 
 def test_the_teaching_guide_names_all_lessons_as_their_files_are_named():

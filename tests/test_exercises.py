@@ -1,4 +1,4 @@
-"""Every exercise of every lesson: its solution passes, each misconception is told apart, nothing else does."""
+"""Every exercise of every lesson and neighbour: its solution passes, each misconception is told apart, nothing else does."""
 
 import math
 
@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from rpm_tutorial import exercises, gaussian, objectives
-from rpm_tutorial.exercises import LESSONS, Exercise
+from rpm_tutorial.exercises import LESSONS, NEIGHBOURS, Exercise
 
 ALL = {
     f"{lesson}.{name}": exercise
-    for lesson in LESSONS
+    for lesson in LESSONS + NEIGHBOURS
     for name, exercise in vars(getattr(exercises, lesson)).items()
     if isinstance(exercise, Exercise)
 }

@@ -1,6 +1,6 @@
-"""Notebooks: the rule that compares outputs, notebooks in step with their sources, and the shape of a lesson.
+"""Notebooks: the rule that compares outputs, notebooks in step with their sources, the shape of a lesson and of a neighbour.
 
-The lessons' cells themselves are run by lesson_items.py.
+Their cells themselves are run by lesson_items.py.
 """
 
 import base64
@@ -19,8 +19,10 @@ from build_notebooks import PLOTLY, WIDGET
 from lesson_items import Cost
 from notebook_compare import figure_difference, outputs_difference, text_difference
 
-SOURCES = sorted(build_notebooks.NOTEBOOKS.glob("*.py"))
-MOST_CELLS, MOST_LINES = 45, 15
+LESSONS, NEIGHBOURS = (
+    sorted(folder.glob("*.py")) for folder in (build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS)
+)
+MOST_CELLS, MOST_CELLS_OF_A_NEIGHBOUR, MOST_LINES = 45, 25, 15
 LAYOUT_TOKENS = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -29,7 +31,8 @@ LAYOUT_TOKENS = {
     tokenize.DEDENT,
     tokenize.ENDMARKER,
 }
-each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+each_source = pytest.mark.parametrize("source", LESSONS + NEIGHBOURS, ids=lambda path: path.stem)
+each_neighbour = pytest.mark.parametrize("source", NEIGHBOURS, ids=lambda path: path.stem)
 
 
 @pytest.mark.parametrize(
@@ -156,17 +159,19 @@ def test_warnings_missing_outputs_and_their_order_count():
     [
         (Cost(worked={"Cell 0": 19.9, "Cell 1": 0.1}, peak_mib=1024), []),
         (Cost(worked={"Cell 0": 20.1}, peak_mib=100), ["Cell 0 took 20.1 s of 20"]),
-        (Cost(worked={f"Cell {i}": 19 for i in range(5)}, peak_mib=100), ["the lesson took 95 s of 90"]),
-        (Cost(worked={"Cell 0": 1}, peak_mib=1025), ["the lesson reached 1025 MiB of 1024"]),
+        (Cost(worked={f"Cell {i}": 19 for i in range(5)}, peak_mib=100), ["the notebook took 95 s of 90"]),
+        (Cost(worked={f"Cell {i}": 10 for i in range(7)}, limit=60), ["the notebook took 70 s of 60"]),
+        (Cost(worked={"Cell 0": 1}, peak_mib=1025), ["the notebook reached 1025 MiB of 1024"]),
         (Cost(cells={"Cell 0": 50.0}, worked={"Cell 0": 15.0}, peak_mib=100), []),  # on a busy machine
     ],
 )
-def test_a_lesson_above_its_budget_is_noticed(cost: Cost, overruns: list[str]):
+def test_a_notebook_above_its_budget_is_noticed(cost: Cost, overruns: list[str]):
     assert cost.overruns() == overruns
 
 
-def test_every_notebook_is_in_step_with_its_source():
-    assert build_notebooks.check(build_notebooks.NOTEBOOKS) == [], "remedy: make build"
+@pytest.mark.parametrize("folder", [build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS], ids=lambda path: path.name)
+def test_every_notebook_is_in_step_with_its_source(folder: Path):
+    assert build_notebooks.check(folder) == [], "remedy: make build"
 
 
 def lines_of_code(source: str) -> int:
@@ -177,14 +182,38 @@ def lines_of_code(source: str) -> int:
 
 
 @each_source
-def test_a_lesson_has_its_shape(source: Path):
+def test_a_notebook_has_its_shape(source: Path):
     cells = build_notebooks.read_source(source).cells
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# "), "the title comes first"
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     assert sum(line.startswith("# ") for line in prose.splitlines()) == 1, "exactly one H1"
-    assert len(cells) <= MOST_CELLS
+    assert len(cells) <= (MOST_CELLS_OF_A_NEIGHBOUR if source in NEIGHBOURS else MOST_CELLS)
     lines = [lines_of_code(cell.source) if cell.cell_type == "code" else 0 for cell in cells]
     assert [number for number, count in enumerate(lines, 1) if count > MOST_LINES] == [], "too long a cell"
+    for question in prose.split("**Predict**")[1:]:
+        assert "<details><summary>Answer" in question.split("\n## ")[0], "a question without a folded answer"
+
+
+@each_neighbour
+def test_a_neighbour_states_a_claim_asks_asserts_and_is_seen_from_the_rpm(source: Path):
+    cells = build_notebooks.read_source(source).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    for wanted in (r"\*\*The paper's claim\*\*", r"arxiv\.org/abs/\d{4}\.\d{5}|NeurIPS|AISTATS", r"\*\*Predict\*\*"):
+        assert re.search(wanted, prose), wanted
+    for wanted in (
+        r"\*\*Afterwards you can\*\*",
+        r"\*\*You need\*\* \[.+?\]\(\.\./\d\d_\w+\.ipynb\)",
+        r"\*\*Time\*\* \d+ minutes",
+    ):
+        assert re.search(wanted, cells[0].source.replace("\n", " ")), wanted
+    headings = re.findall(r"(?m)^## (.+)$", prose)
+    assert "Seen from the RPM" in headings and headings[-1] == "What we saw"
+    assert re.search(r"\(E\d+\)", prose), "no equation of the course"
+    assert any(re.search(r"(?m)^assert ", cell.source) for cell in code), "no claim is asserted"
+    assert "seed = 0" in "\n".join(cell.source for cell in code).splitlines()
+    exercises = [cell.source for cell in code if "exercise" in cell.metadata.get("tags", [])]
+    assert len(exercises) == 1 and f"neighbour_{source.name[1:3]}." in exercises[0]
 
 
 @each_source
@@ -197,4 +226,4 @@ def test_stored_outputs_are_fit_to_publish(source: Path):
     assert not [output for output in outputs if output.output_type == "error"]
     assert all("image/png" in data for data in build_notebooks.figures(notebook))
     text = json.dumps(outputs)
-    assert not re.search("/(tmp|home|root)/", text) and str(source.parents[1]) not in text
+    assert not re.search("/(tmp|home|root)/", text) and str(build_notebooks.NOTEBOOKS.parent) not in text

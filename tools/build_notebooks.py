@@ -1,7 +1,7 @@
 """Make the executed notebooks from their only source: notebooks/NN_name.py -> notebooks/NN_name.ipynb.
 
-    python tools/build_notebooks.py            build every notebook
-    python tools/build_notebooks.py 02         build those whose name starts with 02
+    python tools/build_notebooks.py            build every notebook: the lessons, then the neighbours
+    python tools/build_notebooks.py 02         build those whose name starts with 02; N10 is a neighbour
     python tools/build_notebooks.py --check    run nothing; say which .ipynb is not in step with its .py
 
 The same source gives the same bytes: cell ids are hashes of what the cell says, nothing stores a time or a
@@ -29,6 +29,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+NEIGHBOURS = NOTEBOOKS / "neighbours"
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 IGNORED = "nbval-ignore-output"
@@ -212,14 +213,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="?", default="", help="build those whose name starts with this, as 02")
     parser.add_argument("--check", action="store_true", help="run nothing, compare sources and notebooks")
-    parser.add_argument("--folder", type=Path, default=NOTEBOOKS)
+    parser.add_argument("--folder", type=Path, help="only this folder  [default: lessons and neighbours]")
     arguments = parser.parse_args()
+    folders = [arguments.folder] if arguments.folder else [NOTEBOOKS, NEIGHBOURS]
     if arguments.check:
-        lines = check(arguments.folder)
+        lines = [line for folder in folders for line in check(folder)]
         sys.exit("\n".join(["Out of step (remedy: make build):", *lines]) if lines else 0)
-    sources = sorted(arguments.folder.glob(f"{arguments.only}*.py"))
+    sources = [source for folder in folders for source in sorted(folder.glob(f"{arguments.only}*.py"))]
     if not sources:
-        sys.exit(f"No source {arguments.folder / arguments.only}*.py")
+        sys.exit(f"No source {' or '.join(f'{folder / arguments.only}*.py' for folder in folders)}")
     build_all(sources)
 
 

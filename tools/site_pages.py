@@ -13,6 +13,7 @@ import rpm_tutorial
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, DOCS, BENCHMARK = ROOT / "notebooks", ROOT / "docs", ROOT / "bench" / "results.md"
+NEIGHBOURS = NOTEBOOKS / "neighbours"
 RUN_TIMES = DOCS / "run_times.csv"
 
 
@@ -26,19 +27,33 @@ def prose(name: str) -> str:
     return "\n\n".join(cell.source for cell in lessons()[name] if cell.cell_type == "markdown")
 
 
+@cache
+def neighbours() -> dict[str, str]:
+    """The prose of each neighbour's notebook, by name, in order."""
+    read = {path.stem: jupytext.read(path, fmt="py:percent").cells for path in sorted(NEIGHBOURS.glob("*.py"))}
+    return {name: "\n\n".join(c.source for c in cells if c.cell_type == "markdown") for name, cells in read.items()}
+
+
 def link(name: str) -> str:
     """A lesson by its number and title."""
     title = re.match(r"# (.+)", prose(name))[1]
     return f"[{int(name[:2])} {title}](notebooks/{name}.ipynb)"
 
 
-def said(name: str, label: str, end: str) -> str:
-    """What follows a bold label of a lesson's first cell."""
-    return " ".join(re.search(rf"\*\*{label}\*\*:?\s(.+?){end}", prose(name), re.DOTALL)[1].split())
+def link_to_neighbour(name: str) -> str:
+    return f"[{name[:3]} {re.match('# (.+)', neighbours()[name])[1]}](notebooks/neighbours/{name}.ipynb)"
+
+
+def said(text: str, label: str, end: str) -> str:
+    """What follows a bold label of a notebook's first cell."""
+    return " ".join(re.search(rf"\*\*{label}\*\*:?\s(.+?){end}", text, re.DOTALL)[1].split())
 
 
 def lessons_table() -> str:
-    rows = [(link(name), said(name, "Afterwards you can", r"\.\n"), said(name, "Time", r"[.,;]")) for name in lessons()]
+    rows = [
+        (link(name), said(prose(name), "Afterwards you can", r"\.\n"), said(prose(name), "Time", r"[.,;]"))
+        for name in lessons()
+    ]
     return table(("lesson", "afterwards you can", "time"), rows)
 
 
@@ -82,6 +97,24 @@ def notation_table() -> str:
     return table(("symbol", "identifier", "meaning", "shape", "unit", "lesson"), rows)
 
 
+# The map of the neighbours
+
+
+def neighbours_map() -> list[dict[str, str]]:
+    with (DOCS / "neighbours.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter=";"))
+
+
+def neighbours_table() -> str:
+    rows = []
+    for row in neighbours_map():
+        name = next((name for name in neighbours() if name.startswith(f"{row['number']}_")), None)
+        title = link_to_neighbour(name) if name else row["number"]
+        paper = f"[{row['paper']}](https://arxiv.org/abs/{row['arxiv']})"
+        rows.append((title, paper, row["optimises"], row["prior and normaliser"], row["beside ours"]))
+    return table(("notebook", "paper", "what it optimises", "prior · normaliser", "beside ours"), rows)
+
+
 # The other tables
 
 
@@ -91,13 +124,13 @@ def run_times_table() -> str:
     if RUN_TIMES.exists():
         with RUN_TIMES.open(encoding="utf-8", newline="") as file:
             measured = {row["lesson"]: row for row in csv.DictReader(file)}
+    pages = [(name, link(name), prose(name)) for name in lessons()]
+    pages += [(name, link_to_neighbour(name), text) for name, text in neighbours().items()]
     rows = []
-    for name in lessons():
+    for name, title, text in pages:
         run = measured.get(name, {})
-        rows.append(
-            (link(name), said(name, "Time", r"[.,;]"), *(run.get(k, "–") for k in ("seconds", "slowest", "mib")))
-        )
-    return table(("lesson", "reading", "running (s)", "slowest cell (s)", "peak memory (MiB)"), rows)
+        rows.append((title, said(text, "Time", r"[.,;]"), *(run.get(k, "–") for k in ("seconds", "slowest", "mib"))))
+    return table(("notebook", "reading", "running (s)", "slowest cell (s)", "peak memory (MiB)"), rows)
 
 
 def benchmark() -> str:
@@ -143,6 +176,7 @@ def with_links(body: str, page: str) -> str:
 
 GENERATED = {
     "lessons": lessons_table,
+    "neighbours": neighbours_table,
     "notation": notation_table,
     "run times": run_times_table,
     "benchmark": benchmark,

@@ -1,22 +1,23 @@
-"""Fill docs/teaching.md with what the lessons themselves say: minutes per section, and each exercise's misconceptions.
+"""Fill docs/teaching.md with what the notebooks say: minutes per section, each exercise's misconceptions, the neighbours.
 
     python tools/teaching.py            write it
     python tools/teaching.py --check    only say whether it is in step
 
-Between `<!-- lesson NN -->` and `<!-- end -->` everything is generated; the rest is written by hand.
+Between `<!-- lesson NN -->` or `<!-- neighbours -->` and `<!-- end -->` everything is generated; the rest is written by hand.
 """
 
 import re
 import sys
 from pathlib import Path
 
-from build_notebooks import NOTEBOOKS, read_source
+from build_notebooks import NEIGHBOURS, NOTEBOOKS, read_source
 
 from rpm_tutorial import exercises
 from rpm_tutorial.exercises import LESSONS, Exercise
 
 GUIDE = NOTEBOOKS.parent / "docs" / "teaching.md"
 BLOCK = re.compile(r"(?s)<!-- lesson (\d\d) -->\n.*?<!-- end -->")
+NEIGHBOURS_BLOCK = re.compile(r"(?s)<!-- neighbours -->\n.*?<!-- end -->")
 # Minutes before they are scaled to the lesson's own total: reading at 200 words a minute, running and looking, thinking.
 PER_WORD, PER_CODE_CELL, PER_QUESTION, PER_EXERCISE = 1 / 200, 0.7, 1.5, 4
 
@@ -37,12 +38,16 @@ def sections(source: Path) -> dict[str, float]:
     return found
 
 
-def minutes(source: Path) -> dict[str, int]:
-    """Heading -> whole minutes; they add up to the time that the lesson states, and no section has none."""
+def stated_minutes(source: Path) -> int:
     stated = re.search(r"\*\*Time\*\*\s+(\d+) minutes", re.sub(r"\n# ?", " ", source.read_text(encoding="utf-8")))
     if not stated:
         raise ValueError(f"{source.name} states no time; expected **Time** NN minutes in its first cell")
-    total, weights = int(stated[1]), sections(source)
+    return int(stated[1])
+
+
+def minutes(source: Path) -> dict[str, int]:
+    """Heading -> whole minutes; they add up to the time that the lesson states, and no section has none."""
+    total, weights = stated_minutes(source), sections(source)
     exact = {heading: total * weight / sum(weights.values()) for heading, weight in weights.items()}
     whole = {heading: max(1, int(value)) for heading, value in exact.items()}
     by_remainder = sorted(exact, key=lambda heading: whole[heading] - exact[heading])
@@ -71,6 +76,18 @@ def block(number: str) -> str:
     return "\n".join(lines)
 
 
+def neighbours() -> str:
+    """A row for each neighbour: its minutes, its title, the lessons that it needs."""
+    lines = ["| minutes | neighbour | after lesson |", "|---:|---|---|"]
+    for source in sorted(NEIGHBOURS.glob("N*.py")):
+        first = read_source(source).cells[0].source
+        title, needs = re.match(r"# (.+)", first)[1], re.split(r"\*\*You need\*\*", first)[1].split("**Time**")[0]
+        after = ", ".join(str(int(number)) for number in re.findall(r"\]\(\.\./(\d\d)_", needs))
+        link = f"[{source.name[:3]} {title}](notebooks/neighbours/{source.stem}.ipynb)"
+        lines.append(f"| {stated_minutes(source)} | {link} | {after} |")
+    return "\n".join(lines)
+
+
 def filled(text: str) -> str:
     """The guide with every generated part made afresh. `ValueError` if a lesson has no place in it."""
     missing = {path.name[:2] for path in NOTEBOOKS.glob("[0-9]*.py")} - set(BLOCK.findall(text))
@@ -78,6 +95,7 @@ def filled(text: str) -> str:
         raise ValueError(
             f"{GUIDE.name} has no place for lessons {sorted(missing)}: add <!-- lesson NN --> and <!-- end -->"
         )
+    text = NEIGHBOURS_BLOCK.sub(lambda _: f"<!-- neighbours -->\n{neighbours()}\n<!-- end -->", text)
     return BLOCK.sub(lambda found: f"<!-- lesson {found[1]} -->\n{block(found[1])}\n<!-- end -->", text)
 
 

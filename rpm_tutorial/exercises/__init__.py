@@ -1,4 +1,4 @@
-"""Exercises that check themselves: one module per lesson, each exercise with prompt, check, hints, solution, misconceptions.
+"""Exercises that check themselves, a module per lesson or neighbour; each has prompt, check, hints, solution, misconceptions.
 
 A check runs the reader's function on random cases and compares with the solution: an answer that is right but written
 differently passes, and one that equals a known wrong idea is told which idea that is.
@@ -7,11 +7,13 @@ differently passes, and one that equals a known wrong idea is told which idea th
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 LESSONS = tuple(f"lesson_{number:02}" for number in range(12))
+NEIGHBOURS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("neighbour_[0-9][0-9].py")))
 SEEDS = range(3)
 DOUBLE, SINGLE = 1e-9, 1e-5  # far above the rounding of float64 and float32, far below another idea's result
 
@@ -88,6 +90,6 @@ def _same(results, expected, tolerance: float) -> bool:
 
 
 def __getattr__(name: str):
-    if name in LESSONS:
+    if name in LESSONS + NEIGHBOURS:
         return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"there are no exercises {name!r}; expected one of {', '.join(LESSONS)}")
+    raise AttributeError(f"there are no exercises {name!r}; expected one of {', '.join(LESSONS + NEIGHBOURS)}")

@@ -18,7 +18,9 @@ from needs import need_sphinx
 from residuals import MEASURED
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted(build_notebooks.NOTEBOOKS.glob("*.ipynb"))
+LESSONS, NEIGHBOURS = (
+    sorted(folder.glob("*.ipynb")) for folder in (build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS)
+)
 LARGEST, FIRST_PAINT = 3_000_000, 1.5  # bytes of the files that a page asks for, seconds
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 DRAWN = "() => !document.querySelector('.rpm-figure') || document.documentElement.dataset.drawn"
@@ -88,9 +90,13 @@ def pages(site: Path) -> list[Path]:
     return sorted(site.rglob("*.html"))
 
 
-def lessons(site: Path) -> dict[Path, Path]:
-    """The page of each notebook."""
-    return {site / "notebooks" / f"{notebook.stem}.html": notebook for notebook in NOTEBOOKS}
+def notebooks(site: Path) -> dict[Path, Path]:
+    """The page of each notebook, in the order of the course."""
+    return {site / path_of(notebook).with_suffix(".html"): notebook for notebook in LESSONS + NEIGHBOURS}
+
+
+def path_of(notebook: Path) -> Path:
+    return notebook.relative_to(ROOT)
 
 
 # Contrast takes most of axe's time, and words of code by the hundred have the same colours: one of each kind is enough.
@@ -138,7 +144,7 @@ def test_every_page_is_complete_light_quick_and_accessible(site, page):
         wrong += [(path.name, problem) for problem in seen.problems + outside + grave(page, [])]
         page.emulate_media(color_scheme="dark")
         wrong += [(path.name, f"dark: {problem}") for problem in grave(page, ["color-contrast"])]
-        if path in lessons(site) and not drawn_as_stored(page, lessons(site)[path]):
+        if path in notebooks(site) and not drawn_as_stored(page, notebooks(site)[path]):
             wrong.append((path.name, "a stored figure is missing"))
         page.set_viewport_size({"width": 360, "height": 740})  # a phone
         if page.evaluate("document.documentElement.scrollWidth") > 360:
@@ -161,7 +167,7 @@ def test_a_broken_page_is_noticed(page, tmp_path: Path):
 
 def test_a_static_twin_is_driven_by_keyboard(site, page):
     twins = 0
-    for path in lessons(site):
+    for path in notebooks(site):
         visit(page, path)
         for slider in page.get_by_role("slider").all():
             seen = [moved(slider, key) for key in ("Home", "ArrowRight", "ArrowRight", "End")]
@@ -186,23 +192,24 @@ def moved(slider, key: str) -> list[str]:
     )
 
 
-def test_search_finds_a_lesson(site, page):
-    visit(page, site / "search.html", "?q=donsker")
-    page.get_by_role("link", name=re.compile("InfoNCE is the ELBO")).and_(
-        page.locator("#search-results a")
-    ).first.wait_for()
+@pytest.mark.parametrize(("word", "title"), [("donsker", "InfoNCE is the ELBO"), ("InfoMin", "Good views")])
+def test_search_finds_a_lesson_and_a_neighbour(site, page, word: str, title: str):
+    visit(page, site / "search.html", f"?q={word}")
+    page.get_by_role("link", name=re.compile(title)).and_(page.locator("#search-results a")).first.wait_for()
     assert page.visit.problems == []
 
 
-def test_lessons_follow_one_another_and_have_their_doors(site):
-    paths = [site / "index.html", *lessons(site)]
-    for before, (path, notebook) in zip(paths, lessons(site).items()):
+def test_notebooks_follow_one_another_and_have_their_doors(site):
+    paths = [site / "index.html", *notebooks(site)]
+    paths.insert(1 + len(LESSONS), site / "neighbours.html")
+    for before, path in zip(paths, paths[1:]):
         assert (before.parent / Anchors(before).one("next-page")).resolve() == path
         assert (path.parent / Anchors(path).one("prev-page")).resolve() == before
+    for path, notebook in notebooks(site).items():
         download, *launch = Anchors(path).doors
         assert (path.parent / download).read_bytes() == notebook.read_bytes()
         published = doors.DOORS if doors.table()["repository"] else ()
-        assert launch == [doors.link(door, f"notebooks/{notebook.name}", doors.table()) for door in published]
+        assert launch == [doors.link(door, path_of(notebook).as_posix(), doors.table()) for door in published]
 
 
 class Anchors(HTMLParser):
