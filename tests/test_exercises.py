@@ -74,6 +74,8 @@ OTHERWISE = {
     "lesson_10.found_all": lambda beta, k: math.log(k) - math.log(1 + (k - 1) * math.exp(-beta)),
     "lesson_11.periodic": lambda a, b, k: k * (torch.outer(a.cos(), b.cos()) + torch.outer(a.sin(), b.sin())),
     "lesson_11.drifting_walk": lambda z, z_prime, drift, scale: -torch.cdist(z / scale, (z_prime - drift) / scale, p=1),
+    "neighbour_01.pinned": lambda s, q: (s.exp() / torch.einsum("ij,kj->ik", s.exp(), q).sum(1, keepdim=True)).log(),
+    "neighbour_08.log_ratio": lambda p, n_pairs, n_independent: p.logit() + math.log(n_independent) - math.log(n_pairs),
 }
 
 
