@@ -75,7 +75,11 @@ OTHERWISE = {
     "lesson_11.periodic": lambda a, b, k: k * (torch.outer(a.cos(), b.cos()) + torch.outer(a.sin(), b.sin())),
     "lesson_11.drifting_walk": lambda z, z_prime, drift, scale: -torch.cdist(z / scale, (z_prime - drift) / scale, p=1),
     "neighbour_01.pinned": lambda s, q: (s.exp() / torch.einsum("ij,kj->ik", s.exp(), q).sum(1, keepdim=True)).log(),
+    "neighbour_04.energy_based": lambda T, q, p: (
+        p * (((pi := q * T.exp()) / pi.sum(1, keepdim=True)) / p.sum(0, keepdim=True)).log()
+    ).sum(),
     "neighbour_08.log_ratio": lambda p, n_pairs, n_independent: p.logit() + math.log(n_independent) - math.log(n_pairs),
+    "neighbour_11.entropy_slope": lambda score, motion: -torch.einsum("nd,nd->", score, motion) / len(score),
 }
 
 

@@ -42,15 +42,22 @@ rng = torch.Generator().manual_seed(seed)
 q_true = torch.rand(4, 4, generator=rng, dtype=torch.float64) + 0.1
 q_true /= q_true.sum()
 draws = torch.multinomial(q_true.flatten(), 5000, replacement=True, generator=rng)
-q = torch.bincount(draws, minlength=16).view(4, 4) / 5000.0
-q, product = q.double(), torch.outer(q.sum(1), q.sum(0)).double()
+q = torch.bincount(draws, minlength=16).view(4, 4).double() / len(draws)
+product = torch.outer(q.sum(1), q.sum(0))
 
 
 def learned(objective):
     """The table of scores that maximises an objective, by L-BFGS from f = 1."""
     log_f = torch.zeros(4, 4, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_f], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
-    optimiser.step(lambda: (optimiser.zero_grad(), loss := -objective(log_f, q).value, loss.backward())[1])
+    optimiser = torch.optim.LBFGS([log_f], max_iter=500, tolerance_change=0, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimiser.zero_grad()
+        value = -objective(log_f, q).value
+        value.backward()
+        return value
+
+    optimiser.step(loss)
     return log_f.detach()
 
 
@@ -159,8 +166,8 @@ off = {name: abs(found.mean() - 5) for name, found in estimates.items()}
 assert off["PC"] < 1.2 and off["PC"] < off["DRF"] and off["PC"] < off["NWJ"]
 
 # %% [markdown]
-# The classifier comes closest. Least squares fails here, unlike on the table: its square weighs the rare cells of huge $r$ so much, and the many cells of small $r$ so little, that
-# $\log f$ is left wrong where most pairs do not lie. The paper reports it as workable; at this size, with $f = e^s$, we could not confirm that.
+# The classifier comes closest. Least squares fails here, unlike on the table: both of its terms live on the few cells with the largest $f$, so about $\log f$ at all other pairs it hardly cares.
+# The paper reports it as workable; at this size, with $f = e^s$, we could not confirm that.
 #
 # ## Seen from the RPM
 #
