@@ -64,7 +64,7 @@ for nu in (0.0, 0.5, 2.0):
 # </details>
 
 # %%
-batch, dim, steps = 64, 20, 800
+batch, dim, steps = 64, 20, 600
 information = (2.0, 5.0, 8.0)
 
 
@@ -76,12 +76,12 @@ def pairs(nats, seed):
 
 
 def tables(objective, nats, seed):
-    """Train a critic, and score 100 fresh batches with it."""
+    """Train a critic, and score 50 fresh batches with it."""
     torch.manual_seed(seed)
     critic, fresh = rpm.Universal(dim), pairs(nats, 1000 + seed)
     list(rpm.train(torch.nn.Identity(), critic, pairs(nats, seed), steps, objective=objective, learning_rate=4e-3))
     with torch.no_grad():
-        return [critic(*next(fresh)) for _ in range(100)]
+        return [critic(*next(fresh)) for _ in range(50)]
 
 
 def read(estimate, trained):

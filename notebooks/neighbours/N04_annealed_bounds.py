@@ -69,7 +69,7 @@ assert all(value < math.log(n) + 1e-9 for value in infonce.values()) and infonce
 # $$I = \underbrace{\mathbb E\log\frac{q(z\mid x)}{p(z)}}_{\text{Barber–Agakov}} + \mathbb E\,\mathrm{KL}(p(z\mid x)\,\|\,q(z\mid x)), \qquad
 # \mathrm{KL} \ge \mathbb E\log\frac{e^{T(x,z_1)}}{\frac1K\sum_k e^{T(x,z_k)}},$$
 #
-# which the paper calls GIWAE. (Under $q$ alone the ratio on the right has mean one by symmetry, hence the inequality by Jensen.) $K$ candidates repair at most $\log K$ nats of what $q$ gets wrong; with $q = p(z)$ it is InfoNCE.
+# which the paper calls GIWAE. (With all of them from $q$ the ratio on the right has mean one by symmetry; so the inequality is Donsker and Varadhan's.) $K$ candidates repair at most $\log K$ nats of what $q$ gets wrong; with $q = p(z)$ it is InfoNCE.
 # Here $q$ has the posterior's mean and 1.6 times its width, and $T = \log p(x,z)/q(z\mid x)$.
 
 
@@ -183,7 +183,7 @@ rpm.figures.lines(
 # $$\mathbb E\log\frac{\pi(z\mid x)}{p(z)} = \mathbb E\log\frac{q(z\mid x)}{p(z)} + \mathbb E\,T - \mathbb E\log Z(x), \qquad Z(x) = \mathbb E_{q(z\mid x)}e^{T}.$$
 #
 # With $q$ the marginal the first term vanishes, and what remains is $I_\infty$ (E7): $\pi$ is the InfoNCE prior $P(z'\mid z) = Q(z')f/Z(z)$. So a batch and an annealed chain are two estimates of
-# the same normaliser, and $\log K$ is a property of the first. We check it on (E20): a random walk prior on Gaussian latents, whose $I_\infty$ has a closed form.
+# the same normaliser, and $\log K$ is a property of the first. The paper trains $T$ as well (MINE-AIS). We take one that is given, a random walk on Gaussian latents (E20), whose $I_\infty$ has a closed form.
 
 # %%
 rho, scale = 0.98, 0.2
