@@ -75,6 +75,7 @@ def pairs(nats, seed):
         yield [side.float() for side in rpm.gaussian.sample(batch, rho, dim, generator=generator)]
 
 
+# %%
 def tables(objective, nats, seed):
     """Train a critic, and score 50 fresh batches with it."""
     torch.manual_seed(seed)

@@ -87,6 +87,7 @@ def giwae(nats, k, seed, wide=1.6):
     return torch.stack([barber_agakov, barber_agakov + (log_T.log_softmax(1)[:, 0] + math.log(k)).mean()])
 
 
+# %%
 for k in (1, 10, 100, 1000):
     runs = torch.stack([giwae(30.0, k, s) for s in seeds])
     print(
@@ -143,6 +144,7 @@ def annealed(x, z, gain, temperatures, rng, scale=1.0, forwards=True):
     return w
 
 
+# %%
 def sandwich(nats, temperatures, seed):
     (x, z), gain, rng = joint(nats, seed), gain_for(nats), torch.Generator().manual_seed(seed + 200)
     z_prior = torch.randn(n, dim, generator=rng, dtype=torch.float64)

@@ -46,6 +46,7 @@ q = torch.bincount(draws, minlength=16).view(4, 4).double() / len(draws)
 product = torch.outer(q.sum(1), q.sum(0))
 
 
+# %%
 def learned(objective):
     """The table of scores that maximises an objective, by L-BFGS from f = 1."""
     log_f = torch.zeros(4, 4, dtype=torch.float64, requires_grad=True)
