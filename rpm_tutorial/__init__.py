@@ -31,6 +31,7 @@ _MODULES = (
     *_HOME,
     "priors",
     "gaussian",
+    "estimators",
     "datasets",
     "distributed",
     "encoders",

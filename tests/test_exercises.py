@@ -102,6 +102,12 @@ OTHERWISE = {
     "neighbour_10.chosen": lambda shared, left, right, needed: min(
         (s.item(), k) for k, s in enumerate(shared) if left[k] > needed - 1e-8 and right[k] > needed - 1e-8
     )[1],
+    "neighbour_01.pinned": lambda s, q: (s.exp() / torch.einsum("ij,kj->ik", s.exp(), q).sum(1, keepdim=True)).log(),
+    "neighbour_04.energy_based": lambda T, q, p: (
+        p * (((pi := q * T.exp()) / pi.sum(1, keepdim=True)) / p.sum(0, keepdim=True)).log()
+    ).sum(),
+    "neighbour_08.log_ratio": lambda p, n_pairs, n_independent: p.logit() + math.log(n_independent) - math.log(n_pairs),
+    "neighbour_11.entropy_slope": lambda score, motion: -torch.einsum("nd,nd->", score, motion) / len(score),
 }
 
 

@@ -1,0 +1,203 @@
+# %% [markdown]
+# # InfoNCE-anchor
+#
+# InfoNCE learns the density ratio of pairs only up to a factor that may be anything for each $z$. One more class, "none of these is the partner", fixes the factor, and
+# an estimate of the information that no longer stops at $\log N$ comes with it.
+#
+# **The paper's claim**: with an anchor class, the plug-in estimate of the mutual information is consistent where InfoNCE is capped; as a loss for learning *representations* it gains
+# nothing (Ryu and others, [arXiv 2510.25983](https://arxiv.org/abs/2510.25983)).
+#
+# **Afterwards you can** say what InfoNCE leaves undetermined; pin it; choose between the two by what you want to know.
+#
+# **You need** [lesson 5](../05_finite_batches.ipynb). **Time** 15 minutes, of which the computer takes one.
+
+# %%
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+import rpm_tutorial as rpm
+from rpm_tutorial.estimators import infonce_anchor, plug_in
+
+rpm.setup()
+seed = 0
+seeds = (seed, seed + 1, seed + 2)
+rng = torch.Generator().manual_seed(seed)
+
+# %% [markdown]
+# ## What InfoNCE cannot see
+#
+# Let $r(z,z') = Q(z,z')/Q(z)Q(z')$, and $f = r\,c(z)$ with any $c > 0$. In a softmax over candidates $z'$ the factor $c(z)$ cancels. So InfoNCE has the same value for all $c$, and a
+# critic trained by it is no density ratio.
+#
+# The paper adds a class. With $K$ candidates, one of them the partner with probability $K/(K+\nu)$; with probability $\nu/(K+\nu)$, none is, and the right answer is the
+# anchor, whose score is fixed at $\nu$:
+#
+# $$\tfrac{K}{K+\nu}\,\mathbb E\log\frac{f(z,z'_1)}{\nu+\sum_i f(z,z'_i)} + \tfrac{\nu}{K+\nu}\,\mathbb E\log\frac{\nu}{\nu+\sum_i f(z,z'_i)}.$$
+#
+# Multiply $f$ by $c(z)$: the anchor does not move with it. The library counts from what a guess without looking would get, so $f = 1$ has the value 0; with
+# $\nu = 0$ that is InfoNCE, and with $K = \nu = 1$ the logistic loss.
+
+# %%
+q_joint = torch.rand(4, 4, generator=rng, dtype=torch.float64) + 0.05
+q_joint /= q_joint.sum()
+log_r = (q_joint / torch.outer(q_joint.sum(1), q_joint.sum(0))).log()
+log_c = torch.randn(4, 1, generator=rng, dtype=torch.float64)
+for nu in (0.0, 0.5, 2.0):
+    true, shifted = (infonce_anchor(s, q_joint, k=3, nu=nu).value for s in (log_r, log_r + log_c))
+    print(f"nu = {nu}: f = r {true:.6f}, f = r c(z) {shifted:.6f} nats")
+    assert abs(true - shifted) < 1e-12 if nu == 0 else shifted < true - 1e-3
+
+# %% [markdown]
+# ## Training both on the same pairs
+#
+# Gaussian pairs in 20 dimensions, whose information we set: 2, 5 or 8 nats. The critic is universal, the batch has 64 pairs, and $\log 64 = 4.16$.
+#
+# After training, InfoNCE reads its own value. The anchor reads the **plug-in** $\mathbb E\log f$: if $f = r$, that is the information, and no candidate is involved.
+#
+# **Predict**: what will each say at 8 nats?
+#
+# <details><summary>Answer</summary>
+#
+# InfoNCE less than $\log 64$, whatever the critic: it is a bound on a softmax over 64 candidates. The plug-in comes near 8. It is not a bound, so nothing keeps it from
+# being above, either.
+# </details>
+
+# %%
+batch, dim, steps = 64, 20, 600
+information = (2.0, 5.0, 8.0)
+
+
+def pairs(nats, seed):
+    """Batches of Gaussian pairs with the given information: (E20) solved for rho."""
+    generator, rho = torch.Generator().manual_seed(seed), (1 - np.exp(-2 * nats / dim)) ** 0.5
+    while True:
+        yield [side.float() for side in rpm.gaussian.sample(batch, rho, dim, generator=generator)]
+
+
+# %%
+def tables(objective, nats, seed):
+    """Train a critic, and score 50 fresh batches with it."""
+    torch.manual_seed(seed)
+    critic, fresh = rpm.Universal(dim), pairs(nats, 1000 + seed)
+    list(rpm.train(torch.nn.Identity(), critic, pairs(nats, seed), steps, objective=objective, learning_rate=4e-3))
+    with torch.no_grad():
+        return [critic(*next(fresh)) for _ in range(50)]
+
+
+def read(estimate, trained):
+    return torch.stack([estimate(log_f).value for log_f in trained]).mean().item()
+
+
+# %% tags=["approximate"]
+ceiling = np.log(batch)
+trained = {(nats, s): tables(rpm.infonce, nats, s) for nats in tqdm(information) for s in seeds}
+by_infonce = {nats: np.array([read(rpm.infonce, trained[nats, s]) for s in seeds]) for nats in information}
+for nats, found in by_infonce.items():
+    print(f"I = {nats:.0f}: InfoNCE {found.mean():.2f} ± {found.std(ddof=1):.2f} nats, three seeds")
+assert all((found < ceiling).all() for found in by_infonce.values()) and by_infonce[8.0].mean() < 4.1
+
+# %% tags=["approximate"]
+anchored = {(nats, s): tables(infonce_anchor, nats, s) for nats in tqdm(information) for s in seeds}
+by_anchor = {nats: np.array([read(plug_in, anchored[nats, s]) for s in seeds]) for nats in information}
+for nats, found in by_anchor.items():
+    print(f"I = {nats:.0f}: anchor {found.mean():.2f} ± {found.std(ddof=1):.2f} nats, three seeds")
+assert all((abs(found - nats) < 0.25 * nats).all() for nats, found in by_anchor.items())
+assert (by_anchor[8.0] > ceiling + 1).all()
+
+# %% tags=["approximate"]
+rpm.figures.lines(
+    information,
+    {
+        "MI": information,
+        "InfoNCE": [v.mean() for v in by_infonce.values()],
+        "anchor": [v.mean() for v in by_anchor.values()],
+    },
+    ceiling=("log N", ceiling),
+    x_label="information of the pairs (nats)",
+    y_label="estimate (nats)",
+    caption="The mean of three trainings. InfoNCE bends under log 64; the anchor's plug-in goes on beside the diagonal.",
+)
+
+# %% [markdown]
+# ## The free factor, seen
+#
+# The same formula $\mathbb E\log f$, read from the critics that InfoNCE trained: nothing in that loss cared about their level. What the anchor pinned is
+# $\mathbb E_{Q(z')}f$, which is one where $f = r$.
+
+# %% tags=["approximate"]
+free = np.array([read(plug_in, trained[2.0, s]) for s in seeds])
+print("plug-in at 2 nats: InfoNCE's critics", free.round(2), " anchor's critics", by_anchor[2.0].round(2))
+assert (abs(free - 2) > 2 * abs(by_anchor[2.0] - 2)).all()
+
+# %% [markdown]
+# ## As a loss for representations it gains nothing
+#
+# Now an encoder is trained, on two views of each of 1 200 digits, by either loss. A linear probe then reads the other 597.
+
+# %% tags=["approximate"]
+digits = rpm.datasets.digits()
+x, labels = digits.x, digits.labels
+
+
+def probed(objective, seed, n=1200):
+    torch.manual_seed(seed)
+    encoder, critic = rpm.encoders.mlp(64, 16), rpm.VonMisesFisher(0.2)
+    views = rpm.datasets.view_pairs(x[:n], 128, flip=False, seed=seed)
+    list(rpm.train(encoder, critic, views, 300, objective=objective))
+    z = rpm.encode(encoder, x)
+    return rpm.probes.linear_probe(z[:n], labels[:n], z[n:], labels[n:])
+
+
+accuracy = {f.__name__: np.array([probed(f, s) for s in seeds]) for f in tqdm((rpm.infonce, infonce_anchor))}
+for name, found in accuracy.items():
+    print(f"{name:15} accuracy {found.mean():.3f} ± {found.std(ddof=1):.3f}, three seeds")
+assert abs(accuracy["infonce"].mean() - accuracy["infonce_anchor"].mean()) < 0.03
+
+# %% [markdown]
+# ## Seen from the RPM
+#
+# The free factor is the normaliser $Z(z) = \mathbb E_{Q(z')}f$ of the InfoNCE prior $Q(z)Q(z')f/Z(z)$: divided out, it cannot matter to the ELBO, which is why nothing is gained for
+# representations. For many candidates, $\nu = \alpha K$, the anchor's objective becomes (derived here, by putting $\frac1K\sum_i f \to Z$)
+#
+# $$A_\alpha = \mathbb E\,s - (1+\alpha)\,\mathbb E_{Q(z)}\log\frac{Z(z)+\alpha}{1+\alpha}.$$
+#
+# At $\alpha = 0$ it is $I_\infty$ (E7). For $\alpha\to\infty$ it is $\mathbb E\,s - \mathbb E_{Q(z)} Z + 1$, the NWJ objective (E10) of $ef$. By Jensen's inequality it falls from the one to the other as $\alpha$ grows, and all
+# agree where $Z(z) = 1$: the anchor is an ELBO less a fine for being unnormalised.
+
+# %%
+s = torch.randn(4, 4, generator=rng, dtype=torch.float64)
+
+
+def many_candidates(log_f, alpha):
+    log_Z = torch.logsumexp(log_f + q_joint.sum(0).log(), 1)
+    return (q_joint * log_f).sum() - (1 + alpha) * q_joint.sum(1) @ ((log_Z.exp() + alpha) / (1 + alpha)).log()
+
+
+for k in (2, 4, 8):
+    gap = infonce_anchor(s, q_joint, k=k, nu=0.5 * k).value * 1.5 - many_candidates(s, 0.5)
+    print(f"K = {k}: {gap:+.4f} nats from the limit")
+ladder = [many_candidates(s, alpha) for alpha in (0.0, 0.5, 2.0, 1e7)]
+print("alpha = 0, 0.5, 2, 1e7:", ", ".join(f"{value:.6f}" for value in ladder))
+assert abs(ladder[0] - rpm.infonce(s, q_joint).value) < 1e-12 and ladder == sorted(ladder, reverse=True)
+assert abs(ladder[-1] - rpm.nwj(s + 1, q_joint).value) < 1e-5
+
+# %% [markdown]
+# ## Exercise
+#
+# `log_f` was trained by InfoNCE, so that it is $\log r + \log c(z)$. Return the table without the free factor: the one of the same InfoNCE value with $Z(z) = 1$ for each $z$
+# (rows). Its plug-in is then the information.
+
+
+# %% tags=["exercise"]
+def pinned(log_f, q_joint):
+    return ...
+
+
+rpm.exercises.neighbour_01.pinned.check(pinned)
+
+# %% [markdown]
+# ## What we saw
+#
+# InfoNCE leaves $c(z)$ free and reads at most $\log N$; the anchor pins $Z(z)$ to one, and its plug-in follows the information past the ceiling, with an error that no bound limits. The
+# representations of digits were equally good, as an ELBO that divides by $Z(z)$ would have it. Pin the normaliser if you want the number; for the latents it makes no difference.

@@ -1,0 +1,197 @@
+"""The estimators of mutual information: exact on a table, right on Gaussians, and what each leaves undetermined."""
+
+import itertools
+import math
+from functools import partial
+
+import pytest
+import torch
+from residuals import agree
+from scipy.spatial.distance import jensenshannon
+from torch.autograd import gradcheck
+
+import rpm_tutorial as rpm
+from rpm_tutorial import estimators
+from rpm_tutorial.estimators import ESTIMATORS, infonce_anchor
+
+ANCHORS = {f"anchor of {k}, nu {nu}": partial(infonce_anchor, k=k, nu=nu) for k, nu in ((1, 1.0), (2, 0.5), (3, 4.0))}
+TRAINED = {
+    "JS": estimators.jensen_shannon,
+    "DRF": estimators.density_ratio_fitting,
+    "NWJ": lambda log_f, q_joint=None: estimators.unpaired(rpm.nwj)(log_f + 1, q_joint),
+    **ANCHORS,
+}  # each is best at f = r
+each_trained = pytest.mark.parametrize("objective", TRAINED.values(), ids=TRAINED)
+each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
+
+
+def table(n: int = 4, m: int = 4) -> torch.Tensor:
+    q = torch.rand(n, m, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 0.05
+    return q / q.sum()
+
+
+def log_ratio(q_joint: torch.Tensor) -> torch.Tensor:
+    return (q_joint / torch.outer(q_joint.sum(1), q_joint.sum(0))).log()
+
+
+def random_scores(n: int = 4, m: int = 4) -> torch.Tensor:
+    return torch.randn(n, m, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+
+
+def best_critic(name: str, log_r: torch.Tensor) -> torch.Tensor:
+    return log_r + 1 if name == "NWJ" else log_r
+
+
+@each_estimator
+def test_the_best_critic_of_a_table_reads_its_information_exactly(name):
+    q = table()
+    found = ESTIMATORS[name].estimate(best_critic(name, log_ratio(q)), q)
+    agree(f"{name} at its best critic is the MI", found.value, rpm.mutual_information(q), tolerance=1e-12)
+
+
+def test_the_objectives_at_the_ratio_are_the_divergences_they_are_named_after():
+    q = table()
+    product = torch.outer(q.sum(1), q.sum(0))
+    expected = jensenshannon(q.flatten(), product.flatten()) ** 2
+    agree("JS is the divergence", estimators.jensen_shannon(log_ratio(q), q).value, expected, tolerance=1e-12)
+    chi_squared = (q**2 / product).sum() - 1
+    found = estimators.density_ratio_fitting(log_ratio(q), q).value
+    agree("DRF is half of chi squared", found, chi_squared / 2, tolerance=1e-12)
+
+
+@each_trained
+def test_no_table_of_scores_does_better_than_the_ratio(objective):
+    q = table(4, 3)
+    best = log_ratio(q).requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(best, q).value, best)
+    agree("the ratio is stationary", gradient, torch.zeros_like(gradient), tolerance=1e-12)
+    for seed in range(5):
+        nearby = best.detach() + 0.1 * torch.randn(4, 3, generator=torch.Generator().manual_seed(seed)).double()
+        assert objective(nearby, q).value < objective(best, q).value
+
+
+@pytest.mark.parametrize("name", ANCHORS)
+def test_the_anchor_pins_the_factor_that_infonce_leaves_free(name):
+    q, c = table(), random_scores()[:, :1]
+    free, pinned = partial(infonce_anchor, k=3, nu=0.0), ANCHORS[name]
+    agree("InfoNCE ignores c(z)", free(log_ratio(q) + c, q).value, free(log_ratio(q), q).value, tolerance=1e-12)
+    assert pinned(log_ratio(q) + c, q).value < pinned(log_ratio(q), q).value - 0.01
+
+
+def test_one_candidate_and_even_odds_are_the_logistic():
+    s, q = random_scores(4, 3), table(4, 3)
+    for found, expected in zip(infonce_anchor(s, q, k=1, nu=1.0), estimators.jensen_shannon(s, q)):
+        agree("k = 1, nu = 1 is the logistic", found, expected, tolerance=1e-12)
+
+
+def test_a_batch_without_an_anchor_is_infonce():
+    for found, expected in zip(infonce_anchor(random_scores(), nu=0.0), rpm.infonce(random_scores())):
+        agree("nu = 0 is InfoNCE", found, expected, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("nu", [0.0, 0.5, 2.0])
+def test_the_anchor_of_a_table_is_the_sum_over_all_candidates(nu):
+    s, q, k = random_scores(2, 3), table(2, 3), 3
+    f, q_z, q_z_prime, total = s.exp(), q.sum(1), q.sum(0), 0.0
+    for z, *columns in itertools.product(range(2), *[range(3)] * k):
+        others = math.prod(q_z_prime[j] for j in columns[1:])
+        normaliser = nu + sum(f[z, j] for j in columns)
+        partner = q[z, columns[0]] * others * (f[z, columns[0]] * (k + nu) / normaliser).log()
+        total += k / (k + nu) * partner
+        total += nu / (k + nu) * q_z[z] * q_z_prime[columns[0]] * others * ((k + nu) / normaliser).log()
+    agree("the anchor's sum over candidates", infonce_anchor(s, q, k=k, nu=nu).value, total, tolerance=1e-12)
+
+
+def test_clipping_changes_the_normaliser_alone_and_none_of_it_is_donsker_varadhan():
+    s, q = 3 * random_scores(), table()
+    for found, expected in zip(estimators.smile(s, q, clip=math.inf), rpm.donsker_varadhan(s, q)):
+        agree("SMILE without a clip is DV", found, expected, tolerance=1e-12)
+    found = estimators.smile(s, q, clip=1.0)
+    mean = (torch.outer(q.sum(1), q.sum(0)) * s.exp().clamp(math.exp(-1), math.e)).sum()
+    agree("SMILE clips f", found.value, (q * s).sum() - mean.log(), tolerance=1e-12)
+    agree("SMILE leaves the score", found.score, (q * s).sum(), tolerance=1e-12)
+
+
+@each_trained
+def test_the_mean_of_many_batches_is_the_value_of_the_table(objective):
+    """Pairs on the diagonal, independent draws beside it: no bias."""
+    q, s, rng = table(), random_scores(), torch.Generator().manual_seed(0)
+    cells = torch.multinomial(q.flatten(), 1000 * 6, replacement=True, generator=rng).view(1000, 6)
+    values = torch.stack([objective(s[batch // 4][:, batch % 4]).value for batch in cells])
+    assert abs(values.mean() - objective(s, q).value) < 4 * values.std() / 1000**0.5
+
+
+@each_estimator
+def test_on_gaussians_the_oracle_reads_the_information_within_its_sampling_error(name):
+    rho, dim, rng = 0.6, 2, torch.Generator().manual_seed(1)
+    truth, values = rpm.gaussian.mutual_information(rho, dim), []
+    for _ in range(20):
+        log_r = rpm.gaussian.log_optimal_critic(*rpm.gaussian.sample(300, rho, dim, generator=rng), rho) + truth
+        values.append(ESTIMATORS[name].estimate(best_critic(name, log_r)).value)
+    values = torch.stack(values)
+    assert abs(values.mean() - truth) < 4 * values.std() / 20**0.5
+
+
+def test_on_a_batch_the_pairs_do_not_count_as_independent():
+    """Raise the partners' scores: InfoNCE's own normaliser rises with them, those of the estimators do not."""
+    s = random_scores()
+    raised = s + 2 * torch.eye(4)
+    assert rpm.nwj(raised).log_normaliser > rpm.nwj(s).log_normaliser
+    for name in ("DV", "NWJ", "JS", "SMILE"):
+        before, after = ESTIMATORS[name].estimate(s), ESTIMATORS[name].estimate(raised)
+        agree(f"{name}: the diagonal is not independent", before.log_normaliser, after.log_normaliser, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("objective", [*TRAINED.values(), estimators.smile], ids=[*TRAINED, "SMILE"])
+def test_gradients_are_right_beside_infinities_too(objective):
+    hidden = torch.zeros(4, 4, dtype=torch.bool)
+    hidden[0, 1] = True
+    q = table().masked_fill(hidden, 0)
+    q, s = q / q.sum(), random_scores().requires_grad_()
+    assert gradcheck(lambda t: objective(t.masked_fill(hidden, -torch.inf), q).value, s)
+    assert gradcheck(lambda t: objective(t.masked_fill(hidden, -torch.inf)).value, s)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda s, q: estimators.jensen_shannon(s[:1, :1]), "log_f has a single pair; expected two or more"),
+        (lambda s, q: estimators.unpaired(rpm.nwj)(s[:1, :1]), "log_f has a single pair; expected two or more"),
+        (lambda s, q: estimators.plug_in(s[:2]), "expected .n, n. with one row per z"),
+        (lambda s, q: estimators.smile(s * torch.nan), "log_f contains NaN"),
+        (lambda s, q: estimators.smile(s, clip=0.0), "clip is 0.0; expected a positive number"),
+        (lambda s, q: infonce_anchor(s, q), "k is None; a table has no batch size: say how many"),
+        (lambda s, q: infonce_anchor(s, k=4), "k is 4; expected 1 to 3 candidates"),
+        (lambda s, q: infonce_anchor(s, q, k=0), "k is 0; expected 1 to inf candidates"),
+        (lambda s, q: infonce_anchor(s, nu=-1.0), "nu is -1.0; expected a finite weight"),
+        (lambda s, q: estimators.density_ratio_fitting(s, 2 * q), "q_joint has entries that sum to 2; expected 1"),
+        (lambda s, q: estimators.stein_score(s, kept=0.0), "kept is 0.0 and x has 4 rows; expected a share"),
+        (lambda s, q: estimators.stein_score(0 * s), "the median distance between rows of x is 0"),
+        (lambda s, q: estimators.mige(s, s[:2]), "z has 4 rows and z_prime 2; expected one row each per pair"),
+    ],
+)
+def test_what_cannot_be_estimated_is_refused_with_a_remedy(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(random_scores(), table())
+
+
+@pytest.mark.parametrize("dim", [1, 2, 8])
+def test_the_score_of_a_gaussian_is_found_from_its_samples(dim):
+    """Off by less than a third of its own size, on three samples of 500 each, also where scale and place are others."""
+    for seed in range(3):
+        x = torch.randn(500, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        found = estimators.stein_score(x)
+        assert (found + x).square().mean() < 0.3 * x.square().mean()
+        agree("the score of 3x + 1", estimators.stein_score(3 * x + 1), found / 3, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("rho, dim", [(0.5, 1), (-0.8, 1), (-0.8, 8)])
+def test_mige_moves_as_the_information_does(rho, dim):
+    slopes = []
+    for seed in range(3):
+        z, noise = torch.randn(2, 500, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        r = torch.tensor(rho, dtype=torch.float64, requires_grad=True)
+        (slope,) = torch.autograd.grad(estimators.mige(z, r * z + (1 - r**2).sqrt() * noise), r)
+        slopes.append(slope)
+    truth = dim * rho / (1 - rho**2)
+    assert all(abs(slope - truth) < 0.15 * abs(truth) for slope in slopes)
