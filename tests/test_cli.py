@@ -262,6 +262,7 @@ def test_the_installed_command_brings_the_lessons_along(installed: dict, tmp_pat
     assert run("export", "--teacher", "solutions", "--only", "00") == "1 lessons for teacher in solutions\n"
 
 
+@pytest.mark.jupyterlab
 @pytest.mark.slow
 def test_lab_puts_the_lessons_into_an_empty_folder_and_overwrites_nothing(installed: dict, tmp_path: Path):
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}

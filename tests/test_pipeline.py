@@ -304,6 +304,7 @@ def status_code(url: str) -> int:
             return error.code
 
 
+@pytest.mark.jupyterlab
 @pytest.mark.slow
 def test_make_lab_serves_the_first_lesson_on_loopback_with_a_token(lab: str, port: int):
     address = re.search(rf"http://127\.0\.0\.1:{port}(/\S+)\?token=(\w+)", lab)
