@@ -197,6 +197,7 @@ def test_make_alone_lists_the_commands(checkout: Path):
         "lab",
         "test",
         "test-fast",
+        "test-matrix",
         "build",
         "site",
         "run-times",
