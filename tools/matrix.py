@@ -33,7 +33,11 @@ SHOWN = ("torch", "numpy", "scipy", "scikit-learn", "plotly", "ipywidgets", "ipy
 HEADER = ("row", "Python", *SHOWN, "passed", "failed", "skipped", "seconds")
 # What the edit loop runs, and the tests that start a JupyterLab; not the tests of this table.
 CHOICE = "not notebook and not browser and (not slow or jupyterlab)"
-TESTS = ("-m", CHOICE, "-p", "no:cacheprovider", "--ignore=tests/test_matrix.py", "tests")
+EVERYTHING = ("tests", "--ignore=tests/test_matrix.py")
+# What draws, shows or serves; the rest of the suite is arithmetic, which knows nothing of the front end.
+DRAWN = ("widgets", "explorations", "figures", "dashboard", "dashboard_continued", "exercises", "classroom", "runtime")
+SERVED = ("cli", "pipeline", "security", "doors", "package")
+FRONT_END = tuple(f"tests/test_{name}.py" for name in DRAWN + SERVED)
 LIMIT = 1800  # seconds for an installation, and for the tests
 ALL = ("all",)
 
@@ -43,6 +47,7 @@ class Row(NamedTuple):
     python: str = "3.11"
     oldest: tuple[str, ...] = ()  # packages at their lower bounds; ALL for every one
     newest: bool = False
+    tests: tuple[str, ...] = EVERYTHING
 
 
 ROWS = (
@@ -51,9 +56,7 @@ ROWS = (
     Row("tested set, Python 3.13", "3.13"),
     Row("oldest torch", oldest=("torch",)),
     Row("oldest numpy, scipy, scikit-learn", oldest=("numpy", "scipy", "scikit-learn")),
-    Row("oldest plotly", oldest=("plotly",)),
-    Row("oldest ipywidgets, IPython", oldest=("ipywidgets", "ipython")),
-    Row("oldest JupyterLab", oldest=("jupyterlab",)),
+    Row("oldest front end", oldest=("plotly", "ipywidgets", "ipython", "jupyterlab"), tests=FRONT_END),
     Row("oldest of everything", oldest=ALL),
     Row("newest of everything", newest=True),
 )
@@ -148,12 +151,13 @@ def counts(report: Path) -> dict[str, int]:
     return {"passed": number["tests"] - failed - number["skipped"], "failed": failed, "skipped": number["skipped"]}
 
 
-def run_tests(python: Path, folder: Path) -> dict[str, int]:
+def run_tests(row: Row, python: Path, folder: Path) -> dict[str, int]:
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTHONPATH", "COLUMNS")}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     environment["PATH"] = f"{python.parent}{os.pathsep}{environment['PATH']}"
     report = folder / "report.xml"
-    command = [python, "-m", "pytest", "-q", "--no-header", f"--junitxml={report}", *TESTS]
+    command = [python, "-m", "pytest", "-q", "--no-header", f"--junitxml={report}"]
+    command += ["-p", "no:cacheprovider", "-m", CHOICE, *row.tests]
     try:
         run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:
@@ -173,7 +177,7 @@ def run_row(row: Row, named: dict[str, str]) -> dict[str, str]:
             python = install(row, interpreter(row.python, named), Path(folder))
             versions = installed(python)
             line |= {name: versions[name] for name in SHOWN}
-            line |= {name: str(number) for name, number in run_tests(python, Path(folder)).items()}
+            line |= {name: str(number) for name, number in run_tests(row, python, Path(folder)).items()}
         except Impossible as why:
             line["passed"] = f"could not: {why}"
     return line | {"seconds": f"{time.perf_counter() - start:.0f}"}
