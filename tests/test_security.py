@@ -19,7 +19,7 @@ import psutil
 import pytest
 from needs import NO_DEPRECATIONS
 
-from rpm_tutorial import cli
+from rpm_tutorial import cli, datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(build_notebooks.NOTEBOOKS.glob("*.ipynb"))
@@ -126,6 +126,11 @@ def test_jupyterlab_asks_no_other_host_for_news_or_updates(lab: Lab):
     config = json.loads(re.search(r'(?s)id="jupyter-config-data"[^>]*>(.+?)</script>', page)[1])
     assert config["news"] == {"disabled": True} and ANNOUNCEMENTS in config["disabledExtensions"]
     assert re.findall(r"""(?:src|href)=["']?(?:https?:)?//[^"' >]+""", page) == []
+
+
+def test_what_is_downloaded_is_compared_with_a_strong_checksum():
+    assert len(datasets.DOWNLOADS.registry) == 4
+    assert all(re.fullmatch("sha256:[0-9a-f]{64}", known) for known in datasets.DOWNLOADS.registry.values())
 
 
 # What the stored notebooks load
