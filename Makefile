@@ -28,7 +28,7 @@ test: .venv/installed-test  ## run every test: library, lessons, pipeline, brows
 test-fast: .venv/installed-test  ## the edit loop: no lesson, no browser, nothing slow
 	@$(PYTEST) -m "not slow and not notebook and not browser" tests
 
-test-matrix: .venv/installed-test  ## the fast tests beside oldest and newest versions (ROW="oldest torch" for one)
+test-matrix: .venv/installed-test  ## the fast tests beside oldest and newest versions (ROW="oldest front" for one)
 	@$(IN_VENV) tools/matrix.py $(if $(ROW),"$(ROW)") $(foreach one,$(PYTHONS),--python $(one))
 
 build: .venv/installed-test  ## make and execute the notebooks from their .py sources (ONLY=02 for one)

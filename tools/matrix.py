@@ -1,7 +1,7 @@
 """Run the fast tests beside other versions of what the course stands on, and print one table: `make test-matrix`.
 
     python tools/matrix.py                          every row of ROWS: half an hour, and gigabytes where torch has CUDA
-    python tools/matrix.py "oldest torch" tested    the rows whose names start so
+    python tools/matrix.py "oldest front" newest    the rows whose names start so
         --python 3.12=FOLDER/bin/python             an interpreter that is not on the PATH by the name python3.12
         --write                                     put the rows that ran into docs/versions.md
 
@@ -54,8 +54,6 @@ ROWS = (
     Row("tested set"),
     Row("tested set, Python 3.12", "3.12"),
     Row("tested set, Python 3.13", "3.13"),
-    Row("oldest torch", oldest=("torch",)),
-    Row("oldest numpy, scipy, scikit-learn", oldest=("numpy", "scipy", "scikit-learn")),
     Row("oldest front end", oldest=("plotly", "ipywidgets", "ipython", "jupyterlab"), tests=FRONT_END),
     Row("oldest of everything", oldest=ALL),
     Row("newest of everything", newest=True),
