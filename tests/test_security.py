@@ -72,9 +72,9 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
         environment = os.environ | own | NO_DEPRECATIONS | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        said = wait_for(lambda: re.search(r"(http://\S+?)/lab\S*\?token=(\w+)", log.read_text()), seconds=60)
+        said = wait_for(lambda: re.search(r"(http://\S+?)/lab\S*\?token=(\w+)", log.read_text()), seconds=180)
         lab = Lab(psutil.Process(process.pid), *said.groups())
-        wait_for(lambda: lab.ask("/api/status")[0] == 403, seconds=30)
+        wait_for(lambda: lab.ask("/api/status")[0] == 403, seconds=60)
         yield lab
     finally:
         children = psutil.Process(process.pid).children(recursive=True)
