@@ -17,7 +17,6 @@ from typing import NamedTuple
 import build_notebooks
 import psutil
 import pytest
-from needs import NO_DEPRECATIONS
 
 from rpm_tutorial import cli, datasets
 
@@ -69,7 +68,7 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
         port = probe.getsockname()[1]
     with log.open("w") as output:
         command = [sys.executable, "-m", "rpm_tutorial.cli", "lab", "course", "--port", str(port)]
-        environment = os.environ | own | NO_DEPRECATIONS | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | own | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
         said = wait_for(lambda: re.search(r"(http://\S+?)/lab\S*\?token=(\w+)", log.read_text()), seconds=180)
