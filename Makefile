@@ -4,16 +4,18 @@ PORT     =
 PIP_ARGS =
 ONLY     =
 JOBS     = 2
+ROW      =
+PYTHONS  =
 IN_VENV  = .venv/bin/python
 PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
 
 # The install leaves compiling to the first import, which has to keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lab test test-fast build site run-times bench clean
+.PHONY: help lab test test-fast test-matrix build site run-times bench clean
 
 help:  ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 lab: .venv/installed-lab  ## open the course in JupyterLab (PORT=8899 chooses the port)
 	@$(IN_VENV) -m rpm_tutorial.cli doctor
@@ -25,6 +27,9 @@ test: .venv/installed-test  ## run every test: library, lessons, pipeline, brows
 
 test-fast: .venv/installed-test  ## the edit loop: no lesson, no browser, nothing slow
 	@$(PYTEST) -m "not slow and not notebook and not browser" tests
+
+test-matrix: .venv/installed-test  ## the fast tests beside oldest and newest versions (ROW="oldest front" for one)
+	@$(IN_VENV) tools/matrix.py $(if $(ROW),"$(ROW)") $(foreach one,$(PYTHONS),--python $(one))
 
 build: .venv/installed-test  ## make and execute the notebooks from their .py sources (ONLY=02 for one)
 	@$(IN_VENV) tools/build_notebooks.py $(ONLY)

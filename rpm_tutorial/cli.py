@@ -19,6 +19,9 @@ from . import __version__, classroom
 
 NO_LAB = "JupyterLab is not installed. Remedy: python -m pip install 'rpm-tutorial[lab]'"
 SETTINGS = {"data", "steps", "batch_size", "dim", "temperature", "learning_rate", "seed"}  # of a training, in its file
+# JupyterLab asks its makers for news and for a newer release; here it asks nobody, and doesn't ask whether it may.
+NO_NEWS = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
+JUPYTER = Path(__file__).with_name("jupyter")  # a configuration folder, read beside the reader's own
 SPLIT = 1297  # of the 1 797 digits; the others are held out
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -63,7 +66,8 @@ def lab(folder: Path, port: int | None) -> None:
     """Open the lessons in JupyterLab.
 
     The first lesson in FOLDER (default: notebooks) is shown. A folder without notebooks gets a copy of all of them;
-    what is there is never overwritten. The server listens on this machine only, with a token; Ctrl-C stops it.
+    what is there is never overwritten. The server listens on this machine only, with a token, and asks no other host for
+    news or updates; Ctrl-C stops it.
 
     \b
     Examples:
@@ -79,7 +83,7 @@ def lab(folder: Path, port: int | None) -> None:
             shutil.copyfile(path, classroom.place(path, folder))
         click.echo(f"The lessons are in {folder}.")
     first = sorted(folder.glob("*.ipynb"))[0].resolve()
-    arguments = ["--ip=127.0.0.1", "--log-level=WARN", f"--ServerApp.root_dir={first.parents[1]}"]
+    arguments = ["--ip=127.0.0.1", *NO_NEWS, "--log-level=WARN", f"--ServerApp.root_dir={first.parents[1]}"]
     arguments += [f"--LabApp.default_url=/lab/tree/{first.parent.name}/{first.name}"]
     arguments += [f"--port={port}", "--ServerApp.port_retries=0"] if port else []
     arguments += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # as in a container
@@ -87,7 +91,9 @@ def lab(folder: Path, port: int | None) -> None:
     click.echo("JupyterLab is starting; its address follows. Stop it with Ctrl-C.")
     sys.stdout.flush()
     command = [sys.executable, "-m", "jupyterlab", *arguments]
-    os.execv(sys.executable, command)  # so that Ctrl-C and signals reach JupyterLab itself
+    folders = [str(JUPYTER), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    environment = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(folders)}
+    os.execve(sys.executable, command, environment)  # so that Ctrl-C and signals reach JupyterLab itself
 
 
 @main.command()

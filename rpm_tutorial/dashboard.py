@@ -354,7 +354,7 @@ class TrainingDashboard(ipywidgets.VBox):
         self._show_count()
 
     def _repr_mimebundle_(self, **kwargs):
-        return live_and_still(super()._repr_mimebundle_(**kwargs), self.figure)
+        return live_and_still(self, self.figure)
 
 
 class _Page(anywidget.AnyWidget):

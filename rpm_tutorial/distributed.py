@@ -4,6 +4,9 @@ Each process encodes its own rows; the latents of all are gathered, so that ever
 value is that of one process with all the rows. **Gradients follow `DistributedDataParallel`**: their mean over the
 processes is the gradient that one process would have found. DDP takes that mean, `average_gradients` does so by hand.
 
+While it runs, `torchrun` listens on all interfaces of its machine, without a password: run it behind a firewall. Its
+processes talk over the address of the machine's name; `GLOO_SOCKET_IFNAME=lo` keeps gloo on the loopback interface.
+
 Example, `torchrun --standalone --nproc-per-node 2 evidence.py`:
 
     >>> with distributed.process_group() as group:

@@ -65,10 +65,10 @@ def self_check() -> str:
     device = pick_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     residual = identity_residual()
-    packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "numpy", "plotly", "ipywidgets"))
+    others = ", ".join(f"{p} {version(p)}" for p in ("numpy", "plotly", "ipywidgets"))
     return "\n".join(
         (
-            f"versions  Python {platform.python_version()}, {packages}",
+            f"versions  Python {platform.python_version()}, torch {torch.__version__}, {others}",
             f"device    {device} ({name})",
             f"threads   {torch.get_num_threads()} of {os.cpu_count()} processors",
             f"memory    {_memory()}",

@@ -85,12 +85,13 @@ class Explorer(ipywidgets.VBox):
         self.summary.value = f"<div role='status'><p>{alt}</p><p><em>{caption}</em></p></div>"  # both are read out
 
     def _repr_mimebundle_(self, **kwargs):
-        return live_and_still(super()._repr_mimebundle_(**kwargs), static_twin(self.render, self.state_type))
+        return live_and_still(self, static_twin(self.render, self.state_type))
 
 
-def live_and_still(live, still: Figure) -> dict:
-    """One MIME bundle of what ipywidgets displays and of the figure to show where no kernel answers."""
-    return {**(live[0] if isinstance(live, tuple) else live), **bundle(still)}
+def live_and_still(live: ipywidgets.Widget, still: Figure) -> dict:
+    """One MIME bundle of a widget, which ipywidgets 7 makes no bundle of, and of the figure to show where no kernel answers."""
+    view = {"version_major": 2, "version_minor": 0, "model_id": live.model_id}
+    return {"application/vnd.jupyter.widget-view+json": view, **bundle(still)}
 
 
 class Accessibility(anywidget.AnyWidget):

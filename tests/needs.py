@@ -1,4 +1,4 @@
-"""What a test needs from the machine: without it a named skip with the remedy, and with CI=true an error."""
+"""What tests need from the machine (without it a named skip with the remedy, and with CI=true an error), and ask of it."""
 
 import importlib.util
 import os
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import chromium
 import pytest
+
+# In the environment of a process that a test starts, what pytest's filterwarnings does here: a deprecation is an error.
+NO_DEPRECATIONS = {"PYTHONWARNINGS": "error::DeprecationWarning,error::FutureWarning"}
 
 
 def need_chromium() -> str:

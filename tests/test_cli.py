@@ -9,10 +9,12 @@ import subprocess
 import sys
 import termios
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
+from needs import NO_DEPRECATIONS
 
 from rpm_tutorial import cli, critics, datasets, encoders, objectives, runtime, training
 from rpm_tutorial.cli import main
@@ -24,7 +26,7 @@ DIGITS = ("--data", "digits", "--batch-size", "64")
 
 def rpm_tutorial(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "rpm_tutorial.cli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    environment = {**os.environ, **NO_DEPRECATIONS, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
@@ -266,6 +268,7 @@ def test_the_installed_command_brings_the_lessons_along(installed: dict, tmp_pat
     assert run("export", "--teacher", "solutions", "--only", "00") == "1 notebooks for teacher in solutions\n"
 
 
+@pytest.mark.jupyterlab
 @pytest.mark.slow
 def test_lab_puts_the_lessons_into_an_empty_folder_and_overwrites_nothing(installed: dict, tmp_path: Path):
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
@@ -283,10 +286,18 @@ def test_lab_puts_the_lessons_into_an_empty_folder_and_overwrites_nothing(instal
             end = time.monotonic() + 60
             while "token=" not in log.read_text() and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.1)
-            return log.read_text()
+            said = log.read_text()
+            if found := re.search(r"http://\S+?:\d+/", said):  # a signal that comes before it serves may be lost
+                urllib.request.urlopen(found[0] + "api", timeout=60).close()
+            return said
         finally:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
 
     said = address()
     assert "The lessons are in" in said

@@ -197,6 +197,7 @@ def test_make_alone_lists_the_commands(checkout: Path):
         "lab",
         "test",
         "test-fast",
+        "test-matrix",
         "build",
         "site",
         "run-times",
@@ -304,6 +305,7 @@ def status_code(url: str) -> int:
             return error.code
 
 
+@pytest.mark.jupyterlab
 @pytest.mark.slow
 def test_make_lab_serves_the_first_lesson_on_loopback_with_a_token(lab: str, port: int):
     address = re.search(rf"http://127\.0\.0\.1:{port}(/\S+)\?token=(\w+)", lab)

@@ -1,5 +1,6 @@
 """The site, built and opened from disk in a headless Chromium: what a reader without a network and without a mouse has."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import lesson_browser
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from needs import need_sphinx
+from needs import NO_DEPRECATIONS, need_sphinx
 from residuals import MEASURED
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,8 @@ def site(tmp_path_factory) -> Path:
     need_sphinx()
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", folder / "html"]
-    run = subprocess.run([*command, "-d", folder / "doctrees"], cwd=ROOT, capture_output=True, text=True)
+    command += ["-d", folder / "doctrees"]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ | NO_DEPRECATIONS, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return folder / "html"
 
