@@ -74,6 +74,12 @@ OTHERWISE = {
     "lesson_10.found_all": lambda beta, k: math.log(k) - math.log(1 + (k - 1) * math.exp(-beta)),
     "lesson_11.periodic": lambda a, b, k: k * (torch.outer(a.cos(), b.cos()) + torch.outer(a.sin(), b.sin())),
     "lesson_11.drifting_walk": lambda z, z_prime, drift, scale: -torch.cdist(z / scale, (z_prime - drift) / scale, p=1),
+    "neighbour_05.bits_of_logs": lambda y, prediction: (
+        -torch.distributions.LogNormal(prediction.log(), (y / prediction).log().square().mean().sqrt())
+        .log_prob(y)
+        .mean()
+        / math.log(2)
+    ),
 }
 
 
