@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 
 from rpm_tutorial import exercises, gaussian, objectives
@@ -74,11 +75,19 @@ OTHERWISE = {
     "lesson_10.found_all": lambda beta, k: math.log(k) - math.log(1 + (k - 1) * math.exp(-beta)),
     "lesson_11.periodic": lambda a, b, k: k * (torch.outer(a.cos(), b.cos()) + torch.outer(a.sin(), b.sin())),
     "lesson_11.drifting_walk": lambda z, z_prime, drift, scale: -torch.cdist(z / scale, (z_prime - drift) / scale, p=1),
+    "neighbour_02.outlyingness": lambda z, reference: (
+        torch.linalg.solve_triangular(
+            torch.linalg.cholesky(torch.cov(reference.T)), (z - reference.mean(0)).T, upper=False
+        ).square()
+    ).sum(0),
     "neighbour_05.bits_of_logs": lambda y, prediction: (
         -torch.distributions.LogNormal(prediction.log(), (y / prediction).log().square().mean().sqrt())
         .log_prob(y)
         .mean()
         / math.log(2)
+    ),
+    "neighbour_07.success": lambda members, others: (
+        0.5 + scipy.stats.ks_2samp(members, others, alternative="less", method="asymp").statistic / 2
     ),
 }
 

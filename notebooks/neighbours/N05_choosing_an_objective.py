@@ -88,18 +88,13 @@ def loss(name, y, h):
 
 
 # %%
-def log_density(name, y, h, scale):
-    """(1), shape (n,)."""
-    v, log_jacobian, density = objectives[name]
-    return density(0.0, scale).log_prob(v(y, h) - v(h, h)) + log_jacobian(y, h)
-
-
 def bits(name, y, h):
     """Bits per day on the second half, with the scale that suits the first half best."""
-    half = len(y) // 2
+    (v, log_jacobian, density), half = objectives[name], len(y) // 2
     fitted = loss(name, y[:half], h[:half])
-    scale = fitted.sqrt() if objectives[name][2] is torch.distributions.Normal else fitted
-    return -log_density(name, y[half:], h[half:], scale).mean().item() / BIT
+    scale = fitted.sqrt() if density is torch.distributions.Normal else fitted
+    log_p = density(0.0, scale).log_prob(v(y, h) - v(h, h)) + log_jacobian(y, h)  # (1)
+    return -log_p[half:].mean().item() / BIT
 
 
 cost = {name: np.array([bits(name, *days(s)[:2]) for s in seeds]) for name in objectives}
