@@ -80,6 +80,10 @@ OTHERWISE = {
             torch.linalg.cholesky(torch.cov(reference.T)), (z - reference.mean(0)).T, upper=False
         ).square()
     ).sum(0),
+    "neighbour_03.score": lambda target, others: sum(
+        torch.distributions.Normal(round_of_others.mean(0), round_of_others.var(0).sqrt()).cdf(round_of_target)
+        for round_of_target, round_of_others in zip(target, others)
+    ),
     "neighbour_05.bits_of_logs": lambda y, prediction: (
         -torch.distributions.LogNormal(prediction.log(), (y / prediction).log().square().mean().sqrt())
         .log_prob(y)
