@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Membership in federated learning: every round tells a little more
+# # Membership in federated learning: the other clients are the control group
 #
 # Clients who train a model together send updates, not data. The server can still ask of a sample whether a client trained on it, and the other clients are what it compares with.
 #
@@ -202,9 +202,8 @@ def table(statistics):
 
 # %% tags=["approximate"]
 tests = [tail(run[1]) for run in plain]
-guess = (
-    torch.stack([torch.linspace(0.9, 0.1, 10), torch.linspace(0.1, 0.9, 10)], 1).double().log()
-)  # an attack of our own
+rising = torch.linspace(0.1, 0.9, 10, dtype=torch.float64)
+guess = torch.stack([rising.flip(0), rising], 1).log()  # log P(m|t) of an attack of our own
 for name, q in {"one round": table([t[-1] for t in tests]), "all rounds": table([t.sum(0) for t in tests])}.items():
     information = rpm.mutual_information(q)
     posterior = rpm.barber_agakov((q / q.sum(1, keepdim=True)).clamp(1e-300).log(), q).value
@@ -214,7 +213,8 @@ for name, q in {"one round": table([t[-1] for t in tests]), "all rounds": table(
     assert abs(information - posterior) < 1e-12 and rpm.barber_agakov(guess, q).value <= information
 
 # %% [markdown]
-# The information is that of a finite sample of candidates, and so a little too high. What counts is the comparison, and that it adds up: an update that says a hundredth of a nat says much after a hundred rounds.
+# The information is that of a finite sample of candidates, and so a little too high. Our guess is too sure of itself, and pays for it: its bound
+# may even lie below zero, where it says nothing.
 #
 # ## Exercise
 #
@@ -231,5 +231,6 @@ rpm.exercises.neighbour_03.score.check(score)
 # %% [markdown]
 # ## What we saw
 #
-# A client's update gives its samples away when it is compared with what the other clients send, and each round adds to it; noise that hides a member in one round does so less in thirty. In nats, an attack is a lower bound on the
+# A client's update gives its samples away when it is compared with what the other clients send. The sum over rounds beats the average round, though without noise not the very first; noise
+# that hides a member in one round hides it much less in thirty. In nats, an attack is a lower bound on the
 # information between membership and updates, tight if it is the posterior.
