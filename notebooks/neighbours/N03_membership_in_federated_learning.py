@@ -154,8 +154,8 @@ rpm.figures.lines(
     curves,
     x_label="rounds",
     y_label="AUC of the test on cosines",
-    caption="Without noise the first round, from weights of zero, says as much as all. With noise it says little, and thirty "
-    "rounds make up for it.",
+    caption="Without noise the first rounds say most, and the later ones, with their small gradients, dilute it. With noise the "
+    "first round says little, and thirty rounds make up for it.",
 )
 
 # %% [markdown]
