@@ -206,9 +206,9 @@ a, b = (rpm.encode(encoder, people(seed)[2][:N, k]).double() for k in (0, 1))
 log_f = critic.double()(a, b).detach()
 pair = F.cross_entropy(log_f, torch.arange(N), reduction="none")  # the contrastive loss of each pair
 evidence = rpm.dataset_evidence(a, b, critic, reduction="none").log_evidence.detach()
+critic.float()
 print(f"-loss - log N and log P: off by {(-pair - math.log(N) - evidence).abs().max():.1e}")
 assert (-pair - math.log(N) - evidence).abs().max() < 1e-10
-critic.float()
 
 # %% tags=["approximate"]
 leak = {}
