@@ -222,7 +222,10 @@ def _refuse_second_derivative() -> None:
 
 
 def _progress(total: int, what: str) -> tqdm:
-    """A progress bar that appears after two seconds; of several processes, on the first alone."""
+    """A progress bar that appears after two seconds; of several processes, on the first alone, and not for a single tile.
+
+    In a notebook even a bar that never appears sends messages: hundreds of evidences in a cell would crowd out its output.
+    """
     group = torch.distributed
-    quiet = {"disable": True} if group.is_available() and group.is_initialized() and group.get_rank() > 0 else {}
-    return tqdm(total=total, desc=what, delay=2, leave=False, **quiet)
+    later_rank = group.is_available() and group.is_initialized() and group.get_rank() > 0
+    return tqdm(total=total, desc=what, delay=2, leave=False, **({"disable": True} if later_rank or total == 1 else {}))

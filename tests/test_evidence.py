@@ -263,6 +263,7 @@ def test_an_interrupt_between_strips_leaves_no_bar_behind(visible_bars, monkeypa
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as held:
         patch.setattr(_tiles, "tqdm", functools.partial(Interrupting, disable=False))
+        patch.setitem(_tiles.STRIP_ROWS, "cpu", (1, 1))  # several strips: one alone has no bar
         dataset_evidence(z, z_prime, made("RandomWalk"))
     assert held.tb is not None and seen == [before + 1] and len(tqdm.auto.tqdm._instances) == before
     agrees_with_the_dense_table(dataset_evidence, made("RandomWalk"), z, z_prime)
@@ -293,3 +294,13 @@ def test_a_progress_bar_appears_after_two_seconds_and_disappears(name, visible_b
     dataset_evidence(*pairs(15), critic, **options).infonce.backward()  # 15 tiles or strips
     drawn = capsys.readouterr().err
     assert all(bar in drawn for bar in bars) and drawn.split("\r")[-1].strip() == ""
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_single_tile_makes_no_progress_bar_at_all(reduction, monkeypatch):
+    """In a notebook each bar is a widget with messages of its own, shown or not."""
+    disabled = []
+    bar = tqdm.auto.tqdm
+    monkeypatch.setattr(_tiles, "tqdm", lambda **options: disabled.append(options.get("disable")) or bar(**options))
+    dataset_evidence(*pairs(20), made("RandomWalk"), reduction=reduction)
+    assert disabled == [True]

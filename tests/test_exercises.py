@@ -4,6 +4,7 @@ import math
 from collections import Counter
 
 import pytest
+import scipy.stats
 import torch
 
 from rpm_tutorial import exercises, gaussian, objectives
@@ -108,6 +109,24 @@ OTHERWISE = {
     ).sum(),
     "neighbour_08.log_ratio": lambda p, n_pairs, n_independent: p.logit() + math.log(n_independent) - math.log(n_pairs),
     "neighbour_11.entropy_slope": lambda score, motion: -torch.einsum("nd,nd->", score, motion) / len(score),
+    "neighbour_02.outlyingness": lambda z, reference: (
+        torch.linalg.solve_triangular(
+            torch.linalg.cholesky(torch.cov(reference.T)), (z - reference.mean(0)).T, upper=False
+        ).square()
+    ).sum(0),
+    "neighbour_03.score": lambda target, others: sum(
+        torch.distributions.Normal(round_of_others.mean(0), round_of_others.var(0).sqrt()).cdf(round_of_target)
+        for round_of_target, round_of_others in zip(target, others)
+    ),
+    "neighbour_05.bits_of_logs": lambda y, prediction: (
+        -torch.distributions.LogNormal(prediction.log(), (y / prediction).log().square().mean().sqrt())
+        .log_prob(y)
+        .mean()
+        / math.log(2)
+    ),
+    "neighbour_07.success": lambda members, others: (
+        0.5 + scipy.stats.ks_2samp(members, others, alternative="less", method="asymp").statistic / 2
+    ),
 }
 
 

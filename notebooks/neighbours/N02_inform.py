@@ -1,0 +1,281 @@
+# %% [markdown]
+# # InfoRM: a reward model with a bottleneck, and the outliers that hack it
+#
+# A reward model learns from comparisons what people prefer, and a policy then climbs it, past the point where people agree. A bottleneck on the reward model's latent is meant to keep out what does not matter, and to show who left the data.
+#
+# **The paper's claim** (Miao et al., *InfoRM: Mitigating Reward Hacking in RLHF via Information-Theoretic Reward Modeling*, arXiv 2402.09345, and *Information-Theoretic Reward Modeling for Stable RLHF*, arXiv 2510.13694): an
+# information bottleneck filters what is irrelevant to preferences; hacked responses are outliers of its latent; and penalising their distance keeps the policy from hacking.
+#
+# **Afterwards you can** train a Bradley-Terry reward model with a bottleneck; watch proxy and gold reward part; detect hacking by the Mahalanobis distance; say what a bottleneck charges for, and why the RPM does not.
+#
+# **You need** [lesson 2](../02_the_elbo.ipynb). **Time** 20 minutes, of which the computer takes half of one.
+
+# %%
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+import rpm_tutorial as rpm
+
+rpm.setup()
+seed = 0
+seeds = tuple(range(seed, seed + 5))
+D, K = 20, 8  # features of a response, dimensions of the latent
+
+# %% [markdown]
+# ## A gold reward, sixty comparisons, and much that does not matter
+#
+# A response is a vector: its quality, a spurious feature that goes along with quality in the data (say, length), and eighteen features that mean nothing. The gold reward is the quality, minus a penalty for anything unnatural: any other
+# feature beyond two standard deviations. Of two responses, the better one is preferred with probability $\sigma(2\,\Delta\text{gold})$.
+
+
+# %%
+def responses(n, rng):
+    quality = torch.randn(n, 1, generator=rng)
+    spurious = 0.8 * quality + 0.6 * torch.randn(n, 1, generator=rng)
+    return torch.cat([quality, spurious, torch.randn(n, D - 2, generator=rng)], 1)
+
+
+def gold(x):
+    return x[:, 0] - 0.25 * F.relu(x[:, 1:].abs() - 2).square().sum(1)
+
+
+def preferences(n, rng):
+    """The preferred responses and the others, each of shape (n, D)."""
+    a, b = responses(n, rng), responses(n, rng)
+    a_wins = (torch.rand(n, generator=rng) < torch.sigmoid(2 * (gold(a) - gold(b))))[:, None]
+    return torch.where(a_wins, a, b), torch.where(a_wins, b, a)
+
+
+# %% [markdown]
+# ## The reward model
+#
+# An encoder gives $Q(z|x) = \mathcal N(\mu(x), \sigma^2(x))$, a linear head $g$ the reward. With $w$ preferred to $l$, it maximises
+#
+# $$\mathbb E\log\sigma\big(g(z_w) - g(z_l)\big) - \beta\,\mathbb E\,\mathrm{KL}\big(Q(z|x)\,\|\,\mathcal N(0, I)\big). \tag{1}$$
+#
+# The KL is the *rate*: the nats that a latent may say about its response. With $\beta = 0$ we leave the noise out too: the usual reward model.
+
+
+# %%
+class RewardModel(torch.nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.head = encoder, torch.nn.Linear(K, 1)
+
+    def latent(self, x):
+        return self.encoder(x).chunk(2, 1)[0]  # the mean
+
+    def forward(self, x):
+        return self.head(self.latent(x))[:, 0]
+
+
+# %%
+def objective(model, better, worse, beta, rng):
+    """(1), and the rate in nats per response."""
+    mean, log_variance = model.encoder(torch.cat([better, worse])).chunk(2, 1)
+    noise = torch.randn(mean.shape, generator=rng) * (log_variance / 2).exp() if beta > 0 else 0
+    win, lose = model.head(mean + noise)[:, 0].chunk(2)
+    rate = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+    return F.logsigmoid(win - lose).mean() - beta * rate, rate.item()
+
+
+def irrelevant(model, seed):
+    """The share of the reward's squared gradient that falls on features that mean nothing."""
+    x = responses(500, torch.Generator().manual_seed(1000 + seed)).requires_grad_()
+    squared = torch.autograd.grad(model(x).sum(), x)[0].square()
+    return (squared[:, 2:].sum(1) / squared.sum(1)).mean().item()
+
+
+# %%
+def trained(beta, seed, make=lambda: torch.nn.Linear(D, 2 * K), pairs=60, steps=500, learning_rate=2e-2):
+    """A reward model and its rate."""
+    rng = torch.Generator().manual_seed(seed)
+    better, worse = preferences(pairs, rng)
+    torch.manual_seed(seed)
+    model = RewardModel(make())
+    optimiser = torch.optim.Adam(model.parameters(), learning_rate)
+    for _ in range(steps):
+        value, rate = objective(model, better, worse, beta, rng)
+        optimiser.zero_grad()
+        (-value).backward()
+        optimiser.step()
+    return model, rate
+
+
+# %% [markdown]
+# **Predict**: as $\beta$ grows from 0 to 0.3, what happens to the share of the reward's gradient that falls on the eighteen empty features?
+#
+# <details><summary>Answer</summary>
+#
+# For this linear encoder it falls by about a third: what does not help to predict preferences is the first thing not worth its nats.
+# </details>
+
+# %% tags=["approximate"]
+betas = (0, 0.003, 0.03, 0.1, 0.3)
+models = {beta: [trained(beta, s) for s in seeds] for beta in tqdm(betas)}
+share = {beta: np.array([irrelevant(m, s) for (m, _), s in zip(runs, seeds)]) for beta, runs in models.items()}
+for beta, values in share.items():
+    rate = f", rate {np.mean([r for _, r in models[beta]]):5.2f} nats" if beta else ""
+    print(f"beta {beta:<6} irrelevant share {values.mean():.2f} ± {values.std(ddof=1):.2f}{rate}")
+assert share[0.1].mean() < share[0].mean() - 0.05
+rates = [np.mean([rate for _, rate in models[beta]]) for beta in betas[1:]]
+assert all(a > b for a, b in zip(rates, rates[1:])), "a dearer nat is used less"
+
+# %% [markdown]
+# **The limit of the claim.** A preference is one bit, less than a nat. An encoder that can memorise sixty of them gets them through any bottleneck that lets preferences through at all: the rate counts nats, and does not ask which. The same experiment with
+# a network of two hidden layers:
+
+
+# %% tags=["approximate"]
+def network():
+    return rpm.encoders.mlp(D, 2 * K, width=64)
+
+
+deep = {}
+for beta in tqdm((0, 0.1)):
+    deep[beta] = np.array([irrelevant(trained(beta, s, network, learning_rate=2e-3)[0], s) for s in seeds])
+    print(f"deep encoder, beta {beta}: irrelevant share {deep[beta].mean():.2f} ± {deep[beta].std(ddof=1):.2f}")
+assert deep[0.1].mean() > deep[0].mean() - 0.05, "no gain here"
+
+# %% [markdown]
+# Here the bottleneck gains nothing. The papers' encoders are language models, trained on many more comparisons than they can memorise at once; our linear encoder is the toy that stands for them.
+#
+# ## The policy climbs: proxy and gold part
+#
+# Gradient ascent on the reward from ordinary responses, in steps of equal length. IBL adds a penalty: the squared Mahalanobis distance of the latent from those of ordinary responses.
+
+
+# %%
+def distance(z, reference):
+    """Squared Mahalanobis distance, shape (n,); the covariance has a thousandth of its mean variance added."""
+    covariance = torch.cov(reference.T)
+    covariance = covariance + 1e-3 * covariance.trace() / K * torch.eye(K)
+    centred = z - reference.mean(0)
+    return (centred * torch.linalg.solve(covariance, centred.T).T).sum(1)
+
+
+def ordinary(model, seed):
+    with torch.no_grad():
+        return model.latent(responses(2000, torch.Generator().manual_seed(2000 + seed)))
+
+
+# %%
+def climb(model, seed, penalty=0.0, steps=100, length=0.25):
+    """Mean proxy and gold reward at each step, shape (steps, 2), and the responses at each step."""
+    x, reference = responses(300, torch.Generator().manual_seed(3000 + seed)), ordinary(model, seed)
+    rewards, path = [], []
+    for _ in range(steps):
+        x.requires_grad_()
+        proxy = model(x)
+        step = torch.autograd.grad((proxy - penalty * distance(model.latent(x), reference)).sum(), x)[0]
+        rewards.append((proxy.mean().item(), gold(x).mean().item()))
+        path.append(x.detach())
+        x = (x + length * F.normalize(step, dim=1)).detach()
+    return np.array(rewards), path
+
+
+# %% [markdown]
+# **Predict**: with the bottleneck but no penalty, does the gold reward go on rising?
+#
+# <details><summary>Answer</summary>
+#
+# For longer, and then it falls as well. The reward is wrong somewhere, and a climber finds out where. Only the penalty stops the climb near the data.
+# </details>
+
+# %% tags=["approximate"]
+settings = {"standard": (0, 0.0), "bottleneck": (0.1, 0.0), "standard, IBL": (0, 0.5), "bottleneck, IBL": (0.1, 0.5)}
+climbs = {
+    name: [climb(model, s, penalty) for (model, _), s in zip(models[beta], seeds)]
+    for name, (beta, penalty) in tqdm(settings.items())
+}
+reward = {name: np.array([rewards for rewards, _ in runs]) for name, runs in climbs.items()}  # (seeds, steps, 2)
+for name, r in reward.items():
+    rise, end = r[:, -1, 0] - r[:, 0, 0], r[:, -1, 1]
+    print(f"{name:16} proxy +{rise.mean():4.0f}; gold highest {r[..., 1].max(1).mean():.1f}, at the end", end=" ")
+    print(", ".join(f"{value:.0f}" for value in end))
+highest, safe = reward["bottleneck"][..., 1].max(1), reward["bottleneck, IBL"][:, -1, 1]
+assert highest.mean() > reward["standard"][..., 1].max(1).mean()
+assert (safe > 0).mean() >= 0.8 and safe.mean() > max(reward[k][:, -1, 1].mean() for k in ("standard", "bottleneck"))
+assert (reward["standard"][:, -1, 1] < reward["standard"][..., 1].max(1)).mean() > 0.5, "over-optimised"
+
+# %% tags=["approximate"]
+rpm.figures.lines(
+    0.25 * np.arange(100),
+    {name: r[..., 1].mean(0) for name, r in reward.items()},
+    floor=-10.0,
+    x_label="distance climbed",
+    y_label="gold reward, mean of five seeds",
+    caption="All climbs raise the proxy. The gold reward turns and falls without the penalty, later with a bottleneck; with both it levels off.",
+)
+
+# %% [markdown]
+# ## Hacked responses are outliers
+#
+# The alarm: a response is an outlier if its distance exceeds that of 99 % of ordinary ones (the papers' outlier probability is the share of these). Does it ring before the gold reward turns, and how well does the distance tell a climbed response from an ordinary one?
+
+# %% tags=["approximate"]
+for name in ("standard", "bottleneck"):
+    alarm, turn, auc = [], [], []
+    for (model, _), s, (rewards, path) in zip(models[settings[name][0]], seeds, climbs[name]):
+        reference = ordinary(model, s)
+        limit = distance(reference, reference).quantile(0.99)
+        with torch.no_grad():
+            far = [distance(model.latent(x), reference) for x in path]
+        alarm.append(next(k for k, d in enumerate(far) if (d > limit).float().mean() > 0.5) / 4)
+        turn.append(rewards[:, 1].argmax() / 4)
+        auc.append([roc_auc_score([0] * 300 + [1] * 300, torch.cat([far[0], far[k]])) for k in (8, 40)])
+    near, hacked = np.mean(auc, 0)
+    print(f"{name}: outliers are the majority at {np.mean(alarm):.1f}, gold turns at {np.mean(turn):.1f};", end=" ")
+    print(f"AUC of the distance at 2: {near:.2f}, at 10: {hacked:.3f}")
+    assert (np.array(alarm) < turn).all() and hacked > 0.99
+
+# %% [markdown]
+# The alarm rings early in both latents. It says that a response is unlike the data, not that it is bad: early on, these responses are better.
+#
+# ## Seen from the RPM
+#
+# The bottleneck is a recognition model with a fixed prior, and its rate is a part of the bound (E3). It splits into information and misfit:
+#
+# $$\mathbb E\,\mathrm{KL}\big(Q(z|x)\,\|\,P(z)\big) = I_Q(x;z) + \mathrm{KL}\big(Q(z)\,\|\,P(z)\big).$$
+#
+# In an RPM the likelihood is $P(x|z) = Q(z|x)P_\text{true}(x)/Q(z)$ (E2), and $\mathbb E\log P(x|z)$ pays back exactly $I_Q(x;z)$. For one observation, as in (E4), only the misfit is left:
+#
+# $$L - C = -\mathrm{KL}\big(Q(z)\,\|\,P(z)\big).$$
+#
+# InfoRM charges for every nat about the response; the RPM charges for none, and asks instead that the latents be distributed as the prior says. On a table:
+
+# %%
+rng = torch.Generator().manual_seed(seed)
+p_x, prior = (torch.rand(n, generator=rng, dtype=torch.float64) for n in (6, 4))
+p_x, prior = p_x / p_x.sum(), prior / prior.sum()
+recognition = torch.randn(6, 4, generator=rng, dtype=torch.float64).softmax(1)  # Q(z|x)
+q_joint = p_x[:, None] * recognition
+q_z = q_joint.sum(0)
+rate = (q_joint * (recognition / prior).log()).sum()
+misfit = (q_z * (q_z / prior).log()).sum()
+likelihood = recognition * p_x[:, None] / q_z  # (E2)
+bound = (q_joint * (prior.log() + likelihood.log() - recognition.log())).sum() - (p_x * p_x.log()).sum()
+print(f"rate {rate:.4f} = {rpm.mutual_information(q_joint):.4f} + {misfit:.4f};  L - C = {bound:.4f}")
+assert abs(rate - rpm.mutual_information(q_joint) - misfit) < 1e-12 and abs(bound + misfit) < 1e-12
+
+# %% [markdown]
+# ## Exercise
+#
+# Return the squared Mahalanobis distance of each row of `z`, shape (n,), from the sample `reference`, shape (m, k), with the covariance of that sample (divided by $m - 1$).
+
+
+# %% tags=["exercise"]
+def outlyingness(z, reference):
+    return ...
+
+
+rpm.exercises.neighbour_02.outlyingness.check(outlyingness)
+
+# %% [markdown]
+# ## What we saw
+#
+# With a linear encoder and few comparisons the bottleneck takes weight off what does not matter, and the gold reward rises further before it turns; with a deep encoder it gained nothing, because a preference is a single bit. The distance in the
+# latent sees the climber leave, and as a penalty keeps the gold reward. The RPM has no such charge: its likelihood pays the rate's information back.
