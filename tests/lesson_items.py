@@ -69,9 +69,9 @@ class Cell(IPyNbCell):
         cost, start, worked = self.parent.cost, time.perf_counter(), self.parent.worked()
         try:
             super().runtest()
+            cost.worked[self.name] = self.parent.worked() - worked  # not of a kernel that nbval has given up
         finally:
             cost.cells[self.name] = time.perf_counter() - start
-            cost.worked[self.name] = self.parent.worked() - worked
 
 
 class Budget(pytest.Item):

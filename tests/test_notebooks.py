@@ -209,7 +209,7 @@ def test_a_neighbour_states_a_claim_asks_asserts_and_is_seen_from_the_rpm(source
         assert re.search(wanted, cells[0].source.replace("\n", " ")), wanted
     headings = re.findall(r"(?m)^## (.+)$", prose)
     assert "Seen from the RPM" in headings and headings[-1] == "What we saw"
-    assert re.search(r"\(E\d+\)", prose), "no equation of the course"
+    assert re.search(r"\(E\d+\)|\\tag\{E\d+\}", prose), "no equation of the course"
     assert any(re.search(r"(?m)^assert ", cell.source) for cell in code), "no claim is asserted"
     assert "seed = 0" in "\n".join(cell.source for cell in code).splitlines()
     exercises = [cell.source for cell in code if "exercise" in cell.metadata.get("tags", [])]

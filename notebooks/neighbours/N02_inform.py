@@ -3,7 +3,7 @@
 #
 # A reward model learns from comparisons what people prefer, and a policy then climbs it, past the point where people agree. A bottleneck on the reward model's latent is meant to keep out what does not matter, and to show who left the data.
 #
-# **The paper's claim** (Miao et al., *InfoRM: Mitigating Reward Hacking in RLHF via Information-Theoretic Reward Modeling*, arXiv 2402.09345, and *Information-Theoretic Reward Modeling for Stable RLHF*, arXiv 2510.13694): an
+# **The paper's claim** (Miao et al., *InfoRM: Mitigating Reward Hacking in RLHF via Information-Theoretic Reward Modeling*, [arXiv 2402.09345](https://arxiv.org/abs/2402.09345), and *Information-Theoretic Reward Modeling for Stable RLHF*, [arXiv 2510.13694](https://arxiv.org/abs/2510.13694)): an
 # information bottleneck filters what is irrelevant to preferences; hacked responses are outliers of its latent; and penalising their distance keeps the policy from hacking.
 #
 # **Afterwards you can** train a Bradley-Terry reward model with a bottleneck; watch proxy and gold reward part; detect hacking by the Mahalanobis distance; say what a bottleneck charges for, and why the RPM does not.

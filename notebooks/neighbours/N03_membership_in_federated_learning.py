@@ -3,7 +3,7 @@
 #
 # Clients who train a model together send updates, not data. The server can still ask of a sample whether a client trained on it, and the other clients are what it compares with.
 #
-# **The paper's claim** (Zhu et al., *FedMIA* in its later version, *Evaluating Membership Inference Attacks and Defenses in Federated Learning* in its first, arXiv 2402.06289): test the target's update against the distribution of the other
+# **The paper's claim** (Zhu et al., *FedMIA* in its later version, *Evaluating Membership Inference Attacks and Defenses in Federated Learning* in its first, [arXiv 2402.06289](https://arxiv.org/abs/2402.06289)): test the target's update against the distribution of the other
 # clients' updates, one-tailed, and add the rounds up. That beats attacks on one round or on the target alone.
 #
 # **Afterwards you can** run a likelihood-ratio attack over rounds and clients; compare defences by what they cost; bound, in nats, what the updates say about membership.

@@ -3,7 +3,7 @@
 #
 # A squared error, an absolute error and an error of logarithms are in different units, so their values cannot be compared. As likelihoods they can, and so can two contrastive losses.
 #
-# **The paper's claim** (Hodson, Over, Smith and Marshall, *How to select an objective function using information theory*, arXiv 2212.06566): turn each objective into the likelihood
+# **The paper's claim** (Hodson, Over, Smith and Marshall, *How to select an objective function using information theory*, [arXiv 2212.06566](https://arxiv.org/abs/2212.06566)): turn each objective into the likelihood
 # that it stands for; prefer the one that describes the errors in the fewest bits.
 #
 # **Afterwards you can** write the likelihood behind an objective, its Jacobian included; rank objectives in bits per observation; rank the temperatures, critics and normalisers of a
