@@ -53,7 +53,7 @@ def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objec
     `score` = E f and `log_normaliser` = the second term; `ValueError` if one of them is beyond the dtype.
     """
     scores, q_joint, product = _cells(log_f, q_joint)
-    score, second = expectation(scores.exp(), q_joint), (expectation((2 * scores).exp(), product) + 1) / 2
+    score, second = _mean_of_exp(scores, q_joint), (_mean_of_exp(2 * scores, product) + 1) / 2
     check_range("E f or E f^2, of f = exp(log_f),", torch.stack([score, second]).to(log_f.dtype))
     return _objective(score, second, log_f.dtype)
 
@@ -205,6 +205,11 @@ def _wide(tensor: Tensor) -> Tensor:
 
 def _objective(score: Tensor, log_normaliser: Tensor, dtype: torch.dtype) -> Objective:
     return Objective(*(part.to(dtype) for part in (score - log_normaliser, score, log_normaliser)))
+
+
+def _mean_of_exp(values: Tensor, weights: Tensor) -> Tensor:
+    """E exp(values), where values without weight may be too large for it."""
+    return expectation(values.masked_fill(weights == 0, 0).exp(), weights)
 
 
 def _batch_size(log_f: Tensor) -> int:

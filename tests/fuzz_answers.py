@@ -120,6 +120,7 @@ def _logistic(log_f: np.ndarray, q: np.ndarray, independent: np.ndarray, argumen
 
 def _clipped(log_f: np.ndarray, q: np.ndarray, independent: np.ndarray, arguments: dict) -> tuple:
     clip = float(arguments.get("clip", 5.0))
+    clip = clip if math.isinf(clip) else min(clip, torch.finfo(arguments["log_f"].dtype).max)
     return _mean(log_f, q), _of_all(np.clip(log_f, -clip, clip), independent)
 
 

@@ -144,6 +144,8 @@ def test_on_a_batch_the_pairs_do_not_count_as_independent():
     for name in ("DV", "NWJ", "JS", "SMILE"):
         before, after = ESTIMATORS[name].estimate(s), ESTIMATORS[name].estimate(raised)
         agree(f"{name}: the diagonal is not independent", before.log_normaliser, after.log_normaliser, tolerance=1e-12)
+    before, after = estimators.density_ratio_fitting(s), estimators.density_ratio_fitting(raised)
+    agree("DRF: the diagonal is not independent", before.log_normaliser, after.log_normaliser, tolerance=1e-12)
 
 
 @pytest.mark.parametrize("objective", [*TRAINED.values(), estimators.smile], ids=[*TRAINED, "SMILE"])
@@ -232,6 +234,13 @@ def test_scores_that_fill_the_range_leave_a_finite_share_of_them(objective):
     most = torch.finfo(torch.float64).max
     found = objective(torch.full((5, 5), -most, dtype=torch.float64))
     agree("the share of pairs in the score", found.score / most, -0.5 if "jensen" in str(objective) else -0.8)
+
+
+def test_a_ratio_too_large_for_its_square_has_a_gradient_where_it_is_that_of_a_pair():
+    """On a batch f^2 is taken of independent cells alone: f = e^400 at a pair overflows nowhere."""
+    s = (random_scores() + 400 * torch.eye(4)).requires_grad_()
+    (gradient,) = torch.autograd.grad(estimators.density_ratio_fitting(s).value, s)
+    agree("the gradient at the pairs is f / n", gradient.diagonal() / s.diagonal().exp(), torch.full((4,), 0.25))
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150, 1e300])
