@@ -228,12 +228,18 @@ def test_an_anchor_of_any_weight_gives_numbers_and_gradients(nu):
         assert found.value.isfinite() and gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("objective", [estimators.jensen_shannon, infonce_anchor])
-def test_scores_that_fill_the_range_leave_a_finite_share_of_them(objective):
-    """Five fifths of the largest number, summed, are beyond it; the objectives take a half of it, or k of k + 1 parts."""
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("n", [3, 5])
+def test_scores_that_fill_the_range_leave_their_mean_within_it(n, sign):
+    """Five fifths of the largest number, summed, are beyond it, and so are three thirds rounded up."""
     most = torch.finfo(torch.float64).max
-    found = objective(torch.full((5, 5), -most, dtype=torch.float64))
-    agree("the share of pairs in the score", found.score / most, -0.5 if "jensen" in str(objective) else -0.8)
+    s = torch.full((n, n), sign * most, dtype=torch.float64)
+    agree("E log f at the end of the range", estimators.plug_in(s).value / most, sign)
+    agree("JS at the end of the range", estimators.jensen_shannon(s).value / most, -0.5)
+    agree("no anchor, one candidate: f / f", infonce_anchor(s, nu=0.0, k=1).value, 0.0)
+    free, pinned = infonce_anchor(s, nu=0.0), infonce_anchor(s)
+    agree("InfoNCE at the end of the range", free.value / most, 0.0)
+    agree("the anchor at the end of the range", pinned.value / most, -1 / n if sign > 0 else -(n - 1) / n)
 
 
 def test_a_ratio_too_large_for_its_square_has_a_gradient_where_it_is_that_of_a_pair():
