@@ -17,7 +17,8 @@ Here r = Q(z,z') / Q(z)Q(z'), the point-wise dependency, and `ESTIMATORS` holds 
 
 All take `log_f` and `q_joint` as `objectives` does, check them as it does, and return an `Objective`. What `q_joint=None`
 says differs in one point. There the pairs *are* the distribution, and its marginals meet in all n^2 cells. Here they are
-a sample of one: the diagonal holds pairs, and the n(n-1) other cells are the independent draws from Q(z)Q(z').
+a sample of one: the diagonal holds pairs, and the n(n-1) other cells are the independent draws from Q(z)Q(z'). So all
+but `plug_in` raise `ValueError` for a batch of a single pair. Half precision is computed in float32 and rounded once.
 
 The mutual information's gradient without a critic (MIGE) takes samples instead of scores: `stein_score` and `mige`.
 """
@@ -29,9 +30,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_tensor
-from ._log_space import expectation
+from ._checks import check_alike, check_count, check_finite, check_number, check_range, check_tensor
+from ._log_space import expectation, log_sum
 from .objectives import Objective, donsker_varadhan, infonce, nwj, pairs
+
+CHOICES = 2**24  # the most sums of f that `infonce_anchor` adds up for a table
 
 
 def jensen_shannon(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
@@ -39,49 +42,67 @@ def jensen_shannon(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
 
     `log_normaliser` = E log (1 + f)/2, the expectation over pairs and independent cells alike.
     """
-    q_joint, product = _cells(log_f, q_joint)
-    log_mean = torch.logaddexp(log_f, torch.zeros_like(log_f)) - math.log(2)
-    return _objective(expectation(log_f, q_joint) / 2, expectation(log_mean, (q_joint + product) / 2))
+    scores, q_joint, product = _cells(log_f, q_joint)
+    log_mean = torch.logaddexp(scores, torch.zeros_like(scores)) - math.log(2)
+    return _objective(_mean(scores, q_joint) / 2, _mean(log_mean, (q_joint + product) / 2), log_f.dtype)
 
 
 def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """Least squares for the ratio, E f - 1/2 E_{Q(z)Q(z')} (f^2 + 1): at best, for f = r, chi^2 / 2 of (E16).
 
-    `score` = E f and `log_normaliser` = the second term.
+    `score` = E f and `log_normaliser` = the second term; `ValueError` if one of them is beyond the dtype.
     """
-    q_joint, product = _cells(log_f, q_joint)
-    return _objective(expectation(log_f.exp(), q_joint), (expectation((2 * log_f).exp(), product) + 1) / 2)
+    scores, q_joint, product = _cells(log_f, q_joint)
+    score, second = _mean_of_exp(scores, q_joint), (_mean_of_exp(2 * scores, product) + 1) / 2
+    check_range("E f or E f^2, of f = exp(log_f),", torch.stack([score, second]).to(log_f.dtype))
+    return _objective(score, second, log_f.dtype)
 
 
 def infonce_anchor(log_f: Tensor, q_joint: Tensor | None = None, *, nu: float = 1.0, k: int | None = None) -> Objective:
     """InfoNCE with an anchor: which of k candidates is the partner, or, with odds nu : k, none? At best f = r, not r c(z).
 
     nu = 0 is InfoNCE; k = 1, nu = 1 is `jensen_shannon`. `log_normaliser` = E log (nu + sum of f) / (nu + k). A batch has
-    k = n - 1 candidates unless `k` says fewer (n for nu = 0); a table needs `k`, and sums over all m^k choices.
+    k = n - 1 candidates unless `k` says fewer (n for nu = 0); a table needs `k`, and sums over all m^k choices: 2^24 at
+    most in its n rows. Without an anchor, some candidate of the k must have f > 0.
     """
-    weights = pairs(log_f, q_joint)
-    k = _checked_k(log_f, q_joint, nu, k)
-    with_partner, without = (_batch_log_sums if q_joint is None else _table_log_sums)(log_f, weights, nu, k)
-    log_normaliser = (k * with_partner + nu * without) / (k + nu) - math.log(k + nu)
-    return _objective(expectation(log_f, weights) * k / (k + nu), log_normaliser)
+    weights, nu, k = pairs(log_f, q_joint), *_checked_odds(log_f, q_joint, nu, k)
+    scores, weights = _wide(log_f), _wide(weights)
+    share = max(k / (k + nu), torch.finfo(scores.dtype).tiny)  # of the cases that have a partner; 0 * -inf would be NaN
+    with_partner, without = (_batch_log_sums if q_joint is None else _table_log_sums)(scores, weights, nu, k)
+    if torch.isneginf(with_partner):
+        raise ValueError(
+            "log_f is -inf for a partner and may be for all k candidates beside it, so their sum is 0; expected f > 0 for "
+            "one of them where nu = 0, or an anchor: nu > 0"
+        )
+    log_normaliser = share * with_partner + (1 - share) * without - math.log(k + nu)
+    return _objective(share * _mean(scores, weights), log_normaliser, log_f.dtype)
 
 
 def plug_in(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """E log f, for a critic that was trained to be log r: the normaliser of r is one, and its logarithm nothing."""
-    score = expectation(log_f, pairs(log_f, q_joint))
-    return _objective(score, torch.zeros_like(score))
+    score = _mean(log_f, pairs(log_f, q_joint))
+    return _objective(score, torch.zeros_like(score), log_f.dtype)
 
 
 def smile(log_f: Tensor, q_joint: Tensor | None = None, *, clip: float = 5.0) -> Objective:
     """Donsker-Varadhan, log f clipped to +-clip in its normaliser: less variance, and no longer a bound (SMILE)."""
+    if not isinstance(clip, float):  # whose NaN is refused below
+        check_number("clip", clip)
     if not clip > 0:
         raise ValueError(f"clip is {clip}; expected a positive number of nats, math.inf for Donsker-Varadhan")
-    score = expectation(log_f, pairs(log_f, q_joint))
-    return _objective(score, unpaired(donsker_varadhan)(log_f.clamp(-clip, clip), q_joint).log_normaliser)
+    score = _mean(log_f, pairs(log_f, q_joint))
+    clip = clip if clip == math.inf else min(float(clip), torch.finfo(log_f.dtype).max)
+    clipped = unpaired(donsker_varadhan)(log_f.clamp(-clip, clip), q_joint)
+    return _objective(score, clipped.log_normaliser, log_f.dtype)
 
 
 def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
-    """The objective with independent cells alone in the normaliser of a batch; of a table it is what it was."""
+    """The objective with independent cells alone in the normaliser of a batch; of a table it is what it was.
+
+    An objective normalises over f, row by row: in a batch some independent cell of each row must have f > 0.
+    """
+    if not callable(objective):
+        raise TypeError(f"objective is a {type(objective).__name__}; expected one of rpm.objectives, such as rpm.nwj")
 
     def on_samples(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
         found = objective(log_f, q_joint)
@@ -89,9 +110,15 @@ def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
             return found
         n, paired = _batch_size(log_f), torch.eye(len(log_f), dtype=torch.bool, device=log_f.device)
         others = log_f.masked_fill(paired, -torch.inf) + math.log(n / (n - 1))
-        return _objective(found.score, objective(others).log_normaliser)
+        return _objective(found.score, objective(others).log_normaliser, log_f.dtype)
 
     return on_samples
+
+
+def _nwj_of_ratio(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
+    """NWJ for a critic that was trained to be log r: its best is log r + 1."""
+    pairs(log_f, q_joint)
+    return unpaired(nwj)(log_f + 1, q_joint)
 
 
 class Estimator(NamedTuple):
@@ -105,7 +132,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "InfoNCE": Estimator(infonce, infonce),
     "DV": Estimator(unpaired(donsker_varadhan), unpaired(donsker_varadhan)),
     "NWJ": Estimator(unpaired(nwj), unpaired(nwj)),
-    "JS": Estimator(jensen_shannon, lambda log_f, q_joint=None: unpaired(nwj)(log_f + 1, q_joint)),
+    "JS": Estimator(jensen_shannon, _nwj_of_ratio),
     "SMILE": Estimator(jensen_shannon, smile),
     "PC": Estimator(jensen_shannon, plug_in),
     "DRF": Estimator(density_ratio_fitting, plug_in),
@@ -118,22 +145,20 @@ def stein_score(x: Tensor, *, kept: float = 0.99) -> Tensor:
 
     In the eigenfunctions of a Gaussian kernel, as wide as the median distance, that hold the share `kept` of its trace.
     """
-    check_tensor("x", x, dims=2)
-    if not 0 < kept <= 1 or len(x) < 2:
-        raise ValueError(f"kept is {kept} and x has {len(x)} rows; expected a share in (0, 1] and at least two samples")
-    x = x.detach()
-    squared_width = torch.pdist(x).median().square()
-    if not squared_width > 0:
-        raise ValueError(
-            "the median distance between rows of x is 0; expected samples of a density, most of them distinct"
-        )
-    kernel = (-torch.cdist(x, x).square() / (2 * squared_width)).exp()
-    slopes = (kernel.sum(1, keepdim=True) * x - kernel @ x) / squared_width  # sum over l of d k(x_l, x_m) / d x_l
+    check_number("kept", kept)
+    _check_samples("x", x)
+    if not 0 < kept <= 1:
+        raise ValueError(f"kept is {kept}; expected a share in (0, 1]")
+    u, width = _whitened(x.detach())
+    kernel = (-torch.cdist(u, u, compute_mode="donot_use_mm_for_euclid_dist").square() / 2).exp()
+    slopes = kernel.sum(1, keepdim=True) * u - kernel @ u  # sum over l of d k(u_l, u_m) / d u_l
     values, vectors = torch.linalg.eigh(kernel)
     larger = values.sum() - values.cumsum(0)  # of each, the sum of the eigenvalues above it
-    leading = larger < kept * values.sum()
+    leading = (larger < kept * values.sum()) & (values > len(x) * torch.finfo(values.dtype).eps * values[-1])
     values, vectors = values[leading], vectors[:, leading]
-    return -vectors @ (vectors.T @ slopes / values[:, None])
+    score = (-vectors @ (vectors.T @ slopes / values[:, None]) / width[0] / width[1]).to(x.dtype)
+    check_range("the score of the samples x", score)
+    return score
 
 
 def mige(z: Tensor, z_prime: Tensor, *, kept: float = 0.99) -> Tensor:
@@ -142,17 +167,55 @@ def mige(z: Tensor, z_prime: Tensor, *, kept: float = 0.99) -> Tensor:
     z and z', (n, d) and (n, d'), must be differentiable functions of noise (reparameterised). Each entropy's gradient
     is minus the mean score along the samples' motion, and I = H(z) + H(z') - H(z,z').
     """
-    check_tensor("z", z, dims=2), check_tensor("z_prime", z_prime, dims=2)
+    _check_samples("z", z), _check_samples("z_prime", z_prime)
     check_alike("z", z, "z_prime", z_prime)
     if len(z) != len(z_prime):
         raise ValueError(f"z has {len(z)} rows and z_prime {len(z_prime)}; expected one row each per pair")
-    both = torch.cat([z, z_prime], dim=1)
-    entropies = [-(stein_score(side, kept=kept) * side).sum(1).mean() for side in (z, z_prime, both)]
-    return entropies[0] + entropies[1] - entropies[2]
+    sides = [_wide(z), _wide(z_prime), torch.cat([_wide(z), _wide(z_prime)], dim=1)]
+    sides = [side / side.detach().abs().max() for side in sides]  # the score times the side is what it was
+    entropies = [-(stein_score(side, kept=kept) * side).sum(1).mean() for side in sides]
+    return (entropies[0] + entropies[1] - entropies[2]).to(z.dtype)
 
 
-def _objective(score: Tensor, log_normaliser: Tensor) -> Objective:
-    return Objective(score - log_normaliser, score, log_normaliser)
+def _check_samples(name: str, x: Tensor) -> None:
+    check_tensor(name, x, dims=2)
+    check_finite(name, x)
+    if len(x) < 2:
+        raise ValueError(f"{name} has a single row; expected at least two samples")
+    if not _whitened(x.detach())[1][0] > 0:
+        raise ValueError(
+            f"the median distance between rows of {name} is 0, or vanishes beside its largest number; expected samples of "
+            "a density, most of them distinct: divide them by their spread"
+        )
+
+
+def _whitened(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """x about its mean in units of the median distance, at least float32, and that unit in two factors: no overflow."""
+    x = _wide(x)
+    largest = x.abs().max()
+    x = x / largest
+    x = x - x.mean(0)
+    width = torch.pdist(x).median()
+    return x / width, (width, largest)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _objective(score: Tensor, log_normaliser: Tensor, dtype: torch.dtype) -> Objective:
+    return Objective(*(part.to(dtype) for part in (score - log_normaliser, score, log_normaliser)))
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """E values, no larger than the largest: five rounded shares of a fifth of the largest number are beyond the dtype."""
+    half, most = expectation(values / 2, weights), torch.finfo(values.dtype).max / 2
+    return 2 * torch.where(half.isneginf(), half, half.clamp(-most, most))
+
+
+def _mean_of_exp(values: Tensor, weights: Tensor) -> Tensor:
+    """E exp(values), where values without weight may be too large for it."""
+    return expectation(values.masked_fill(weights == 0, 0).exp(), weights)
 
 
 def _batch_size(log_f: Tensor) -> int:
@@ -162,25 +225,38 @@ def _batch_size(log_f: Tensor) -> int:
     return n
 
 
-def _cells(log_f: Tensor, q_joint: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The weights of pairs and of independent cells, each of log_f's shape."""
-    weights = pairs(log_f, q_joint)
+def _cells(log_f: Tensor, q_joint: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores, the weights of pairs and those of independent cells, each of log_f's shape, at least in float32."""
+    weights = _wide(pairs(log_f, q_joint))
+    scores = _wide(log_f)
     if q_joint is None:
         n = _batch_size(log_f)
-        return weights, (weights == 0).to(log_f.dtype) / (n * (n - 1))
-    return weights, torch.outer(q_joint.sum(1), q_joint.sum(0))
+        return scores, weights, (weights == 0).to(scores.dtype) / (n * (n - 1))
+    return scores, weights, torch.outer(weights.sum(1), weights.sum(0))
 
 
-def _checked_k(log_f: Tensor, q_joint: Tensor | None, nu: float, k: int | None) -> int:
-    if not 0 <= nu < math.inf:
+def _checked_odds(log_f: Tensor, q_joint: Tensor | None, nu: float, k: int | None) -> tuple[float, int]:
+    check_number("nu", nu)
+    if not nu >= 0:
         raise ValueError(f"nu is {nu}; expected a finite weight of the anchor, 0 for InfoNCE")
-    most = math.inf if q_joint is not None else len(log_f) - (nu > 0)
-    if k is None and q_joint is not None:
-        raise ValueError("k is None; a table has no batch size: say how many candidates a softmax sees")
+    n, m = log_f.shape
+    if q_joint is not None:
+        if k is None:
+            raise ValueError("k is None; a table has no batch size: say how many candidates a softmax sees")
+        check_count("k", k)
+        most = max(1, int(math.log(CHOICES / n, max(m, 2))))
+        if k > most:
+            raise ValueError(
+                f"k is {k}; expected 1 to {most} candidates: a table of {m} columns sums over all {m}^k choices in each of "
+                f"its {n} rows. Take fewer, or a batch"
+            )
+        return float(nu), k
+    most = _batch_size(log_f) - 1 if nu > 0 else n
     k = most if k is None else k
-    if not 1 <= k <= most:
+    check_count("k", k)
+    if k > most:
         raise ValueError(f"k is {k}; expected 1 to {most} candidates, one column being the partner if nu > 0")
-    return k
+    return float(nu), k
 
 
 def _batch_log_sums(log_f: Tensor, weights: Tensor, nu: float, k: int) -> tuple[Tensor, Tensor]:
@@ -188,17 +264,28 @@ def _batch_log_sums(log_f: Tensor, weights: Tensor, nu: float, k: int) -> tuple[
     n = len(log_f)
     steps = torch.arange(n, device=log_f.device)
     around = log_f.gather(1, (steps[:, None] + steps) % n)  # column 0 the partner
-    log_nu = torch.full_like(log_f[:, :1], nu).log()
+    log_nu = torch.full_like(log_f[:, :1], _log(nu))
     groups = [around[:, :k]] + ([around[:, 1 : k + 1]] if nu > 0 else [around[:, :k]])
-    return tuple(torch.cat([log_nu, group], 1).logsumexp(1).mean() for group in groups)
+    means = log_f.new_full((n,), 1 / n)
+    return tuple(_mean(torch.cat([log_nu, group], 1).logsumexp(1), means) for group in groups)
 
 
 def _table_log_sums(log_f: Tensor, weights: Tensor, nu: float, k: int) -> tuple[Tensor, Tensor]:
     """The same two means, exactly: the last of k candidates is the partner, or independent as the others are."""
-    weights, product = _cells(log_f, weights)
-    log_sums, chance = torch.full_like(log_f[:, :1], nu).log(), log_f.new_ones(1)
+    q_z, q_z_prime = weights.sum(1), weights.sum(0)
+    log_sums, chance = torch.full_like(log_f[:, :1], _log(nu)), log_f.new_ones(1)
     for _ in range(k - 1):
-        log_sums = torch.logaddexp(log_sums[:, :, None], log_f[:, None]).flatten(1)
-        chance = torch.outer(chance, weights.sum(0)).flatten()
-    total = torch.logaddexp(log_sums[:, :, None], log_f[:, None])  # (n, m^(k-1), m)
-    return tuple(expectation(total, cells[:, None] * chance[:, None]) for cells in (weights, product))
+        log_sums = _log_add(log_sums[:, :, None], log_f[:, None]).flatten(1)
+        chance = torch.outer(chance, q_z_prime).flatten()
+    total = _log_add(log_sums[:, :, None], log_f[:, None])  # (n, m^(k-1), m)
+    product = torch.outer(q_z, q_z_prime) if nu > 0 else weights
+    return tuple(_mean(total, cells[:, None] * chance[:, None]) for cells in (weights, product))
+
+
+def _log(nu: float) -> float:
+    return math.log(nu) if nu > 0 else -math.inf
+
+
+def _log_add(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp(a) + exp(b)), with gradient 0 instead of NaN where both are -inf."""
+    return log_sum(torch.stack(torch.broadcast_tensors(a, b)))

@@ -154,6 +154,11 @@ def conditional(case: Case) -> Tensor:
     )
 
 
+def more(make):
+    """With rows enough for a probe, or for an estimate from samples."""
+    return lambda case: make(case._replace(n=case.n + 8, m=case.m + 8))
+
+
 def distribution(*sides: str, rows: bool = False):
     """Probabilities, zeros among them."""
 

@@ -1,6 +1,7 @@
 """What a right answer is, for tests that try anything: by other lines of code, or what must hold of it in any case."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -66,14 +67,114 @@ def objective(name: str):
             if name != "nwj"
             else max(size_of(log_f) * float(min(log_normaliser, 1e4000)), size_of(log_f))
         )
-        most = 0.9 * torch.finfo(table.dtype).max
-        for part, expected in zip(found, (score - log_normaliser, score, log_normaliser)):
-            assert part.dtype == table.dtype and not part.isnan()
-            if part is found[0] and max(abs(score), abs(log_normaliser)) > most:
-                continue  # their difference may be rounded to -inf
-            is_close(part, expected, scale, table.dtype)
+        _both_terms(found, score, log_normaliser, scale, table.dtype)
 
     return right
+
+
+def _both_terms(found, score, log_normaliser, scale: float, dtype: torch.dtype) -> None:
+    most = 0.9 * torch.finfo(dtype).max
+    for part, expected in zip(found, (score - log_normaliser, score, log_normaliser)):
+        assert part.dtype == dtype and not part.isnan()
+        if part is found[0] and max(abs(score), abs(log_normaliser)) > most:
+            continue  # their difference may be rounded to -inf
+        is_close(part, expected, scale, dtype)
+
+
+def _row_means(log_f: np.ndarray, independent: np.ndarray) -> np.ndarray:
+    """log E f over the independent cells of each row; 0 for a z without mass."""
+    mass = independent.sum(1, keepdims=True)
+    shares = np.where(mass > 0, independent / np.where(mass > 0, mass, 1), 1)
+    return _log_sum(np.where(mass > 0, log_f, -_log(np.longdouble(log_f.shape[1]))) + _log(shares), 1)
+
+
+def _of_all(log_f: np.ndarray, independent: np.ndarray) -> np.longdouble:
+    return _log_sum(log_f + _log(independent))
+
+
+def _anchor(log_f: np.ndarray, q: np.ndarray, independent: np.ndarray, arguments: dict) -> tuple:
+    """The sum over all choices of candidates from a table, or over the cyclic neighbours of each row of a batch."""
+    nu, k, (n, m) = np.longdouble(float(arguments["nu"])), arguments["k"], log_f.shape
+    rows, log_nu = np.arange(n), np.full((n, 1), _log(nu))
+    with_partner = without = np.longdouble(0)
+    if arguments["q_joint"] is None:
+        k = (n - (nu > 0)) if k is None else k
+        for start, chosen in ((0, True), (1, False)):
+            columns = (rows[:, None] + np.arange(start, start + k)) % n
+            mean = _log_sum(np.hstack([log_nu, log_f[rows[:, None], columns]]), 1).mean()
+            with_partner, without = (mean, without) if chosen else (with_partner, mean)
+    else:
+        for columns in itertools.product(range(m), repeat=int(k)):
+            sums = _log_sum(np.hstack([log_nu, log_f[:, columns]]), 1)
+            chance = math.prod(q.sum(0)[list(columns[1:])])
+            with_partner = with_partner + _mean(sums, q[:, columns[0]] * chance)
+            without = without + _mean(sums, independent[:, columns[0]] * chance)
+    log_normaliser = k / (k + nu) * with_partner + (nu / (k + nu) * without if nu > 0 else 0) - np.log(k + nu)
+    return k / (k + nu) * _mean(log_f, q), log_normaliser
+
+
+def _logistic(log_f: np.ndarray, q: np.ndarray, independent: np.ndarray, arguments: dict) -> tuple:
+    log_mean = np.maximum(log_f, 0) + np.log1p(np.exp(-np.abs(log_f))) - np.log(np.longdouble(2))
+    return _mean(log_f, q) / 2, _mean(log_mean, q) / 2 + _mean(log_mean, independent) / 2
+
+
+def _clipped(log_f: np.ndarray, q: np.ndarray, independent: np.ndarray, arguments: dict) -> tuple:
+    clip = float(arguments.get("clip", 5.0))
+    clip = clip if math.isinf(clip) else min(clip, torch.finfo(arguments["log_f"].dtype).max)
+    return _mean(log_f, q), _of_all(np.clip(log_f, -clip, clip), independent)
+
+
+def _exp(x: np.longdouble) -> np.longdouble:
+    return np.exp(np.minimum(x, 11_000))  # within long double
+
+
+ESTIMATES = {
+    "jensen_shannon": _logistic,
+    "density_ratio_fitting": lambda log_f, q, independent, _: (
+        _mean(_exp(log_f), q),
+        _mean(_exp(2 * log_f), independent) / 2 + np.longdouble(0.5),
+    ),
+    "plug_in": lambda log_f, q, *_: (_mean(log_f, q), np.longdouble(0)),
+    "smile": _clipped,
+    "anchor": _anchor,
+    "unpaired infonce": lambda log_f, q, independent, _: (
+        _mean(log_f, q),
+        _mean(_row_means(log_f, independent), independent.sum(1)),
+    ),
+    "unpaired donsker_varadhan": lambda log_f, q, independent, _: (_mean(log_f, q), _of_all(log_f, independent)),
+    "unpaired nwj": lambda log_f, q, independent, _: (_mean(log_f, q), _exp(_of_all(log_f, independent) - 1)),
+    "read by nwj": lambda log_f, q, independent, _: (1 + _mean(log_f, q), _exp(_of_all(log_f, independent))),
+}
+
+
+def estimate(name: str = ""):
+    """The estimate of this name, or of the one that is among the arguments; and a gradient without NaN."""
+
+    def right(found, arguments):
+        table, q_joint = arguments["log_f"], arguments["q_joint"]
+        (log_f,), n = longs(table), len(table)
+        q = _weights(log_f, q_joint)
+        independent = np.outer(q.sum(1), q.sum(0))
+        if q_joint is None and n > 1:
+            independent = (1 - np.eye(n, dtype=np.longdouble)) / (n * (n - 1))
+        key = name or arguments["name"]
+        score, log_normaliser = ESTIMATES[key](log_f, q, independent, arguments)
+        scale = max(size_of(log_f), math.log(max(1.0, arguments.get("nu", 1))))
+        if key in ("unpaired nwj", "read by nwj", "density_ratio_fitting"):  # an error of log_f counts e^log_f times
+            scale *= max(1.0, *(float(min(abs(part), 1e300)) for part in (score, log_normaliser)))
+        _both_terms(found, score, log_normaliser, scale, table.dtype)
+        if table.requires_grad and found.value.isfinite():
+            assert not torch.autograd.grad(found.value, table)[0].isnan().any(), "NaN in the gradient"
+
+    return right
+
+
+def surrogate(found, arguments):
+    """A finite number, whose gradient is none of NaN."""
+    sides = arguments["z"], arguments["z_prime"]
+    assert found.shape == () and found.dtype == sides[0].dtype and found.isfinite()
+    if moving := [side for side in sides if side.requires_grad]:
+        assert not any(slope.isnan().any() for slope in torch.autograd.grad(found, moving))
 
 
 def prior(name: str):

@@ -13,6 +13,7 @@ from fuzz import (
     is_number,
     labels,
     latents,
+    more,
     number,
     one_of,
     optional,
@@ -40,6 +41,7 @@ from fuzz_answers import (
     same_shape,
     sampled,
 )
+from fuzz_estimators import ESTIMATOR_CALLS
 from torch import Tensor, nn
 
 import rpm_tutorial as rpm
@@ -97,11 +99,6 @@ def of(kind: str, right=of_world, **arguments):
         )
 
     return fuzzed(call, right, world=world, log_prior=log_prior, **arguments)
-
-
-def more(make):
-    """With rows enough for a probe."""
-    return lambda case: make(case._replace(n=case.n + 8, m=case.m + 8))
 
 
 def shared(case) -> rpm.SharedLatentRPM:
@@ -363,6 +360,7 @@ FUZZED = {
         world=lambda case: rpm.FiniteRPM.random(seed=case.n),
         log_prior=lambda case: values("normal", (3, 4), torch.float64, case.rng).flatten().log_softmax(0).view(3, 4),
     ),
+    **ESTIMATOR_CALLS,
     "widgets.slider": fuzzed(
         widget_module.slider,
         lambda found, k: None,
