@@ -140,7 +140,8 @@ def pytest_collect_file(file_path: Path, parent):
 @pytest.hookimpl(trylast=True)  # what -m and -k leave
 def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
     if chromium.find():
-        run = {item.callspec.params["opened"].stem for item in items if "opened" in getattr(item, "fixturenames", ())}
+        parameters = [item.callspec.params for item in items if hasattr(item, "callspec")]
+        run = {chosen["opened"].stem for chosen in parameters if "opened" in chosen}
         twice = [item for item in items if isinstance(item.parent, Lesson) and item.path.stem in run]
         config.hook.pytest_deselected(items=twice)
         items[:] = [item for item in items if item not in twice]
