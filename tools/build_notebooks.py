@@ -92,13 +92,18 @@ def is_only_live(data: dict) -> bool:
     return WIDGET in data and data.keys() <= {WIDGET, "text/plain"}
 
 
+def lasting(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """What remains of a cell's outputs: without progress bars, and what they had parted joined again."""
+    return merge_streams([output for output in outputs if not is_only_live(output.get("data", {}))])
+
+
 def normalise(notebook: NotebookNode, old: NotebookNode) -> None:
     """Take out what differs between two runs of the same source."""
     old_outputs = {cell.id: cell.outputs for cell in code_cells(old)}
     for cell in code_cells(notebook):
         if IGNORED in cell.metadata.get("tags", []) and cell.id in old_outputs:
             cell.outputs = old_outputs[cell.id]
-        cell.outputs = merge_streams([o for o in cell.outputs if not is_only_live(o.get("data", {}))])
+        cell.outputs = lasting(cell.outputs)
         for output in cell.outputs:
             output.get("data", {}).pop(WIDGET, None)
             if output.output_type == "execute_result":

@@ -64,7 +64,7 @@ def test_outputs_are_the_stored_ones(opened):
     ):
         if build_notebooks.IGNORED not in stored.metadata.get("tags", []):
             approximate = "approximate" in stored.metadata.get("tags", [])
-            outputs = build_notebooks.merge_streams(now.outputs)
+            outputs = build_notebooks.lasting(now.outputs)
             differ[f"Cell {number}"] = outputs_difference(stored.outputs, outputs, approximate)
     assert {cell: difference for cell, difference in differ.items() if difference} == {}
 
