@@ -15,7 +15,7 @@ from pathlib import Path
 import doors
 
 PRESENT = (
-    "torch",
+    "torch==2.13.0",  # unpinned it would bring gigabytes of CUDA
     "numpy==2.0.2",
     "scipy",
     "scikit-learn==1.6.1",

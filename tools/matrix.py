@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "versions.md"
 BLOCK = re.compile(r"(?s)(<!-- versions -->\n).*?(<!-- end versions -->)")
 SHOWN = ("torch", "numpy", "scipy", "scikit-learn", "plotly", "ipywidgets", "ipython", "jupyterlab")
-HEADER = ("row", "Python", *SHOWN, "passed", "failed", "skipped", "seconds")
+HEADER = ("row", "passed", "failed", "skipped", "Python", *SHOWN, "seconds")  # the answer is seen first
 # What the edit loop runs, and the tests that start a JupyterLab; not the tests of this table.
 CHOICE = "not notebook and not browser and (not slow or jupyterlab)"
 EVERYTHING = ("tests", "--ignore=tests/test_matrix.py")
