@@ -44,7 +44,7 @@ def jensen_shannon(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """
     scores, q_joint, product = _cells(log_f, q_joint)
     log_mean = torch.logaddexp(scores, torch.zeros_like(scores)) - math.log(2)
-    return _objective(_mean(scores, q_joint) / 2, _mean(log_mean, (q_joint + product) / 2), log_f.dtype)
+    return _objective(expectation(scores, q_joint) / 2, expectation(log_mean, (q_joint + product) / 2), log_f.dtype)
 
 
 def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
@@ -75,12 +75,12 @@ def infonce_anchor(log_f: Tensor, q_joint: Tensor | None = None, *, nu: float = 
             "one of them where nu = 0, or an anchor: nu > 0"
         )
     log_normaliser = share * with_partner + (1 - share) * without - math.log(k + nu)
-    return _objective(share * _mean(scores, weights), log_normaliser, log_f.dtype)
+    return _objective(share * expectation(scores, weights), log_normaliser, log_f.dtype)
 
 
 def plug_in(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """E log f, for a critic that was trained to be log r: the normaliser of r is one, and its logarithm nothing."""
-    score = _mean(log_f, pairs(log_f, q_joint))
+    score = expectation(log_f, pairs(log_f, q_joint))
     return _objective(score, torch.zeros_like(score), log_f.dtype)
 
 
@@ -90,7 +90,7 @@ def smile(log_f: Tensor, q_joint: Tensor | None = None, *, clip: float = 5.0) ->
         check_number("clip", clip)
     if not clip > 0:
         raise ValueError(f"clip is {clip}; expected a positive number of nats, math.inf for Donsker-Varadhan")
-    score = _mean(log_f, pairs(log_f, q_joint))
+    score = expectation(log_f, pairs(log_f, q_joint))
     clip = clip if clip == math.inf else min(float(clip), torch.finfo(log_f.dtype).max)
     clipped = unpaired(donsker_varadhan)(log_f.clamp(-clip, clip), q_joint)
     return _objective(score, clipped.log_normaliser, log_f.dtype)
@@ -207,12 +207,6 @@ def _objective(score: Tensor, log_normaliser: Tensor, dtype: torch.dtype) -> Obj
     return Objective(*(part.to(dtype) for part in (score - log_normaliser, score, log_normaliser)))
 
 
-def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    """E values, no larger than the largest: five rounded shares of a fifth of the largest number are beyond the dtype."""
-    half, most = expectation(values / 2, weights), torch.finfo(values.dtype).max / 2
-    return 2 * torch.where(half.isneginf(), half, half.clamp(-most, most))
-
-
 def _mean_of_exp(values: Tensor, weights: Tensor) -> Tensor:
     """E exp(values), where values without weight may be too large for it."""
     return expectation(values.masked_fill(weights == 0, 0).exp(), weights)
@@ -267,7 +261,7 @@ def _batch_log_sums(log_f: Tensor, weights: Tensor, nu: float, k: int) -> tuple[
     log_nu = torch.full_like(log_f[:, :1], _log(nu))
     groups = [around[:, :k]] + ([around[:, 1 : k + 1]] if nu > 0 else [around[:, :k]])
     means = log_f.new_full((n,), 1 / n)
-    return tuple(_mean(torch.cat([log_nu, group], 1).logsumexp(1), means) for group in groups)
+    return tuple(expectation(torch.cat([log_nu, group], 1).logsumexp(1), means) for group in groups)
 
 
 def _table_log_sums(log_f: Tensor, weights: Tensor, nu: float, k: int) -> tuple[Tensor, Tensor]:
@@ -279,7 +273,7 @@ def _table_log_sums(log_f: Tensor, weights: Tensor, nu: float, k: int) -> tuple[
         chance = torch.outer(chance, q_z_prime).flatten()
     total = _log_add(log_sums[:, :, None], log_f[:, None])  # (n, m^(k-1), m)
     product = torch.outer(q_z, q_z_prime) if nu > 0 else weights
-    return tuple(_mean(total, cells[:, None] * chance[:, None]) for cells in (weights, product))
+    return tuple(expectation(total, cells[:, None] * chance[:, None]) for cells in (weights, product))
 
 
 def _log(nu: float) -> float:

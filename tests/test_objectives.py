@@ -163,3 +163,15 @@ def test_rows_are_z_and_columns_are_z_prime():
     ):
         difference = abs(objective(log_f.T, q_joint.T).value - objective(log_f, q_joint).value)
         assert (difference < 1e-12) == blind, objective.__name__
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "objective", [rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan], ids=lambda f: f.__name__
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scores_at_the_end_of_the_dtype_have_a_finite_value(objective, sign: int, dtype: torch.dtype):
+    """Five equal scores tell nothing apart: value 0, up to a unit in the last place of the scores."""
+    info = torch.finfo(dtype)
+    found = objective(torch.full((5, 5), sign * info.max, dtype=dtype))
+    assert all(term.isfinite() for term in found) and abs(found.value) <= info.eps * info.max
