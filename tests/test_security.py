@@ -1,5 +1,6 @@
 """What SECURITY.md promises: a server for this machine and its user only, and nothing that is fetched from elsewhere."""
 
+import contextlib
 import json
 import os
 import re
@@ -95,14 +96,13 @@ def test_without_the_servers_token_a_request_is_refused(lab: Lab, path: str, tok
 
 
 def listening(process: psutil.Process) -> dict[tuple[str, int], str]:
-    """Where a process and its children listen, and which of them."""
-    family = [process, *process.children(recursive=True)]
-    return {
-        tuple(socket.laddr): one.name()
-        for one in family
-        for socket in one.net_connections("tcp")
-        if socket.status == psutil.CONN_LISTEN
-    }
+    """Where a process and its children listen, and which of them; a child that ends meanwhile listens nowhere."""
+    places = {}
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            name, sockets = one.name(), one.net_connections("tcp")
+            places |= {tuple(socket.laddr): name for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    return places
 
 
 @pytest.mark.jupyterlab
