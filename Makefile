@@ -5,6 +5,7 @@ PIP_ARGS =
 ONLY     =
 JOBS     = 2
 ROW      =
+KIND     =
 PYTHONS  =
 IN_VENV  = .venv/bin/python
 PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
@@ -12,7 +13,7 @@ PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
 # The install leaves compiling to the first import, which has to keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lab test test-fast test-matrix build site run-times bench clean
+.PHONY: help lab test test-fast test-matrix test-colab build site run-times bench clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -30,6 +31,9 @@ test-fast: .venv/installed-test  ## the edit loop: no lesson, no browser, nothin
 
 test-matrix: .venv/installed-test  ## the fast tests beside oldest and newest versions (ROW="oldest front" for one)
 	@$(IN_VENV) tools/matrix.py $(if $(ROW),"$(ROW)") $(foreach one,$(PYTHONS),--python $(one))
+
+test-colab: .venv/installed-test  ## every lesson beside Colab's kind of packages, older and newer (KIND=tested for one)
+	@$(IN_VENV) tools/colab.py --write $(if $(KIND),"$(KIND)")
 
 build: .venv/installed-test  ## make and execute the notebooks from their .py sources (ONLY=02 for one)
 	@$(IN_VENV) tools/build_notebooks.py $(ONLY)

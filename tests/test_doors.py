@@ -9,12 +9,15 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import build_notebooks
+import colab
 import doors
+import matrix
 import nbformat
 import on_binder
 import pytest
 import teaching
 import yaml
+from packaging.version import Version
 
 import rpm_tutorial
 
@@ -93,6 +96,24 @@ def test_the_cell_installs_only_the_course_and_holds_torch_where_it_is(monkeypat
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
     assert command[-2:] == ["rpm-tutorial @ git+https://github.com/someone/course@main", "torch==2.4.1+cu121"]
     assert "-U" not in command and "--upgrade" not in command
+
+
+@pytest.mark.slow
+def test_lessons_run_beside_colabs_kind_of_packages_after_the_cell_and_without_a_restart(tmp_path: Path):
+    lessons = [path for path in LESSONS if path.name.startswith(("00", "02"))]
+    ran = colab.run(colab.KINDS["tested torch"], lessons, tmp_path)
+    assert ran.changed == {} and "rpm-tutorial" in ran.added
+    assert 0 < ran.seconds < colab.SECONDS
+
+
+def test_each_of_colabs_kinds_has_run_all_lessons():
+    lines = {line["kind"]: line for line in matrix.read(matrix.PAGE.read_text(encoding="utf-8"), "colab")}
+    assert list(lines) == list(colab.KINDS), "remedy: make test-colab"
+    for kind, packages in colab.KINDS.items():
+        line = lines[kind]
+        assert line["lessons"] == str(len(LESSONS)) and float(line["the cell's seconds"]) < colab.SECONDS, kind
+        held = {name: version for name, version in packages.items() if version}
+        assert {name: Version(line[name]).base_version for name in held} == held, kind
 
 
 # Binder

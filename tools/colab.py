@@ -1,69 +1,149 @@
-"""Try the course as Colab would run it: `python tools/colab.py FOLDER [NN]`; minutes, and the network for pip.
+"""Run the course as Colab would, in clean environments with its kind of preinstalled packages, and print one table.
 
-Makes an environment in FOLDER with packages as old as Colab's (its IPython, ipykernel, ipywidgets and plotly), runs the cell
-that installs the course, from a wheel of this checkout in the repository's place, and then the lessons (or those whose
-name starts with NN). It fails if the cell changes any package that was there. What it cannot emulate: Colab's page, its
-widget manager, its GPU, and its own build of torch.
+    python tools/colab.py                   every kind of KINDS, all lessons: half an hour, and gigabytes where torch has CUDA
+    python tools/colab.py tested            the kinds whose names start so
+        --lessons 00 04                     only the lessons whose names start so
+        --write                             put the kinds that ran into docs/versions.md
+
+The first cell of the first lesson installs the course from a wheel of this checkout, in the repository's place; the same
+kernel goes on, without a restart. A kind fails if that cell changes any package that was there, takes too long, or if
+a lesson stops with an error. What no test here can emulate: Colab's page and its widget manager (a module `google.colab`
+that does nothing stands for them), its GPU, its own build of torch, and the hundreds of packages that it has besides.
 """
 
-import json
+import argparse
 import subprocess
 import sys
+import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import doors
+import matrix
+import nbformat
 
-PRESENT = (
-    "torch==2.13.0",  # unpinned it would bring gigabytes of CUDA
-    "numpy==2.0.2",
-    "scipy",
-    "scikit-learn==1.6.1",
-    "plotly==5.24.1",
-    "ipython==7.34.0",
-    "ipywidgets==7.7.1",
-    "ipykernel==6.17.1",
-    "tqdm",
-    "pooch",
-)
+HELD = {"ipython": "7.34.0", "ipykernel": "6.17.1", "ipywidgets": "7.7.1", "numpy": "2.0.2", "scikit-learn": "1.6.1"}
+KINDS = {  # "" is what pip chooses
+    "tested torch": HELD | {"torch": "2.13.0", "plotly": "5.24.1"},
+    "older torch": HELD | {"torch": "2.5.1", "plotly": "5.24.1"},
+    "newer torch, plotly 6": HELD | {"torch": "2.14.1", "plotly": "6.5.0", "numpy": "", "scikit-learn": ""},
+}
+BESIDES = ("scipy", "tqdm", "pooch", "nbclient", "nbformat")
+SHOWN = ("torch", "numpy", "scikit-learn", "plotly", "ipywidgets", "ipython", "ipykernel")
+HEADER = ("kind", "lessons", "the cell's seconds", "the cell adds", *SHOWN, "seconds")
+SECONDS = 20  # what the cell may take
 RUN = """
 import sys, nbformat
 from nbclient import NotebookClient
 for path in sys.argv[1:]:
-    NotebookClient(nbformat.read(path, as_version=4), timeout=300, kernel_name="python3").execute()
-    print("ran", path, flush=True)
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    nbformat.write(notebook, path)
 """
 
 
-def packages(python: Path) -> dict[str, str]:
-    run = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-    return {item["name"].lower(): item["version"] for item in json.loads(run.stdout)}
+class Ran(NamedTuple):
+    seconds: float  # the first cell's, where it installed the course
+    added: list[str]
+    changed: dict[str, tuple[str, str | None]]
+    versions: dict[str, str]
 
 
-def main(folder: Path, only: str = "") -> None:
-    python = (folder / "venv" / "bin" / "python").absolute()
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PRESENT, "nbclient", "nbformat"], check=True)
-    subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "rpm-tutorial"], check=True)
-    build = [python, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder / "wheel", doors.ROOT]
-    subprocess.run(build, check=True)
-    wheel = max((folder / "wheel").glob("*.whl"), key=lambda path: path.stat().st_mtime)
+def environment(packages: dict[str, str], folder: Path) -> Path:
+    """A clean environment with these packages, and a stand-in for `google.colab`."""
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    wanted = [f"{name}=={version}" if version else name for name, version in packages.items()]
+    install = [python, "-m", "pip", "install", "-q", "--no-compile", *wanted, *BESIDES]
+    done = subprocess.run(install, capture_output=True, text=True)
+    if done.returncode:
+        raise matrix.Impossible(matrix.reason(done.stderr))
+    google = next((folder / "venv" / "lib").glob("python*/site-packages")) / "google" / "colab"
+    google.mkdir(parents=True)
+    (google / "__init__.py").touch()
+    (google / "output.py").write_text("def enable_custom_widget_manager():\n    pass\n")
+    return python
+
+
+def wheel(folder: Path) -> Path:
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, doors.ROOT]
+    subprocess.run(build, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def copies(lessons: list[Path], cell: str, folder: Path) -> list[Path]:
+    """The lessons as a published repository has them, with this first cell."""
+    found = []
+    for lesson in lessons:
+        notebook = nbformat.read(lesson, as_version=4)
+        notebook.cells.insert(1, nbformat.v4.new_code_cell(cell))
+        nbformat.write(notebook, folder / lesson.name)
+        found.append(folder / lesson.name)
+    return found
+
+
+def seconds(notebook: Path) -> float:
+    """What the first cell of code took, as the client that ran it has noted."""
+    times = next(c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code").metadata.execution
+    start, end = (datetime.fromisoformat(times[name]) for name in ("iopub.execute_input", "shell.execute_reply"))
+    return (end - start).total_seconds()
+
+
+def run(packages: dict[str, str], lessons: list[Path], folder: Path) -> Ran:
+    """Run the lessons in one clean environment; raises what the first lesson that fails says."""
+    python = environment(packages, folder)
+    before = matrix.installed(python)
     cell = doors.install_cell({"repository": "owner/name", "branch": "main"})
-    cell = cell.replace("git+https://github.com/owner/name@main", wheel.absolute().as_uri())
-    before, start = packages(python), time.perf_counter()
-    subprocess.run([python, "-c", cell], check=True, cwd=folder)
-    print(f"the cell took {time.perf_counter() - start:.0f} s")
-    after = packages(python)
-    print("it added", ", ".join(sorted(set(after) - set(before))))
+    cell = cell.replace("git+https://github.com/owner/name@main", wheel(folder).as_uri())
+    paths = copies(lessons, cell, folder)
+    done = subprocess.run([python, "-c", RUN, *paths], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    after = matrix.installed(python)
     changed = {name: (version, after.get(name)) for name, version in before.items() if after.get(name) != version}
-    if changed:
-        sys.exit(f"it changed what was there: {changed}")
-    lessons = sorted(doors.ROOT.glob(f"notebooks/{only or '[0-9]'}*.ipynb"))
-    subprocess.run([python, "-c", RUN, *lessons], check=True, cwd=folder)
+    return Ran(seconds(paths[0]), sorted(set(after) - set(before)), changed, after)
+
+
+def line(kind: str, lessons: list[Path]) -> dict[str, str]:
+    start, found = time.perf_counter(), {"kind": kind}
+    with tempfile.TemporaryDirectory(prefix="rpm-colab-") as folder:
+        try:
+            ran = run(KINDS[kind], lessons, Path(folder))
+        except matrix.Impossible as why:
+            return found | {"lessons": f"could not: {why}"}
+    if ran.changed or ran.seconds > SECONDS:
+        sys.exit(
+            f"{kind}: the first cell took {ran.seconds:.0f} s (at most {SECONDS}), and changed {ran.changed or 'nothing'}"
+        )
+    found |= {
+        "lessons": str(len(lessons)),
+        "the cell's seconds": f"{ran.seconds:.1f}",
+        "the cell adds": ", ".join(ran.added),
+    }
+    return found | {name: ran.versions[name] for name in SHOWN} | {"seconds": f"{time.perf_counter() - start:.0f}"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kinds", nargs="*", help=f"only those whose names start so, of: {'; '.join(KINDS)}")
+    parser.add_argument("--lessons", nargs="+", default=[""], metavar="00", help="only those whose names start so")
+    parser.add_argument("--write", action="store_true", help="put the kinds into docs/versions.md")
+    options = parser.parse_args()
+    kinds = [kind for kind in KINDS if not options.kinds or kind.startswith(tuple(options.kinds))]
+    every = sorted(doors.ROOT.glob("notebooks/[0-9]*.ipynb"))
+    lessons = [path for path in every if path.name.startswith(tuple(options.lessons))]
+    if not kinds or not lessons:
+        parser.error(f"no kind or no lesson is named so; there are: {', '.join(KINDS)}")
+    lines = []
+    for kind in kinds:
+        print(f"{kind} ...", flush=True)
+        lines.append(line(kind, lessons))
+        if options.write:
+            matrix.write("colab", HEADER, KINDS, lines)
+    print(matrix.table(lines, HEADER), end="")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__.splitlines()[0])
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    main()

@@ -20,6 +20,7 @@ import tempfile
 import time
 import tomllib
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,6 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "versions.md"
-BLOCK = re.compile(r"(?s)(<!-- versions -->\n).*?(<!-- end versions -->)")
 SHOWN = ("torch", "numpy", "scipy", "scikit-learn", "plotly", "ipywidgets", "ipython", "jupyterlab")
 HEADER = ("row", "passed", "failed", "skipped", "Python", *SHOWN, "seconds")  # the answer is seen first
 # What the edit loop runs, and the tests that start a JupyterLab; not the tests of this table.
@@ -183,27 +183,32 @@ def run_row(row: Row, named: dict[str, str]) -> dict[str, str]:
     return line | {"seconds": f"{time.perf_counter() - start:.0f}"}
 
 
-# The table
+# The tables: the first column names a line
 
 
-def table(lines: list[dict[str, str]]) -> str:
-    cells = [HEADER, *(tuple(line.get(name, "") for name in HEADER) for line in lines)]
+def table(lines: list[dict[str, str]], header: Sequence[str] = HEADER) -> str:
+    cells = [header, *(tuple(line.get(name, "") for name in header) for line in lines)]
     width = [max(map(len, column)) for column in zip(*cells)]
     rows = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, width)) + " |" for row in cells]
     return "\n".join([rows[0], "|" + "|".join("-" * (w + 2) for w in width) + "|", *rows[1:]]) + "\n"
 
 
-def read(text: str) -> list[dict[str, str]]:
-    """The lines of a table that `table` has made."""
-    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    return [{name: cell for name, cell in zip(HEADER, row) if cell} for row in rows[2:]]
+def read(page: str, block: str = "versions") -> list[dict[str, str]]:
+    """The lines of the page's table between the comments that name it."""
+    text = re.search(f"(?s)<!-- {block} -->\n(.*?)<!-- end {block} -->", page)[1]
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()] or [(), ()]
+    return [{name: cell for name, cell in zip(header, row) if cell} for row in rows]
 
 
-def merged(page: str, lines: list[dict[str, str]]) -> str:
-    """The page with these lines in their places, and the others as they were, in the order of ROWS."""
-    by_name = {line["row"]: line for line in [*read(BLOCK.search(page)[0]), *lines]}
-    found = table([by_name[row.name] for row in ROWS if row.name in by_name])
-    return BLOCK.sub(lambda match: f"{match[1]}{found}{match[2]}", page)
+def merged(page: str, block: str, header: Sequence[str], order: Iterable[str], lines: list[dict[str, str]]) -> str:
+    """The page with these lines in their places in the table, and the others as they were."""
+    by_name = {line[header[0]]: line for line in [*read(page, block), *lines]}
+    found = table([by_name[name] for name in order if name in by_name], header)
+    return re.sub(f"(?s)(<!-- {block} -->\n).*?(<!-- end {block} -->)", lambda m: f"{m[1]}{found}{m[2]}", page)
+
+
+def write(block: str, header: Sequence[str], order: Iterable[str], lines: list[dict[str, str]]) -> None:
+    PAGE.write_text(merged(PAGE.read_text(encoding="utf-8"), block, header, order, lines), encoding="utf-8")
 
 
 def chosen(starts: list[str]) -> list[Row]:
@@ -224,7 +229,7 @@ def main() -> None:
         print(f"{row.name} ...", flush=True)
         lines.append(run_row(row, named))
         if options.write:
-            PAGE.write_text(merged(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
+            write("versions", HEADER, [row.name for row in ROWS], lines)
     print(table(lines), end="")
     if any(line.get("failed", "0") != "0" for line in lines):
         sys.exit(1)
