@@ -27,6 +27,7 @@ import nbformat
 from nbformat import NotebookNode
 from playwright.sync_api import Browser, Page, sync_playwright
 
+SCREENSHOTS = build_notebooks.NOTEBOOKS.parent / "screenshots"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 START_SECONDS, RUN_SECONDS = 60, 180
 STDERR = '[data-mime-type="application/vnd.jupyter.stderr"]'  # tracebacks too

@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="by default all lessons")
     parser.add_argument("--theme", choices=[*lesson_browser.THEMES, "both"], default="both")
-    parser.add_argument("--output", type=Path, default=Path("screenshots"))
+    parser.add_argument("--output", type=Path, default=lesson_browser.SCREENSHOTS)
     arguments = parser.parse_args()
     if not chromium.find():
         sys.exit(chromium.REMEDY)

@@ -14,7 +14,6 @@ from needs import need_fashion_mnist
 from notebook_compare import outputs_difference
 from residuals import MEASURED
 
-SCREENSHOTS = Path(__file__).parents[2] / "screenshots"
 NOTEBOOKS = sorted(build_notebooks.NOTEBOOKS.glob("*.ipynb"))
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -130,11 +129,11 @@ def test_every_widget_works_by_keyboard_and_says_what_it_shows(opened):
     page, run, notebook = opened
     widgets = page.locator(keyboard.EXPLORERS).all()
     assert len(widgets) == stored_widgets(notebook)
-    SCREENSHOTS.mkdir(exist_ok=True)
+    lesson_browser.SCREENSHOTS.mkdir(exist_ok=True)
     for number, widget in enumerate(widgets, 1):
         drive = keyboard.drive(page, widget)
         MEASURED.append(f"{notebook.stem}, widget {number}: {drive.controls} controls, {drive.positions} positions")
-        widget.screenshot(path=SCREENSHOTS / f"{notebook.stem}-widget-{number}.png")
+        widget.screenshot(path=lesson_browser.SCREENSHOTS / f"{notebook.stem}-widget-{number}.png")
         assert drive.problems == [] and drive.positions >= 3 * drive.controls
     assert keyboard.heard(page) == [] and page.locator(lesson_browser.STDERR).count() == 0
     assert run.problems == []

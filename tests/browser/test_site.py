@@ -154,7 +154,10 @@ def test_every_page_is_complete_light_quick_and_accessible(site, page):
         outside = [url for url in seen.asked if not url.startswith(("file:", "data:", "blob:"))]
         heaviest, slowest = max(heaviest, seen.bytes), max(slowest, seconds_to_first_paint(page, path))
         wrong += [(path.name, problem) for problem in seen.problems + outside + grave(page, [])]
+        first_screen = lesson_browser.SCREENSHOTS / "site" / path.relative_to(site).with_suffix(".png")
+        page.screenshot(path=first_screen)
         page.emulate_media(color_scheme="dark")
+        page.screenshot(path=first_screen.with_stem(f"{path.stem}-dark"))
         wrong += [(path.name, f"dark: {problem}") for problem in grave(page, ["color-contrast"])]
         if path in notebooks(site) and not drawn_as_stored(page, notebooks(site)[path]):
             wrong.append((path.name, "a stored figure is missing"))
