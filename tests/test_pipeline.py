@@ -198,6 +198,7 @@ def test_make_alone_lists_the_commands(checkout: Path):
         "test",
         "test-fast",
         "test-matrix",
+        "test-colab",
         "build",
         "site",
         "run-times",
