@@ -25,7 +25,8 @@ import rpm_tutorial as rpm
 device = rpm.setup()
 
 # %% [markdown]
-# The next cell looks at your machine. Its last line is the claim of this course, checked on a small random model.
+# The next cell looks at your machine. Its last line is the claim of this course, checked on a small random model: $L$ is the ELBO, and $C$ a constant of
+# the data.
 
 # %% tags=["nbval-ignore-output"]
 print(rpm.self_check())
@@ -46,7 +47,8 @@ rpm.figures.images({"x": x[:12], "x′": x_prime[:12]}, caption="Each column is 
 # ## A batch of pairs is a table of scores
 #
 # An **encoder** turns each view into a latent vector, $z$ and $z'$. A **critic** $f(z, z') > 0$ scores how well two
-# latents fit; we write $s = \log f$. Rows are $z$, columns are $z'$, and the pairs that belong together lie on the diagonal.
+# latents fit; we write $s = \log f$. Ours is the cosine of the two latents over a temperature, $s = \cos(z, z')/0.2$, as in SimCLR and CLIP; lesson 7
+# says why it is named after von Mises and Fisher. Rows are $z$, columns are $z'$, and the pairs that belong together lie on the diagonal.
 
 # %% tags=["approximate"]
 torch.manual_seed(0)
@@ -62,6 +64,8 @@ print(
 #
 # $$I_N = \frac1N\sum_i \Big[\, s_{ii} - \log \frac1N \sum_j f_{ij} \Big].$$
 #
+# The first term is the **score**, the second the **log normaliser**.
+#
 # **Predict**: what is $I_N$ for this untrained encoder, on 500 pairs: negative, about 0, or near $\log 500 = 6.2$?
 #
 # <details><summary>Answer</summary>
@@ -76,6 +80,14 @@ print(
     f"InfoNCE = {before.score:.3f} (score) − {before.log_normaliser:.3f} (log normaliser) = {before.value:.3f} nats per pair"
 )
 assert 0 < before.value < 1.5
+
+# %% [markdown]
+# You may know it as a cross-entropy, in which each row has to find its own column. That loss is $\log N - I_N$: it falls to 0 where $-I_N$ falls
+# to $-\log N$.
+
+# %%
+cross_entropy = torch.nn.functional.cross_entropy(log_f, torch.arange(len(x)))
+assert abs(math.log(len(x)) - cross_entropy - before.value) < 1e-5
 
 # %% [markdown]
 # ## Training raises the diagonal
@@ -115,8 +127,9 @@ assert infonce > 2, "training should lift InfoNCE well above chance"
 # ## Second name: ELBO
 #
 # A **recognition-parameterised model** (RPM) needs a prior $P(z, z')$ over latents, and uses the encoder, read backwards by
-# Bayes' rule, as its likelihood. Lesson 1 builds it. Its ELBO is a sum of five expectations (E3), computed here by code that has
-# never heard of InfoNCE.
+# Bayes' rule, as its likelihood. Lesson 1 builds it. Its ELBO is a sum of five expectations, (E3) in lesson 2. `world.elbo` adds them up for any prior
+# and has no line about contrastive learning; that InfoNCE comes out is due to the prior we give it, $P(z_i, z'_j) = \frac1N \cdot \frac1N \cdot f_{ij}/Z_i$
+# with $Z_i = \frac1N\sum_j f_{ij}$.
 #
 # The data set is the 500 pairs, each with probability 1/500. The encoder sends 500 images to 500 different vectors, so number them:
 # "latent k" is the vector $z_k$, and the encoder $Q(z|x)$ is a table with a single 1 in each row, `one_each`. Where the vectors lie enters through
@@ -126,7 +139,7 @@ assert infonce > 2, "training should lift InfoNCE well above chance"
 n = len(x)
 one_each = torch.eye(n, dtype=torch.float64)
 world = rpm.FiniteRPM(p_true=one_each / n, recognition=one_each)
-prior = rpm.priors.infonce(log_f, world.q_joint)  # log P(z,z') = log Q(z) Q(z') f / Z
+prior = rpm.priors.infonce(log_f, world.q_joint)  # log P(z,z') = log (1/n · 1/n · f / Z)
 elbo = world.elbo(prior)
 for name, term in elbo._asdict().items():
     if name != "slack":  # for priors that do not sum to one, see lesson 3
@@ -200,8 +213,9 @@ rpm.figures.lines(
 )
 
 # %% [markdown]
-# The best of these temperatures lies below the trained one: 400 steps have not carried it all the way. Choosing a temperature by held-out InfoNCE is choosing a prior by its evidence. That sentence is what the identity buys: a
-# design decision of contrastive learning becomes a modelling assumption that data can judge.
+# The best of these temperatures lies below the trained one, which is still falling after 400 steps: watch it in the dashboard below. Choosing a temperature
+# by held-out InfoNCE is choosing a prior by its evidence. That sentence is what the identity buys: a design decision of contrastive learning becomes a
+# modelling assumption that data can judge.
 #
 # ## Train one yourself
 #
@@ -221,7 +235,9 @@ dashboard.advance(100)
 dashboard
 
 # %% [markdown]
-# **Predict**: pause, set the temperature to 2, and resume. Which of the three curves falls at once, and does it come back?
+# It draws InfoNCE on the batches, InfoNCE on the held-out pairs, and the accuracy of a **probe**: a logistic regression that reads the digit from $z$.
+#
+# **Predict**: pause, set the temperature to 2, and resume. Which of the three fall at once, and do they come back?
 #
 # <details><summary>Answer</summary>
 #

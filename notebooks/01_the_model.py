@@ -175,9 +175,10 @@ assert worst < 5  # the largest of 42 normal deviations exceeds 5 once in forty 
 # %% [markdown]
 # ## A sharper encoder makes a sharper model
 #
-# Move the two sliders. Sharpness is how much the encoder tells; coupling is how much the data has to tell.
+# The widget shows the likelihood $P(x|z)$ on the left, the data's $P_\text{true}(x'|x)$ in the middle, and on the right the model's $P(x'|x)$ under the prior
+# $Q(z,z')$. Sharpness is how much the encoder tells of $x$; coupling is how closely $x'$ follows $x$.
 #
-# **Predict** before you move: with sharpness 0, what is the right panel?
+# **Predict** before you move the sliders: with sharpness 0, what does the right panel show?
 #
 # <details><summary>Answer</summary>
 #

@@ -70,12 +70,16 @@ assert L < evidence
 # %% [markdown]
 # ## The gap is a KL divergence, exactly
 #
-# **Predict**: the difference above is positive for any prior. Which divergence is it?
+# **Predict**: the difference above is never negative, whatever the prior. Which divergence is it?
 #
 # <details><summary>Answer</summary>
 #
-# $\mathrm{KL}\big(Q(z|x)Q(z'|x')\,\|\,P(z,z'|x,x')\big)$: how far the encoder is from the model's own posterior.
+# $\mathrm{KL}\big(Q(z|x)Q(z'|x')\,\|\,P(z,z'|x,x')\big)$: how far the encoder is from the model's own posterior. It is zero where they agree: for a
+# deterministic encoder (lesson 4), or under the prior $Q(z)Q(z')$.
 # </details>
+#
+# By Bayes' rule $\log P(x,x') = \log P(x,x',z,z') - \log P(z,z'|x,x')$ for all $z, z'$. Average both sides under $Q(z|x)Q(z'|x')$, and add and subtract
+# $\log Q(z|x)Q(z'|x')$: the right side becomes (E3) plus that divergence.
 
 # %%
 log_posterior = log_joint - log_p[:, :, None, None]  # log P(z,z'|x,x'), Bayes' rule
@@ -83,6 +87,8 @@ gap = E(log_q_z_given_x + log_q_z_prime_given_x_prime - log_posterior)
 line_0 = evidence - gap
 print(f"evidence − KL = {line_0:.6f},  (E3) = {L:.6f},  residual {abs(line_0 - L):.1e}")
 assert abs(line_0 - L) < 1e-12
+independent = world.q_z.log()[:, None] + world.q_z_prime.log()  # the prior Q(z)Q(z')
+assert abs(world.gap(independent)) < 1e-12
 
 # %% [markdown]
 # **What it needs**: that $z$ and $z'$ are drawn as they are scored, independently given $x$ and $x'$. Draw them together and the
@@ -103,8 +109,8 @@ print(f"with Bayes' rule {line_2:.6f},  residual {abs(line_2 - L):.1e}")
 assert abs(line_2 - L) < 1e-12
 
 # %% [markdown]
-# **What it needs**: that the likelihood really is the encoder read backwards. A VAE's decoder is not, and this line is where the two
-# part.
+# **What it needs**: that the likelihood is Bayes' rule applied to *some* encoder. A VAE's decoder is not, and this line is where the two
+# part. Whether it is the encoder that draws $z$, the next line asks.
 #
 # ## The recognition densities cancel
 #
@@ -170,7 +176,7 @@ assert abs(line_6 - line_5) < 1e-12 and abs(information - world.mutual_informati
 
 # %% [markdown]
 # Maximising the ELBO asks for two things at once: latents that share information, **and** whose joint distribution looks like the prior.
-# Information counts only as far as it exceeds what it adds to the KL. **What it needs**: that $Q(z)$ and $Q(z')$ are the marginals of
+# A change of the encoder that adds information helps only if it adds less to the KL. **What it needs**: that $Q(z)$ and $Q(z')$ are the marginals of
 # $Q(z,z')$, not distributions of our own choosing.
 #
 # ## The proof that runs
@@ -183,14 +189,18 @@ assert abs(line_6 - line_5) < 1e-12 and abs(information - world.mutual_informati
 # - **stale**: $P(x|z)$ is made from a blurred copy of the encoder
 # - **constant**: $C$ is computed for uniform observations
 # - **shuffled**: $Q(z)Q(z')$ stands where $Q(z,z')$ belongs
-# - **aggregate**: a uniform distribution stands in (E2) where $Q(z)$ belongs
+# - **aggregate**: a uniform distribution stands where $Q(z)$ belongs, in (E2) and in all lines that follow from it
 #
 # **Predict** for each which line will fail, before you choose it.
 #
 # <details><summary>Answers</summary>
 #
-# dependent: (E3) · decoder: Bayes · stale: cancel · constant: constant · shuffled: (E4) · aggregate: (E5). Each of the six steps has an
-# assumption of its own.
+# - dependent: (E3), since the draw is not scored by its own density
+# - decoder: Bayes, since there is no encoder to put in
+# - stale: cancel, since the copy's density meets the encoder's
+# - constant: constant
+# - shuffled: (E4)
+# - aggregate: (E5). The lines before it carry the same wrong $Q(z)$ and agree with one another; (E5) takes the marginals of $Q(z,z')$.
 # </details>
 
 # %%

@@ -31,7 +31,7 @@ rpm.figures.tables(
     x_label="z′",
     y_label="z",
     unit="score (nats)",
-    caption="The critic scores high where a pair of latents is more frequent than by chance, with errors.",
+    caption="High scores mark pairs of latents that occur more often than by chance. The noise in the scores is the critic's error.",
 )
 
 # %% [markdown]
@@ -69,8 +69,8 @@ assert torch.allclose(P.log(), rpm.priors.infonce(log_f, world.q_joint), atol=1e
 #
 # $$L - C = \mathbb E_{Q(z,z')}[s(z,z')] - \mathbb E_{Q(z)}[\log Z(z)] = I_\infty,$$
 #
-# InfoNCE with infinitely many candidates: the formula of lesson 0, with $\frac1N\sum_i$ over pairs become $\mathbb E_{Q(z,z')}$, and $\frac1N\sum_j$ over candidates
-# become $\mathbb E_{Q(z')}$.
+# InfoNCE with infinitely many candidates: the formula of lesson 0, in which the mean over pairs is now $\mathbb E_{Q(z,z')}$ and the mean over candidates
+# $\mathbb E_{Q(z')}$.
 #
 # **Predict**: the left side adds up the five terms of (E3), the right side never sees an observation. How many digits will agree?
 #
@@ -110,16 +110,16 @@ assert gap > 0 and abs(gap - divergence) < 1e-12
 # ## One normaliser for all z: Donsker–Varadhan
 #
 # Normalise the whole table at once, and $P(z)$ is free to differ from $Q(z)$. In (E4) the aggregate posteriors cancel again, and $\log \bar Z$ is left: the
-# Donsker–Varadhan objective, known as MINE.
+# Donsker–Varadhan objective, known in deep learning as MINE (mutual information neural estimation).
 #
 # $$P(z,z') = Q(z)Q(z')\,f/\bar Z, \quad \bar Z = \mathbb E_{Q(z)Q(z')} f \quad\Rightarrow\quad L - C = \mathbb E\,s - \log\bar Z. \tag{E9}$$
 #
-# Or drop the normaliser: $\tilde P = Q(z)Q(z') f/e$ need not sum to one. The KL to such a table is $\mathbb E_Q \log(Q/\tilde P) + \sum \tilde P - 1$, so (E5) gains a
+# Or drop the normaliser: $\tilde P = Q(z)Q(z') f/e$, with $e = 2.718\ldots$, need not sum to one. The KL to such a table is $\mathbb E_Q \log(Q/\tilde P) + \sum \tilde P - 1$, so (E5) gains a
 # slack of $1 - \sum\tilde P$, which `unnormalised=True` adds:
 #
 # $$L - C = (\mathbb E\,s - 1) + (1 - \bar Z/e) = \mathbb E\,s - \bar Z/e, \tag{E10}$$
 #
-# the NWJ objective. It is best at $f = e\,Q(z,z')/Q(z)Q(z')$; the 1 in our critic supplies that $e$.
+# the NWJ objective, after Nguyen, Wainwright and Jordan. It is best at $f = e\,Q(z,z')/Q(z)Q(z')$; the 1 in our critic supplies that $e$.
 
 # %%
 Z_bar = world.q_z @ Z
@@ -149,13 +149,17 @@ rpm.figures.dots(
 )
 
 # %% [markdown]
-# A higher value for the same critic does not make InfoNCE the better objective. It says that its prior, which takes $P(z) = Q(z)$ for granted, needs
-# less of the critic. Which prior is right is a question about the latents.
+# A higher value for the same critic does not make InfoNCE the better objective. It says only that its prior
+# has $P(z) = Q(z)$ right by construction, and leaves less for the critic to get right. Which prior is right is a question about the latents.
 #
 # ## The table of the course
 #
-# One more prior, a conditional $P(z'|z)$ of your own (E11): $L - C = \mathbb E\log P(z'|z) + H(Q(z'))$, the Barber–Agakov bound. Now all five, each as an ELBO by the sum
-# (E3) and as the objective of its name.
+# One more prior: keep $P(z) = Q(z)$ and bring a normalised conditional $P(z'|z)$ of your own. In (E4) $\log Q(z)$ cancels and $-\log Q(z')$ stays:
+#
+# $$L - C = \mathbb E\log P(z'|z) + H(Q(z')), \tag{E11}$$
+#
+# the Barber–Agakov bound. Here $H(Q(z'))$ is a sum; for a network it is unknown, which is why the other priors keep $Q(z')$ as a factor. Now all five, each as an
+# ELBO by the sum (E3) and as the objective of its name.
 
 # %%
 q, log_p = world.q_joint, log_f.log_softmax(1)  # log_p: a normalised P(z'|z)
@@ -190,8 +194,11 @@ assert abs((over_z_prime + over_z) / 2 - clip) < 1e-12 and clip < elbo
 # %% [markdown]
 # ## A prior is a critic times a normaliser
 #
-# The critic is $\log f = 1 + \kappa \log\frac{Q(z,z')}{Q(z)Q(z')} + c(z)$. At $\kappa = 1$ it knows the true density ratio; the offset $t$ tilts whole rows,
-# $c(z) = -t, 0, t$. Move both sliders; the menu picks the prior whose KL the caption reports.
+# InfoNCE, DV and NWJ all start from $Q(z)Q(z')f$. The **critic** $f$ says which latents fit together; the **normaliser** says what is divided by: one $Z(z)$ for
+# each row, one $\bar Z$ for all, or the fixed number $e$. The two choices are independent, and each has a slider or a menu below.
+#
+# The critic there is $\log f = 1 + \kappa \log\frac{Q(z,z')}{Q(z)Q(z')} + c(z)$. At $\kappa = 1$ it knows the true density ratio, which a larger $\kappa$ exaggerates and a
+# smaller one mutes; the offset $t$ tilts whole rows, $c(z) = -t, 0, t$. Move both sliders; the menu picks the prior whose KL the caption reports.
 #
 # **Predict**: which of the three curves does the offset leave where it is?
 #
@@ -216,11 +223,12 @@ print({name: f"{value:+.4f}" if abs(value) > 1e-12 else "0" for name, value in s
 assert abs(shift["infonce"]) < 1e-12 and shift["donsker_varadhan"] < -0.1
 
 # %% [markdown]
-# This is why a critic trained by InfoNCE yields density ratios only up to a factor per $z$, and why its value needs no reference level.
+# This is why a critic trained by InfoNCE yields density ratios only up to a factor per $z$, and why it does not matter which score counts as zero.
 #
 # ## It holds without any table: two Gaussians
 #
-# For standard normal $z, z'$ with correlation $\rho$, and a random-walk critic $s = -\tfrac a2 (z - z')^2$ with $a = 1/\sigma^2$, the integrals of (E7) can be done by hand:
+# For standard normal $z, z'$ with correlation $\rho$, and a random-walk critic $s = -\tfrac a2 (z - z')^2$ with $a = 1/\sigma^2$, the integrals of (E7) can be done by hand. The score averages $-\tfrac a2\,\mathbb E(z-z')^2 = -a(1-\rho)$, and
+# $\log Z(z) = -\tfrac12\log(1+a) - \tfrac{a z^2}{2(1+a)}$ is averaged with $\mathbb E z^2 = 1$:
 #
 # $$I_\infty = -a(1-\rho) + \tfrac12 \log(1+a) + \tfrac{a}{2(1+a)}. \tag{E20}$$
 #
@@ -241,9 +249,20 @@ for used in (10, 100):
 assert mean + 4 * error < information
 
 # %% [markdown]
-# InfoNCE comes out at the value of (E20), below the MI, and more samples narrow it down there: under these Gaussians $z'$ is centred at $\rho z$, not at $z$, and the random
-# walk does not know that.
-#
+# InfoNCE comes out at the value of (E20), below the MI, and more samples narrow it down there. The gap is the prior's error: under
+# $P(z'|z) \propto Q(z')f$, $z'$ has mean $\frac{a}{1+a}z$ and variance $\frac1{1+a}$; in truth they are $\rho z$ and $1-\rho^2$. One number $a$ cannot set both right.
+
+# %%
+a = 1 / scale**2
+mean, variance, true_variance = a / (1 + a), 1 / (1 + a), 1 - rho**2
+print(
+    f"z′ given z, prior: mean {mean:.2f} z, variance {variance:.2f}; truth: mean {rho:.2f} z, variance {true_variance:.2f}"
+)
+divergence = (math.log(variance / true_variance) + (true_variance + (rho - mean) ** 2) / variance - 1) / 2  # E_z KL
+print(f"KL(Q‖P) = {divergence:.4f} = MI − (E20)")
+assert abs(divergence - (information - exact)) < 1e-12
+
+# %% [markdown]
 # ## Exercises
 #
 # **1.** Write $I_\infty$ yourself, from `log_f` and `q_joint`, both of shape (Z, Z').
@@ -304,4 +323,4 @@ print(f"the table: {my_clip(scores):.4f} nats; the transposed table: {my_clip(sc
 # ## What we saw
 #
 # Five priors, five objectives, each pair equal to rounding. InfoNCE is the ELBO under $P(z)=Q(z)$, $P(z'|z) \propto Q(z') f$. In [lesson 4](04_the_evidence_of_a_data_set.ipynb) the tables go,
-# and 60 000 images come.
+# and tens of thousands of images come.

@@ -132,7 +132,8 @@ assert (P.diagonal() <= 1 / n).all() and infonce <= math.log(n)
 
 # %% [markdown]
 # The same ceiling from the other side: the evidence falls short of the information in the data by the model's error,
-# $\mathbb E \log P - C = I_\text{true}(x;x') - \mathrm{KL}(P_\text{true}\|P)$ (E23), and $N$ distinct pairs carry $I_\text{true} = \log N$.
+# $\mathbb E \log P - C = I_\text{true}(x;x') - \mathrm{KL}(P_\text{true}\|P)$ (E23), and $N$ distinct pairs carry $I_\text{true} = \log N$. (Add and subtract
+# $\mathbb E\log P_\text{true}(x,x')$: minus $C$ it is $I_\text{true}$, and what $\log P$ falls short of it is the KL.)
 
 # %% tags=["approximate"]
 p_true = torch.eye(n, dtype=torch.float64) / n
@@ -183,7 +184,8 @@ assert evidence.infonce <= math.log(n)
 # %% [markdown]
 # For millions of pairs $N^2$ is too many. Then some rows stand for all, and in each row some candidates stand for all the others: the
 # pair's own $z'$ is counted once, each of the $M$ sampled ones $(N-1)/M$ times. A batch that weighs all its candidates alike estimates
-# something else, the InfoNCE of a small data set, which cannot exceed the logarithm of its size.
+# something else, the InfoNCE of a small data set, which cannot exceed the logarithm of its size. The logarithm of a sampled sum is too low on
+# average, so the estimate is slightly too high, by an amount of order $1/M$.
 
 # %% tags=["approximate"]
 estimate = rpm.sampled_evidence(z, z_prime, critic, rows=4096, negatives=1024, generator=rng)
@@ -229,11 +231,11 @@ rpm.figures.lines(
     x_log=True,
     x_label="number of pairs N",
     y_label="nats per pair",
-    caption="For small N InfoNCE lies just below its ceiling log N; then it levels off at what the model knows.",
+    caption="Up to some thirty pairs InfoNCE follows its ceiling log N; then it levels off at what the model knows.",
 )
 
 # %% [markdown]
-# With ten pairs this encoder looks nearly perfect; with tens of thousands it is far from the ceiling. Judge an encoder on as many pairs as you have.
+# On ten pairs the ceiling is so near that a better encoder could hardly show it; on tens of thousands it is far away. Judge an encoder on as many pairs as you have.
 #
 # ## The model can be sampled: x′ given x
 #
@@ -265,7 +267,9 @@ rpm.figures.images(
 # Choose a temperature and an image. A cold model bets everything on a few candidates, a warm one spreads out; the evidence, over 1 000 pairs, says which bet pays better
 # on average.
 #
-# **Predict**: is the evidence highest at the temperature that is best for most images?
+# The pictures are drawn without their augmentation. The encoder saw two different crops, so that finding ✓, the image's own other view, is harder than it looks.
+#
+# **Predict**: one temperature gives the highest $P(x'_i|x_i)$ for more images than any other. Does it also have the highest evidence?
 #
 # <details><summary>Answer</summary>
 #

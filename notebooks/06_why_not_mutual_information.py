@@ -58,8 +58,8 @@ assert abs(information["renamed"] - information["Q"]) < 1e-12 and information["m
 #
 # $$h_k(z) = R(k\lVert z\rVert)\, z.$$
 #
-# It is undone by the twist of $-k$, and its Jacobian has determinant 1 everywhere: it moves probability about without squeezing it. Points of equal distance
-# from the origin stay so, hence $h_k(z)$ is Gaussian again. We apply it to both $z$ and $z'$.
+# It is undone by the twist of $-k$, and its Jacobian has determinant 1 everywhere: it moves probability about without squeezing it. Each point keeps its
+# distance from the origin, and a Gaussian's density depends on that distance alone; hence $h_k(z)$ is Gaussian again. We apply it to both $z$ and $z'$.
 
 
 # %%
@@ -78,7 +78,7 @@ rpm.figures.clouds(
     x_label="z₁",
     y_label="z₂",
     color_label="z₁ before",
-    caption="The same 600 points, coloured by their first coordinate before the twist. Each cloud has the same shape; what a line could read off is gone.",
+    caption="The same 600 points, coloured by their first coordinate before the twist. Each cloud has the same shape; the colours, from left to right at k = 0, are wound into a spiral at k = 2.",
 )
 
 # %% [markdown]
@@ -98,6 +98,8 @@ print(
 assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
 
 # %% [markdown]
+# (That $I_N$ differs from the MI, and can even lie above it, is the luck of these 2 000 pairs.)
+#
 # ## A prior notices what the information does not
 #
 # A random walk says: $z'$ lies near $z$ (E18). Its $I_\infty$ is the ELBO under that assumption, and by (E8) it misses the information by a KL divergence:
@@ -107,7 +109,7 @@ assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
 # Twisting leaves the left term alone, so whatever the walk loses is growth of the KL. To be fair to the walk, its scale is chosen anew for each twist.
 #
 # **Predict**: at $k = 2$ a point at distance 1 turns by two radians, and its partner, slightly further out or in, by slightly more or less. How much
-# of the 1.6 nats does the walk keep?
+# of the 1.66 nats does the walk keep?
 #
 # <details><summary>Answer</summary>
 #
@@ -130,7 +132,7 @@ for k in tqdm(strengths):
     walk[k] = walk_evidence(h_z, h_z_prime)
     read[k] = rpm.probes.r_squared(h_z[:1000], z[:1000], h_z[1000:], z[1000:])
     print(f"k = {k}: walk {walk[k]:.2f} nats, so KL {information - walk[k]:.2f}; linear probe R² {read[k]:.2f}")
-assert walk[0] > 1.5 and walk[2] < 0.4 * walk[0] and read[0] > 0.999 and read[2] < 0.3
+assert walk[0] > 1.5 and walk[2] < walk[0] / 3 and read[0] > 0.999 and read[2] < 0.3
 
 # %% [markdown]
 # The information stayed; the evidence under the walk and what a linear probe can read fell together. That is no accident: both ask
@@ -173,7 +175,7 @@ rpm.figures.lines(
     floor=0.0,
     x_label="strength k of the twist",
     y_label="nats per pair",
-    caption="The information is the same for every k. A universal critic keeps nearly all of it; the walk prior sees the twist.",
+    caption="The information is the same for every k. A universal critic keeps most of it, having been trained for 400 steps; the walk loses most, by assumption.",
 )
 
 # %% [markdown]
@@ -204,8 +206,9 @@ print("KSG:", ", ".join(f"{value:.2f} at k = {k}" for k, value in estimated.item
 assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information - 0.2
 
 # %% [markdown]
-# It sees the information fall, which by theorem it does not. An estimate that changes under an invertible map measures its own difficulty. Where a closed form
-# exists, as here, believe the closed form.
+# It sees the information fall, which by theorem it does not. An estimate that changes under an invertible map measures its own difficulty: KSG's too few pairs, the
+# universal critic's too few steps. The walk's value is another matter. It estimates nothing; it is the evidence of a model, and the model is wrong about
+# twisted latents. Where a closed form exists, as here, believe the closed form.
 #
 # ## Twist it yourself
 #
@@ -280,7 +283,7 @@ print(
 #
 # **1. Two encoders have the same MI between their latents. They are…**
 # <details><summary>equally good</summary>One may be a twist of the other, whose linear probe reads nothing.</details>
-# <details><summary>equally good for a classifier that can be any function</summary>Yes, if their joint distributions with the label differ by an invertible map. Most classifiers that people use are not any function.</details>
+# <details><summary>possibly very different</summary>Yes. A twist keeps the MI and ruins a linear probe; and two encoders may share the same number of nats about different things.</details>
 # <details><summary>the same up to an invertible map</summary>Equal information follows from that, but not the reverse.</details>
 #
 # **2. Under the walk prior the evidence of a representation falls by one nat while its MI stays. Then…**

@@ -26,7 +26,7 @@ seed = 20  # of the four we tried, one that shows both fates of the universal pr
 #
 # $$P(z_t|z_{<t}) = \frac{Q(z_t)\,f(c_t,z_t)}{Z(c_t)}, \quad c_t = c_t(z_{<t}), \qquad L - C = \sum_t \Big(\mathbb E\,\log f(c_t,z_t) - \mathbb E\log Z(c_t)\Big). \tag{E19}$$
 #
-# Nothing is left of the argument to make: each $Q(z_t)$ cancels against the likelihood's, as before. To check it, take the smallest
+# The argument needs no new step: each $Q(z_t)$ cancels against the likelihood's, as before. To check it, take the smallest
 # chain that has a context of two latents: three observations with four values each, three latents with three. Everything is random. The second cell makes
 # the prior: $P(z_0) = Q(z_0)$, then (E19) twice. The context of $z_2$ is the pair $(z_0, z_1)$, so it has nine values.
 
@@ -88,7 +88,7 @@ print(f"L − C = {bound(P):.12f}\nInfoNCE {terms[0]:.6f} + {terms[1]:.6f} = {su
 assert residual < 1e-12
 
 # %% [markdown]
-# This is CPC with a horizon of one step: its context network computes $c_t$, its score is $\log f$, and its loss, summed over the sequence, is minus the
+# (The terms need not be positive: a random critic can be worse than taking the latents for independent.) This is CPC with a horizon of one step: its context network computes $c_t$, its score is $\log f$, and its loss, summed over the sequence, is minus the
 # ELBO of this chain. A batch estimates each term as lesson 5 describes, one term a step.
 #
 # ## What the context forgets, the chain pays for
@@ -254,7 +254,7 @@ def judged(encoder, critic, half=2048):
 
 
 # %% [markdown]
-# **Predict**: the ball moves by up to 5 % of the box between frames, and its velocity is then off by 1 %. How many nats does the random walk give away by
+# **Predict**: the ball moves by up to 5 % of the box between frames, and each push changes that by about 1 % of the box. How many nats does the random walk give away by
 # ignoring velocity, in two dimensions?
 #
 # <details><summary>Answer</summary>
@@ -286,8 +286,8 @@ print(f"all there is to know: {information(1):.2f}; the held-out sequences measu
 assert (gain > 2).all() and (gap > -4 * error).all() and (gap < 0.15 + 4 * error).all()
 
 # %% [markdown]
-# Apply (E8) to both, and leave aside what the encoders miss. The gain is $I(z_0;z_2|z_1)$, which the short context forgets, plus the KL by which the random walk misses
-# even $Q(z_2|z_1)$, less the small one by which constant velocity misses $Q(z_2|z_0,z_1)$. One line of the prior is worth more than two nats.
+# Where do two nats come from? By (E8) the evidence of each model is an information less a KL. The walk's context forgets $I(z_0;z_2|z_1)$, and the walk also misses
+# $Q(z_2|z_1)$ by a KL. Constant velocity forgets nothing, and its KL is small. (We leave aside what the encoders miss.) One line of the prior is worth more than two nats.
 #
 # ## A prior may learn the law
 #
@@ -316,9 +316,9 @@ assert (results["learned linear"][:, 0] - results["constant velocity"][:, 0]).ab
 #
 # ## A prior that assumes nothing is left to luck
 #
-# The universal critic can represent all of this and more. Can it be trained to, on the same sequences, at a rate that suits it? Below it, all four: mean and range
-# of the evidence over the seeds, then what a linear reading does *not* explain of position and velocity, $1 - R^2$ in percent. Last, what is missing: $R^2$ of the position along the direction of the
-# plane that is explained worst, and along the one explained best.
+# The universal critic can represent all of this and more. Can it be trained to, on the same sequences, at a rate that suits it? The first table compares all four priors: mean
+# and range of the evidence over the seeds, then the percentage of position and of velocity that a linear map does *not* explain ($1 - R^2$, worst seed). The second looks inside the position: $R^2$ along
+# the direction of the plane that is explained worst, and along the one explained best.
 
 # %% tags=["nbval-ignore-output"]
 study("universal")
@@ -353,7 +353,8 @@ for prior in ("constant velocity", "universal"):
 # ## A horizon is the one-step prior, iterated
 #
 # A chain needs no second model to look further ahead. If $z_{t+1} = A\,(z_{t-1}, z_t)$ + noise, the pair $(z_{t-1}, z_t)$ moves on by a square matrix, and $k$ steps
-# are its $k$-th power; the noise of each step is carried along by the powers before it.
+# are its $k$-th power; the noise of each step is carried along by the power of the steps that remain. We iterate the critic alone and normalise once, at the end. The chain of (E19) would
+# bring in its $Q(z_t)/Z$ at every step; where $Q$ is flat over the length of a step, the two agree.
 #
 # **Predict**: which prior loses more over four steps, constant velocity, whose noise grows like $k^{3/2}$, or the random walk, whose noise grows like $\sqrt k$?
 #
@@ -434,7 +435,7 @@ assert abs(bound(P_2) - one_horizon) < 1e-12 and mean < bound((P + P_2) / 2)
 
 # %% [markdown]
 # So CPC's loss with $K$ horizons is minus the sum of $K$ ELBOs, of $K$ different chains with one encoder. CLIP's is the mean of two (E12), and as there, the mean lies below the
-# ELBO of the averaged prior. Within one chain there would be nothing left to fit at $k = 2$: two steps follow from one. With the right law the two views agree. Train a
+# ELBO of the averaged prior. Within one chain there would be nothing left to fit at $k = 2$: two steps follow from one, up to those factors. With the right law the two views agree. Train a
 # learned linear prior for $k = 2$ alone.
 #
 # **Predict** its $A$.
@@ -459,7 +460,7 @@ assert (direct - implied).abs().max() < 0.4
 #
 # The latents of the first constant-velocity model, after the linear map that brings them closest to the true positions, and where either prior expects a later frame.
 #
-# **Predict**, before you move the sliders: at horizon 4 under the random walk, does the dashed circle hold the ball?
+# **Predict**, before you move the sliders: at horizon 4 under the random walk, is the ball inside the dashed circle?
 #
 # <details><summary>Answer</summary>
 #
@@ -531,7 +532,7 @@ rpm.exercises.lesson_09.noise.check(noise_ahead)
 #
 # **2. A critic with unlimited capacity that is given z₁ alone, trained without end on constant-velocity sequences, reaches…**
 # <details><summary>I(z₀,z₁; z₂)</summary>Not without z₀: capacity cannot restore what the context dropped.</details>
-# <details><summary>I(z₁; z₂), which is I(z₀;z₂|z₁) less</summary>Yes. The loss is in the context, so no critic mends it. (An encoder that sees two frames would.)</details>
+# <details><summary>I(z₁; z₂)</summary>Yes: less than I(z₀,z₁; z₂), by I(z₀;z₂|z₁). The loss is in the context, so no critic mends it. (An encoder that sees two frames would.)</details>
 # <details><summary>log N</summary>That is the ceiling of a batch; the information ends below it, or the batch is too small to tell.</details>
 #
 # **3. You train CPC with horizons 1 to 4 and add the four terms up over the sequence. The sum is…**

@@ -135,7 +135,7 @@ rpm.figures.lines(
 # <details><summary>Answer</summary>
 #
 # By nothing. In matrices $P(x_1,x_2) = A\,D\,B^\top$, with $A$ and $B$ the likelihoods and $D$ the class frequencies. Any invertible $M$ can be slipped in between,
-# $(AM)(M^{-1}DB^\top)$; if both parts stay non-negative, they are another model of the same pairs. Here $M = (1-\varepsilon)I + \varepsilon/K$.
+# $(AM)(M^{-1}DB^\top)$; if both parts stay non-negative, they are another model of the same pairs. Here $M$ has $\varepsilon/K$ in every cell, and $1-\varepsilon$ more on the diagonal.
 # </details>
 
 # %%
@@ -157,11 +157,12 @@ assert abs(moved.log_evidence - moved.constant - moved.total_correlation) < 1e-1
 #
 # ## Three observations do
 #
-# Weight the third observation by any $w(x_3)$, and sum it out: $T_w = A\,D\,\mathrm{diag}(C^\top w)\,B^\top$, with $C = P(x_3|z)$. Without weights $T_1 = A\,D\,B^\top$. So
+# Weight the third observation by any $w(x_3)$, and sum it out: $T_w = A\,D\,\mathrm{diag}(G^\top w)\,B^\top$, with $G = P(x_3|z)$. Without weights $T_1 = A\,D\,B^\top$. With
+# $^+$ the pseudo-inverse,
 #
-# $$T_w T_1^{+} = A\,\mathrm{diag}(C^\top w)\,A^{+}:$$
+# $$T_w T_1^{+} = A\,\mathrm{diag}(G^\top w)\,A^{+}.$$
 #
-# the columns of $A$ are its eigenvectors, and $AM$ would be eigenvectors only for an $M$ that scales and permutes. (That three views suffice is Kruskal's theorem, 1977; the eigenvectors are due
+# This needs $A$ and $B$ of rank $K$, and no two entries of $G^\top w$ alike; a random $w$ sees to that unless two classes have the same $P(x_3|z)$. Then the columns of $A$ are its eigenvectors, and $AM$ would be eigenvectors only for an $M$ that scales and permutes. (That three views suffice is Kruskal's theorem, 1977; the eigenvectors are due
 # to Leurgans, Ross and Abel, 1993.) The same cell shows what the blurred model of the pairs loses once it has to explain triples, with the true $F_3$.
 
 # %%
@@ -181,24 +182,27 @@ assert error < 1e-8 < cost
 # %% [markdown]
 # ## Pairs are enough where classes hardly overlap
 #
-# The blur has a limit: $\varepsilon \le K \min F_2(z|x_2)$, or a sharpened probability would be negative. Where each observation settles its class, the minimum is zero and nothing can be moved.
+# Every such move has a limit. Blurring towards uniform is one $M$ of many; take a smaller one: class $j$ borrows $\varepsilon$ of class $i$, so that column $j$ of $A$ becomes
+# $(1-\varepsilon)A_j + \varepsilon A_i$. What is then left of class $i$ on the other side, $D_iB_i - \frac{\varepsilon}{1-\varepsilon}D_jB_j$, must not be negative: with equally frequent classes,
+# $\varepsilon/(1-\varepsilon) \le \min_{x_2} P(x_2|i)/P(x_2|j)$, and the same for $x_1$ with the roles exchanged. Where each observation settles its class, that is zero, and nothing can be moved.
 
 # %%
-limits = []
-for sharpness in (1, 2, 4, 8):
-    emission = emissions[1] ** sharpness  # the same classes, overlapping less and less
-    emission = emission / emission.sum(0)
-    F = emission / emission.sum(1, keepdim=True)
-    limits.append((K * F.min()).item())
-    print(f"sharpness {sharpness}: ε at most {limits[-1]:.1e}")
-assert all(after < before for before, after in zip(limits, limits[1:]))
+own = torch.eye(K, dtype=torch.float64)[torch.arange(len(emissions[1])) % K]  # each x₂ belongs to one class
+own, limits = own / own.sum(0), []
+for clear in (0, 0.5, 0.9, 0.99):
+    B = (1 - clear) * emissions[1] + clear * own
+    ratio = max((B[:, i] / B[:, j]).min() for i in range(K) for j in range(K) if i != j)
+    limits.append((ratio / (1 + ratio)).item())
+    print(f"x₂ settles the class in {clear:3.0%} of the cases: a class can lend at most ε = {limits[-1]:.4f}")
+assert all(after < before + 1e-12 for before, after in zip(limits, limits[1:])) and limits[-1] < 0.01
 
 # %% [markdown]
 # Images of digits are of this kind: a human needs one to know its class. So we may hope to learn digits from pairs.
 #
 # ## Peer supervision: digits from pairs, without labels
 #
-# Nobody tells us which digit an image shows. All we get are pairs of different images of the same digit: the network $F(z|x)$ with ten categories, shared by both images, has to find
+# Nobody tells us which digit an image shows. All we get are pairs of different images of the same digit. (That two images agree is a hint, and weaker than a label: it does not say how many
+# digits there are, nor which is which; that there are ten is our assumption.) The network $F(z|x)$ with ten categories, shared by both images, has to find
 # out what the pair has in common. The ceiling is $\log 10$: ten categories hold no more.
 
 
@@ -250,7 +254,7 @@ def evidence(f, f_prime):
 
 
 # %% [markdown]
-# Two checks before we train. On a data set the finite sum is still the finite sum: a table with $1/N$ on the diagonal, as in lesson 4. And what is the M-step of a network? A gradient step on the bound with
+# Two checks before we train. A data set of $N$ pairs is a table with $1/N$ on its diagonal (lesson 4), so the function above must agree with the library's. And what is the M-step of a network? A gradient step on the bound with
 # the posterior held fixed. At an exact E-step that gradient *is* the gradient of the evidence: so training on the evidence, on batches of pairs, is EM with one gradient step in each M-step.
 
 # %%
@@ -303,8 +307,8 @@ def accuracy(counts):
 #
 # <details><summary>Answer</summary>
 #
-# In about half. The others give one category to two digits, and two categories to one digit, and no small step leads out. They cannot be told by looking at the network, but they cannot hide it
-# from the evidence.
+# In about half. In the others two digits share a category and one digit takes two, which small steps do not undo. Without labels one cannot see it in the network, but the evidence
+# shows it.
 # </details>
 
 # %% tags=["approximate"]
@@ -383,7 +387,7 @@ assert used["two latents, evidence"].mean() < used["one latent, evidence"].mean(
 # restart does.
 #
 # It is not the ELBO's maximum that lies in the wrong place. One category for everything has $L - C = 0$, and ten true ones have more than that. It is the way there: an encoder that does not know yet spreads over all
-# categories, the product $Q(z|x)Q(z'|x')$ then rarely agrees with itself, and (E3) charges for it.
+# categories, two independent draws $z$ and $z'$ then rarely agree, and (E3) charges for each disagreement.
 #
 # **Predict** the value of $L - C$ for an encoder that knows nothing: higher or lower than that of a constant code?
 #
@@ -540,7 +544,7 @@ rpm.exercises.lesson_10.found_all.check(found_all)
 # **3. Two untied categorical latents collapse on digits under the ELBO. What would help?**
 # <details><summary>more pairs</summary>The penalty on an undecided encoder does not depend on their number.</details>
 # <details><summary>maximising the exact evidence of the same model</summary>Yes: an encoder that knows nothing then starts at zero, level with the constant code, and can only rise from there.</details>
-# <details><summary>a larger mutual information</summary>The ELBO is in no need of another maximum: started at the ten classes, it stays there.</details>
+# <details><summary>a larger mutual information</summary>The ELBO's better maximum has more of it already: started at the ten classes, it stays there. The trouble is the way to it.</details>
 #
 # ## What we saw
 #

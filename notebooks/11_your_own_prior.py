@@ -62,7 +62,7 @@ print(f"largest difference from the library's von Mises-Fisher critic at tempera
 assert off < 1e-4
 
 # %% [markdown]
-# Each line is one thing that the rest of the course relied on. The last one holds the table of scores against `dataset_evidence`, value and gradient: the two
+# Each line is one thing that the rest of the course relied on. The last one compares the table of scores with `dataset_evidence`, value and gradient: the two
 # have to be one number.
 #
 # ## A broken critic can have a perfect loss
@@ -120,7 +120,7 @@ report
 #
 # ## A circle has no place on a line
 #
-# First example: a hand turns by a random angle between two frames. What is there to know about $x$ is an angle.
+# First example: a hand turns by a random angle between two frames. All there is to know about $x$ is an angle.
 
 
 # %%
@@ -194,11 +194,11 @@ for name, values in held_out.items():
     print(f"{name:27} {values.mean():.2f} nats (seeds: {', '.join(f'{v:.2f}' for v in values)})")
 kappa = runs["circle by way of the plane"][0][3].log_kappa.exp().item()
 print(f"learned kappa {kappa:.0f}; a Gaussian step of 0.3 has 1/0.3² = {1 / 0.3**2:.0f}")
-assert (held_out["circle by way of the plane"] > held_out["line"] + 0.4).all()
-assert (held_out["circle by way of the plane"] > truth - 0.05).all()
+assert (held_out["circle by way of the plane"] > truth - 0.05).all() and (held_out["line"] < truth - 0.4).all()
+assert (held_out["circle"] < held_out["line"] + 0.1).all()
 
 # %% [markdown]
-# The right prior gets all that there is to know, on every seed; the line cannot. And the circle alone may get no more than the line. To see why, follow the
+# The right prior gets all that there is to know, on every seed; the line cannot. And the circle from a fresh start gets no more than the line. To see why, follow the
 # hand once around and count how often the code goes around with it: the *winding number*.
 
 
@@ -217,9 +217,9 @@ for name in ("circle", "circle by way of the plane"):
         assert (abs(number) == 1) == (value > truth - 0.1)
 
 # %% [markdown]
-# A code that starts folded stays folded: a winding number is a whole number, and small steps of a continuous map on the circle do not change whole numbers. It
-# takes a latent that passes through the middle of the plane, where the circle has no direction; the walk in the plane allows that. A folded code gives two angles one
-# latent, which costs about what a cut costs. The evidence on the *training* pairs shows it as well, so that restarts can be compared without a test set.
+# A winding number is a whole number, and it changes only if a latent passes through the origin, where the circle has no direction. A fresh network puts all its latents to one side
+# of the origin: seen from there, the code goes out and comes back, and winds 0 times; so does another start. The walk knows no origin. It opens the code into a ring, and once the origin
+# lies inside, the ring winds once. In the folded code two angles share a latent, which costs about what a cut costs. The evidence on the *training* pairs shows that too.
 #
 # ## Concentration is an assumption about the next frame
 #
@@ -227,7 +227,8 @@ for name in ("circle", "circle by way of the plane"):
 #
 # <details><summary>Answer</summary>
 #
-# No: it is about that of the other code. The steps look as they should; it is their number of equally good places that is wrong. Only the height of the curve shows it.
+# No: it is about that of the other code. Each step looks as it should. But every latent stands for two angles, so the model spreads its probability over two places. Only the height
+# of the curve shows it.
 # </details>
 
 # %% tags=["approximate"]
@@ -331,7 +332,7 @@ for rival in ("walk", "Laplace walk", "drifting walk"):
 assert best.mean() > scores["universal"][:, 1].mean() - 0.05
 
 # %% [markdown]
-# On every split the drifting Laplace walk beats the other walks by far more than the splits differ, and it holds its own against a network. Drift alone was not enough, nor
+# On every split the drifting Laplace walk beats each other walk by more than a tenth of a nat, and it holds its own against a network. Drift alone was not enough, nor
 # were long tails alone. Why tails? The evidence is a mean over pairs, so ask which pairs the Gaussian loses it on.
 
 # %% tags=["approximate"]
@@ -346,13 +347,13 @@ for k in gain.topk(4).indices.tolist():
     print(f"{float(table[row]['lifeExp']):.0f} to {float(table[row + 1]['lifeExp']):.0f} years, +{gain[k]:.0f} nats")
 share = gain.topk(len(gain) // 20).values.sum() / gain.sum()
 print(
-    f"a twentieth of the pairs makes {share:.1f} times the whole gain; on the median pair it is {gain.median():+.2f} nats"
+    f"a twentieth of the pairs carries {share:.0%} of the whole gain; on the median pair it is {gain.median():+.2f} nats"
 )
-assert share > 3 / 20
+assert share > 3 / 20 and gain.median() > 0
 
 # %% [markdown]
 # Wars, famines, epidemics, and their ends: a Gaussian step makes them all but impossible and pays for each, a Laplace step makes them rare. `reduction="none"` is the tool to remember: before you trust
-# a difference in evidence, see whether many pairs carry it or a few.
+# a difference in evidence, see whether many pairs carry it or a few. Here it is a few; yet the median pair gains too, and the other splits agree.
 #
 # One assumption is still wrong: that a year of life expectancy means the same at 40 and at 80. Let an encoder stretch the axis, under the same prior: one latent that drifts
 # evenly, at every level.
@@ -499,8 +500,8 @@ rpm.exercises.lesson_11.drifting_walk.check(drifting_walk)
 #
 # **3. A periodic code is stuck at the evidence of a line. More training steps…**
 # <details><summary>will unfold it</summary>Small steps on the circle leave the winding number as it is.</details>
-# <details><summary>will not help; another start, or a detour through the plane, will</summary>Yes: and the training evidence tells which start wound once.</details>
-# <details><summary>will not help: the prior is wrong</summary>The prior is the right one. The same prior earns all that there is from another start.</details>
+# <details><summary>will not help; a detour through the plane will</summary>Yes: a walk opens the code into a ring, and a ring with the origin inside winds once. A loop beside the origin cannot be wound around it by small steps.</details>
+# <details><summary>will not help: the prior is wrong</summary>The prior is the right one. The same prior earns all that there is when it starts from a ring.</details>
 #
 # ## What we saw, in this lesson and in all of them
 #

@@ -20,9 +20,9 @@ ceiling = Exercise(
     case=_pairs,
     solution=lambda n: math.log(n),
     hints=(
-        "What is P(x_i,x'_i) at most, if the N pairs share a total probability of one?",
-        "The model gives each row x_i the probability 1/N, so no single pair gets more than that: log P <= -log N.",
-        "Put log P = -log N into InfoNCE = log P + 2 log N.",
+        "f_ii is one of the terms of the sum over j. How small can that sum be, if f_ii is given?",
+        "(1/N) sum_j f_ij is at least f_ii / N.",
+        "So each bracket is at most log(f_ii / (f_ii / N)).",
     ),
     misconceptions={
         lambda n: math.log2(n): "that is in bits. This course counts in nats: natural logarithms.",
