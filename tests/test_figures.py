@@ -141,6 +141,14 @@ def test_labels_at_the_ends_of_curves_do_not_cover_each_other():
     assert min(b - a for a, b in pairwise(heights)) > 0.05
 
 
+def test_a_value_beside_a_dot_has_the_digits_asked_for_and_no_axis_runs_beyond_the_most():
+    shown = figures.dots({"a": 0.5, "b": 0.9876}, x_label="AUC", caption="", digits=2, most=1.0).plotly
+    assert [text.strip() for text in shown.data[0].text] == ["0.50", "0.99"]
+    assert shown.layout.xaxis.range[1] == 1.0 and shown.data[0].cliponaxis is False
+    usual = MAKERS["dots"]().plotly
+    assert usual.data[0].text[0].strip() == "0.100000" and usual.layout.xaxis.range[1] > 0.5
+
+
 def test_tables_share_one_scale_and_have_row_zero_at_the_top():
     figure = MAKERS["tables"]().plotly
     assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}

@@ -5,13 +5,15 @@
 # an estimate of the information that no longer stops at $\log N$ comes with it.
 #
 # **The paper's claim**: with an anchor class, the plug-in estimate of the mutual information is consistent where InfoNCE is capped; as a loss for learning *representations* it gains
-# nothing (Ryu and others, [arXiv 2510.25983](https://arxiv.org/abs/2510.25983)).
+# nothing (Ryu and others, *Contrastive Predictive Coding Done Right for Mutual Information Estimation*, [arXiv 2510.25983](https://arxiv.org/abs/2510.25983)).
 #
 # **Afterwards you can** say what InfoNCE leaves undetermined; pin it; choose between the two by what you want to know.
 #
 # **You need** [lesson 5](../05_finite_batches.ipynb). **Time** 15 minutes, of which the computer takes one.
 
 # %%
+import functools
+
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -28,7 +30,7 @@ rng = torch.Generator().manual_seed(seed)
 # ## What InfoNCE cannot see
 #
 # Let $r(z,z') = Q(z,z')/Q(z)Q(z')$, and $f = r\,c(z)$ with any $c > 0$. In a softmax over candidates $z'$ the factor $c(z)$ cancels. So InfoNCE has the same value for all $c$, and a
-# critic trained by it is no density ratio.
+# critic trained by it need not be a density ratio.
 #
 # The paper adds a class. With $K$ candidates, one of them the partner with probability $K/(K+\nu)$; with probability $\nu/(K+\nu)$, none is, and the right answer is the
 # anchor, whose score is fixed at $\nu$:
@@ -59,8 +61,8 @@ for nu in (0.0, 0.5, 2.0):
 #
 # <details><summary>Answer</summary>
 #
-# InfoNCE less than $\log 64$, whatever the critic: it is a bound on a softmax over 64 candidates. The plug-in comes near 8. It is not a bound, so nothing keeps it from
-# being above, either.
+# InfoNCE less than $\log 64$, whatever the critic: a softmax can be no more than certain. The plug-in about 7: past the ceiling, and after 600 steps still a nat short. It is not a bound, so it could as well be
+# above.
 # </details>
 
 # %%
@@ -103,7 +105,8 @@ by_anchor = {nats: np.array([read(plug_in, anchored[nats, s]) for s in seeds]) f
 for nats, found in by_anchor.items():
     print(f"I = {nats:.0f}: anchor {found.mean():.2f} ± {found.std(ddof=1):.2f} nats, three seeds")
 assert all((abs(found - nats) < 0.25 * nats).all() for nats, found in by_anchor.items())
-assert (by_anchor[8.0] > ceiling + 1).all()
+assert (by_anchor[8.0] > ceiling + 1).all() and all(found.mean() < nats for nats, found in by_anchor.items())
+assert abs(by_anchor[8.0].mean() - 7) < 0.5, "a nat short"
 
 # %% tags=["approximate"]
 rpm.figures.lines(
@@ -116,7 +119,7 @@ rpm.figures.lines(
     ceiling=("log N", ceiling),
     x_label="information of the pairs (nats)",
     y_label="estimate (nats)",
-    caption="The mean of three trainings. InfoNCE bends under log 64; the anchor's plug-in goes on beside the diagonal.",
+    caption="The mean of three trainings. InfoNCE bends under log 64; the anchor's plug-in passes it, and stays somewhat below the diagonal.",
 )
 
 # %% [markdown]
@@ -133,7 +136,7 @@ assert (abs(free - 2) > 2 * abs(by_anchor[2.0] - 2)).all()
 # %% [markdown]
 # ## As a loss for representations it gains nothing
 #
-# Now an encoder is trained, on two views of each of 1 200 digits, by either loss. A linear probe then reads the other 597.
+# Now an encoder is trained, on two views of each of 1 200 digits: by InfoNCE; with one anchor among 127 candidates, nearly InfoNCE; and with as much weight on the anchor as on all of them. A linear probe then reads the other 597.
 
 # %% tags=["approximate"]
 digits = rpm.datasets.digits()
@@ -149,16 +152,18 @@ def probed(objective, seed, n=1200):
     return rpm.probes.linear_probe(z[:n], labels[:n], z[n:], labels[n:])
 
 
-accuracy = {f.__name__: np.array([probed(f, s) for s in seeds]) for f in tqdm((rpm.infonce, infonce_anchor))}
+losses = {"InfoNCE": rpm.infonce, "anchor 1 : 127": infonce_anchor}
+losses["anchor 1 : 1"] = functools.partial(infonce_anchor, nu=127.0)
+accuracy = {name: np.array([probed(f, s) for s in seeds]) for name, f in tqdm(losses.items())}
 for name, found in accuracy.items():
-    print(f"{name:15} accuracy {found.mean():.3f} ± {found.std(ddof=1):.3f}, three seeds")
-assert abs(accuracy["infonce"].mean() - accuracy["infonce_anchor"].mean()) < 0.03
+    print(f"{name:15} accuracy {found.mean():.3f}, seeds {found.round(3)}")
+assert all(abs(found.mean() - accuracy["InfoNCE"].mean()) < 0.04 for found in accuracy.values())
 
 # %% [markdown]
 # ## Seen from the RPM
 #
-# The free factor is the normaliser $Z(z) = \mathbb E_{Q(z')}f$ of the InfoNCE prior $Q(z)Q(z')f/Z(z)$: divided out, it cannot matter to the ELBO, which is why nothing is gained for
-# representations. For many candidates, $\nu = \alpha K$, the anchor's objective becomes (derived here, by putting $\frac1K\sum_i f \to Z$)
+# The free factor is the normaliser $Z(z) = \mathbb E_{Q(z')}f$ of the InfoNCE prior $Q(z)Q(z')f/Z(z)$: divided out, it cannot matter to the ELBO. Pinning it adds no information about the
+# latents, and in the trainings above it gained nothing. For many candidates, $\nu = \alpha K$, the anchor's objective times $1+\alpha$, as the library counts it, becomes (derived here, by putting $\frac1K\sum_i f \to Z$)
 #
 # $$A_\alpha = \mathbb E\,s - (1+\alpha)\,\mathbb E_{Q(z)}\log\frac{Z(z)+\alpha}{1+\alpha}.$$
 #
@@ -175,7 +180,7 @@ def many_candidates(log_f, alpha):
 
 
 for k in (2, 4, 8):
-    gap = infonce_anchor(s, q_joint, k=k, nu=0.5 * k).value * 1.5 - many_candidates(s, 0.5)
+    gap = infonce_anchor(s, q_joint, k=k, nu=0.5 * k).value * 1.5 - many_candidates(s, 0.5)  # 1.5 = 1 + alpha
     print(f"K = {k}: {gap:+.4f} nats from the limit")
 ladder = [many_candidates(s, alpha) for alpha in (0.0, 0.5, 2.0, 1e7)]
 print("alpha = 0, 0.5, 2, 1e7:", ", ".join(f"{value:.6f}" for value in ladder))
@@ -200,4 +205,4 @@ rpm.exercises.neighbour_01.pinned.check(pinned)
 # ## What we saw
 #
 # InfoNCE leaves $c(z)$ free and reads at most $\log N$; the anchor pins $Z(z)$ to one, and its plug-in follows the information past the ceiling, with an error that no bound limits. The
-# representations of digits were equally good, as an ELBO that divides by $Z(z)$ would have it. Pin the normaliser if you want the number; for the latents it makes no difference.
+# representations of digits were equally good, with little weight on the anchor and with much. Pin the normaliser if you want the number; for the latents it gained nothing here.

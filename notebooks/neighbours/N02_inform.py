@@ -90,13 +90,13 @@ def irrelevant(model, seed):
 
 
 # %%
-def trained(beta, seed, make=lambda: torch.nn.Linear(D, 2 * K), pairs=60, steps=500, learning_rate=2e-2):
+def trained(beta, seed, make=lambda: torch.nn.Linear(D, 2 * K), steps=500, learning_rate=2e-2, weight_decay=0.0):
     """A reward model and its rate."""
     rng = torch.Generator().manual_seed(seed)
-    better, worse = preferences(pairs, rng)
+    better, worse = preferences(60, rng)
     torch.manual_seed(seed)
     model = RewardModel(make())
-    optimiser = torch.optim.Adam(model.parameters(), learning_rate)
+    optimiser = torch.optim.Adam(model.parameters(), learning_rate, weight_decay=weight_decay)
     for _ in range(steps):
         value, rate = objective(model, better, worse, beta, rng)
         optimiser.zero_grad()
@@ -110,7 +110,7 @@ def trained(beta, seed, make=lambda: torch.nn.Linear(D, 2 * K), pairs=60, steps=
 #
 # <details><summary>Answer</summary>
 #
-# For this linear encoder it falls by about a third: what does not help to predict preferences is the first thing not worth its nats.
+# For this linear encoder it falls by about a third, and mostly in two of the five seeds. Plain weight decay does more than half of the same: on this toy we cannot credit the nats.
 # </details>
 
 # %% tags=["approximate"]
@@ -120,13 +120,17 @@ share = {beta: np.array([irrelevant(m, s) for (m, _), s in zip(runs, seeds)]) fo
 for beta, values in share.items():
     rate = f", rate {np.mean([r for _, r in models[beta]]):5.2f} nats" if beta else ""
     print(f"beta {beta:<6} irrelevant share {values.mean():.2f} ± {values.std(ddof=1):.2f}{rate}")
-assert share[0.1].mean() < share[0].mean() - 0.05
+decayed = np.array([irrelevant(trained(0, s, weight_decay=0.03)[0], s) for s in seeds])
+print(f"no bottleneck, weight decay 0.03: irrelevant share {decayed.mean():.2f} ± {decayed.std(ddof=1):.2f}")
+falls = share[0] - share[0.3]
+print("fall from beta 0 to 0.3 in each seed", falls.round(2))
+assert share[0.1].mean() < share[0].mean() - 0.05 and (share[0] - decayed).mean() > 0.45 * falls.mean()
+assert np.sort(falls)[-2:].sum() > 0.6 * falls.sum(), "the two largest of five"
 rates = [np.mean([rate for _, rate in models[beta]]) for beta in betas[1:]]
 assert all(a > b for a, b in zip(rates, rates[1:])), "a dearer nat is used less"
 
 # %% [markdown]
-# **The limit of the claim.** A preference is one bit, less than a nat. An encoder that can memorise sixty of them gets them through any bottleneck that lets preferences through at all: the rate counts nats, and does not ask which. The same experiment with
-# a network of two hidden layers:
+# **The limit of the claim.** A network can memorise sixty preferences and pass each through the bottleneck for a bit; the rate counts nats, and does not ask which. The same experiment with two hidden layers:
 
 
 # %% tags=["approximate"]
@@ -138,10 +142,10 @@ deep = {}
 for beta in tqdm((0, 0.1)):
     deep[beta] = np.array([irrelevant(trained(beta, s, network, learning_rate=2e-3)[0], s) for s in seeds])
     print(f"deep encoder, beta {beta}: irrelevant share {deep[beta].mean():.2f} ± {deep[beta].std(ddof=1):.2f}")
-assert deep[0.1].mean() > deep[0].mean() - 0.05, "no gain here"
+assert deep[0.1].mean() > deep[0].mean() + 0.05, "harm"
 
 # %% [markdown]
-# Here the bottleneck gains nothing. The papers' encoders are language models, trained on many more comparisons than they can memorise at once; our linear encoder is the toy that stands for them.
+# Here the bottleneck does harm: the share rises. Which of our encoders stands better for the papers' language models, this toy cannot say.
 #
 # ## The policy climbs: proxy and gold part
 #
@@ -160,6 +164,11 @@ def distance(z, reference):
 def ordinary(model, seed):
     with torch.no_grad():
         return model.latent(responses(2000, torch.Generator().manual_seed(2000 + seed)))
+
+
+def spread(model, seed):
+    """Of its reward over ordinary responses."""
+    return model.head(ordinary(model, seed)).std().item()
 
 
 # %%
@@ -182,7 +191,7 @@ def climb(model, seed, penalty=0.0, steps=100, length=0.25):
 #
 # <details><summary>Answer</summary>
 #
-# For longer, and then it falls as well. The reward is wrong somewhere, and a climber finds out where. Only the penalty stops the climb near the data.
+# For longer, and then it falls as well. The reward is wrong somewhere, and a climber finds out where. A penalty stops it near the data, if it is heavy enough for that reward's scale.
 # </details>
 
 # %% tags=["approximate"]
@@ -191,6 +200,8 @@ climbs = {
     name: [climb(model, s, penalty) for (model, _), s in zip(models[beta], seeds)]
     for name, (beta, penalty) in tqdm(settings.items())
 }
+scales = [spread(a, s) / spread(b, s) for (a, _), (b, _), s in zip(models[0], models[0.1], seeds)]
+climbs["standard, scaled"] = [climb(a, s, 0.5 * scale) for (a, _), s, scale in zip(models[0], seeds, scales)]
 reward = {name: np.array([rewards for rewards, _ in runs]) for name, runs in climbs.items()}  # (seeds, steps, 2)
 for name, r in reward.items():
     rise, end = r[:, -1, 0] - r[:, 0, 0], r[:, -1, 1]
@@ -199,19 +210,27 @@ for name, r in reward.items():
 highest, safe = reward["bottleneck"][..., 1].max(1), reward["bottleneck, IBL"][:, -1, 1]
 assert highest.mean() > reward["standard"][..., 1].max(1).mean()
 assert (safe > 0).mean() >= 0.8 and safe.mean() > max(reward[k][:, -1, 1].mean() for k in ("standard", "bottleneck"))
-assert (reward["standard"][:, -1, 1] < reward["standard"][..., 1].max(1)).mean() > 0.5, "over-optimised"
 
 # %% tags=["approximate"]
+rise = {name: (r[:, -1, 0] - r[:, 0, 0]).mean() for name, r in reward.items()}
+held, highest = reward["standard, scaled"][..., 1], reward["standard"][..., 1].max(1)
+print(f"the standard reward rises {rise['standard'] / rise['bottleneck']:.1f} times as far as the bottleneck's")
+assert (reward["standard"][:, -1, 1] < highest).mean() > 0.5, "over-optimised"
+assert rise["standard"] > 2 * rise["bottleneck"] and reward["standard, IBL"][:, -1, 1].min() < -10
+assert (held[:, -1] > 0).all() and held.max(1).mean() < highest.mean(), "safe, and at a price"
 rpm.figures.lines(
     0.25 * np.arange(100),
-    {name: r[..., 1].mean(0) for name, r in reward.items()},
+    {name: r[..., 1].mean(0) for name, r in reward.items() if name in settings},
     floor=-10.0,
     x_label="distance climbed",
     y_label="gold reward, mean of five seeds",
-    caption="All climbs raise the proxy. The gold reward turns and falls without the penalty, later with a bottleneck; with both it levels off.",
+    caption="Without the penalty the gold reward turns and falls, later with the bottleneck. The same penalty holds the bottleneck's climber, and not the standard one. Curves are cut at −10.",
 )
 
 # %% [markdown]
+# The weight 0.5 holds the bottleneck's climber and not the standard one, whose reward rises much further. Multiplied by the ratio of the two rewards' spreads over ordinary responses, as in the line "standard, scaled", it holds that one too.
+# Safety has its price: a held climber stays lower than the free one's peak.
+#
 # ## Hacked responses are outliers
 #
 # The alarm: a response is an outlier if its distance exceeds that of 99 % of ordinary ones (the papers' outlier probability is the share of these). Does it ring before the gold reward turns, and how well does the distance tell a climbed response from an ordinary one?
@@ -241,7 +260,7 @@ for name in ("standard", "bottleneck"):
 #
 # $$\mathbb E\,\mathrm{KL}\big(Q(z|x)\,\|\,P(z)\big) = I_Q(x;z) + \mathrm{KL}\big(Q(z)\,\|\,P(z)\big).$$
 #
-# In an RPM the likelihood is $P(x|z) = Q(z|x)P_\text{true}(x)/Q(z)$ (E2), and $\mathbb E\log P(x|z)$ pays back exactly $I_Q(x;z)$. For one observation, as in (E4), only the misfit is left:
+# In an RPM the likelihood is $P(x|z) = Q(z|x)P_\text{true}(x)/Q(z)$ (E2), and so $\mathbb E\log P(x|z) = I_Q(x;z) + C$, with $C = \mathbb E\log P_\text{true}(x)$ as there is one observation: the information is paid back, and only the misfit is left.
 #
 # $$L - C = -\mathrm{KL}\big(Q(z)\,\|\,P(z)\big).$$
 #
@@ -277,5 +296,5 @@ rpm.exercises.neighbour_02.outlyingness.check(outlyingness)
 # %% [markdown]
 # ## What we saw
 #
-# With a linear encoder and few comparisons the bottleneck takes weight off what does not matter, and the gold reward rises further before it turns; with a deep encoder it gained nothing, because a preference is a single bit. The distance in the
-# latent sees the climber leave, and as a penalty keeps the gold reward. The RPM has no such charge: its likelihood pays the rate's information back.
+# With a linear encoder and few comparisons the bottleneck takes weight off what does not matter, as a little weight decay does, and the gold reward rises further before it turns; with a deep encoder it did harm. The distance in the
+# latent sees the climber leave, and as a penalty, heavy enough, holds the climber near the data. The RPM has no such charge: its likelihood pays the rate's information back.

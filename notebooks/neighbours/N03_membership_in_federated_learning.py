@@ -90,6 +90,8 @@ def federate(seed, defence=None, level=0.0):
 #
 # $$\Lambda_i = \sum_t \Phi\!\left(\frac{s_{it}^\text{target} - \operatorname{mean}_k s_{it}^k}{\operatorname{sd}_k s_{it}^k}\right) \tag{1}$$
 #
+# for candidate $i$, round $t$ and client $k$, with $s$ the statistic.
+#
 # **Predict**: the sum over rounds of the target's statistic alone, or the test in a single round: which knows more, when the statistic is the loss?
 #
 # <details><summary>Answer</summary>
@@ -128,9 +130,12 @@ for value in found.values():
     assert value["test, summed"].mean() > value["test, one round"].mean() + 0.015
 loss = found["loss"]
 assert loss["test, one round"].mean() > loss["target alone, summed"].mean()
+apart = {name: value["test, summed"] - value["target alone, summed"] for name, value in found.items()}
+print("AUC, test less target alone, summed:", ", ".join(f"{n} {value.mean():+.2f}" for n, value in apart.items()))
+assert apart["loss"].mean() > 0.02 and apart["cosine"].mean() < -0.005, "they help the one and hurt the other"
 
 # %% [markdown]
-# Both halves of the claim hold for the loss. For the cosine the rounds help too, but the other clients add little here: a cosine already leaves out how large a candidate's gradient is, and nine clients fit a noisy Gaussian.
+# Both halves of the claim hold for the loss. For the cosine the rounds help, and the other clients hurt. Two reasons suggest themselves, and we tested neither: a cosine already leaves out how large a candidate's gradient is, and nine clients fit a noisy Gaussian.
 #
 # ## What the rounds add
 #
@@ -161,7 +166,7 @@ rpm.figures.lines(
 # %% [markdown]
 # ## What a defence costs
 #
-# The three kinds that the paper compares: noise on the update (in units of its length), sparsification, which sends only the largest entries, and mixup, which trains on blends of samples.
+# The paper compares two kinds: perturbing what is sent (noise, in units of the update's length; sparsification, which sends only the largest entries) and replacing the data (mixup, which trains on blends of samples).
 
 # %% tags=["approximate"]
 defences = {"sparse, 4 of 5 dropped": ("sparse", 0.8), "sparse, 19 of 20": ("sparse", 0.95), "mixup": ("mixup", 0.0)}
@@ -182,29 +187,32 @@ assert accuracy["noise 3"] < accuracy["none"] and accuracy["sparse, 19 of 20"] <
 #
 # ## Seen from the RPM
 #
-# Membership $m$ is a latent with two values and a known prior, one half each, and an attack is a model $P(m|t)$ of it given the statistic $t$. Its log loss bounds the information from below, as every explicit conditional prior does:
+# Take the statistic $u$ of an update as $x$ and membership $m$, one half each, as $x'$, both recognised as they are. An attack is a prior $P(m|u)$, and its log loss bounds the information from below, as every explicit conditional prior does:
 #
-# $$L - C = \mathbb E\log P(m|t) + H(m) \le I(m;t) \le \log 2. \tag{E11}$$
+# $$L - C = \mathbb E\log P(m|u) + H(m) \le I(m;u) \le \log 2. \tag{E11}$$
 #
-# The bound is tight for the posterior, and any other attack falls short by its KL (E5). With $t$ in ten bins:
+# The bound is tight for the posterior, and any other attack falls short by its KL (E5). With $u$ in ten bins:
 
 # %%
 member = torch.arange(2 * N) < N
 
 
 def table(statistics):
-    """Q(t, m) over all federations: ten bins of equal size, member or not."""
-    t = torch.cat([s.argsort().argsort() for s in statistics]) * 10 // (2 * N)
+    """Q(u, m) over all federations: ten bins of equal size, member or not."""
+    u = torch.cat([s.argsort().argsort() for s in statistics]) * 10 // (2 * N)
     counts = torch.zeros(10, 2, dtype=torch.float64)
-    counts.index_put_((t, member.repeat(len(statistics)).long()), torch.tensor(1.0).double(), accumulate=True)
+    counts.index_put_((u, member.repeat(len(statistics)).long()), torch.tensor(1.0).double(), accumulate=True)
     return counts / counts.sum()
 
 
 # %% tags=["approximate"]
 tests = [tail(run[1]) for run in plain]
 rising = torch.linspace(0.1, 0.9, 10, dtype=torch.float64)
-guess = torch.stack([rising.flip(0), rising], 1).log()  # log P(m|t) of an attack of our own
-for name, q in {"one round": table([t[-1] for t in tests]), "all rounds": table([t.sum(0) for t in tests])}.items():
+guess = torch.stack([rising.flip(0), rising], 1).log()  # log P(m|u) of an attack of our own
+for name, q in {
+    "last round": table([test[-1] for test in tests]),
+    "all rounds": table([test.sum(0) for test in tests]),
+}.items():
     information = rpm.mutual_information(q)
     posterior = rpm.barber_agakov((q / q.sum(1, keepdim=True)).clamp(1e-300).log(), q).value
     print(
@@ -231,6 +239,6 @@ rpm.exercises.neighbour_03.score.check(score)
 # %% [markdown]
 # ## What we saw
 #
-# A client's update gives its samples away when it is compared with what the other clients send. The sum over rounds beats the average round, though without noise not the very first; noise
+# A client's update gives its samples away: by the loss, when it is compared with what the other clients send; by the cosine, even without. The sum over rounds beats the average round, though without noise not the very first; noise
 # that hides a member in one round hides it much less in thirty. In nats, an attack is a lower bound on the
 # information between membership and updates, tight if it is the posterior.

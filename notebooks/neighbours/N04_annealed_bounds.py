@@ -82,9 +82,9 @@ def giwae(nats, k, seed, wide=1.6):
     candidates = torch.cat([z[:, None], mean[:, None] + sd * noise], 1)
     log_q = -((candidates - mean[:, None]) / sd).square().sum(-1) / 2 - dim * math.log(sd)
     log_prior = -candidates.square().sum(-1) / 2
-    log_T = log_likelihood(x[:, None], candidates, gain) + log_prior - log_q
+    T = log_likelihood(x[:, None], candidates, gain) + log_prior - log_q
     barber_agakov = (log_q - log_prior)[:, 0].mean()
-    return torch.stack([barber_agakov, barber_agakov + (log_T.log_softmax(1)[:, 0] + math.log(k)).mean()])
+    return torch.stack([barber_agakov, barber_agakov + (T.log_softmax(1)[:, 0] + math.log(k)).mean()])
 
 
 # %%
@@ -104,7 +104,8 @@ assert (abs(runs[:, 1] - 30) < 0.5).all() and (runs[:, 1] > runs[:, 0] + 1).all(
 # - Forwards, from $z_0\sim p(z)$: $\mathbb E\,w \le \log p(x)$, so $\mathbb E\log p(x\mid z) - \mathbb E\,w$ is an **upper** bound of the information.
 # - Backwards, from a sample of the posterior: $\mathbb E\,w \ge \log p(x)$, a **lower** bound. The sample costs nothing: it is the $z$ that came with $x$.
 #
-# The ± below is over three draws of 500 pairs; most of it both bounds share, because they see the same pairs.
+# (One chain for each $x$; the paper averages several, which tightens both.) The ± below is over three draws of 500 pairs. With few temperatures it is the chains' own noise; with many, mostly the pairs', which both bounds
+# share.
 
 
 # %%
@@ -185,7 +186,8 @@ rpm.figures.lines(
 # $$\mathbb E\log\frac{\pi(z\mid x)}{p(z)} = \mathbb E\log\frac{q(z\mid x)}{p(z)} + \mathbb E\,T - \mathbb E\log Z(x), \qquad Z(x) = \mathbb E_{q(z\mid x)}e^{T}.$$
 #
 # With $q$ the marginal the first term vanishes, and what remains is $I_\infty$ (E7): $\pi$ is the InfoNCE prior $P(z'\mid z) = Q(z')f/Z(z)$. So a batch and an annealed chain are two estimates of
-# the same normaliser, and $\log K$ is a property of the first. The paper trains $T$ as well (MINE-AIS). We take one that is given, a random walk on Gaussian latents (E20), whose $I_\infty$ has a closed form.
+# the same normaliser, and $\log K$ is a property of the first. The paper trains $T$ as well (MINE-AIS). We take one that is given, a random walk on Gaussian latents (E20), whose $I_\infty$ has a closed form. The chain goes
+# forwards, so its $\log Z$ is too low on average, and the estimate of $I_\infty$ too high.
 
 # %%
 rho, scale = 0.98, 0.2
@@ -218,4 +220,4 @@ rpm.exercises.neighbour_04.energy_based.check(energy_based)
 # ## What we saw
 #
 # With 500 candidates InfoNCE stops at $\log 500$, whatever the information. A proposal lifts the bound to what it explains, plus at most $\log K$; annealing replaces candidates by steps, and closes on 30 nats from
-# both sides. It needs densities that can be evaluated, which latents of an encoder don't have; the normaliser that it computes is the one of (E7).
+# both sides. It needs densities that can be evaluated, which latents of an encoder don't have; the normaliser that it computes is the one of (E7). The second half of the claim, a trained $T$ with only $p(z)$ known, we did not try.

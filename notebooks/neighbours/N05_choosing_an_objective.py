@@ -83,7 +83,7 @@ def loss(name, y, h):
 #
 # <details><summary>Answer</summary>
 #
-# Around two to three. The normal density has to be as wide as the floods demand, and then spends that width on every quiet day.
+# Two, or a little more: one large flood changes it. The normal density has to be as wide as the floods demand, and then spends that width on every quiet day.
 # </details>
 
 
@@ -103,14 +103,15 @@ for name, value in sorted(cost.items(), key=lambda item: -item[1].mean()):
     print(f"{name:13} {value.mean():.2f} bits per day, {value.min():.2f} to {value.max():.2f}")
 print(f"{'the truth':13} {truth.mean():.2f}")
 assert all((cost["MAE of logs"] < value).all() for name, value in cost.items() if name != "MAE of logs")
-assert (truth < cost["MAE of logs"]).all() and (cost["MSE"] - cost["MAE of logs"] > 1.5).all()
+saved, missed = cost["MSE"] - cost["MAE of logs"], cost["MAE of logs"] - truth
+assert (saved > 1.5).all() and 1.75 < saved.mean() < 3 and (missed > 0).all() and (missed < 0.1).all()
 
 # %% [markdown]
-# The absolute error of logarithms comes within a fraction of a bit of the truth. The paper finds the same winner, with a separate treatment of zeros, on 14 million observations of flow at 1 385 gages.
+# The absolute error of logarithms comes within a tenth of a bit of the truth. The paper finds the same winner, with a separate treatment of zeros, on 14 million observations of flow at 1 385 gages.
 #
 # ## Without the Jacobian the ranking is a matter of units
 #
-# A thousand litres are one cubic metre. That should favour no objective. It does, if the Jacobian is forgotten: an error of logarithms has no unit, a squared error has one.
+# Count the flow in thousands of cubic metres. That should favour no objective; without the Jacobian it does: an error of logarithms has no unit, a squared error has one.
 
 # %%
 half = len(y) // 2
@@ -134,16 +135,17 @@ assert full + jacobian < 0 < full, "in large units, and without the Jacobian, MS
 
 # %%
 images = rpm.datasets.digits().x
+TRAINING, HELD_OUT = slice(1300), slice(1300, None)
 
 
-def trained(make_critic, seed, objective=rpm.infonce, steps=200):
-    """Held-out z and z', and the critic, of a model trained by this objective."""
+def trained(make_critic, seed, objective=rpm.infonce, steps=200, judged=HELD_OUT):
+    """z and z' of the images to judge by, and the critic, of a model trained by this objective."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    held_out, rng = images[order[1300:]], torch.Generator().manual_seed(seed)
-    x, x_prime = rpm.datasets.two_views(held_out, flip=False, generator=rng)
+    rng = torch.Generator().manual_seed(seed)
+    x, x_prime = rpm.datasets.two_views(images[order[judged]], flip=False, generator=rng)
     torch.manual_seed(seed)
     encoder, critic = rpm.encoders.mlp(64, 8), make_critic()
-    pairs = rpm.datasets.view_pairs(images[order[:1300]], 128, flip=False, seed=seed)
+    pairs = rpm.datasets.view_pairs(images[order[TRAINING]], 128, flip=False, seed=seed)
     for _ in rpm.train(encoder, critic, pairs, steps, objective=objective):
         pass
     return rpm.encode(encoder, x), rpm.encode(encoder, x_prime), critic.requires_grad_(False)
@@ -156,7 +158,8 @@ def trained(make_critic, seed, objective=rpm.infonce, steps=200):
 #
 # <details><summary>Answer</summary>
 #
-# Near the end. It can be any critic, but it has 1 300 digits to learn which one; held-out evidence charges for that.
+# Near the end, after these 200 steps. Not because it over-fits: its evidence on training images is no higher. A critic that assumes nothing has more to learn, and here it has not finished. The ranking is one of models
+# *as trained*.
 # </details>
 
 # %%
@@ -166,32 +169,42 @@ makers = {
 }
 by_temperature = {name: [trained(make, s) for s in seeds] for name, make in tqdm(makers.items())}
 
-# %%
+# %% tags=["approximate"]
 makers |= {"random walk": rpm.RandomWalk, "Laplace walk": rpm.LaplaceWalk}
 makers |= {"bilinear": lambda: rpm.Bilinear(8), "universal": lambda: rpm.Universal(8)}
 models = by_temperature | {
     name: [trained(make, s) for s in seeds] for name, make in tqdm(makers.items()) if name not in by_temperature
 }
-
-# %% tags=["approximate"]
 nats = {name: np.array([rpm.dataset_evidence(*m).infonce.item() for m in runs]) for name, runs in models.items()}
 ranking = sorted(nats, key=lambda name: -nats[name].mean())
 for name in ranking:
     n, spread = nats[name].mean(), nats[name].std(ddof=1)
     print(f"{name:24} {n:5.2f} ± {spread:.2f} nats per pair above chance, {n / BIT:5.2f} bits")
+temperatures = [nats[name].mean() for name in by_temperature]
+assert 0 < np.argmax(temperatures) < 4, "both ends are worse than the middle"
+assert (nats["universal"] < nats["random walk"]).all() and ranking[0] in by_temperature
+
+# %% tags=["approximate"]
 others = next(name for name in ranking if name not in by_temperature)
 first, best_other = (
     [rpm.dataset_evidence(*m, reduction="none").infonce for m in models[k]] for k in (ranking[0], others)
 )
 for lead in (a - b for a, b in zip(first, best_other)):  # pair by pair, seed by seed
     print(f"lead of the first over the {others}: {lead.sum():.0f} ± {lead.std() * len(lead) ** 0.5:.0f} nats in all")
-temperatures = [nats[name].mean() for name in by_temperature]
-assert 0 < np.argmax(temperatures) < 4, "both ends are worse than the middle"
-assert (nats["universal"] < nats["random walk"]).all() and ranking[0] in by_temperature
+seen = rpm.dataset_evidence(*trained(makers["universal"], seed, judged=slice(497))).infonce.item()
+print(f"universal, first seed: {nats['universal'][0]:.2f} nats held out, {seen:.2f} on as many training images")
+longer = {}
+for name in tqdm(("cosine, temperature 0.2", "bilinear", "universal")):
+    longer[name] = rpm.dataset_evidence(*trained(makers[name], seed, steps=1000)).infonce.item()
+    print(f"{name:24} {nats[name][0]:.2f} nats after 200 steps, {longer[name]:.2f} after 1 000, held out")
+assert seen < nats["universal"][0] + 0.2 and longer["universal"] > nats["universal"][0] + 0.7
+cosine, bilinear = ((nats[name][0], longer[name]) for name in ("cosine, temperature 0.2", "bilinear"))
+assert bilinear[0] < cosine[0] and bilinear[1] > cosine[1], "they have changed places"
 
 # %% [markdown]
 # A difference of a tenth of a nat per pair is fifty nats over 497 pairs: the data are $e^{50}$ times as probable. The spread over seeds says whether that speaks about
-# the priors or about these trainings: look at the first two lines before you prefer one of them.
+# the priors or about these trainings: look at the first two lines before you prefer one of them. And some were not done: five times the steps lift the bilinear and the universal critic most, and
+# the bilinear one past a cosine that it was behind.
 #
 # ## The normaliser is part of the model
 #
@@ -238,6 +251,7 @@ in_bits = {name: value.mean() / BIT for name, value in (nats | own).items() if n
 rpm.figures.dots(
     dict(sorted(in_bits.items(), key=lambda item: -item[1])),
     x_label="bits per pair above chance",
+    digits=2,
     caption="Temperatures, critics and normalisers on one axis: bits per pair on the same held-out pairs, means of three "
     "seeds. A name without a normaliser is normalised by rows.",
 )
@@ -276,5 +290,5 @@ rpm.exercises.neighbour_05.bits_of_logs.check(bits_of_logs)
 # %% [markdown]
 # ## What we saw
 #
-# As likelihoods of the same data, six losses in different units line up in bits, and the distance from the squared error to the best of them is larger than most changes of a model. The RPM does the same for contrastive losses:
-# a temperature, a critic and a normaliser each have a price in bits per pair. The symmetric loss bounds the evidence of a mixture, which describes these pairs a little better than either direction alone.
+# As likelihoods of the same data, six losses in different units line up in bits, and the best of them saves two bits a day, or a little more, against the squared error. The RPM does the same for contrastive losses:
+# a temperature, a critic and a normaliser each have a price in bits per pair, as trained: with more steps, two critics changed places. The symmetric loss bounds the evidence of a mixture, which describes these pairs a little better than either direction alone.

@@ -144,7 +144,9 @@ for name, reward in tqdm(REWARDS.items()):
     )
     curves[name] = took.mean((0, 1))
     needed[name] = np.array([[first_short(run, steps_to_goal[k][START]) for run in took[k]] for k in range(3)])
-    per_maze = ", ".join(f"{row.mean():5.1f} ± {row.std(ddof=1):4.1f}" for row in needed[name])
+    per_maze = ", ".join(
+        "none in 150" if (row == 151).all() else f"{row.mean():5.1f} ± {row.std(ddof=1):4.1f}" for row in needed[name]
+    )
     print(f"{name:14} first short path after {per_maze} episodes")
 mean = {name: episodes.mean(1) for name, episodes in needed.items()}
 assert (mean["change of f"] < mean["f"]).all() and (mean["f"] < mean["-1 a move"]).all()
@@ -214,8 +216,8 @@ for gamma in torch.tensor([0.9, 0.5, 1e-1, 1e-4], dtype=torch.float64):
 assert extra < 0.01
 
 # %% [markdown]
-# So the two critics answer two questions about a pair of states. AIM's: how few steps lie between them? InfoNCE's: how much likelier than chance is it to see one after the other? The second weighs every path, and asks for a model of the walk; the
-# first needs the transitions alone.
+# So the two critics answer two questions about a pair of states. AIM's: how few steps lie between them? InfoNCE's: how much likelier than chance is it to see one after the other? The second weighs every path, and so depends on how the walk chooses; the
+# first asks only which transitions exist.
 #
 # ## Exercise
 #
@@ -233,5 +235,5 @@ rpm.exercises.neighbour_06.objective.check(objective)
 # %% [markdown]
 # ## What we saw
 #
-# The dual's critic is minus the number of steps, to rounding, and an agent that is paid by it finds the goal in fewer episodes than one paid at the goal, in three mazes and three runs each. Much of that gain a cost a move has too; the rest is the
-# critic's. The critic of InfoNCE knows the steps as well: they are its slope in $\log\gamma$.
+# The dual's critic is minus the number of steps, to rounding, and an agent that is paid by it finds the goal in fewer episodes than one paid at the goal, in three mazes and three runs each. A cost a move accounts for much of that gain; the rest is the
+# critic's. The critic of InfoNCE knows steps as well: its slope in $\log\gamma$ is the expected number, less a constant, and as $\gamma\to0$ the smallest.

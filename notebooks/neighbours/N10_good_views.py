@@ -199,4 +199,4 @@ rpm.exercises.neighbour_10.chosen.check(chosen)
 # ## What we saw
 #
 # Accuracy peaked where the views share $\log 10$ nats, the class, and fell on both sides: the inverted U reproduces on digits and textures, for three seeds. From the RPM the left side is a low ceiling (E23), and the right side is evidence
-# that another part of the image earns. A prior cannot mend either, because what is shared is not a prior but the data.
+# that another part of the image earns. What the views share belongs to the data: the left side no prior can mend, and on the right the prior decides at best what is crowded out.

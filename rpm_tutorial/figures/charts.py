@@ -149,20 +149,36 @@ def lines(
     return Figure(fig, caption, alt, [x_label, *curves], rows)
 
 
-def dots(values: Mapping[str, float], *, x_label: str, caption: str, mark: Mapping[str, str] | None = None) -> Figure:
-    """One dot a name on a shared axis, its value beside it; `mark` names rows to point out, with the reason."""
+def dots(
+    values: Mapping[str, float],
+    *,
+    x_label: str,
+    caption: str,
+    mark: Mapping[str, str] | None = None,
+    digits: int = 6,
+    most: float = np.inf,
+) -> Figure:
+    """One dot a name on a shared axis, its value beside it.
+
+    Args:
+        mark: rows to point out, each with the reason.
+        digits: decimals of the values beside the dots; fewer for numbers that another machine would not repeat.
+        most: the largest value that the quantity can have, beyond which the axis doesn't run.
+    """
     mark, names, numbers = mark or {}, list(values), [float(v) for v in values.values()]
     colors = [VERMILLION if name in mark else STYLES[name].color if name in STYLES else PURPLE for name in names]
     low, high = min(numbers), max(numbers)
     reach = max(high - low, 0.1 * abs(high), 1e-3)
     fig = _figure(
+        right=20 if most == np.inf else 60,
         height=120 + 42 * len(names),
-        xaxis={"title": x_label, "range": [low - 0.15 * reach, high + 0.9 * reach]},
+        xaxis={"title": x_label, "range": [low - 0.15 * reach, min(high + 0.9 * reach, most)]},
         yaxis={"range": [len(names) - 0.5, -0.5], "categoryorder": "array", "categoryarray": names},
     )
     fig.add_scatter(
         x=numbers, y=names, mode="markers+text", textposition="middle right",
-        text=[f"  {v:.6f}" + (f"  ✗ {mark[n]}" if n in mark else "") for n, v in zip(names, numbers)],
+        cliponaxis=None if most == np.inf else False,
+        text=[f"  {v:.{digits}f}" + (f"  ✗ {mark[n]}" if n in mark else "") for n, v in zip(names, numbers)],
         marker={"size": 12, "color": colors, "symbol": ["x" if n in mark else STYLES.get(n, Style(GREY)).symbol for n in names]},
     )  # fmt: skip
     said = "; ".join(f"{n} {v:.6g}" + (f" ({mark[n]})" if n in mark else "") for n, v in zip(names, numbers))
