@@ -336,7 +336,7 @@ def _networks(settings: dict, device):
 
 
 def _load(checkpoint: Path, device) -> dict:
-    from .training import load_checkpoint
+    from .checkpoints import load_checkpoint
 
     state = load_checkpoint(checkpoint, device)
     expected = {"settings", "trainer"}
@@ -350,7 +350,7 @@ def _load(checkpoint: Path, device) -> dict:
 
 
 def _save(trainer, settings: dict, checkpoint: Path) -> None:
-    from .training import save_checkpoint
+    from .checkpoints import save_checkpoint
 
     save_checkpoint({"settings": settings, "trainer": trainer.state_dict()}, checkpoint)
 

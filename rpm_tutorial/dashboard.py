@@ -26,9 +26,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from . import probes
+from .checkpoints import load_checkpoint, save_checkpoint
 from .evidence import dataset_evidence
 from .figures import training
-from .training import Trainer, encode, load_checkpoint, save_checkpoint
+from .training import Trainer, encode
 from .widgets import Accessibility, live_and_still, redraw
 
 CHUNK, REST = 0.05, 0.03  # seconds of training, then for the page: Stop is answered after a chunk

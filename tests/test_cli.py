@@ -16,7 +16,7 @@ import pytest
 import torch
 from needs import NO_DEPRECATIONS
 
-from rpm_tutorial import cli, critics, datasets, encoders, objectives, runtime, training
+from rpm_tutorial import checkpoints, cli, critics, datasets, encoders, objectives, runtime
 from rpm_tutorial.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +136,7 @@ def test_training_raises_the_evidence_which_is_that_of_the_library(trained: Path
     found = infonce(trained)
     assert found > infonce(tmp_path / "first.pt") + 0.3
     # The same number by other lines of code: the networks rebuilt by hand, the table made.
-    state = training.load_checkpoint(trained, torch.device("cpu"))
+    state = checkpoints.load_checkpoint(trained, torch.device("cpu"))
     encoder, critic = encoders.mlp(64, 16).eval(), critics.VonMisesFisher()
     encoder.load_state_dict(state["trainer"]["encoder"])
     critic.load_state_dict(state["trainer"]["critic"])
@@ -164,7 +164,7 @@ def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was
     refuses(rpm_tutorial("train", "run.pt", "--resume", "--steps", 5, cwd=tmp_path), 2, "--steps can't be given")
     resumed = rpm_tutorial("train", "run.pt", "--resume", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    one, other = (training.load_checkpoint(path, torch.device("cpu")) for path in (trained, tmp_path / "run.pt"))
+    one, other = (checkpoints.load_checkpoint(path, torch.device("cpu")) for path in (trained, tmp_path / "run.pt"))
     for part in ("encoder", "critic"):
         for name, tensor in one["trainer"][part].items():
             assert torch.equal(tensor, other["trainer"][part][name]), name

@@ -52,7 +52,7 @@ def test_a_training_that_reaches_its_last_step_is_finished_and_saved(tmp_path):
         await board.task
         assert board.state == "finished" and enabled(board) == {"reset", "load"}
         assert board.history["step"] == [0, 4, 8, 12] and "Saved to" in said(board)
-        assert rpm.training.load_checkpoint(tmp_path / "kept.pt", torch.device("cpu"))["history"] == board.history
+        assert rpm.load_checkpoint(tmp_path / "kept.pt", torch.device("cpu"))["history"] == board.history
         board.start()
         assert board.state == "finished"
 

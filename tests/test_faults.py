@@ -21,9 +21,9 @@ from jupyter_client.manager import start_new_kernel
 from residuals import MEASURED
 
 import rpm_tutorial as rpm
-from rpm_tutorial import datasets, encoders, training
+from rpm_tutorial import checkpoints, datasets, encoders
+from rpm_tutorial.checkpoints import load_checkpoint, save_checkpoint
 from rpm_tutorial.cli import main
-from rpm_tutorial.training import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -204,13 +204,13 @@ def test_the_command_on_a_full_disk_says_what_is_left_and_how_to_go_on(tmp_path,
         with full_disk() if len(saves) > 2 else contextmanager(lambda: (yield))():
             plain(state, path)
 
-    monkeypatch.setattr(training, "save_checkpoint", full_from_the_third_on)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", full_from_the_third_on)
     message = run(*DIGITS, "--steps", 3, "--save-every", 1)
     assert (
         "the file of that name is as it was. Remedy" in message and "Continue, once there is room: rpm-tut" in message
     )
     assert load_checkpoint(tmp_path / "run.pt", CPU)["trainer"]["step"] == 1
-    monkeypatch.setattr(training, "save_checkpoint", plain)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", plain)
     run("--resume")
     assert load_checkpoint(tmp_path / "run.pt", CPU)["trainer"]["step"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]

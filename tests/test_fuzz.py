@@ -49,8 +49,8 @@ EXEMPT = {
     **dict.fromkeys(("objectives.pairs", "objectives.log_joint_normaliser", "finite.log_likelihood"), INSIDE),
     **dict.fromkeys(
         (
-            "training.save_checkpoint",
-            "training.load_checkpoint",
+            "checkpoints.save_checkpoint",
+            "checkpoints.load_checkpoint",
             "training.Trainer.load_state_dict",
             "training.Trainer.save",
             "training.Trainer.load",
