@@ -67,11 +67,12 @@ class Trainer:
         self.encoder, self.critic, self.pairs, self.objective, self.group = encoder, critic, pairs, objective, group
         self.steps, self.step, self.seconds, self.learning_rate = steps, 0, 0.0, learning_rate
         self.batch_size = 0  # pairs in the last step
-        parameters = [*encoder.parameters(), *critic.parameters()]
+        self._networks = nn.ModuleDict({"encoder": encoder, "critic": critic})  # a parameter in both counts once
+        parameters = [*self._networks.parameters()]
         self.device, self._batches = parameters[0].device, iter(pairs)
         self._optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
         if group is not None:
-            broadcast_parameters((encoder, critic), group)
+            broadcast_parameters((self._networks,), group)
 
     def __iter__(self) -> Iterator[LogRow]:
         while self.step < self.steps:
@@ -95,17 +96,37 @@ class Trainer:
             value = self.objective(self.critic(z, z_prime)).value
         except ValueError as error:
             raise ValueError(f"step {number}: {error}") from error
-        for settings in self._optimiser.param_groups:
-            settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
         self._optimiser.zero_grad()
         (-value).backward()
         if self.group is not None:
-            average_gradients((self.encoder, self.critic), self.group)
+            average_gradients((self._networks,), self.group)
+        self._check_finite(value.detach(), number)
+        for settings in self._optimiser.param_groups:
+            settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
         self._optimiser.step()
+        torch.clear_autocast_cache()  # within a block of autocast, it would hold the weights of before this step
         value = value.item()
         self.batch_size = len(z)
         self.step, self.seconds = number, self.seconds + time.perf_counter() - start
         return LogRow(number, value, len(z), self.seconds)
+
+    def _check_finite(self, value: Tensor, number: int) -> None:
+        """Raise before a step that would spoil the weights. One sum tells, and a GPU waits once: the value is read anyway."""
+        found = {name: p.grad for name, p in self._networks.named_parameters() if p.grad is not None}
+        if (value + sum(gradient.sum() for gradient in found.values())).isfinite():
+            return
+        if not value.isfinite():
+            raise ValueError(
+                f"step {number}: the objective is {value.item()} on this batch; expected a finite number. Likely causes: a "
+                "positive pair whose score is -inf (f = 0), or scores too large for exp: see check_critic"
+            )
+        for name, gradient in found.items():
+            if not gradient.isfinite().all():  # else it is the sum alone that is too large
+                raise ValueError(
+                    f"step {number}: the gradient of {name} is not finite; expected numbers. The weights are those of the "
+                    "step before, and can be saved. Likely cause: a critic or an encoder that divides by 0, or takes the "
+                    "root of 0, at some pair: see check_critic"
+                )
 
     def state_dict(self) -> dict:
         """Everything that the next step depends on: tensors and numbers."""

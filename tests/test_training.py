@@ -119,6 +119,74 @@ def test_a_diverged_training_names_its_step_and_the_likely_cause():
         list(rpm.train(*model(), batches, 2))
 
 
+class Distance(nn.Module):
+    """-rate |z - z'|: finite everywhere, its gradient nowhere that z = z'."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_rate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z, z_prime):
+        return -self.log_rate.exp() * (z[:, None] - z_prime).square().sum(2).sqrt()
+
+
+class Disjoint(nn.Module):
+    """Scores that leave no pair its partner: f = 0 on the diagonal."""
+
+    def forward(self, z, z_prime):
+        return (z @ z_prime.T).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
+
+
+def what_is_said(call) -> str:
+    try:
+        call()
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return "nothing"
+
+
+@pytest.mark.parametrize(
+    ("critic", "words"),
+    [(Distance, "step 3: the gradient of encoder.1.weight is not finite"), (Disjoint, "step 1: the objective is -inf")],
+)
+def test_a_step_that_would_spoil_the_weights_is_refused_and_the_last_good_state_can_be_saved(critic, words, tmp_path):
+    x, x_prime = next(digit_pairs())
+    pairs = digit_pairs()
+    batches = iter([(x, x_prime), (x, x_prime), (x, x)])
+    pairs.__class__ = type("Listed", (type(pairs),), {"__next__": lambda self: next(batches)})
+    found = rpm.Trainer(model()[0], critic(), pairs, 3)
+    while found.step < int(words.split(":")[0].split()[1]) - 1:
+        found.advance()
+    before = everything(found)
+    said = what_is_said(found.advance)
+    assert words in said and "see check_critic" in said
+    assert everything(found) == before
+    found.save(tmp_path / "kept")
+
+
+def test_a_gradient_whose_sum_alone_is_too_large_is_followed():
+    encoder = nn.Linear(1, 4)
+    encoder.weight.register_hook(lambda gradient: torch.full_like(gradient, 3e38))
+    assert what_is_said(lambda: list(rpm.train(encoder, rpm.RandomWalk(), torch.ones(1, 2, 9, 1), 1))) == "nothing"
+
+
+def test_training_within_a_block_of_autocast_is_training_with_autocast_at_each_step():
+    block, each = trainer(), trainer()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = [row.value for row in block]
+    by_step = []
+    while each.step < each.steps:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            by_step.append(each.advance().value)
+    assert within == by_step
+
+
+def test_a_parameter_that_encoder_and_critic_share_is_trained_once_a_step():
+    encoder, critic = model()
+    encoder[1].critic = critic  # anywhere within it
+    assert [row.value for row in rpm.train(encoder, critic, digit_pairs(), 5)] == values(5)
+
+
 def test_sides_of_unequal_length_are_refused_rather_than_paired_wrongly():
     x, x_prime = next(digit_pairs())
     with pytest.raises(ValueError, match="expected"):
