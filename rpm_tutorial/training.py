@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import check_count, check_number, shape_of
-from .checkpoints import load_checkpoint, save_checkpoint
+from .checkpoints import load_checkpoint, reason, save_checkpoint
 from .distributed import average_gradients, broadcast_parameters, gather
 from .objectives import Objective, infonce
 
@@ -147,7 +147,7 @@ class Trainer:
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             self._set(before)  # a module of other shapes takes those of its tensors that fit
             raise ValueError(
-                f"the saved state is not of this training: {error}. Expected the same encoder, critic and pairs"
+                f"the saved state is not of this training: {reason(error)}. Expected the same encoder, critic and pairs"
             ) from error
 
     def _set(self, state: dict) -> None:
@@ -157,7 +157,7 @@ class Trainer:
         self.step, self.seconds, self.learning_rate = (state[k] for k in ("step", "seconds", "learning_rate"))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the state; a file of that name is replaced at once or not at all."""
+        """Write the state; a file of that name is replaced at once or not at all. Raises as `save_checkpoint` does."""
         save_checkpoint(self.state_dict(), path)
 
     def load(self, path: str | os.PathLike) -> None:
