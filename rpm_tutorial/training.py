@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
 
 from ._checks import check_count, check_number, shape_of
 from .checkpoints import load_checkpoint, reason, save_checkpoint
@@ -33,18 +34,24 @@ class Trainer:
     file gives the numbers of one that was never stopped, bit for bit on a processor. (Dropout draws from torch's global
     generator, which is the caller's and is not kept.)
 
-    The encoder is shared by x and x'. Each batch is moved to the device of the encoder's parameters.
+    The encoder is shared by x and x'. Each batch is moved to the device of the encoder's parameters. Modes are the caller's:
+    a module in `eval()`, whole or part, stays so, and `encode` evaluates without changing them. Steps may run within
+    `torch.autocast`, one block for all of them included; in bfloat16, since nothing here scales a loss for float16.
 
     Args:
         pairs: batches (x, x'), for example `datasets.view_pairs(...)`; as many as `steps`, or endless. To be continued
-            from a file they need a `state_dict`, as `view_pairs` has it.
-        objective: of a table of scores, in nats per pair.
+            from a file they need a `state_dict`, as `view_pairs` and torchdata's StatefulDataLoader have it: the state
+            that is loaded is where the next `iter(pairs)` begins.
+        objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does.
         group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
             batch of a step is all of theirs, so that negatives come from every process; all start from rank 0's
             parameters and stay equal. Batch norm sees its own process's rows.
     Raises:
-        ValueError: `steps` is not positive, `pairs` ends early, the two sides of a batch differ in length, or the scores
-            have become NaN (the message says at which step).
+        ValueError: `steps` is not positive, there is nothing to train, `pairs` ends early, the two sides of a batch don't
+            fit, or scores, objective or a gradient are not finite (the message says at which step). What is trained, and
+            the optimiser, are then as they were after the step before.
+        TypeError: encoder or critic is no `nn.Module`, `pairs` gives no batches of two tensors, or the encoder returns no
+            tensor, the objective no `Objective`.
     """
 
     def __init__(
@@ -64,11 +71,25 @@ class Trainer:
             check_number(name, value)
             if value < 0:
                 raise ValueError(f"{name} is {value}; expected a number that is not negative")
+        for name, network in (("encoder", encoder), ("critic", critic)):
+            if not isinstance(network, nn.Module):
+                raise TypeError(
+                    f"{name} is a {type(network).__name__}; expected an nn.Module: make a function the forward of one"
+                )
+        if isinstance(pairs, Dataset) and not isinstance(pairs, IterableDataset):
+            raise TypeError(
+                f"pairs is a {type(pairs).__name__}, which gives one pair at a time; expected batches: "
+                "torch.utils.data.DataLoader(pairs, batch_size=256, shuffle=True, drop_last=True)"
+            )
         self.encoder, self.critic, self.pairs, self.objective, self.group = encoder, critic, pairs, objective, group
         self.steps, self.step, self.seconds, self.learning_rate = steps, 0, 0.0, learning_rate
         self.batch_size = 0  # pairs in the last step
         self._networks = nn.ModuleDict({"encoder": encoder, "critic": critic})  # a parameter in both counts once
         parameters = [*self._networks.parameters()]
+        if not parameters:
+            raise ValueError(
+                "encoder and critic have no parameters; expected one at least, or there is nothing to train"
+            )
         self.device, self._batches = parameters[0].device, iter(pairs)
         self._optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
         if group is not None:
@@ -84,16 +105,11 @@ class Trainer:
         batch = next(self._batches, None)
         if batch is None:
             raise ValueError(f"pairs ended after {self.step} batches; expected {self.steps}, or an endless iterator")
-        x, x_prime = (side.to(self.device) for side in batch)
-        if len(x) != len(x_prime):
-            raise ValueError(
-                f"step {number}: x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair"
-            )
-        self.encoder.train(), self.critic.train()
-        z, z_prime = self.encoder(torch.cat([x, x_prime])).chunk(2)  # one call: batch norm sees both views alike
-        z, z_prime = gather(z, self.group)[0], gather(z_prime, self.group)[0]
         try:
-            value = self.objective(self.critic(z, z_prime)).value
+            x, x_prime = self._sides(batch)
+            z, z_prime = self._encode(torch.cat([x, x_prime])).chunk(2)  # one call: batch norm sees both views alike
+            z, z_prime = gather(z, self.group)[0], gather(z_prime, self.group)[0]
+            value = self._value(z, z_prime)
         except ValueError as error:
             raise ValueError(f"step {number}: {error}") from error
         self._optimiser.zero_grad()
@@ -109,6 +125,57 @@ class Trainer:
         self.batch_size = len(z)
         self.step, self.seconds = number, self.seconds + time.perf_counter() - start
         return LogRow(number, value, len(z), self.seconds)
+
+    def _sides(self, batch) -> tuple[Tensor, Tensor]:
+        """x and x' of a batch, on the device of the encoder."""
+        parts = batch if isinstance(batch, tuple | list | Tensor) else ()
+        if len(parts) != 2 or not all(isinstance(side, Tensor) and side.dim() for side in parts):
+            found = f" of {', '.join(type(side).__name__ for side in parts)}" if isinstance(batch, tuple | list) else ""
+            raise TypeError(
+                f"pairs gave a {type(batch).__name__}{found}; expected batches of two tensors, (x, x_prime). Remedy: "
+                "torch.as_tensor(...) for arrays; for a loader of more, ((x, x_prime) for x, x_prime, label in loader)"
+            )
+        x, x_prime = (side.to(self.device) for side in parts)
+        if len(x) != len(x_prime):
+            raise ValueError(f"x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair")
+        if x.shape[1:] != x_prime.shape[1:]:
+            raise ValueError(
+                f"x has shape {shape_of(x)} and x_prime {shape_of(x_prime)}; expected the same, for one encoder. If "
+                "x_prime holds labels, give two views of x instead, as datasets.view_pairs does"
+            )
+        return x, x_prime
+
+    def _encode(self, x: Tensor) -> Tensor:
+        try:
+            z = self.encoder(x)
+        except RuntimeError as error:
+            dtype = next(self.encoder.parameters(), x).dtype
+            if x.dtype == dtype:
+                raise
+            raise ValueError(
+                f"the encoder does not take x of {x.dtype}: {reason(error)}. Expected {dtype}, as its parameters have: "
+                f"give pairs x.to({dtype}) (images of bytes divided by 255), or call encoder.to(x.dtype)"
+            ) from error
+        if not isinstance(z, Tensor):
+            raise TypeError(
+                f"the encoder returned a {type(z).__name__}; expected the latents alone: one torch.Tensor (n, d)"
+            )
+        return z
+
+    def _value(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        found = self.objective(self.critic(z, z_prime))
+        value = getattr(found, "value", None)
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"the objective returned a {type(found).__name__}; expected an Objective, whose value is maximised: return "
+                "that of rpm.infonce whole, or Objective(score - log_normaliser, score, log_normaliser)"
+            )
+        if not value.requires_grad:
+            raise ValueError(
+                "the objective has no gradient; expected one. Remedy: train outside torch.no_grad() and inference_mode(), "
+                "and let a parameter require its gradient: requires_grad_()"
+            )
+        return value
 
     def _check_finite(self, value: Tensor, number: int) -> None:
         """Raise before a step that would spoil the weights. One sum tells, and a GPU waits once: the value is read anyway."""
@@ -154,6 +221,7 @@ class Trainer:
         for name, part in (("encoder", self.encoder), ("critic", self.critic), ("optimiser", self._optimiser)):
             part.load_state_dict(state[name])
         self.pairs.load_state_dict(state["pairs"])
+        self._batches = iter(self.pairs)  # a state may count from the next iteration only
         self.step, self.seconds, self.learning_rate = (state[k] for k in ("step", "seconds", "learning_rate"))
 
     def save(self, path: str | os.PathLike) -> None:

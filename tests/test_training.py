@@ -6,22 +6,10 @@ import pytest
 import torch
 from residuals import agree
 from torch import nn
+from trainings import digit_pairs, everything, model, trainer, values
 
 import rpm_tutorial as rpm
 from rpm_tutorial import datasets, encoders
-
-
-def model(seed: int = 0) -> tuple[nn.Module, nn.Module]:
-    torch.manual_seed(seed)
-    return encoders.mlp(64, 8, width=64), rpm.VonMisesFisher(0.2)
-
-
-def digit_pairs(seed: int = 0):
-    return datasets.view_pairs(datasets.digits().x, 128, flip=False, seed=seed)
-
-
-def values(steps: int = 5, **options) -> list[float]:
-    return [row.value for row in rpm.train(*model(), digit_pairs(), steps, **options)]
 
 
 def test_training_on_digits_raises_infonce_on_images_it_has_not_seen():
@@ -181,6 +169,22 @@ def test_training_within_a_block_of_autocast_is_training_with_autocast_at_each_s
     assert within == by_step
 
 
+@pytest.mark.parametrize("frozen", ["a part", "all"])
+def test_what_the_caller_has_put_into_evaluation_mode_stays_so(frozen):
+    encoder, critic = with_batch_norm(), rpm.VonMisesFisher(0.2)
+    (encoder if frozen == "all" else encoder[2]).eval()
+    modes = [module.training for module in encoder.modules()]
+    list(rpm.train(encoder, critic, digit_pairs(), 2))
+    assert [module.training for module in encoder.modules()] == modes
+    assert encoder[2].num_batches_tracked == 0 and (encoder[2].running_mean == 0).all()
+
+
+def test_batch_norm_in_training_mode_learns_its_statistics():
+    encoder = with_batch_norm()
+    list(rpm.train(encoder, rpm.VonMisesFisher(0.2), digit_pairs(), 2))
+    assert encoder[2].num_batches_tracked == 2
+
+
 def test_a_parameter_that_encoder_and_critic_share_is_trained_once_a_step():
     encoder, critic = model()
     encoder[1].critic = critic  # anywhere within it
@@ -236,105 +240,3 @@ def test_the_encoders_of_the_course_map_images_to_latents():
     conv = encoders.conv(6, width=4)
     assert conv(torch.rand(3, 1, 28, 28)).shape == (3, 6)
     assert conv[:-1](torch.rand(3, 1, 28, 28)).shape == (3, 64 * 4)
-
-
-# Trainer: stopped and continued
-
-
-def trainer(seed: int = 0, *, width: int = 64, steps: int = 10) -> rpm.Trainer:
-    torch.manual_seed(seed)
-    return rpm.Trainer(encoders.mlp(64, 8, width=width), rpm.VonMisesFisher(0.2), digit_pairs(seed), steps)
-
-
-def everything(found: rpm.Trainer) -> str:
-    torch.set_printoptions(profile="full", precision=10)
-    try:
-        return str({key: value for key, value in found.state_dict().items() if key != "seconds"})
-    finally:
-        torch.set_printoptions(profile="default")
-
-
-def test_a_trainer_gives_the_rows_of_train():
-    found = trainer(steps=5)
-    assert [(row.step, row.value) for row in found] == list(enumerate(values(5), 1))
-    assert found.step == 5 and found.batch_size == 128 and list(found) == []
-
-
-@pytest.mark.parametrize("stop_at", [1, 4, 9])
-def test_a_trainer_continued_from_a_file_by_new_modules_gives_the_same_numbers_bit_for_bit(stop_at, tmp_path):
-    whole, part, fresh = trainer(), trainer(), trainer(seed=1)
-    expected = [row.value for row in whole]
-    for _ in range(stop_at):
-        part.advance()
-    part.learning_rate = 2e-3
-    part.save(tmp_path / "kept")
-    fresh.load(tmp_path / "kept")
-    assert fresh.step == stop_at and fresh.seconds == part.seconds
-    assert [row.value for row in fresh] == expected[stop_at:] and everything(fresh) == everything(whole)
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-
-
-def test_settings_count_from_the_next_step_and_are_kept(tmp_path):
-    found, plain = trainer(), trainer()
-    found.advance(), plain.advance()
-    found.learning_rate, found.pairs.strength = 0.05, 0.25
-    found.save(tmp_path / "kept")
-    fresh = trainer(seed=1)
-    fresh.load(tmp_path / "kept")
-    assert (fresh.learning_rate, fresh.pairs.strength) == (0.05, 0.25)
-    rows = [each.advance().value for each in (found, fresh, plain)]
-    assert rows[0] == rows[1] != rows[2]
-    assert found.advance().value == fresh.advance().value
-
-
-def test_a_learning_rate_of_zero_stands_still():
-    found = trainer()
-    found.learning_rate = 0.0
-    before = [p.clone() for p in found.encoder.parameters()]
-    found.advance()
-    assert all(torch.equal(p, q) for p, q in zip(before, found.encoder.parameters(), strict=True))
-
-
-def other_shapes(path):
-    other = trainer(width=32)
-    other.advance()
-    other.save(path)
-
-
-def other_images(path):
-    torch.manual_seed(0)
-    pairs = datasets.view_pairs(datasets.digits().x[:500], 128)
-    other = rpm.Trainer(*model(), pairs, 10)
-    other.advance()
-    other.save(path)
-
-
-SPOILT = {
-    "missing": (lambda path: path.unlink(), FileNotFoundError, "kept"),
-    "empty": (lambda path: path.write_bytes(b""), ValueError, "no checkpoint, or a damaged one.*Expected"),
-    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:900]), ValueError, "damaged one.*Expected"),
-    "no checkpoint": (lambda path: path.write_text("hello"), ValueError, "no checkpoint.*Expected"),
-    "code": (lambda path: torch.save(trainer, path), ValueError, "no checkpoint"),
-    "other shapes": (other_shapes, ValueError, "(?s)not of this training.*Expected the same encoder"),
-    "other images": (other_images, ValueError, "not of this training.*500 images"),
-    "a list": (lambda path: torch.save([1], path), ValueError, "not of this training"),
-}
-
-
-@pytest.mark.parametrize("kind", SPOILT)
-def test_a_file_that_cannot_be_continued_is_refused_and_changes_nothing(kind, tmp_path):
-    path, found = tmp_path / "kept", trainer()
-    found.advance(), found.save(path), found.advance()
-    before = everything(found)
-    spoil, error, message = SPOILT[kind]
-    spoil(path)
-    with pytest.raises(error, match=message):
-        found.load(path)
-    assert everything(found) == before
-
-
-def test_pairs_that_cannot_be_continued_are_named():
-    batches = iter([next(digit_pairs())])
-    found = rpm.Trainer(*model(), batches, 1)
-    with pytest.raises(ValueError, match="pairs is a list_iterator.*expected one with a state_dict"):
-        found.load_state_dict(found.state_dict())
