@@ -223,7 +223,7 @@ class TrainingDashboard(ipywidgets.VBox):
             self._evaluate()
 
     def _evaluate(self) -> None:
-        z, z_prime = (encode(self.trainer.encoder, side) for side in (self.x, self.x_prime))
+        z, z_prime = encode(self.trainer.encoder, self.x), encode(self.trainer.encoder_prime, self.x_prime)
         with torch.no_grad():
             held_out = dataset_evidence(z, z_prime, self.trainer.critic).infonce.item()
         half, labels = len(z) // 2, self.labels

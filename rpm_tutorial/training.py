@@ -34,7 +34,7 @@ class Trainer:
     file gives the numbers of one that was never stopped, bit for bit on a processor. (Dropout draws from torch's global
     generator, which is the caller's and is not kept.)
 
-    The encoder is shared by x and x'. Each batch is moved to the device of the encoder's parameters. Modes are the caller's:
+    Each batch is moved to the device of the encoder's parameters. Modes are the caller's:
     a module in `eval()`, whole or part, stays so, and `encode` evaluates without changing them. Steps may run within
     `torch.autocast`, one block for all of them included; in bfloat16, since nothing here scales a loss for float16.
 
@@ -42,6 +42,7 @@ class Trainer:
         pairs: batches (x, x'), for example `datasets.view_pairs(...)`; as many as `steps`, or endless. To be continued
             from a file they need a `state_dict`, as `view_pairs` and torchdata's StatefulDataLoader have it: the state
             that is loaded is where the next `iter(pairs)` begins.
+        encoder_prime: the encoder of x', for pairs of two kinds; by default that of x, as for two views of one kind.
         objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does.
         group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
             batch of a step is all of theirs, so that negatives come from every process; all start from rank 0's
@@ -61,6 +62,7 @@ class Trainer:
         pairs: Iterable[tuple[Tensor, Tensor]],
         steps: int,
         *,
+        encoder_prime: nn.Module | None = None,
         objective: Callable[[Tensor], Objective] = infonce,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
@@ -71,7 +73,15 @@ class Trainer:
             check_number(name, value)
             if value < 0:
                 raise ValueError(f"{name} is {value}; expected a number that is not negative")
-        for name, network in (("encoder", encoder), ("critic", critic)):
+        self.encoder, self.encoder_prime, self.critic = (
+            encoder,
+            encoder if encoder_prime is None else encoder_prime,
+            critic,
+        )
+        networks = {"encoder": encoder, "encoder_prime": self.encoder_prime, "critic": critic}
+        if self.encoder_prime is encoder:
+            del networks["encoder_prime"]  # a checkpoint holds it once
+        for name, network in networks.items():
             if not isinstance(network, nn.Module):
                 raise TypeError(
                     f"{name} is a {type(network).__name__}; expected an nn.Module: make a function the forward of one"
@@ -81,10 +91,10 @@ class Trainer:
                 f"pairs is a {type(pairs).__name__}, which gives one pair at a time; expected batches: "
                 "torch.utils.data.DataLoader(pairs, batch_size=256, shuffle=True, drop_last=True)"
             )
-        self.encoder, self.critic, self.pairs, self.objective, self.group = encoder, critic, pairs, objective, group
+        self.pairs, self.objective, self.group = pairs, objective, group
         self.steps, self.step, self.seconds, self.learning_rate = steps, 0, 0.0, learning_rate
         self.batch_size = 0  # pairs in the last step
-        self._networks = nn.ModuleDict({"encoder": encoder, "critic": critic})  # a parameter in both counts once
+        self._networks = nn.ModuleDict(networks)  # a parameter in two of them counts once
         parameters = [*self._networks.parameters()]
         if not parameters:
             raise ValueError(
@@ -107,7 +117,10 @@ class Trainer:
             raise ValueError(f"pairs ended after {self.step} batches; expected {self.steps}, or an endless iterator")
         try:
             x, x_prime = self._sides(batch)
-            z, z_prime = self._encode(torch.cat([x, x_prime])).chunk(2)  # one call: batch norm sees both views alike
+            if self.encoder_prime is self.encoder:  # one call: batch norm sees both views alike
+                z, z_prime = self._encode("encoder", torch.cat([x, x_prime])).chunk(2)
+            else:
+                z, z_prime = self._encode("encoder", x), self._encode("encoder_prime", x_prime)
             z, z_prime = gather(z, self.group)[0], gather(z_prime, self.group)[0]
             value = self._value(z, z_prime)
         except ValueError as error:
@@ -138,27 +151,28 @@ class Trainer:
         x, x_prime = (side.to(self.device) for side in parts)
         if len(x) != len(x_prime):
             raise ValueError(f"x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair")
-        if x.shape[1:] != x_prime.shape[1:]:
+        if self.encoder_prime is self.encoder and x.shape[1:] != x_prime.shape[1:]:
             raise ValueError(
-                f"x has shape {shape_of(x)} and x_prime {shape_of(x_prime)}; expected the same, for one encoder. If "
-                "x_prime holds labels, give two views of x instead, as datasets.view_pairs does"
+                f"x has shape {shape_of(x)} and x_prime {shape_of(x_prime)}; expected the same, for one encoder. "
+                "Remedy: an encoder_prime for x_prime; or, if it holds labels, two views of x, as datasets.view_pairs has them"
             )
         return x, x_prime
 
-    def _encode(self, x: Tensor) -> Tensor:
+    def _encode(self, name: str, x: Tensor) -> Tensor:
+        network = self._networks[name]
         try:
-            z = self.encoder(x)
+            z = network(x)
         except RuntimeError as error:
-            dtype = next(self.encoder.parameters(), x).dtype
+            dtype = next(network.parameters(), x).dtype
             if x.dtype == dtype:
                 raise
             raise ValueError(
-                f"the encoder does not take x of {x.dtype}: {reason(error)}. Expected {dtype}, as its parameters have: "
-                f"give pairs x.to({dtype}) (images of bytes divided by 255), or call encoder.to(x.dtype)"
+                f"{name} does not take {x.dtype}: {reason(error)}. Expected {dtype}, as its parameters have: give pairs "
+                f"x.to({dtype}) (images of bytes divided by 255), or call {name}.to(x.dtype)"
             ) from error
         if not isinstance(z, Tensor):
             raise TypeError(
-                f"the encoder returned a {type(z).__name__}; expected the latents alone: one torch.Tensor (n, d)"
+                f"{name} returned a {type(z).__name__}; expected the latents alone: one torch.Tensor (n, d)"
             )
         return z
 
@@ -197,7 +211,7 @@ class Trainer:
 
     def state_dict(self) -> dict:
         """Everything that the next step depends on: tensors and numbers."""
-        parts = {"encoder": self.encoder, "critic": self.critic, "optimiser": self._optimiser, "pairs": self.pairs}
+        parts = {**self._networks, "optimiser": self._optimiser, "pairs": self.pairs}
         kept = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
         return {**kept, "step": self.step, "seconds": self.seconds, "learning_rate": self.learning_rate}
 
@@ -218,7 +232,7 @@ class Trainer:
             ) from error
 
     def _set(self, state: dict) -> None:
-        for name, part in (("encoder", self.encoder), ("critic", self.critic), ("optimiser", self._optimiser)):
+        for name, part in {**self._networks, "optimiser": self._optimiser}.items():
             part.load_state_dict(state[name])
         self.pairs.load_state_dict(state["pairs"])
         self._batches = iter(self.pairs)  # a state may count from the next iteration only

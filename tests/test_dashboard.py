@@ -117,6 +117,16 @@ def test_only_what_can_be_set_has_a_slider():
     assert set(trained.settings) == {"learning_rate", "temperature", "strength"}
 
 
+def test_held_out_pairs_go_through_the_encoder_of_their_own_side():
+    made = make()
+    one = made.trainer
+    other = rpm.Trainer(one.encoder, one.critic, one.pairs, 3, encoder_prime=encoders.mlp(64, 4))
+    board = TrainingDashboard(other, made.x, made.x_prime, made.labels)
+    z, z_prime = rpm.encode(one.encoder, made.x), rpm.encode(other.encoder_prime, made.x_prime)
+    with torch.no_grad():
+        assert board.history["held-out InfoNCE"] == [rpm.dataset_evidence(z, z_prime, one.critic).infonce.item()]
+
+
 # One at a time, promptly, and only while somebody looks
 
 

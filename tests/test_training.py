@@ -63,6 +63,22 @@ def test_each_step_follows_the_gradient_of_its_own_batch_through_both_views():
             agree("the gradient of a training step", parameter.grad, gradient)
 
 
+def test_two_encoders_follow_the_gradient_of_their_own_side():
+    torch.manual_seed(0)
+    encoder, encoder_prime, critic = nn.Linear(3, 2).double(), nn.Linear(3, 2).double(), rpm.Bilinear(2).double()
+    batches = torch.randn(3, 2, 9, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = rpm.Trainer(encoder, critic, batches, len(batches), encoder_prime=encoder_prime)
+    parameters = [*encoder.parameters(), *encoder_prime.parameters(), *critic.parameters()]
+    for x, x_prime in batches:
+        value = rpm.infonce(critic(encoder(x), encoder_prime(x_prime))).value
+        expected = torch.autograd.grad(-value, parameters)
+        before = [p.detach().clone() for p in parameters]
+        agree("value with two encoders", torch.tensor(found.advance().value, dtype=torch.float64), value)
+        for parameter, gradient, old in zip(parameters, expected, before, strict=True):
+            agree("the gradient of a training step, two encoders", parameter.grad, gradient)
+            assert (parameter != old).any()
+
+
 def test_critic_and_encoder_both_learn():
     encoder, critic = model()
     before = [p.clone() for p in (*encoder.parameters(), *critic.parameters())]

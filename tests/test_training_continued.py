@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from trainings import digit_pairs, everything, model, trainer, values
 
 import rpm_tutorial as rpm
@@ -26,6 +27,36 @@ def test_a_trainer_continued_from_a_file_by_new_modules_gives_the_same_numbers_b
     assert fresh.step == stop_at and fresh.seconds == part.seconds
     assert [row.value for row in fresh] == expected[stop_at:] and everything(fresh) == everything(whole)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_two_encoders_continue_from_a_file_bit_for_bit(tmp_path):
+    def two(seed: int) -> rpm.Trainer:
+        torch.manual_seed(seed)
+        x = torch.randn(300, 10, generator=torch.Generator().manual_seed(0))
+        pairs = datasets.view_pairs(x.view(300, 1, 2, 5).sigmoid(), 64, seed=seed)
+        cut = (
+            nn.Sequential(nn.Flatten(), nn.Linear(10, 4)),
+            nn.Sequential(nn.Flatten(), nn.Linear(10, 6), nn.Linear(6, 4)),
+        )
+        return rpm.Trainer(cut[0], rpm.VonMisesFisher(0.2), pairs, 8, encoder_prime=cut[1])
+
+    whole, part, fresh = two(0), two(0), two(1)
+    expected = [row.value for row in whole]
+    for _ in range(3):
+        part.advance()
+    part.save(tmp_path / "kept")
+    fresh.load(tmp_path / "kept")
+    assert [row.value for row in fresh] == expected[3:] and everything(fresh) == everything(whole)
+    alone = rpm.Trainer(fresh.encoder, fresh.critic, fresh.pairs, 8)
+    with pytest.raises(ValueError, match="not of this training.*Expected the same encoder"):
+        alone.load(tmp_path / "kept")
+    alone.advance(), alone.save(tmp_path / "alone")
+    with pytest.raises(ValueError, match="not of this training: 'encoder_prime'"):
+        whole.load(tmp_path / "alone")
+
+
+def test_a_checkpoint_of_one_encoder_holds_it_once():
+    assert {*trainer().state_dict()} == {"encoder", "critic", "optimiser", "pairs", "step", "seconds", "learning_rate"}
 
 
 def test_settings_count_from_the_next_step_and_are_kept(tmp_path):
