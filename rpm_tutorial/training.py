@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
-from ._checks import check_count, check_number, shape_of
+from ._checks import check_count, check_number, check_rows, shape_of
 from .checkpoints import load_checkpoint, reason, save_checkpoint
 from .distributed import average_gradients, broadcast_parameters, gather
 from .objectives import Objective, infonce
@@ -39,9 +39,9 @@ class Trainer:
     `torch.autocast`, one block for all of them included; in bfloat16, since nothing here scales a loss for float16.
 
     Args:
-        pairs: batches (x, x'), for example `datasets.view_pairs(...)`; as many as `steps`, or endless. To be continued
-            from a file they need a `state_dict`, as `view_pairs` and torchdata's StatefulDataLoader have it: the state
-            that is loaded is where the next `iter(pairs)` begins.
+        pairs: batches (x, x'), for example `datasets.tensor_pairs(...)`; as many as `steps`, or endless. To be
+            continued from a file they need a `state_dict`, as `tensor_pairs`, `view_pairs` and torchdata's
+            StatefulDataLoader have it: the state that is loaded is where the next `iter(pairs)` begins.
         encoder_prime: the encoder of x', for pairs of two kinds; by default that of x, as for two views of one kind.
         objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does.
         group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
@@ -89,7 +89,7 @@ class Trainer:
         if isinstance(pairs, Dataset) and not isinstance(pairs, IterableDataset):
             raise TypeError(
                 f"pairs is a {type(pairs).__name__}, which gives one pair at a time; expected batches: "
-                "torch.utils.data.DataLoader(pairs, batch_size=256, shuffle=True, drop_last=True)"
+                "torch.utils.data.DataLoader(pairs, batch_size=256, shuffle=True, drop_last=True), or datasets.tensor_pairs"
             )
         self.pairs, self.objective, self.group = pairs, objective, group
         self.steps, self.step, self.seconds, self.learning_rate = steps, 0, 0.0, learning_rate
@@ -114,7 +114,10 @@ class Trainer:
         start, number = time.perf_counter(), self.step + 1
         batch = next(self._batches, None)
         if batch is None:
-            raise ValueError(f"pairs ended after {self.step} batches; expected {self.steps}, or an endless iterator")
+            raise ValueError(
+                f"pairs ended after {self.step} batches; expected {self.steps}, or an endless iterator, such as "
+                "datasets.tensor_pairs"
+            )
         try:
             x, x_prime = self._sides(batch)
             if self.encoder_prime is self.encoder:  # one call: batch norm sees both views alike
@@ -220,7 +223,7 @@ class Trainer:
         if not hasattr(self.pairs, "load_state_dict"):
             raise ValueError(
                 f"pairs is a {type(self.pairs).__name__}, which can't be set to where it was; expected one with a "
-                "state_dict, such as datasets.view_pairs"
+                "state_dict, such as datasets.tensor_pairs"
             )
         before = copy.deepcopy(self.state_dict())
         try:
@@ -270,9 +273,7 @@ def _rise_and_fall(step: int, steps: int) -> float:
 def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
     """z of all x, shape (n, d), in evaluation mode, batch by batch on the encoder's device; its modes are restored after."""
     check_count("batch_size", batch_size)
-    if not isinstance(x, Tensor) or x.dim() == 0:
-        found = f"has shape {shape_of(x)}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
-        raise TypeError(f"x {found}; expected a torch.Tensor of shape (n, ...), one row for each observation")
+    check_rows("x", x)
     modes = {module: module.training for module in encoder.modules()}
     device = next(encoder.parameters(), x).device
     encoder.eval()
