@@ -225,6 +225,11 @@ class Trainer:
                 f"pairs is a {type(self.pairs).__name__}, which can't be set to where it was; expected one with a "
                 "state_dict, such as datasets.tensor_pairs"
             )
+        if isinstance(state, dict) and isinstance(state.get("trainer"), dict):
+            raise ValueError(
+                "the saved state is that of rpm-tutorial train, or of a dashboard, and holds the trainer's in it. Expected the "
+                'trainer\'s: load_state_dict(load_checkpoint(path)["trainer"])'
+            )
         before = copy.deepcopy(self.state_dict())
         try:
             self._set(state)
