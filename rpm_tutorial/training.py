@@ -34,9 +34,9 @@ class Trainer:
     file gives the numbers of one that was never stopped, bit for bit on a processor. (Dropout draws from torch's global
     generator, which is the caller's and is not kept.)
 
-    Each batch is moved to the device of the encoder's parameters. Modes are the caller's:
-    a module in `eval()`, whole or part, stays so, and `encode` evaluates without changing them. Steps may run within
-    `torch.autocast`, one block for all of them included; in bfloat16, since nothing here scales a loss for float16.
+    Each batch is moved to the device of the encoder's parameters. Modes are the caller's: a module in `eval()`, whole or
+    part, stays so, and `encode` evaluates without changing them. Steps may run within `torch.autocast`, each in its own
+    block or all in one; in bfloat16, since nothing here scales a loss for float16.
 
     Args:
         pairs: batches (x, x'), for example `datasets.tensor_pairs(...)`; as many as `steps`, or endless. To be
@@ -73,11 +73,8 @@ class Trainer:
             check_number(name, value)
             if value < 0:
                 raise ValueError(f"{name} is {value}; expected a number that is not negative")
-        self.encoder, self.encoder_prime, self.critic = (
-            encoder,
-            encoder if encoder_prime is None else encoder_prime,
-            critic,
-        )
+        self.encoder, self.critic = encoder, critic
+        self.encoder_prime = encoder if encoder_prime is None else encoder_prime
         networks = {"encoder": encoder, "encoder_prime": self.encoder_prime, "critic": critic}
         if self.encoder_prime is encoder:
             del networks["encoder_prime"]  # a checkpoint holds it once
@@ -197,7 +194,7 @@ class Trainer:
     def _check_finite(self, value: Tensor, number: int) -> None:
         """Raise before a step that would spoil the weights. One sum tells, and a GPU waits once: the value is read anyway."""
         found = {name: p.grad for name, p in self._networks.named_parameters() if p.grad is not None}
-        if (value + sum(gradient.sum() for gradient in found.values())).isfinite():
+        if (value + sum(gradient.sum().to(value.device) for gradient in found.values())).isfinite():
             return
         if not value.isfinite():
             raise ValueError(
