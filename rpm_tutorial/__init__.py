@@ -22,6 +22,7 @@ _HOME = {
     "critics": ("RandomWalk", "LaplaceWalk", "VonMisesFisher", "LinearDynamics", "Bilinear", "Universal"),
     "evidence": ("Evidence", "dataset_evidence", "SampledEvidence", "sampled_evidence"),
     "checking": ("Check", "CriticReport", "check_critic"),
+    "checkpoints": ("load_checkpoint", "save_checkpoint"),
     "training": ("LogRow", "Trainer", "train", "encode"),
     "runtime": ("setup", "self_check", "show_source"),
     "widgets": ("explore",),

@@ -172,3 +172,10 @@ def check_positive(name: str, value: float) -> None:
         check_number(name, value)
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value}; expected a positive finite number")
+
+
+def check_rows(name: str, x) -> None:
+    """Raise unless `x` is a tensor, one row for each observation."""
+    if not isinstance(x, Tensor) or x.dim() == 0:
+        found = f"has shape {shape_of(x)}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
+        raise TypeError(f"{name} {found}; expected a torch.Tensor of shape (n, ...), one row for each observation")

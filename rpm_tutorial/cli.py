@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 """
 
 import importlib.util
+import math
 import os
 import shutil
 import signal
@@ -22,6 +23,11 @@ SETTINGS = {"data", "steps", "batch_size", "dim", "temperature", "learning_rate"
 # JupyterLab asks its makers for news and for a newer release; here it asks nobody, and doesn't ask whether it may.
 NO_NEWS = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
 JUPYTER = Path(__file__).with_name("jupyter")  # a configuration folder, read beside the reader's own
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "size calculation overflowed",
+)  # of a GPU, a machine, any machine
 SPLIT = 1297  # of the 1 797 digits; the others are held out
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -39,9 +45,10 @@ class Commands(click.Group):
         except (ValueError, OSError) as error:
             raise click.ClickException(str(error)) from error
         except RuntimeError as error:
-            if "out of memory" in str(error):
-                raise click.ClickException(f"{error}\nRemedy: a smaller --batch-size, or --device cpu") from error
-            raise
+            if not any(words in str(error) for words in NO_MEMORY):
+                raise
+            why, remedy = str(error).splitlines()[0], "a smaller --dim or --batch-size, or --device cpu"
+            raise click.ClickException(f"There is too little memory ({why}). Remedy: {remedy}") from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -173,20 +180,24 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
     trainer = Trainer(encoder, critic, pairs, settings["steps"], learning_rate=settings["learning_rate"])
     if resume:
         trainer.load_state_dict(state["trainer"])
+    again, following = (
+        f"rpm-tutorial train {_quoted(checkpoint)} --resume",
+        f"rpm-tutorial evidence {_quoted(checkpoint)}",
+    )
+    if trainer.step == trainer.steps:
+        click.echo(f"{checkpoint} is complete: its {trainer.steps} steps are made. Next: {following}")
+        return
     click.echo(f"{settings['data']}, {settings['steps']} steps of {settings['batch_size']} pairs, on {device}")
-    again = f"rpm-tutorial train {_quoted(checkpoint)} --resume"
     try:
         finished = _train(trainer, lambda: _save(trainer, settings, checkpoint), save_every)
     except OSError as error:
-        what_is_left = (
-            f"\nWhat was saved before is whole. Continue, once there is room: {again}" if trainer.step else ""
-        )
-        raise click.ClickException(f"{error}{what_is_left}") from error
+        left = f"\nWhat was saved before is whole. Continue, once there is room: {again}" if trainer.step else ""
+        raise click.ClickException(f"{error}{left}") from error
     if not finished:
         raise click.ClickException(
             f"Stopped after step {trainer.step} of {trainer.steps}, and saved. Continue: {again}"
         )
-    click.echo(f"Saved to {checkpoint}. Next: rpm-tutorial evidence {_quoted(checkpoint)}")
+    click.echo(f"Saved to {checkpoint}. Next: {following}")
 
 
 @main.command()
@@ -203,11 +214,11 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
     Example:
       rpm-tutorial evidence run.pt
     """
-    import math
-
     import torch
 
     from . import datasets, runtime
+    from ._checks import seeded
+    from .checkpoints import reason
     from .evidence import dataset_evidence
     from .training import encode
 
@@ -221,12 +232,11 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
         critic.load_state_dict(state["trainer"]["critic"])
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"{checkpoint} holds other networks than its settings say: {error}. Expected a file that rpm-tutorial train saved"
+            f"{checkpoint} holds other networks than its settings say: {reason(error)}. Expected a file that rpm-tutorial "
+            "train saved"
         ) from error
-    generator = torch.Generator().manual_seed(seed)
-    views = datasets.two_views(
-        _images(settings["data"], "test"), flip=settings["data"] != "digits", generator=generator
-    )
+    images = _images(settings["data"], "test")
+    views = datasets.two_views(images, flip=settings["data"] != "digits", generator=seeded(seed))
     with torch.no_grad():
         found = dataset_evidence(*(encode(encoder, view) for view in views), critic)
     click.echo(
@@ -336,7 +346,7 @@ def _networks(settings: dict, device):
 
 
 def _load(checkpoint: Path, device) -> dict:
-    from .training import load_checkpoint
+    from .checkpoints import load_checkpoint
 
     state = load_checkpoint(checkpoint, device)
     expected = {"settings", "trainer"}
@@ -350,7 +360,7 @@ def _load(checkpoint: Path, device) -> dict:
 
 
 def _save(trainer, settings: dict, checkpoint: Path) -> None:
-    from .training import save_checkpoint
+    from .checkpoints import save_checkpoint
 
     save_checkpoint({"settings": settings, "trainer": trainer.state_dict()}, checkpoint)
 

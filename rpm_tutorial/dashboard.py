@@ -26,15 +26,16 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from . import probes
+from .checkpoints import load_checkpoint, save_checkpoint
 from .evidence import dataset_evidence
 from .figures import training
-from .training import Trainer, encode, load_checkpoint, save_checkpoint
+from .training import Trainer, encode
 from .widgets import Accessibility, live_and_still, redraw
 
 CHUNK, REST = 0.05, 0.03  # seconds of training, then for the page: Stop is answered after a chunk
 REDRAW = 0.5  # seconds between two pictures, at the least
 AGAIN = "Change a setting and press Reset, or Load a checkpoint."
-KEPT = "The training is as it was: Resume continues it."
+KEPT = "The training is as it was: Resume continues it, and Stop saves it."
 PAGE_TIMEOUT = 90.0  # seconds without a sign of the page; a hidden one may speak once a minute only
 
 
@@ -139,10 +140,7 @@ class TrainingDashboard(ipywidgets.VBox):
     def stop(self) -> None:
         """Pause, and save to the checkpoint. Errors of saving are shown; the training stays in memory."""
         self.pause()
-        try:
-            self._say("paused", f"Stopped.{self._save()}")
-        except (OSError, RuntimeError) as error:
-            self._fail(error, "paused", KEPT)
+        self._end("paused", "Stopped.")
 
     @_alone
     def advance(self, steps: int = 1) -> None:
@@ -207,10 +205,17 @@ class TrainingDashboard(ipywidgets.VBox):
     def _rest(self, why: str = "Paused.") -> None:
         """After the last step, or one that was asked for."""
         if self.trainer.step == self.trainer.steps:
-            self._say("finished", f"Finished.{self._save()}")
+            self._end("finished", "Finished.")
         else:
             self._say("paused", why)
         self._draw()
+
+    def _end(self, state: str, said: str) -> None:
+        """Save, and say so; an error of saving ends nothing, and Stop tries again."""
+        try:
+            self._say(state, f"{said}{self._save()}")
+        except (OSError, RuntimeError, TypeError) as error:
+            self._fail(error, "paused", KEPT)
 
     def _one_step(self) -> None:
         self._recent.append(self.trainer.advance().value)
@@ -218,7 +223,7 @@ class TrainingDashboard(ipywidgets.VBox):
             self._evaluate()
 
     def _evaluate(self) -> None:
-        z, z_prime = (encode(self.trainer.encoder, side) for side in (self.x, self.x_prime))
+        z, z_prime = encode(self.trainer.encoder, self.x), encode(self.trainer.encoder_prime, self.x_prime)
         with torch.no_grad():
             held_out = dataset_evidence(z, z_prime, self.trainer.critic).infonce.item()
         half, labels = len(z) // 2, self.labels

@@ -1,4 +1,4 @@
-"""Pairs to learn from: two views of an image (digits, Fashion-MNIST), and moving balls, whose truth is known.
+"""Pairs to learn from: your own, two views of an image (digits, Fashion-MNIST), and moving balls, whose truth is known.
 
 Nothing here touches the global random state: randomness comes from a `generator`, on the device of the data, or a `seed`.
 """
@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ._checks import (
+    FLOATS,
     check_count,
     check_generator,
     check_number,
     check_positive,
     check_range,
+    check_rows,
     check_tensor,
     seeded,
     shape_of,
@@ -126,7 +128,85 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
     return view, other
 
 
-class ViewPairs:
+class _Batches:
+    """An endless iterator over the rows of x, without replacement within an epoch, which can be stopped and continued."""
+
+    def __init__(self, x: Tensor, batch_size: int, seed: int, rows: str):
+        if not isinstance(batch_size, int):
+            check_count("batch_size", batch_size)
+        if not 0 < batch_size <= len(x):
+            raise ValueError(f"batch_size is {batch_size}; expected a number from 1 to the {len(x)} {rows} there are")
+        self.x, self.batch_size, self._rows = x, batch_size, rows
+        self.generator = seeded(seed, x.device)
+        self.order, self.start = torch.empty(0, dtype=torch.int64, device=x.device), 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        if self.start + self.batch_size > len(self.order):
+            self.order, self.start = torch.randperm(len(self.x), generator=self.generator, device=self.x.device), 0
+        chosen = self.order[self.start : self.start + self.batch_size]
+        self.start += self.batch_size
+        return self._pairs(chosen)
+
+    def state_dict(self) -> dict:
+        return {"generator": self.generator.get_state(), "order": self.order, "start": self.start}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue where `state` was taken; `ValueError` if it comes from another number of rows."""
+        if (n := len(state["order"])) not in (0, len(self.x)):
+            raise ValueError(
+                f"the saved order is of {n} {self._rows} and there are {len(self.x)}; expected the same ones"
+            )
+        self.generator.set_state(state["generator"].cpu())
+        self.order, self.start = state["order"].to(self.x.device), state["start"]
+
+
+class TensorPairs(_Batches):
+    """An endless iterator of mini-batches of given pairs, stopped and continued like `ViewPairs`; made by `tensor_pairs`."""
+
+    def __init__(self, x: Tensor, x_prime: Tensor, batch_size: int, seed: int):
+        for name, side in (("x", x), ("x_prime", x_prime)):
+            check_rows(name, side)
+            if side.dtype in FLOATS and not side.isfinite().all():
+                raise ValueError(
+                    f"{name} contains NaN or inf in {int((~side.isfinite()).sum())} of {side.numel()} entries; expected "
+                    "numbers: leave those rows out of both sides, or fill them in"
+                )
+        if len(x) != len(x_prime) or x.device != x_prime.device:
+            raise ValueError(
+                f"x has {len(x)} rows on {x.device} and x_prime {len(x_prime)} on {x_prime.device}; expected one row each "
+                "per pair, on one device"
+            )
+        super().__init__(x, batch_size, seed, "pairs")
+        self.x_prime = x_prime
+
+    def _pairs(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        return self.x[chosen], self.x_prime[chosen]
+
+
+def tensor_pairs(x: Tensor, x_prime: Tensor, batch_size: int = 256, *, seed: int = 0) -> TensorPairs:
+    """An endless iterator of mini-batches of your own pairs: row i of x, shape (n, ...), belongs to row i of x'.
+
+    Without replacement within an epoch; the pairs left over at its end are skipped. The sides may differ in all but n.
+
+    Raises:
+        TypeError: x or x_prime is no tensor with rows.
+        ValueError: they differ in n or device or hold NaN or inf, or there are fewer pairs than one batch.
+
+    Example, of a training that is stopped and continued:
+        >>> trainer = Trainer(encoder, critic, tensor_pairs(x, x_prime), steps=1000)
+        >>> for row in trainer:
+        ...     if row.step % 100 == 0: trainer.save("mine.pt")
+        >>> trainer = Trainer(encoder, critic, tensor_pairs(x, x_prime), steps=1000)  # later, in another process
+        >>> trainer.load("mine.pt")
+        >>> rows = list(trainer)  # those of a training that was never stopped
+    """
+    return TensorPairs(x, x_prime, batch_size, seed)
+
+
+class ViewPairs(_Batches):
     """An endless iterator of mini-batches (x, x'), which can be stopped and continued; made by `view_pairs`.
 
     `strength` may be set at any time and counts from the next batch on. `state_dict()` is where the iterator is:
@@ -136,36 +216,19 @@ class ViewPairs:
     def __init__(self, x: Tensor, batch_size: int, strength: float, flip: bool, seed: int):
         with values_checked():  # they are looked at batch by batch
             check_tensor("x", x, dims=4)
-        if not isinstance(batch_size, int):
-            check_count("batch_size", batch_size)
-        if not 0 < batch_size <= len(x):
-            raise ValueError(f"batch_size is {batch_size}; expected a number from 1 to the {len(x)} images there are")
-        self.x, self.batch_size, self.strength, self.flip = x, batch_size, strength, flip
-        self.generator = seeded(seed, x.device)
-        self.order, self.start = torch.empty(0, dtype=torch.int64, device=x.device), 0
+        super().__init__(x, batch_size, seed, "images")
+        self.strength, self.flip = strength, flip
 
-    def __iter__(self) -> "ViewPairs":
-        return self
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        if self.start + self.batch_size > len(self.order):
-            self.order, self.start = torch.randperm(len(self.x), generator=self.generator, device=self.x.device), 0
-        chosen = self.order[self.start : self.start + self.batch_size]
-        self.start += self.batch_size
+    def _pairs(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         return two_views(self.x[chosen], strength=self.strength, flip=self.flip, generator=self.generator)
 
     def state_dict(self) -> dict:
-        place = {"generator": self.generator.get_state(), "order": self.order, "start": self.start}
-        return {**place, "strength": self.strength}
+        return {**super().state_dict(), "strength": self.strength}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue where `state` was taken; `ValueError` if it comes from another number of images."""
-        if len(state["order"]) not in (0, len(self.x)):
-            raise ValueError(
-                f"the saved order is of {len(state['order'])} images and there are {len(self.x)}; expected the same images"
-            )
-        self.generator.set_state(state["generator"].cpu())
-        self.order, self.start, self.strength = state["order"].to(self.x.device), state["start"], state["strength"]
+        super().load_state_dict(state)
+        self.strength = state["strength"]
 
 
 def view_pairs(

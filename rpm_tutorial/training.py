@@ -1,26 +1,20 @@
 """One training loop: an iterator of log rows, which notebooks, progress bars, widgets and tests all consume."""
 
-import contextlib
 import copy
-import io
 import math
 import os
-import re
-import secrets
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
 
-from ._checks import check_count, check_number, shape_of
+from ._checks import check_count, check_number, check_rows, shape_of
+from .checkpoints import load_checkpoint, reason, save_checkpoint
 from .distributed import average_gradients, broadcast_parameters, gather
 from .objectives import Objective, infonce
-
-ABANDONED = 600.0  # seconds after which a part of a checkpoint that no one writes any more is removed
 
 
 class LogRow(NamedTuple):
@@ -40,18 +34,25 @@ class Trainer:
     file gives the numbers of one that was never stopped, bit for bit on a processor. (Dropout draws from torch's global
     generator, which is the caller's and is not kept.)
 
-    The encoder is shared by x and x'. Each batch is moved to the device of the encoder's parameters.
+    Each batch is moved to the device of the encoder's parameters. Modes are the caller's: a module in `eval()`, whole or
+    part, stays so, and `encode` evaluates without changing them. Steps may run within `torch.autocast`, each in its own
+    block or all in one; in bfloat16, since nothing here scales a loss for float16.
 
     Args:
-        pairs: batches (x, x'), for example `datasets.view_pairs(...)`; as many as `steps`, or endless. To be continued
-            from a file they need a `state_dict`, as `view_pairs` has it.
-        objective: of a table of scores, in nats per pair.
+        pairs: batches (x, x'), for example `datasets.tensor_pairs(...)`; as many as `steps`, or endless. To be
+            continued from a file they need a `state_dict`, as `tensor_pairs`, `view_pairs` and torchdata's
+            StatefulDataLoader have it: the state that is loaded is where the next `iter(pairs)` begins.
+        encoder_prime: the encoder of x', for pairs of two kinds; by default that of x, as for two views of one kind.
+        objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does.
         group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
             batch of a step is all of theirs, so that negatives come from every process; all start from rank 0's
             parameters and stay equal. Batch norm sees its own process's rows.
     Raises:
-        ValueError: `steps` is not positive, `pairs` ends early, the two sides of a batch differ in length, or the scores
-            have become NaN (the message says at which step).
+        ValueError: `steps` is not positive, there is nothing to train, `pairs` ends early, the two sides of a batch don't
+            fit, or scores, objective or a gradient are not finite (the message says at which step). What is trained, and
+            the optimiser, are then as they were after the step before.
+        TypeError: encoder or critic is no `nn.Module`, `pairs` gives no batches of two tensors, or the encoder returns no
+            tensor, the objective no `Objective`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Trainer:
         pairs: Iterable[tuple[Tensor, Tensor]],
         steps: int,
         *,
+        encoder_prime: nn.Module | None = None,
         objective: Callable[[Tensor], Objective] = infonce,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
@@ -71,14 +73,34 @@ class Trainer:
             check_number(name, value)
             if value < 0:
                 raise ValueError(f"{name} is {value}; expected a number that is not negative")
-        self.encoder, self.critic, self.pairs, self.objective, self.group = encoder, critic, pairs, objective, group
+        self.encoder, self.critic = encoder, critic
+        self.encoder_prime = encoder if encoder_prime is None else encoder_prime
+        networks = {"encoder": encoder, "encoder_prime": self.encoder_prime, "critic": critic}
+        if self.encoder_prime is encoder:
+            del networks["encoder_prime"]  # a checkpoint holds it once
+        for name, network in networks.items():
+            if not isinstance(network, nn.Module):
+                raise TypeError(
+                    f"{name} is a {type(network).__name__}; expected an nn.Module: make a function the forward of one"
+                )
+        if isinstance(pairs, Dataset) and not isinstance(pairs, IterableDataset):
+            raise TypeError(
+                f"pairs is a {type(pairs).__name__}, which gives one pair at a time; expected batches: "
+                "torch.utils.data.DataLoader(pairs, batch_size=256, shuffle=True, drop_last=True), or datasets.tensor_pairs"
+            )
+        self.pairs, self.objective, self.group = pairs, objective, group
         self.steps, self.step, self.seconds, self.learning_rate = steps, 0, 0.0, learning_rate
         self.batch_size = 0  # pairs in the last step
-        parameters = [*encoder.parameters(), *critic.parameters()]
+        self._networks = nn.ModuleDict(networks)  # a parameter in two of them counts once
+        parameters = [*self._networks.parameters()]
+        if not parameters:
+            raise ValueError(
+                "encoder and critic have no parameters; expected one at least, or there is nothing to train"
+            )
         self.device, self._batches = parameters[0].device, iter(pairs)
         self._optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
         if group is not None:
-            broadcast_parameters((encoder, critic), group)
+            broadcast_parameters((self._networks,), group)
 
     def __iter__(self) -> Iterator[LogRow]:
         while self.step < self.steps:
@@ -89,34 +111,107 @@ class Trainer:
         start, number = time.perf_counter(), self.step + 1
         batch = next(self._batches, None)
         if batch is None:
-            raise ValueError(f"pairs ended after {self.step} batches; expected {self.steps}, or an endless iterator")
-        x, x_prime = (side.to(self.device) for side in batch)
-        if len(x) != len(x_prime):
             raise ValueError(
-                f"step {number}: x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair"
+                f"pairs ended after {self.step} batches; expected {self.steps}, or an endless iterator, such as "
+                "datasets.tensor_pairs"
             )
-        self.encoder.train(), self.critic.train()
-        z, z_prime = self.encoder(torch.cat([x, x_prime])).chunk(2)  # one call: batch norm sees both views alike
-        z, z_prime = gather(z, self.group)[0], gather(z_prime, self.group)[0]
         try:
-            value = self.objective(self.critic(z, z_prime)).value
+            x, x_prime = self._sides(batch)
+            if self.encoder_prime is self.encoder:  # one call: batch norm sees both views alike
+                z, z_prime = self._encode("encoder", torch.cat([x, x_prime])).chunk(2)
+            else:
+                z, z_prime = self._encode("encoder", x), self._encode("encoder_prime", x_prime)
+            z, z_prime = gather(z, self.group)[0], gather(z_prime, self.group)[0]
+            value = self._value(z, z_prime)
         except ValueError as error:
             raise ValueError(f"step {number}: {error}") from error
-        for settings in self._optimiser.param_groups:
-            settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
         self._optimiser.zero_grad()
         (-value).backward()
         if self.group is not None:
-            average_gradients((self.encoder, self.critic), self.group)
+            average_gradients((self._networks,), self.group)
+        self._check_finite(value.detach(), number)
+        for settings in self._optimiser.param_groups:
+            settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
         self._optimiser.step()
+        torch.clear_autocast_cache()  # within a block of autocast, it would hold the weights of before this step
         value = value.item()
         self.batch_size = len(z)
         self.step, self.seconds = number, self.seconds + time.perf_counter() - start
         return LogRow(number, value, len(z), self.seconds)
 
+    def _sides(self, batch) -> tuple[Tensor, Tensor]:
+        """x and x' of a batch, on the device of the encoder."""
+        parts = batch if isinstance(batch, tuple | list | Tensor) else ()
+        if len(parts) != 2 or not all(isinstance(side, Tensor) and side.dim() for side in parts):
+            found = f" of {', '.join(type(side).__name__ for side in parts)}" if isinstance(batch, tuple | list) else ""
+            raise TypeError(
+                f"pairs gave a {type(batch).__name__}{found}; expected batches of two tensors, (x, x_prime). Remedy: "
+                "torch.as_tensor(...) for arrays; for a loader of more, ((x, x_prime) for x, x_prime, label in loader)"
+            )
+        x, x_prime = (side.to(self.device) for side in parts)
+        if len(x) != len(x_prime):
+            raise ValueError(f"x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair")
+        if self.encoder_prime is self.encoder and x.shape[1:] != x_prime.shape[1:]:
+            raise ValueError(
+                f"x has shape {shape_of(x)} and x_prime {shape_of(x_prime)}; expected the same, for one encoder. "
+                "Remedy: an encoder_prime for x_prime; or, if it holds labels, two views of x, as datasets.view_pairs has them"
+            )
+        return x, x_prime
+
+    def _encode(self, name: str, x: Tensor) -> Tensor:
+        network = self._networks[name]
+        try:
+            z = network(x)
+        except RuntimeError as error:
+            dtype = next(network.parameters(), x).dtype
+            if x.dtype == dtype:
+                raise
+            raise ValueError(
+                f"{name} does not take {x.dtype}: {reason(error)}. Expected {dtype}, as its parameters have: give pairs "
+                f"x.to({dtype}) (images of bytes divided by 255), or call {name}.to(x.dtype)"
+            ) from error
+        if not isinstance(z, Tensor):
+            raise TypeError(
+                f"{name} returned a {type(z).__name__}; expected the latents alone: one torch.Tensor (n, d)"
+            )
+        return z
+
+    def _value(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        found = self.objective(self.critic(z, z_prime))
+        value = getattr(found, "value", None)
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"the objective returned a {type(found).__name__}; expected an Objective, whose value is maximised: return "
+                "that of rpm.infonce whole, or Objective(score - log_normaliser, score, log_normaliser)"
+            )
+        if not value.requires_grad:
+            raise ValueError(
+                "the objective has no gradient; expected one. Remedy: train outside torch.no_grad() and inference_mode(), "
+                "and let a parameter require its gradient: requires_grad_()"
+            )
+        return value
+
+    def _check_finite(self, value: Tensor, number: int) -> None:
+        """Raise before a step that would spoil the weights. One sum tells, and a GPU waits once: the value is read anyway."""
+        found = {name: p.grad for name, p in self._networks.named_parameters() if p.grad is not None}
+        if (value + sum(gradient.sum().to(value.device) for gradient in found.values())).isfinite():
+            return
+        if not value.isfinite():
+            raise ValueError(
+                f"step {number}: the objective is {value.item()} on this batch; expected a finite number. Likely causes: a "
+                "positive pair whose score is -inf (f = 0), or scores too large for exp: see check_critic"
+            )
+        for name, gradient in found.items():
+            if not gradient.isfinite().all():  # else it is the sum alone that is too large
+                raise ValueError(
+                    f"step {number}: the gradient of {name} is not finite; expected numbers. The weights are those of the "
+                    "step before, and can be saved. Likely cause: a critic or an encoder that divides by 0, or takes the "
+                    "root of 0, at some pair: see check_critic"
+                )
+
     def state_dict(self) -> dict:
         """Everything that the next step depends on: tensors and numbers."""
-        parts = {"encoder": self.encoder, "critic": self.critic, "optimiser": self._optimiser, "pairs": self.pairs}
+        parts = {**self._networks, "optimiser": self._optimiser, "pairs": self.pairs}
         kept = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
         return {**kept, "step": self.step, "seconds": self.seconds, "learning_rate": self.learning_rate}
 
@@ -125,7 +220,12 @@ class Trainer:
         if not hasattr(self.pairs, "load_state_dict"):
             raise ValueError(
                 f"pairs is a {type(self.pairs).__name__}, which can't be set to where it was; expected one with a "
-                "state_dict, such as datasets.view_pairs"
+                "state_dict, such as datasets.tensor_pairs"
+            )
+        if isinstance(state, dict) and isinstance(state.get("trainer"), dict):
+            raise ValueError(
+                "the saved state is that of rpm-tutorial train, or of a dashboard, and holds the trainer's in it. Expected the "
+                'trainer\'s: load_state_dict(load_checkpoint(path)["trainer"])'
             )
         before = copy.deepcopy(self.state_dict())
         try:
@@ -133,17 +233,18 @@ class Trainer:
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             self._set(before)  # a module of other shapes takes those of its tensors that fit
             raise ValueError(
-                f"the saved state is not of this training: {error}. Expected the same encoder, critic and pairs"
+                f"the saved state is not of this training: {reason(error)}. Expected the same encoder, critic and pairs"
             ) from error
 
     def _set(self, state: dict) -> None:
-        for name, part in (("encoder", self.encoder), ("critic", self.critic), ("optimiser", self._optimiser)):
+        for name, part in {**self._networks, "optimiser": self._optimiser}.items():
             part.load_state_dict(state[name])
         self.pairs.load_state_dict(state["pairs"])
+        self._batches = iter(self.pairs)  # a state may count from the next iteration only
         self.step, self.seconds, self.learning_rate = (state[k] for k in ("step", "seconds", "learning_rate"))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the state; a file of that name is replaced at once or not at all."""
+        """Write the state; a file of that name is replaced at once or not at all. Raises as `save_checkpoint` does."""
         save_checkpoint(self.state_dict(), path)
 
     def load(self, path: str | os.PathLike) -> None:
@@ -170,81 +271,11 @@ def _rise_and_fall(step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
 
 
-def save_checkpoint(state: dict, path: str | os.PathLike) -> None:
-    """Write tensors, numbers and text; a file of that name is replaced at once or not at all, and then lies on the disk.
-
-    It is written beside its place, under a name that ends in .partial and is its own, so that two processes that save at
-    once don't mix. Raises `OSError` where it can't be written; what was written is then removed.
-    """
-    path, whole = Path(path), io.BytesIO()
-    torch.save(state, whole)  # in memory first: torch gives no reason for a write that fails
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with open(partial, "xb") as file:
-            file.write(whole.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())  # without it, the name could reach the disk before the bytes
-        os.replace(partial, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        kept = "the file of that name is as it was" if os.path.isfile(path) else "nothing was written"
-        raise OSError(
-            f"{path} can't be written: {error.strerror or error}; {kept}. Remedy: a folder of yours with room, or make room"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-    _remove_abandoned(path)
-
-
-def load_checkpoint(path: str | os.PathLike, device: torch.device) -> dict:
-    """Read what `save_checkpoint` wrote. No code in the file is run, and every byte is compared with its checksum.
-
-    Raises `FileNotFoundError`, and `ValueError` for a file that is damaged or holds something else.
-    """
-    content = io.BytesIO(Path(path).read_bytes())
-    try:
-        with zipfile.ZipFile(content) as records:
-            damaged = records.testzip()  # torch.load doesn't look at the checksums
-        if damaged is not None:
-            raise ValueError(f"the bytes of {damaged} have changed since they were saved.")
-        content.seek(0)
-        return torch.load(content, map_location=device, weights_only=True)
-    except Exception as error:  # whatever comes of reading bytes that no pickler wrote
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"{os.fspath(path)} is no checkpoint, or a damaged one: {why} Expected a file that this library saved: train "
-            "again, or load another one"
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let the new name reach the disk too; where a system can't do that for folders, it is as safe as it can be."""
-    if os.name == "posix":
-        with contextlib.suppress(OSError):
-            number = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(number)
-            finally:
-                os.close(number)
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove what processes that were killed while they saved to `path` left behind: parts that no one writes any more."""
-    for other in path.parent.iterdir():
-        if re.fullmatch(rf"{re.escape(path.name)}\.[0-9a-f]{{8}}\.partial", other.name):
-            with contextlib.suppress(OSError):
-                if other.stat().st_mtime < time.time() - ABANDONED:
-                    other.unlink()
-
-
 @torch.no_grad()
 def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
     """z of all x, shape (n, d), in evaluation mode, batch by batch on the encoder's device; its modes are restored after."""
     check_count("batch_size", batch_size)
-    if not isinstance(x, Tensor) or x.dim() == 0:
-        found = f"has shape {shape_of(x)}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
-        raise TypeError(f"x {found}; expected a torch.Tensor of shape (n, ...), one row for each observation")
+    check_rows("x", x)
     modes = {module: module.training for module in encoder.modules()}
     device = next(encoder.parameters(), x).device
     encoder.eval()

@@ -12,7 +12,7 @@ from unittest import mock
 
 import torch._dynamo
 
-from rpm_tutorial import cli, datasets, encoders, training
+from rpm_tutorial import checkpoints, cli, datasets, encoders
 
 PLACES = ("half written", "not on the disk yet", "not renamed yet", "renamed")
 STANDS_STILL = "standing still"
@@ -73,6 +73,6 @@ def _slow_down(place: str) -> None:
             stand_still("half written")
             self.file.write(content[len(content) // 2 :])
 
-    training.open = Slow
+    checkpoints.open = Slow
     os.fsync = lambda number: (stand_still("not on the disk yet"), fsync(number))
     os.replace = lambda *paths: (stand_still("not renamed yet"), replace(*paths), stand_still("renamed"))

@@ -123,6 +123,10 @@ def many(case) -> Tensor:
     return values(case.pick("normal", "equal", "far", "zero"), (70, case.d), case.dtype, case.rng)
 
 
+def first_of(make):
+    return lambda **arguments: next(make(**arguments))
+
+
 def batches(case):
     pair = values("normal", (case.n + 1, case.d), torch.float32, case.rng)
     return [(pair, pair)] * 2
@@ -313,7 +317,7 @@ FUZZED = {
         generator=generator,
     ),
     "datasets.view_pairs": fuzzed(
-        lambda **k: next(datasets.view_pairs(**k)),
+        first_of(datasets.view_pairs),
         plain(),
         x=images,
         batch_size=size(1, 2),
@@ -321,7 +325,7 @@ FUZZED = {
         seed=size(0, 3),
     ),
     "datasets.ViewPairs": fuzzed(
-        lambda **k: next(datasets.ViewPairs(**k)),
+        first_of(datasets.ViewPairs),
         plain(),
         x=images,
         batch_size=size(1, 2),
@@ -329,6 +333,12 @@ FUZZED = {
         flip=one_of(True),
         seed=size(0, 3),
     ),
+    **{
+        f"datasets.{make.__name__}": fuzzed(
+            first_of(make), plain(), x=latents("n"), x_prime=latents("n", "m"), batch_size=size(1, 2), seed=size(0, 3)
+        )
+        for make in (datasets.tensor_pairs, datasets.TensorPairs)
+    },
     "datasets.moving_balls": fuzzed(
         datasets.moving_balls, frames, balls=size(1, 2), scale=number(0.15, 3), size=size(5, 16), **SAMPLES
     ),

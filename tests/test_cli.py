@@ -16,7 +16,8 @@ import pytest
 import torch
 from needs import NO_DEPRECATIONS
 
-from rpm_tutorial import cli, critics, datasets, encoders, objectives, runtime, training
+import rpm_tutorial as rpm
+from rpm_tutorial import checkpoints, cli, critics, datasets, encoders, objectives, runtime
 from rpm_tutorial.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +137,7 @@ def test_training_raises_the_evidence_which_is_that_of_the_library(trained: Path
     found = infonce(trained)
     assert found > infonce(tmp_path / "first.pt") + 0.3
     # The same number by other lines of code: the networks rebuilt by hand, the table made.
-    state = training.load_checkpoint(trained, torch.device("cpu"))
+    state = checkpoints.load_checkpoint(trained, torch.device("cpu"))
     encoder, critic = encoders.mlp(64, 16).eval(), critics.VonMisesFisher()
     encoder.load_state_dict(state["trainer"]["encoder"])
     critic.load_state_dict(state["trainer"]["critic"])
@@ -164,13 +165,14 @@ def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was
     refuses(rpm_tutorial("train", "run.pt", "--resume", "--steps", 5, cwd=tmp_path), 2, "--steps can't be given")
     resumed = rpm_tutorial("train", "run.pt", "--resume", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    one, other = (training.load_checkpoint(path, torch.device("cpu")) for path in (trained, tmp_path / "run.pt"))
+    one, other = (checkpoints.load_checkpoint(path, torch.device("cpu")) for path in (trained, tmp_path / "run.pt"))
     for part in ("encoder", "critic"):
         for name, tensor in one["trainer"][part].items():
             assert torch.equal(tensor, other["trainer"][part][name]), name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.pt"]
     finished = rpm_tutorial("train", "run.pt", "--resume", cwd=tmp_path)
-    assert finished.returncode == 0 and "step " not in finished.stdout, "nothing is left to train"
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == "run.pt is complete: its 60 steps are made. Next: rpm-tutorial evidence run.pt\n"
 
 
 @pytest.mark.slow
@@ -219,16 +221,24 @@ def test_a_command_typed_wrong_is_told_how(tmp_path: Path):
 
 def test_what_fails_says_why_and_what_to_do(tmp_path: Path, monkeypatch, capsys):
     """In this process, to save seven imports of torch; the next test has a process of its own."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "text.pt").write_text("not a checkpoint")
     torch.save({"trainer": {}}, tmp_path / "other.pt")
+    with pytest.raises(SystemExit):
+        main(["train", "three.pt", *DIGITS, "--steps", "1", "--dim", "3"])
+    state = checkpoints.load_checkpoint(tmp_path / "three.pt")
+    state["settings"]["dim"] = 2
+    checkpoints.save_checkpoint(state, tmp_path / "two.pt")
+    capsys.readouterr()
     cases = {
+        ("evidence", "three.pt", "--seed", str(10**20)): f"seed is {10**20}; expected at most 2^53",
+        ("evidence", "two.pt"): "in current model is torch.Size([2]). Expected a file that rpm-tutorial train saved",
         ("train", "run.pt", "--device", "tpu"): "device 'tpu' is none that this PyTorch can use",
         ("train", "run.pt", "--data", "digits", "--batch-size", "5000"): "expected a number from 1 to the 1297 images",
         ("train", "text.pt", "--resume"): "text.pt is no checkpoint",
         ("evidence", "text.pt"): "text.pt is no checkpoint",
         ("evidence", "other.pt"): "Expected a file that rpm-tutorial train saved",
     }
-    monkeypatch.chdir(tmp_path)
     for arguments, words in cases.items():
         with pytest.raises(SystemExit) as ended:
             main(arguments, prog_name="rpm-tutorial")
@@ -237,11 +247,48 @@ def test_what_fails_says_why_and_what_to_do(tmp_path: Path, monkeypatch, capsys)
     assert not (tmp_path / "run.pt").exists()
 
 
+@pytest.mark.parametrize("dim", [10**15, 2**53], ids=["of this machine", "of any machine"])
+def test_too_little_memory_is_said_in_one_line(dim, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_images", lambda data, split: torch.rand(64, 1, 28, 28))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(tmp_path / "run.pt"), "--batch-size", "64", "--dim", str(dim), "--device", "cpu"])
+    message = capsys.readouterr().err
+    assert ended.value.code == 1 and message.startswith("Error: There is too little memory (")
+    assert (
+        message.endswith("). Remedy: a smaller --dim or --batch-size, or --device cpu\n") and message.count("\n") == 1
+    )
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_without_the_data_training_says_how_to_get_it_or_do_without(tmp_path: Path):
     result = rpm_tutorial("train", "run.pt", cwd=tmp_path, RPM_DATA=str(tmp_path))
     refuses(result, 1, "Error: ", "apt-get install dataset-fashion-mnist", "--data digits needs no files")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_of_the_command_is_opened_in_python_as_the_readme_says(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["train", "run.pt", *DIGITS, "--steps", "3", "--dim", "5"])
+    code = re.search(r"```python\n(state = rpm\..*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[
+        1
+    ]
+    found = {"rpm": rpm}
+    exec(code.replace("conv(state", "mlp(64, state"), found)
+    assert rpm.encode(found["encoder"], datasets.digits().x[:7]).shape == (7, 5)
+    assert torch.equal(found["critic"].log_temperature, found["state"]["trainer"]["critic"]["log_temperature"])
+    pairs = datasets.view_pairs(datasets.digits().x[: cli.SPLIT], 64, flip=False)
+    trainer = rpm.Trainer(found["encoder"], found["critic"], pairs, 3)
+    with pytest.raises(
+        ValueError, match=r"that of rpm-tutorial train.*Expected the trainer's: load_state_dict\("
+    ) as error:
+        trainer.load("run.pt")
+    eval(
+        str(error.value).split("trainer's: ")[1],
+        {"load_state_dict": trainer.load_state_dict, "load_checkpoint": rpm.load_checkpoint, "path": "run.pt"},
+    )
+    assert trainer.step == 3
 
 
 def test_a_taken_port_is_named(tmp_path: Path):

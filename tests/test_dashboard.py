@@ -52,7 +52,7 @@ def test_a_training_that_reaches_its_last_step_is_finished_and_saved(tmp_path):
         await board.task
         assert board.state == "finished" and enabled(board) == {"reset", "load"}
         assert board.history["step"] == [0, 4, 8, 12] and "Saved to" in said(board)
-        assert rpm.training.load_checkpoint(tmp_path / "kept.pt", torch.device("cpu"))["history"] == board.history
+        assert rpm.load_checkpoint(tmp_path / "kept.pt", torch.device("cpu"))["history"] == board.history
         board.start()
         assert board.state == "finished"
 
@@ -115,6 +115,16 @@ def test_only_what_can_be_set_has_a_slider():
     with pytest.raises(ValueError, match="can't be set to where it was"):
         TrainingDashboard(trainer, trained.x, trained.x_prime, images.labels[:60]).reset()
     assert set(trained.settings) == {"learning_rate", "temperature", "strength"}
+
+
+def test_held_out_pairs_go_through_the_encoder_of_their_own_side():
+    made = make()
+    one = made.trainer
+    other = rpm.Trainer(one.encoder, one.critic, one.pairs, 3, encoder_prime=encoders.mlp(64, 4))
+    board = TrainingDashboard(other, made.x, made.x_prime, made.labels)
+    z, z_prime = rpm.encode(one.encoder, made.x), rpm.encode(other.encoder_prime, made.x_prime)
+    with torch.no_grad():
+        assert board.history["held-out InfoNCE"] == [rpm.dataset_evidence(z, z_prime, one.critic).infonce.item()]
 
 
 # One at a time, promptly, and only while somebody looks

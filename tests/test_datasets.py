@@ -9,7 +9,7 @@ from residuals import agree
 from scipy import stats
 
 from rpm_tutorial import datasets
-from rpm_tutorial.datasets import constant_velocity, moving_balls, two_views, view_pairs
+from rpm_tutorial.datasets import constant_velocity, moving_balls, tensor_pairs, two_views, view_pairs
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 
@@ -213,9 +213,23 @@ def test_view_pairs_repeat_with_their_seed(x):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_an_epoch_of_tensor_pairs_visits_each_pair_at_most_once_and_keeps_it_together():
+    n, size = 11, 4
+    words = torch.arange(3 * n).view(n, 3)  # of any dtype
+    batches = tensor_pairs(words, words[:, 0].double()[:, None, None], size, seed=3)
+    seen = []
+    for _ in range(2 * (n // size)):
+        x, x_prime = next(batches)
+        assert x.shape == (size, 3) and x_prime.shape == (size, 1, 1) and torch.equal(x[:, 0], x_prime[:, 0, 0].long())
+        seen.append(x[:, 0])
+    epochs = [torch.cat(seen[:2]).tolist(), torch.cat(seen[2:]).tolist()]
+    assert all(len(set(epoch)) == 8 for epoch in epochs) and epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("make", [view_pairs, lambda x, size, seed: tensor_pairs(x, x + 1, size, seed=seed)])
 @pytest.mark.parametrize("drawn", [0, 3, 5, 7])  # five batches are an epoch
-def test_view_pairs_continue_where_a_state_was_taken(drawn, x):
-    first, other = view_pairs(x, 10, seed=1), view_pairs(x, 10, seed=2)
+def test_pairs_continue_where_a_state_was_taken(drawn, make, x):
+    first, other = make(x, 10, seed=1), make(x, 10, seed=2)
     for _ in range(drawn):
         next(first)
     next(other)

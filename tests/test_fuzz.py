@@ -23,7 +23,7 @@ INSIDE = "shared by modules of the package, after their checks; not named in rpm
 PROCESSES = "talks to other processes: tests/test_distributed.py"
 DRAWS = "draws numbers that were computed, and checked, elsewhere: tests/test_figures.py"
 STATES = "every state that its sliders allow is rendered: tests/test_explorations.py"
-FILES = "reads or writes files: tests/test_faults.py and test_datasets.py"
+FILES = "reads or writes files: tests/test_checkpoints.py and test_datasets.py"
 NO_ARRAYS = "takes no arrays and no numbers of the caller's"
 PAGE = "needs a page or an event loop: tests/test_dashboard.py"
 EXEMPT = {
@@ -46,11 +46,13 @@ EXEMPT = {
         ),
         RESULT,
     ),
-    **dict.fromkeys(("objectives.pairs", "objectives.log_joint_normaliser", "finite.log_likelihood"), INSIDE),
+    **dict.fromkeys(
+        ("objectives.pairs", "objectives.log_joint_normaliser", "finite.log_likelihood", "checkpoints.reason"), INSIDE
+    ),
     **dict.fromkeys(
         (
-            "training.save_checkpoint",
-            "training.load_checkpoint",
+            "checkpoints.save_checkpoint",
+            "checkpoints.load_checkpoint",
             "training.Trainer.load_state_dict",
             "training.Trainer.save",
             "training.Trainer.load",

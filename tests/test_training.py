@@ -6,22 +6,10 @@ import pytest
 import torch
 from residuals import agree
 from torch import nn
+from trainings import digit_pairs, everything, model, trainer, values
 
 import rpm_tutorial as rpm
 from rpm_tutorial import datasets, encoders
-
-
-def model(seed: int = 0) -> tuple[nn.Module, nn.Module]:
-    torch.manual_seed(seed)
-    return encoders.mlp(64, 8, width=64), rpm.VonMisesFisher(0.2)
-
-
-def digit_pairs(seed: int = 0):
-    return datasets.view_pairs(datasets.digits().x, 128, flip=False, seed=seed)
-
-
-def values(steps: int = 5, **options) -> list[float]:
-    return [row.value for row in rpm.train(*model(), digit_pairs(), steps, **options)]
 
 
 def test_training_on_digits_raises_infonce_on_images_it_has_not_seen():
@@ -75,6 +63,22 @@ def test_each_step_follows_the_gradient_of_its_own_batch_through_both_views():
             agree("the gradient of a training step", parameter.grad, gradient)
 
 
+def test_two_encoders_follow_the_gradient_of_their_own_side():
+    torch.manual_seed(0)
+    encoder, encoder_prime, critic = nn.Linear(3, 2).double(), nn.Linear(3, 2).double(), rpm.Bilinear(2).double()
+    batches = torch.randn(3, 2, 9, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = rpm.Trainer(encoder, critic, batches, len(batches), encoder_prime=encoder_prime)
+    parameters = [*encoder.parameters(), *encoder_prime.parameters(), *critic.parameters()]
+    for x, x_prime in batches:
+        value = rpm.infonce(critic(encoder(x), encoder_prime(x_prime))).value
+        expected = torch.autograd.grad(-value, parameters)
+        before = [p.detach().clone() for p in parameters]
+        agree("value with two encoders", torch.tensor(found.advance().value, dtype=torch.float64), value)
+        for parameter, gradient, old in zip(parameters, expected, before, strict=True):
+            agree("the gradient of a training step, two encoders", parameter.grad, gradient)
+            assert (parameter != old).any()
+
+
 def test_critic_and_encoder_both_learn():
     encoder, critic = model()
     before = [p.clone() for p in (*encoder.parameters(), *critic.parameters())]
@@ -117,6 +121,90 @@ def test_a_diverged_training_names_its_step_and_the_likely_cause():
     batches[1][0][0] = torch.nan
     with pytest.raises(ValueError, match="step 2: .*NaN.*learning rate"):
         list(rpm.train(*model(), batches, 2))
+
+
+class Distance(nn.Module):
+    """-rate |z - z'|: finite everywhere, its gradient nowhere that z = z'."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_rate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z, z_prime):
+        return -self.log_rate.exp() * (z[:, None] - z_prime).square().sum(2).sqrt()
+
+
+class Disjoint(nn.Module):
+    """Scores that leave no pair its partner: f = 0 on the diagonal."""
+
+    def forward(self, z, z_prime):
+        return (z @ z_prime.T).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
+
+
+def what_is_said(call) -> str:
+    try:
+        call()
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return "nothing"
+
+
+@pytest.mark.parametrize(
+    ("critic", "words"),
+    [(Distance, "step 3: the gradient of encoder.1.weight is not finite"), (Disjoint, "step 1: the objective is -inf")],
+)
+def test_a_step_that_would_spoil_the_weights_is_refused_and_the_last_good_state_can_be_saved(critic, words, tmp_path):
+    x, x_prime = next(digit_pairs())
+    pairs = digit_pairs()
+    batches = iter([(x, x_prime), (x, x_prime), (x, x)])
+    pairs.__class__ = type("Listed", (type(pairs),), {"__next__": lambda self: next(batches)})
+    found = rpm.Trainer(model()[0], critic(), pairs, 3)
+    while found.step < int(words.split(":")[0].split()[1]) - 1:
+        found.advance()
+    before = everything(found)
+    said = what_is_said(found.advance)
+    assert words in said and "see check_critic" in said
+    assert everything(found) == before
+    found.save(tmp_path / "kept")
+
+
+def test_a_gradient_whose_sum_alone_is_too_large_is_followed():
+    encoder = nn.Linear(1, 4)
+    encoder.weight.register_hook(lambda gradient: torch.full_like(gradient, 3e38))
+    assert what_is_said(lambda: list(rpm.train(encoder, rpm.RandomWalk(), torch.ones(1, 2, 9, 1), 1))) == "nothing"
+
+
+def test_training_within_a_block_of_autocast_is_training_with_autocast_at_each_step():
+    block, each = trainer(), trainer()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = [row.value for row in block]
+    by_step = []
+    while each.step < each.steps:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            by_step.append(each.advance().value)
+    assert within == by_step
+
+
+@pytest.mark.parametrize("frozen", ["a part", "all"])
+def test_what_the_caller_has_put_into_evaluation_mode_stays_so(frozen):
+    encoder, critic = with_batch_norm(), rpm.VonMisesFisher(0.2)
+    (encoder if frozen == "all" else encoder[2]).eval()
+    modes = [module.training for module in encoder.modules()]
+    list(rpm.train(encoder, critic, digit_pairs(), 2))
+    assert [module.training for module in encoder.modules()] == modes
+    assert encoder[2].num_batches_tracked == 0 and (encoder[2].running_mean == 0).all()
+
+
+def test_batch_norm_in_training_mode_learns_its_statistics():
+    encoder = with_batch_norm()
+    list(rpm.train(encoder, rpm.VonMisesFisher(0.2), digit_pairs(), 2))
+    assert encoder[2].num_batches_tracked == 2
+
+
+def test_a_parameter_that_encoder_and_critic_share_is_trained_once_a_step():
+    encoder, critic = model()
+    encoder[1].critic = critic  # anywhere within it
+    assert [row.value for row in rpm.train(encoder, critic, digit_pairs(), 5)] == values(5)
 
 
 def test_sides_of_unequal_length_are_refused_rather_than_paired_wrongly():
@@ -168,105 +256,3 @@ def test_the_encoders_of_the_course_map_images_to_latents():
     conv = encoders.conv(6, width=4)
     assert conv(torch.rand(3, 1, 28, 28)).shape == (3, 6)
     assert conv[:-1](torch.rand(3, 1, 28, 28)).shape == (3, 64 * 4)
-
-
-# Trainer: stopped and continued
-
-
-def trainer(seed: int = 0, *, width: int = 64, steps: int = 10) -> rpm.Trainer:
-    torch.manual_seed(seed)
-    return rpm.Trainer(encoders.mlp(64, 8, width=width), rpm.VonMisesFisher(0.2), digit_pairs(seed), steps)
-
-
-def everything(found: rpm.Trainer) -> str:
-    torch.set_printoptions(profile="full", precision=10)
-    try:
-        return str({key: value for key, value in found.state_dict().items() if key != "seconds"})
-    finally:
-        torch.set_printoptions(profile="default")
-
-
-def test_a_trainer_gives_the_rows_of_train():
-    found = trainer(steps=5)
-    assert [(row.step, row.value) for row in found] == list(enumerate(values(5), 1))
-    assert found.step == 5 and found.batch_size == 128 and list(found) == []
-
-
-@pytest.mark.parametrize("stop_at", [1, 4, 9])
-def test_a_trainer_continued_from_a_file_by_new_modules_gives_the_same_numbers_bit_for_bit(stop_at, tmp_path):
-    whole, part, fresh = trainer(), trainer(), trainer(seed=1)
-    expected = [row.value for row in whole]
-    for _ in range(stop_at):
-        part.advance()
-    part.learning_rate = 2e-3
-    part.save(tmp_path / "kept")
-    fresh.load(tmp_path / "kept")
-    assert fresh.step == stop_at and fresh.seconds == part.seconds
-    assert [row.value for row in fresh] == expected[stop_at:] and everything(fresh) == everything(whole)
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-
-
-def test_settings_count_from_the_next_step_and_are_kept(tmp_path):
-    found, plain = trainer(), trainer()
-    found.advance(), plain.advance()
-    found.learning_rate, found.pairs.strength = 0.05, 0.25
-    found.save(tmp_path / "kept")
-    fresh = trainer(seed=1)
-    fresh.load(tmp_path / "kept")
-    assert (fresh.learning_rate, fresh.pairs.strength) == (0.05, 0.25)
-    rows = [each.advance().value for each in (found, fresh, plain)]
-    assert rows[0] == rows[1] != rows[2]
-    assert found.advance().value == fresh.advance().value
-
-
-def test_a_learning_rate_of_zero_stands_still():
-    found = trainer()
-    found.learning_rate = 0.0
-    before = [p.clone() for p in found.encoder.parameters()]
-    found.advance()
-    assert all(torch.equal(p, q) for p, q in zip(before, found.encoder.parameters(), strict=True))
-
-
-def other_shapes(path):
-    other = trainer(width=32)
-    other.advance()
-    other.save(path)
-
-
-def other_images(path):
-    torch.manual_seed(0)
-    pairs = datasets.view_pairs(datasets.digits().x[:500], 128)
-    other = rpm.Trainer(*model(), pairs, 10)
-    other.advance()
-    other.save(path)
-
-
-SPOILT = {
-    "missing": (lambda path: path.unlink(), FileNotFoundError, "kept"),
-    "empty": (lambda path: path.write_bytes(b""), ValueError, "no checkpoint, or a damaged one.*Expected"),
-    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:900]), ValueError, "damaged one.*Expected"),
-    "no checkpoint": (lambda path: path.write_text("hello"), ValueError, "no checkpoint.*Expected"),
-    "code": (lambda path: torch.save(trainer, path), ValueError, "no checkpoint"),
-    "other shapes": (other_shapes, ValueError, "(?s)not of this training.*Expected the same encoder"),
-    "other images": (other_images, ValueError, "not of this training.*500 images"),
-    "a list": (lambda path: torch.save([1], path), ValueError, "not of this training"),
-}
-
-
-@pytest.mark.parametrize("kind", SPOILT)
-def test_a_file_that_cannot_be_continued_is_refused_and_changes_nothing(kind, tmp_path):
-    path, found = tmp_path / "kept", trainer()
-    found.advance(), found.save(path), found.advance()
-    before = everything(found)
-    spoil, error, message = SPOILT[kind]
-    spoil(path)
-    with pytest.raises(error, match=message):
-        found.load(path)
-    assert everything(found) == before
-
-
-def test_pairs_that_cannot_be_continued_are_named():
-    batches = iter([next(digit_pairs())])
-    found = rpm.Trainer(*model(), batches, 1)
-    with pytest.raises(ValueError, match="pairs is a list_iterator.*expected one with a state_dict"):
-        found.load_state_dict(found.state_dict())

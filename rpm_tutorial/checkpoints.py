@@ -1,0 +1,124 @@
+"""Checkpoints: files that survive a killed process and a full disk, and that nothing but numbers and text comes out of."""
+
+import contextlib
+import io
+import os
+import pickle
+import re
+import secrets
+import time
+import zipfile
+from pathlib import Path
+
+import torch
+
+READABLE = "tensors, numbers, text, lists and dicts of them"
+ABANDONED = 600.0  # seconds after which a part of a checkpoint that no one writes any more is removed
+
+
+def save_checkpoint(state: dict, path: str | os.PathLike) -> None:
+    """Write tensors, numbers and text; a file of that name is replaced at once or not at all, and then lies on the disk.
+
+    It is written beside its place, under a name that ends in .partial and is its own, so that two processes that save at
+    once don't mix. Raises `OSError` where it can't be written, what was written is then removed; and `TypeError` for a
+    state that `load_checkpoint` could not read, before a file is touched.
+    """
+    path, whole = Path(path), _written(state)
+    if whole is None:
+        raise TypeError(
+            f"{_unreadable(state)}, which could not be read again; expected {READABLE}. Nothing was written. Remedy: "
+            "torch.as_tensor(...), list(...) or str(...), in the state_dict or get_extra_state that it comes from"
+        )
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(partial, "xb") as file:
+            file.write(whole.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())  # without it, the name could reach the disk before the bytes
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        kept = "the file of that name is as it was" if os.path.isfile(path) else "nothing was written"
+        raise OSError(
+            f"{path} can't be written: {error.strerror or error}; {kept}. Remedy: a folder of yours with room, or make room"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    _remove_abandoned(path)
+
+
+def load_checkpoint(path: str | os.PathLike, device: torch.device | str = "cpu") -> dict:
+    """Read what `save_checkpoint` wrote, its tensors onto `device`.
+
+    No code in the file is run, and every byte is compared with its checksum. Raises `FileNotFoundError`, and `ValueError`
+    for a file that is damaged or holds something else.
+
+    Example, of a file that `rpm-tutorial train run.pt` saved:
+        >>> state = load_checkpoint("run.pt")
+        >>> encoder = encoders.conv(state["settings"]["dim"])  # of digits: encoders.mlp(64, dim)
+        >>> encoder.load_state_dict(state["trainer"]["encoder"])
+    """
+    content = io.BytesIO(Path(path).read_bytes())
+    try:
+        with zipfile.ZipFile(content) as records:
+            damaged = records.testzip()  # torch.load doesn't look at the checksums
+        if damaged is not None:
+            raise ValueError(f"the bytes of {damaged} have changed since they were saved")
+        content.seek(0)
+        return torch.load(content, map_location=device, weights_only=True)
+    except Exception as error:  # whatever comes of reading bytes that no pickler wrote
+        foreign = isinstance(error, pickle.UnpicklingError)  # torch would advise to run it
+        why = f"it holds more than {READABLE}" if foreign else reason(error).splitlines()[0]
+        raise ValueError(
+            f"{os.fspath(path)} is no checkpoint, or a damaged one: {why}. Expected a file that this library saved: train "
+            "again, or load another one"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """What an error says, within a sentence of ours: without its full stop, and without codes that a terminal obeys, which
+    torch writes, and which a file from elsewhere may hold."""
+    said = re.sub(r"\x1b\[[\d;]*m|[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", str(error) or type(error).__name__)
+    return said.strip().rstrip(".")
+
+
+def _written(state) -> io.BytesIO | None:
+    """The bytes of a state in memory, torch giving no reason for a write that fails; None if they can't be read again."""
+    whole = io.BytesIO()
+    try:
+        torch.save(state, whole)
+        whole.seek(0)
+        torch.load(whole, map_location="meta", weights_only=True)  # all but the tensors' numbers is read: milliseconds
+    except (pickle.PickleError, AttributeError, TypeError):
+        return None
+    return whole
+
+
+def _unreadable(state, where: str = "state") -> str:
+    """Where in a nested state the first thing lies that can't be read again, and what it is."""
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list | tuple) else ()
+    for key, value in items:
+        if _written(value) is None:
+            return _unreadable(value, f"{where}[{key!r}]")
+    return f"{where} is a {type(state).__name__}"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the new name reach the disk too; where a system can't do that for folders, it is as safe as it can be."""
+    if os.name == "posix":
+        with contextlib.suppress(OSError):
+            number = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes that were killed while they saved to `path` left behind: parts that no one writes any more."""
+    for other in path.parent.iterdir():
+        if re.fullmatch(rf"{re.escape(path.name)}\.[0-9a-f]{{8}}\.partial", other.name):
+            with contextlib.suppress(OSError):
+                if other.stat().st_mtime < time.time() - ABANDONED:
+                    other.unlink()
