@@ -389,7 +389,7 @@ rpm.figures.lines(
 # ## Two views, two encoders
 #
 # Third example: paired tables. Of each of 569 cell samples, scikit-learn's breast cancer data hold ten features of the cell nuclei: their mean ($x$) and
-# their standard error ($x'$). The views mean different things, so why should one encoder serve both? And how large should it be? The loop is short enough to write yourself.
+# their standard error ($x'$). The views mean different things, so why should one encoder serve both? And how large should it be? `encoder_prime` is the encoder of $x'$.
 
 # %%
 data = torch.tensor(load_breast_cancer().data, dtype=torch.float32)
@@ -417,12 +417,8 @@ def two_views(make, shared, seed, dim=2, steps=300):
     torch.manual_seed(seed)
     encoder = make(dim)
     other = encoder if shared else make(dim)
-    critic, draw = rpm.RandomWalk(), torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(nn.ModuleList([encoder, other, critic]).parameters(), lr=1e-2)
-    for _ in range(steps):
-        batch = train[torch.randint(len(train), (128,), generator=draw)]
-        value = rpm.infonce(critic(encoder(x[batch]), other(x_prime[batch]))).value
-        optimiser.zero_grad(), (-value).backward(), optimiser.step()
+    critic, pairs = rpm.RandomWalk(), rpm.datasets.tensor_pairs(x[train], x_prime[train], 128, seed=seed)
+    list(rpm.train(encoder, critic, pairs, steps, encoder_prime=other, learning_rate=3e-2))
     with torch.no_grad():
         z, z_prime = encoder(x), other(x_prime)
         return z, [rpm.dataset_evidence(z[k], z_prime[k], critic).infonce.item() for k in (train, test)]
