@@ -126,6 +126,7 @@ falls = share[0] - share[0.3]
 print("fall from beta 0 to 0.3 in each seed", falls.round(2))
 assert share[0.1].mean() < share[0].mean() - 0.05 and (share[0] - decayed).mean() > 0.45 * falls.mean()
 assert np.sort(falls)[-2:].sum() > 0.6 * falls.sum(), "the two largest of five"
+assert 0.2 < falls.mean() / share[0].mean() < 0.5, "about a third"
 rates = [np.mean([rate for _, rate in models[beta]]) for beta in betas[1:]]
 assert all(a > b for a, b in zip(rates, rates[1:])), "a dearer nat is used less"
 
@@ -296,5 +297,5 @@ rpm.exercises.neighbour_02.outlyingness.check(outlyingness)
 # %% [markdown]
 # ## What we saw
 #
-# With a linear encoder and few comparisons the bottleneck takes weight off what does not matter, as a little weight decay does, and the gold reward rises further before it turns; with a deep encoder it did harm. The distance in the
+# With a linear encoder and few comparisons the bottleneck takes weight off what does not matter, as plain weight decay does, and the gold reward rises further before it turns; with a deep encoder it did harm. The distance in the
 # latent sees the climber leave, and as a penalty, heavy enough, holds the climber near the data. The RPM has no such charge: its likelihood pays the rate's information back.
