@@ -41,7 +41,7 @@ class Trainer:
     Args:
         pairs: batches (x, x'), for example `datasets.tensor_pairs(...)`; as many as `steps`, or endless. To be
             continued from a file they need a `state_dict`, as `tensor_pairs`, `view_pairs` and torchdata's
-            StatefulDataLoader have it: the state that is loaded is where the next `iter(pairs)` begins.
+            StatefulDataLoader have it. A state that is loaded is where the next `iter(pairs)` begins.
         encoder_prime: the encoder of x', for pairs of two kinds; by default that of x, as for two views of one kind.
         objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does.
         group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
