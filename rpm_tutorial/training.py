@@ -41,7 +41,7 @@ class Trainer:
     Args:
         pairs: batches (x, x'), for example `datasets.tensor_pairs(...)`; as many as `steps`, or endless. To be
             continued from a file they need a `state_dict`, as `tensor_pairs`, `view_pairs` and torchdata's
-            StatefulDataLoader have it: the state that is loaded is where the next `iter(pairs)` begins.
+            StatefulDataLoader have it. A state that is loaded is where the next `iter(pairs)` begins.
         encoder_prime: the encoder of x', for pairs of two kinds; by default that of x, as for two views of one kind.
         objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does.
         group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
@@ -49,8 +49,8 @@ class Trainer:
             parameters and stay equal. Batch norm sees its own process's rows.
     Raises:
         ValueError: `steps` is not positive, there is nothing to train, `pairs` ends early, the two sides of a batch don't
-            fit, or scores, objective or a gradient are not finite (the message says at which step). What is trained, and
-            the optimiser, are then as they were after the step before.
+            fit, or scores, objective or a gradient are not finite (the message says at which step). Weights, buffers and
+            optimiser are then those of the step before, and can be saved.
         TypeError: encoder or critic is no `nn.Module`, `pairs` gives no batches of two tensors, or the encoder returns no
             tensor, the objective no `Objective`.
     """
@@ -115,6 +115,7 @@ class Trainer:
                 f"pairs ended after {self.step} batches; expected {self.steps}, or an endless iterator, such as "
                 "datasets.tensor_pairs"
             )
+        before = [(b, b.clone()) for b in self._networks.buffers() if not nn.parameter.is_lazy(b)]
         try:
             x, x_prime = self._sides(batch)
             if self.encoder_prime is self.encoder:  # one call: batch norm sees both views alike
@@ -123,13 +124,15 @@ class Trainer:
                 z, z_prime = self._encode("encoder", x), self._encode("encoder_prime", x_prime)
             z, z_prime = gather(z, self.group)[0], gather(z_prime, self.group)[0]
             value = self._value(z, z_prime)
+            self._optimiser.zero_grad()
+            (-value).backward()
+            if self.group is not None:
+                average_gradients((self._networks,), self.group)
+            self._check_finite(value.detach())
         except ValueError as error:
+            for buffer, old in before:  # batch norm has counted the batch
+                buffer.copy_(old)
             raise ValueError(f"step {number}: {error}") from error
-        self._optimiser.zero_grad()
-        (-value).backward()
-        if self.group is not None:
-            average_gradients((self._networks,), self.group)
-        self._check_finite(value.detach(), number)
         for settings in self._optimiser.param_groups:
             settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
         self._optimiser.step()
@@ -191,22 +194,22 @@ class Trainer:
             )
         return value
 
-    def _check_finite(self, value: Tensor, number: int) -> None:
+    def _check_finite(self, value: Tensor) -> None:
         """Raise before a step that would spoil the weights. One sum tells, and a GPU waits once: the value is read anyway."""
         found = {name: p.grad for name, p in self._networks.named_parameters() if p.grad is not None}
         if (value + sum(gradient.sum().to(value.device) for gradient in found.values())).isfinite():
             return
         if not value.isfinite():
             raise ValueError(
-                f"step {number}: the objective is {value.item()} on this batch; expected a finite number. Likely causes: a "
+                f"the objective is {value.item()} on this batch; expected a finite number. Likely causes: a "
                 "positive pair whose score is -inf (f = 0), or scores too large for exp: see check_critic"
             )
         for name, gradient in found.items():
             if not gradient.isfinite().all():  # else it is the sum alone that is too large
                 raise ValueError(
-                    f"step {number}: the gradient of {name} is not finite; expected numbers. The weights are those of the "
-                    "step before, and can be saved. Likely cause: a critic or an encoder that divides by 0, or takes the "
-                    "root of 0, at some pair: see check_critic"
+                    f"the gradient of {name} is not finite; expected numbers. The weights are those of the step before, "
+                    "and can be saved. Likely cause: a critic or an encoder that divides by 0, or takes the root of 0, at "
+                    "some pair: see check_critic"
                 )
 
     def state_dict(self) -> dict:

@@ -168,6 +168,21 @@ def test_a_step_that_would_spoil_the_weights_is_refused_and_the_last_good_state_
     found.save(tmp_path / "kept")
 
 
+def test_a_refused_batch_leaves_batch_norm_as_it_was():
+    x, x_prime = next(digit_pairs())
+    encoder = with_batch_norm()
+    found = rpm.Trainer(encoder, rpm.VonMisesFisher(0.2), [(x, x_prime), (x.clone().fill_(torch.nan), x_prime)], 2)
+    found.advance()
+    before = [buffer.clone() for buffer in encoder.buffers()]
+    assert "step 2: z contains NaN" in what_is_said(found.advance)
+    assert all(torch.equal(buffer, old) for buffer, old in zip(encoder.buffers(), before, strict=True))
+
+
+def test_batch_norm_that_learns_its_width_from_the_first_batch_is_trained():
+    encoder = nn.Sequential(nn.Flatten(), nn.LazyBatchNorm1d(), nn.LazyLinear(4))
+    assert len(list(rpm.train(encoder, rpm.VonMisesFisher(0.2), digit_pairs(), 2))) == 2
+
+
 def test_a_gradient_whose_sum_alone_is_too_large_is_followed():
     encoder = nn.Linear(1, 4)
     encoder.weight.register_hook(lambda gradient: torch.full_like(gradient, 3e38))

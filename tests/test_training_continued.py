@@ -30,15 +30,13 @@ def test_a_trainer_continued_from_a_file_by_new_modules_gives_the_same_numbers_b
 
 
 def test_two_encoders_continue_from_a_file_bit_for_bit(tmp_path):
+    x = torch.randn(300, 10, generator=torch.Generator().manual_seed(0))
+
     def two(seed: int) -> rpm.Trainer:
         torch.manual_seed(seed)
-        x = torch.randn(300, 10, generator=torch.Generator().manual_seed(0))
-        pairs = datasets.view_pairs(x.view(300, 1, 2, 5).sigmoid(), 64, seed=seed)
-        cut = (
-            nn.Sequential(nn.Flatten(), nn.Linear(10, 4)),
-            nn.Sequential(nn.Flatten(), nn.Linear(10, 6), nn.Linear(6, 4)),
-        )
-        return rpm.Trainer(cut[0], rpm.VonMisesFisher(0.2), pairs, 8, encoder_prime=cut[1])
+        networks = nn.Linear(10, 4), rpm.VonMisesFisher(0.2)
+        pairs = datasets.tensor_pairs(x, x[:, :8].exp(), 64, seed=seed)
+        return rpm.Trainer(*networks, pairs, 8, encoder_prime=nn.Linear(8, 4))
 
     whole, part, fresh = two(0), two(0), two(1)
     expected = [row.value for row in whole]
@@ -47,7 +45,7 @@ def test_two_encoders_continue_from_a_file_bit_for_bit(tmp_path):
     part.save(tmp_path / "kept")
     fresh.load(tmp_path / "kept")
     assert [row.value for row in fresh] == expected[3:] and everything(fresh) == everything(whole)
-    alone = rpm.Trainer(fresh.encoder, fresh.critic, fresh.pairs, 8)
+    alone = rpm.Trainer(fresh.encoder, fresh.critic, datasets.tensor_pairs(x, x.exp(), 64), 8)
     with pytest.raises(ValueError, match="not of this training.*Expected the same encoder"):
         alone.load(tmp_path / "kept")
     alone.advance(), alone.save(tmp_path / "alone")
