@@ -20,6 +20,7 @@ from ._tiles import (
     full_precision,
     scores,
 )
+from .critics import LinearForm
 from .distributed import gather, mean_over_ranks
 
 
@@ -73,10 +74,13 @@ def dataset_evidence(
         group: a `torch.distributed` process group, whose every process holds its own rows of z and z'. The value is
             that of all rows, on each process; for gradients and an example see `rpm_tutorial.distributed`.
     Raises:
-        TypeError: the critic is no `nn.Module` (tensors that a plain function captures would get no gradient).
+        TypeError: the critic is no `nn.Module` (tensors that a plain function captures would get no gradient), or
+            returns no tensor.
         ValueError: NaN, +inf, unequal numbers of rows, mixed dtypes or devices, a row whose candidates all score -inf,
             dropout or batch norm in training mode, a critic whose output is not (n, m), an unknown option.
-        RuntimeError: a second derivative is asked for; a process of the group is lost.
+        RuntimeError: in `backward`, a critic that changed since the call, as a loop changes an attribute (parameters and
+            buffers that are exchanged, as by `functional_call`, are remembered); a second derivative, or a transform of
+            `torch.func`, is asked for; a process of the group is lost.
 
     Example, a held-out set with an encoder and a critic of your own:
 
@@ -100,6 +104,8 @@ def dataset_evidence(
     z, z_prime, critic = _at_least_float32(z, z_prime, critic)
     n, directions = len(z), []
     with full_precision(z.device):
+        if _linear_form(critic) is None:
+            _probe(z, z_prime, critic)
         if normalise != "columns":
             all_z_prime, first, n = gather(z_prime, group)
             directions.append(_log_p(z, all_z_prime, critic, first, block, "rows", reduction))
@@ -154,6 +160,7 @@ def sampled_evidence(
     if negatives < 2:
         raise ValueError(f"negatives is {negatives}; expected at least 2")
     z, z_prime, critic = _at_least_float32(z, z_prime, critic)
+    _probe(z, z_prime, critic)
     choice = np.random.default_rng(torch.randint(2**63 - 1, (), generator=generator).item()).choice
     means = []
     for group in tqdm(choice(n, (groups, rows // groups), replace=False), "evidence, sampled", delay=2, leave=False):
@@ -183,7 +190,7 @@ def _log_p(
         if side == "columns":
             return by_tiles(Transposed(critic), first, block, z_prime, z)
         return by_tiles(critic, first, block, z, z_prime)
-    q, k, row_bias, bias = linear_form(z, z_prime)
+    q, k, row_bias, bias = _checked(linear_form(z, z_prime), len(z), len(z_prime))
     if side == "columns":
         q, k, bias = k, q, row_bias
     if reduction == "mean" and block is None and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
@@ -200,13 +207,37 @@ def _at_least_float32(z: Tensor, z_prime: Tensor, critic: nn.Module) -> tuple[Te
 
 
 def _linear_form(critic: nn.Module):
-    """The critic's method `linear_form`, unless a subclass changed `forward` after it."""
+    """The critic's method `linear_form`, unless a subclass, the instance or a hook changed `forward` after it."""
+    if "forward" in vars(critic) or critic._forward_hooks or critic._forward_pre_hooks:
+        return None
     for family in type(critic).__mro__:
         if "linear_form" in vars(family):
             return critic.linear_form
         if "forward" in vars(family):
             return None
     return None
+
+
+def _probe(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
+    """Raise for scores of another shape, by two pairs: a tile may be square, and a square does not show a transposed table."""
+    if len(z_prime) > 1:
+        with torch.no_grad():
+            scores(critic, z[:1], z_prime[:2])
+
+
+def _checked(form: LinearForm, n: int, m: int) -> LinearForm:
+    if not isinstance(form, LinearForm):
+        raise TypeError(
+            f"linear_form returned a {type(form).__name__}; expected a LinearForm: rpm.critics.LinearForm(q, k)"
+        )
+    d = form.q.shape[-1]
+    for (name, part), size in zip(form._asdict().items(), ((n, d), (m, d), (n,), (m,))):
+        if part is not None and part.shape != size:
+            raise ValueError(
+                f"{name} of the critic's linear_form has shape {shape_of(part)} for {n} rows of z and {m} of z_prime; "
+                f"expected ({', '.join(map(str, size))})"
+            )
+    return form
 
 
 def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
