@@ -4,6 +4,11 @@ import torch
 from torch import Tensor
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor, in float32 if it is in half precision: a sum of many such numbers would keep two digits."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def log(p: Tensor) -> Tensor:
     """log p, -inf at p = 0, with gradient 0 there instead of NaN."""
     return p.masked_fill(p == 0, 1).log().masked_fill(p == 0, -torch.inf)

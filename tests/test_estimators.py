@@ -207,6 +207,15 @@ def test_what_cannot_be_estimated_is_refused_with_a_remedy(call, message):
         call(random_scores(), table())
 
 
+@pytest.mark.parametrize("name", estimators.ESTIMATORS)
+def test_half_precision_is_float32_rounded_once_in_what_is_trained_and_what_is_read(name):
+    n, draw = 40, torch.Generator().manual_seed(0)
+    log_f = (4 * torch.randn(n, n, generator=draw) + 8 * torch.eye(n)).bfloat16()
+    for function in estimators.ESTIMATORS[name]:
+        for low, high in zip(function(log_f), function(log_f.float()), strict=True):
+            assert low.dtype == torch.bfloat16 and torch.equal(low, high.bfloat16()), (low, high)
+
+
 @pytest.mark.parametrize("objective", [estimators.jensen_shannon, estimators.density_ratio_fitting])
 def test_half_precision_loses_none_of_many_cells(objective):
     """Each of 1500^2 cells weighs less than float16's normal numbers."""

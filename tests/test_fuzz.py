@@ -46,7 +46,9 @@ EXEMPT = {
         ),
         RESULT,
     ),
-    **dict.fromkeys(("objectives.pairs", "objectives.log_joint_normaliser", "finite.log_likelihood"), INSIDE),
+    **dict.fromkeys(
+        ("objectives.pairs", "objectives.rounded", "objectives.log_joint_normaliser", "finite.log_likelihood"), INSIDE
+    ),
     **dict.fromkeys(
         (
             "training.save_checkpoint",

@@ -127,6 +127,50 @@ def test_float32_agrees_with_float64(objective, offset):
         agree("float32 = float64", low, high, offset, tolerance=3e-6)
 
 
+HALF = (torch.float16, torch.bfloat16)
+each_half = pytest.mark.parametrize("dtype", HALF, ids=str)
+
+
+def batch(dtype: torch.dtype, n: int = 256) -> torch.Tensor:
+    """Scores of pairs that stand out, as a trained critic's do: cosines over a temperature of 0.1."""
+    z, step = torch.randn(2, n, 8, generator=torch.Generator().manual_seed(0))
+    return 10 * torch.cosine_similarity(z[:, None], z + 0.3 * step, dim=2).to(dtype)
+
+
+@each_half
+@each_critic_objective
+def test_half_precision_is_float32_rounded_once(objective, dtype):
+    log_f = batch(dtype).requires_grad_()
+    high_f = log_f.detach().float().requires_grad_()
+    found, expected = objective(log_f), objective(high_f)
+    for low, high in zip(found, expected, strict=True):
+        assert low.dtype == dtype and torch.equal(low, high.to(dtype)), (low, high)
+    gradient, exact = (torch.autograd.grad(o.value, t)[0] for o, t in ((found, log_f), (expected, high_f)))
+    agree(
+        f"{dtype} = float32: gradients", gradient.float() / exact.abs().max(), exact / exact.abs().max(), tolerance=0.01
+    )
+
+
+@each_half
+@each_critic_objective
+def test_a_table_in_half_precision_is_rounded_once_too(objective, dtype):
+    log_f, logits = tables()
+    log_f, q_joint = log_f.to(dtype), distribution(logits)
+    q_joint = (q_joint * 512).round() / 512  # exact in both
+    q_joint[0, 0] += 1 - q_joint.sum()
+    for low, high in zip(
+        objective(log_f, q_joint.to(dtype)), objective(log_f.float(), q_joint.to(dtype).float()), strict=True
+    ):
+        assert torch.equal(low, high.to(dtype))
+
+
+@pytest.mark.parametrize("n", [300, 1000])
+def test_no_batch_in_half_precision_exceeds_log_n_by_more_than_its_rounding(n):
+    for dtype in HALF:
+        perfect = (40 * torch.eye(n)).to(dtype)
+        assert rpm.infonce(perfect).value == torch.tensor(n).log().to(dtype)
+
+
 # What may be added to a critic without a change
 
 
