@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import rounding, shape_of, values_checked
+from ._log_space import full_precision
 
 STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 MiB in float32
 STRIP_ROWS = {"cpu": (32, 128), "cuda": (128, 4096)}  # at least and at most: a processor's cache prefers few
@@ -42,11 +43,6 @@ def block_for(device: torch.device, *, inner_product: bool) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return max(128, min(4096, math.isqrt(free // 512)))  # a tile of block x 2 block and its temporaries: free / 16
     return 512 if inner_product else 256
-
-
-def full_precision(device: torch.device):
-    """Within it, autocast is off: it would round the scores, and differently in the backward pass."""
-    return torch.autocast(device.type, enabled=False)
 
 
 class InnerProduct(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import check_count, seeded, shape_of
-from ._tiles import full_precision
+from ._log_space import full_precision
 from .evidence import dataset_evidence
 from .objectives import symmetric_infonce
 

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_count, check_finite, check_number, check_range, check_tensor
+from ._checks import check_alike, check_count, check_latents, check_number, check_range
 from ._log_space import expectation, log_sum, wide
 from .objectives import Objective, donsker_varadhan, infonce, log_joint_normaliser, nwj, pairs, rounded
 
@@ -187,8 +187,7 @@ def mige(z: Tensor, z_prime: Tensor, *, kept: float = 0.99) -> Tensor:
 
 
 def _check_samples(name: str, x: Tensor) -> None:
-    check_tensor(name, x, dims=2)
-    check_finite(name, x)
+    check_latents(name, x)
     if len(x) < 2:
         raise ValueError(f"{name} has a single row; expected at least two samples")
     if not _whitened(x.detach())[1][0] > 0:

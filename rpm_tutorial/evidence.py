@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import check_alike, check_count, check_finite, check_generator, check_tensor, shape_of
+from ._checks import check_alike, check_count, check_generator, check_latents, shape_of
+from ._log_space import full_precision
 from ._tiles import (
     InFloat32,
     InnerProduct,
@@ -17,7 +18,6 @@ from ._tiles import (
     by_strips,
     by_tiles,
     check_rows,
-    full_precision,
     scores,
 )
 from .critics import LinearForm
@@ -242,8 +242,7 @@ def _checked(form: LinearForm, n: int, m: int) -> LinearForm:
 
 def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
     for name, side in (("z", z), ("z_prime", z_prime)):
-        check_tensor(name, side, dims=2)
-        check_finite(name, side)
+        check_latents(name, side)
     check_alike("z", z, "z_prime", z_prime)
     if len(z) != len(z_prime):
         raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected one row each per pair")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_distribution, check_log_table, rounding, shape_of
+from ._checks import check_alike, check_distribution, check_log_table, found, rounding, shape_of
 from ._log_space import expectation, log, log_expectation, wide
 
 
@@ -73,8 +73,8 @@ def barber_agakov(log_p: Tensor, q_joint: Tensor | None = None) -> Objective:
     """
     scores, q_joint = pairs(log_p, q_joint, name="log_p")
     sums = scores.detach().exp().sum(1)
-    worst = (sums - 1).abs().argmax()
-    if not abs(sums[worst] - 1) <= rounding(log_p):
+    if found(lambda t: ~((t - 1).abs() <= rounding(log_p)), sums):
+        worst = (sums - 1).abs().argmax()
         raise ValueError(
             f"row {worst} of exp(log_p) sums to {sums[worst].item():.10g}; expected 1, "
             "a distribution over z' for each z: call log_p.log_softmax(1)"

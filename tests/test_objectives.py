@@ -45,6 +45,17 @@ def test_gradients_of_a_batch_are_right(objective):
     assert gradcheck(lambda s: tuple(objective(s)), (tables(4, 4)[0].requires_grad_(),))
 
 
+@each_objective
+def test_many_batches_at_once_and_shapes_without_numbers(objective):
+    """Under torch.func.vmap, on the meta device and in torch.compile no value is looked at."""
+    batches = torch.stack([tables(4, 4)[0], tables(4, 4)[1]])
+    found = torch.func.vmap(lambda log_f: objective(log_f).value)(batches)
+    agree("vmap over batches", found, torch.stack([objective(log_f).value for log_f in batches]))
+    assert objective(batches[0].to("meta")).value.is_meta
+    compiled = torch.compile(lambda log_f: objective(log_f).value, fullgraph=True, backend="eager")
+    agree("compiled", compiled(batches[0]), found[0])
+
+
 def test_the_gradient_of_mutual_information_is_right():
     assert gradcheck(lambda q: rpm.mutual_information(distribution(q)), (tables()[1].requires_grad_(),))
 
