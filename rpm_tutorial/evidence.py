@@ -251,9 +251,17 @@ def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
             f"the critic is a {type(critic).__name__}; expected an nn.Module, whose parameters can be found: "
             "put the function into a module's forward"
         )
+    changing = in_training_mode(critic)
+    if changing:
+        raise ValueError(
+            f"the critic's {changing}, so that its scores change from tile to tile; expected a fixed critic: "
+            "call critic.eval()"
+        )
+
+
+def in_training_mode(critic: nn.Module) -> str | None:
+    """The first part of the critic that scores otherwise in training mode, and is in it: what it is, in words."""
     for name, module in critic.named_modules():
         if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
-            raise ValueError(
-                f"the critic's {name or 'module'} is a {type(module).__name__} in training mode, so that its scores "
-                "change from tile to tile; expected a fixed critic: call critic.eval()"
-            )
+            return f"{name or 'module'} is a {type(module).__name__} in training mode"
+    return None
