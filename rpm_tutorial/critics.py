@@ -70,13 +70,19 @@ class RandomWalk(nn.Module):
 
     @property
     def scale(self) -> Tensor:
+        """The standard deviation of a step along each axis, 0-dimensional."""
         return self.log_scale.exp()
 
+    def extra_repr(self) -> str:
+        return _described("scale", self.log_scale)
+
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
         _check(z, z_prime)
         return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale)
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         return self.linear_form(z, z_prime).table().to(z.dtype)
 
 
@@ -89,9 +95,14 @@ class LaplaceWalk(nn.Module):
 
     @property
     def scale(self) -> Tensor:
+        """The mean size of a step along each axis, 0-dimensional."""
         return self.log_scale.exp()
 
+    def extra_repr(self) -> str:
+        return _described("scale", self.log_scale)
+
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         _check(z, z_prime)
         # A processor has no cdist in half precision.
         log_f = (-torch.cdist(wide(z), wide(z_prime), p=1) / self.scale).to(z.dtype)
@@ -108,13 +119,19 @@ class VonMisesFisher(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
+        """1 / kappa, 0-dimensional."""
         return self.log_temperature.exp()
 
+    def extra_repr(self) -> str:
+        return _described("temperature", self.log_temperature)
+
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
         _check(z, z_prime)
         return LinearForm(_direction("z", z) / self.temperature, _direction("z_prime", z_prime))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         return self.linear_form(z, z_prime).table()
 
 
@@ -136,7 +153,11 @@ class LinearDynamics(nn.Module):
         """R, shape (dim, dim)."""
         return self.off_diagonal.triu(1) + self.log_diagonal.exp().diag()
 
+    def extra_repr(self) -> str:
+        return f"dim={self.A.shape[1]}"
+
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
         _check(z, z_prime, self.A)
 
         def move(z):
@@ -145,6 +166,7 @@ class LinearDynamics(nn.Module):
         return _gaussian(z, z_prime, move, lambda step: step @ self.precision_root.T.to(step.dtype))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         return self.linear_form(z, z_prime).table().to(z.dtype)
 
 
@@ -156,11 +178,16 @@ class Bilinear(nn.Module):
         check_count("dim", dim)
         self.W = nn.Parameter(torch.eye(dim))
 
+    def extra_repr(self) -> str:
+        return f"dim={self.W.shape[0]}"
+
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
         _check(z, z_prime, self.W)
         return _inner_product(z @ self.W, z_prime)
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         return self.linear_form(z, z_prime).table()
 
 
@@ -178,11 +205,16 @@ class Universal(nn.Module):
             for _ in range(2)
         )
 
+    def extra_repr(self) -> str:
+        return f"dim={self.a[0].in_features}"
+
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
         _check(z, z_prime, self.a[0].weight)
         return _inner_product(self.a(z), self.b(z_prime))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         return self.linear_form(z, z_prime).table()
 
 
@@ -222,6 +254,11 @@ def _log_parameter(name: str, value: float, learnable: bool) -> nn.Parameter:
     if not 1e-37 < value < 1e37:
         raise ValueError(f"{name} is {value}; expected a number from 1e-37 to 1e37, which float32 can hold")
     return nn.Parameter(torch.tensor(math.log(value)), requires_grad=learnable)
+
+
+def _described(name: str, log_value: Tensor) -> str:
+    value = "?" if log_value.is_meta else f"{log_value.exp().item():.4g}"
+    return f"{name}={value}, learnable={log_value.requires_grad}"
 
 
 def _check(z: Tensor, z_prime: Tensor, matrix: Tensor | None = None) -> None:

@@ -61,9 +61,12 @@ def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objec
 def infonce_anchor(log_f: Tensor, q_joint: Tensor | None = None, *, nu: float = 1.0, k: int | None = None) -> Objective:
     """InfoNCE with an anchor: which of k candidates is the partner, or, with odds nu : k, none? At best f = r, not r c(z).
 
-    nu = 0 is InfoNCE; k = 1, nu = 1 is `jensen_shannon`. `log_normaliser` = E log (nu + sum of f) / (nu + k). A batch has
-    k = n - 1 candidates unless `k` says fewer (n for nu = 0); a table needs `k`, and sums over all m^k choices: 2^24 at
-    most in its n rows. Without an anchor, some candidate of the k must have f > 0.
+    nu = 0 is InfoNCE; k = 1, nu = 1 is `jensen_shannon` of a table. `log_normaliser` = E log (nu + sum of f) / (nu + k).
+    A table needs `k`, and sums over all m^k choices: 2^24 at most in its n rows. A batch has k = n - 1 candidates unless
+    `k` says fewer (n for nu = 0): those of row i are its partner and the columns i+1 to i+k-1, counted round, or, without
+    a partner, i+1 to i+k. So but for nu = 0, k = n its value depends on the order of the pairs, and k = 1, nu = 1 weighs
+    one independent cell of each row where `jensen_shannon` weighs all. Without an anchor, some candidate of the k must
+    have f > 0.
     """
     (scores, weights), (nu, k) = pairs(log_f, q_joint), _checked_odds(log_f, q_joint, nu, k)
     share = max(k / (k + nu), torch.finfo(scores.dtype).tiny)  # of the cases that have a partner; 0 * -inf would be NaN

@@ -136,6 +136,9 @@ def sampled_evidence(
     own, and the spread of the groups' means gives the standard error, of which the part that comes from the choice
     of rows is overstated when they are a large part of N, and which is itself rough below some 300 rows. No gradient.
 
+    It speaks of what was drawn. A pair of f = 0 makes the evidence -inf (with a standard error of inf) if its row is drawn,
+    and goes unseen if not; so does a rare pair, or a rare candidate, that outweighs many.
+
     Args:
         rows: how many of the N rows, at most all of them; rounded down to a multiple of 32.
         negatives: M, candidates of each group of rows; at most all.
@@ -174,6 +177,8 @@ def sampled_evidence(
         means.append((positive - log_sum).double().mean())
     means = torch.stack(means)
     log_p, standard_error = means.mean().item(), means.std().item() / math.sqrt(groups)
+    if log_p == -math.inf:
+        standard_error = math.inf
     return SampledEvidence(log_p + math.log(n), log_p - math.log(n), standard_error, n)
 
 

@@ -108,7 +108,8 @@ def pairs(log_f: Tensor, q_joint: Tensor | None, *, name: str = "log_f") -> tupl
         if n != m:
             raise ValueError(
                 f"{name} has shape ({n}, {m}); expected (n, n) with one row per z and one column per z', pairs on the "
-                "diagonal. For a table of another shape pass q_joint"
+                "diagonal. For a distribution over another shape pass q_joint. Its columns without mass are no candidates, so "
+                "for a queue of negatives (MoCo) take math.log(m) - F.cross_entropy(log_f, torch.arange(n))"
             )
         scores = wide(log_f)
         return scores, torch.eye(n, dtype=scores.dtype, device=log_f.device) / n

@@ -256,3 +256,27 @@ def test_the_von_mises_fisher_critic_sees_directions_alone():
     critic, (z, z_prime) = rpm.VonMisesFisher(0.1).double(), latents()
     agree("(E18) cos is scale-free", critic(7 * z, 0.1 * z_prime), critic(z, z_prime))
     assert critic(z, z_prime).abs().max() <= 10 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "critic, shown",
+    [
+        (lambda: rpm.RandomWalk(0.3), "RandomWalk(scale=0.3, learnable=True)"),
+        (lambda: rpm.LaplaceWalk(0.4, learnable=False), "LaplaceWalk(scale=0.4, learnable=False)"),
+        (lambda: rpm.VonMisesFisher(0.05), "VonMisesFisher(temperature=0.05, learnable=True)"),
+        (lambda: rpm.VonMisesFisher(0.05).to("meta"), "VonMisesFisher(temperature=?, learnable=True)"),
+        (lambda: rpm.LinearDynamics(3), "LinearDynamics(dim=3)"),
+        (lambda: rpm.Bilinear(4), "Bilinear(dim=4)"),
+        (lambda: rpm.Universal(5), "dim=5"),
+    ],
+)
+def test_a_critic_shows_what_it_was_made_of_and_what_it_learnt(critic, shown):
+    assert shown in repr(critic())
+
+
+@each_critic
+def test_the_help_of_a_critic_is_its_own(name):
+    family = type(FORMULAS[name][0]())
+    for part in ("forward", "linear_form", "scale", "temperature"):
+        if hasattr(family, part):
+            assert "overridden" not in (vars(family)[part].__doc__ or "overridden")

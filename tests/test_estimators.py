@@ -304,3 +304,14 @@ def test_mige_moves_as_the_information_does(rho, dim):
         slopes.append(slope)
     truth = dim * rho / (1 - rho**2)
     assert all(abs(slope - truth) < 0.15 * abs(truth) for slope in slopes)
+
+
+def test_a_batch_s_anchor_takes_the_columns_that_follow_the_partner():
+    s, n = random_scores(), len(random_scores())
+    for k, nu in ((1, 1.0), (2, 0.5), (n - 1, 3.0)):
+        beside = torch.stack([s[i, [(i + j) % n for j in range(n)]] for i in range(n)]).exp()
+        terms = (nu + beside[:, :k].sum(1)).log(), (nu + beside[:, 1 : k + 1].sum(1)).log()
+        expected = (k * terms[0].mean() + nu * terms[1].mean()) / (k + nu) - math.log(k + nu)
+        agree("the anchor's neighbours", infonce_anchor(s, k=k, nu=nu).log_normaliser, expected, tolerance=1e-12)
+    order = [1, 0, *range(2, n)]
+    assert abs(infonce_anchor(s[order][:, order], k=1).value - infonce_anchor(s, k=1).value) > 1e-3

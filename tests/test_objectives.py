@@ -138,6 +138,16 @@ def test_float32_agrees_with_float64(objective, offset):
         agree("float32 = float64", low, high, offset, tolerance=3e-6)
 
 
+def test_columns_without_mass_are_no_candidates_but_those_of_a_queue_are():
+    """What the error for a table that is not square tells users of a queue of negatives to do."""
+    log_f, n, m = tables()[0], 3, 4
+    queue = math.log(m) - torch.nn.functional.cross_entropy(log_f, torch.arange(n))
+    by_hand = (log_f.diagonal() - (log_f.exp().mean(1)).log()).mean()
+    agree("InfoNCE over a queue", queue, by_hand)
+    massless = torch.eye(n, m, dtype=torch.float64) / n
+    agree("InfoNCE without the queue", rpm.infonce(log_f, massless).value, rpm.infonce(log_f[:, :n]).value)
+
+
 HALF = (torch.float16, torch.bfloat16)
 each_half = pytest.mark.parametrize("dtype", HALF, ids=str)
 
