@@ -205,6 +205,14 @@ def scores(critic: Callable[[Tensor, Tensor], Tensor], z: Tensor, z_prime: Tenso
     return log_f
 
 
+def in_training_mode(critic: nn.Module) -> str | None:
+    """The first part of the critic that scores otherwise in training mode, and is in it: what it is, in words."""
+    for name, module in critic.named_modules():
+        if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
+            return f"{name or 'module'} is a {type(module).__name__} in training mode"
+    return None
+
+
 def check_rows(log_sum: Tensor, rows: Tensor | None = None) -> None:
     """Raise for rows without a normaliser; `rows` are their numbers, if not 0, 1, 2 and so on."""
     for bad, what in (

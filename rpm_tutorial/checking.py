@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ._checks import check_count, seeded, shape_of
 from ._log_space import full_precision
-from .evidence import dataset_evidence, in_training_mode
+from ._tiles import in_training_mode
+from .evidence import dataset_evidence
 from .objectives import symmetric_infonce
 
 N, M = 12, 15  # rows and columns of the table that is tried; unequal, so that exchanged sides are seen

@@ -18,6 +18,7 @@ from ._tiles import (
     by_strips,
     by_tiles,
     check_rows,
+    in_training_mode,
     scores,
 )
 from .critics import LinearForm
@@ -262,11 +263,3 @@ def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
             f"the critic's {changing}, so that its scores change from tile to tile; expected a fixed critic: "
             "call critic.eval()"
         )
-
-
-def in_training_mode(critic: nn.Module) -> str | None:
-    """The first part of the critic that scores otherwise in training mode, and is in it: what it is, in words."""
-    for name, module in critic.named_modules():
-        if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
-            return f"{name or 'module'} is a {type(module).__name__} in training mode"
-    return None
