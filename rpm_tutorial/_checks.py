@@ -27,9 +27,12 @@ def values_checked():
         _scan.reset(token)
 
 
-def _found(bad: Callable[[Tensor], Tensor], tensor: Tensor) -> bool:
-    """Whether some entry is bad; False where values are not looked at, as within torch.func.vmap, which lets nobody."""
-    if not _scan.get():
+def found(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool = True) -> bool:
+    """Whether some entry is bad; False where values are not looked at, or nobody can: meta tensors, torch.compile, vmap.
+
+    With `scanned=False`, within `values_checked` too.
+    """
+    if torch.compiler.is_compiling() or tensor.is_meta or (scanned and not _scan.get()):
         return False
     try:
         return bool(bad(tensor.detach()).any())
@@ -41,6 +44,26 @@ def _found(bad: Callable[[Tensor], Tensor], tensor: Tensor) -> bool:
 
 def check_tensor(name: str, tensor, dims: int) -> None:
     """Raise unless `tensor` is a floating-point tensor of `dims` dimensions without NaN and with at least one entry."""
+    _check_kind(name, tensor, dims)
+    if found(torch.isnan, tensor):
+        count = int(torch.isnan(tensor.detach()).sum())
+        raise ValueError(
+            f"{name} contains NaN ({count} of {tensor.numel()} entries); expected numbers. "
+            "Likely causes: a diverged encoder (lower the learning rate), 0/0, or log of a negative number"
+        )
+
+
+def check_latents(name: str, latents) -> None:
+    """Raise unless `latents` is a table of finite numbers, (n, d). One look where all is well: each makes a GPU wait."""
+    _check_kind(name, latents, dims=2)
+    if found(lambda t: ~t.isfinite(), latents):
+        check_tensor(name, latents, dims=2)
+        raise ValueError(
+            f"{name} contains inf; expected finite latents. Likely cause: a diverged encoder (lower the learning rate)"
+        )
+
+
+def _check_kind(name: str, tensor, dims: int) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(
             f"{name} is a {type(tensor).__name__}; expected a torch.Tensor: wrap it in torch.as_tensor(...)"
@@ -51,19 +74,6 @@ def check_tensor(name: str, tensor, dims: int) -> None:
         raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.double()")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {shape_of(tensor)}: it is empty; expected at least one row and one column")
-    if _found(torch.isnan, tensor):
-        count = int(torch.isnan(tensor.detach()).sum())
-        raise ValueError(
-            f"{name} contains NaN ({count} of {tensor.numel()} entries); expected numbers. "
-            "Likely causes: a diverged encoder (lower the learning rate), 0/0, or log of a negative number"
-        )
-
-
-def check_finite(name: str, latents: Tensor) -> None:
-    if _found(torch.isinf, latents):
-        raise ValueError(
-            f"{name} contains inf; expected finite latents. Likely cause: a diverged encoder (lower the learning rate)"
-        )
 
 
 def check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
@@ -83,7 +93,7 @@ def check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> No
 def check_log_table(name: str, log_table: Tensor) -> None:
     """Raise unless `log_table` is a table of logarithms: -inf is legal (the logarithm of 0), +inf and NaN are not."""
     check_tensor(name, log_table, dims=2)
-    if torch.isposinf(log_table.detach()).any():
+    if found(torch.isposinf, log_table):
         raise ValueError(f"{name} contains +inf; expected finite logarithms or -inf (where the quantity is 0)")
 
 
@@ -91,18 +101,17 @@ def check_distribution(name: str, table: Tensor, over: str = "entries") -> None:
     """Raise unless `table` is non-negative and sums to one: over all entries, or over each row (over="rows")."""
     check_tensor(name, table, dims=2)
     values = table.detach()
-    if (values < 0).any():
+    if found(lambda t: t < 0, table):
         raise ValueError(
             f"{name} has a negative entry ({values.min().item():.3g}); expected probabilities. "
             "Did you pass logarithms? Call .exp() on them"
         )
     sums = values.sum(1) if over == "rows" else values.sum()
-    worst = (sums - 1).abs().max().item()
-    if not worst <= rounding(table):
+    if found(lambda t: ~((t - 1).abs() <= rounding(table)), sums):
         remedy = "divide by .sum(1, keepdim=True)" if over == "rows" else "divide by .sum()"
         what = "a row that sums" if over == "rows" else "entries that sum"
-        found = sums.flatten()[(sums - 1).abs().argmax()].item()
-        raise ValueError(f"{name} has {what} to {found:.10g}; expected 1: {remedy}")
+        total = sums.flatten()[(sums - 1).abs().argmax()].item()
+        raise ValueError(f"{name} has {what} to {total:.10g}; expected 1: {remedy}")
 
 
 def rounding(table: Tensor) -> float:
@@ -146,7 +155,7 @@ def check_generator(generator: torch.Generator) -> None:
 
 def check_scores(log_f: Tensor) -> None:
     """Raise for NaN and +inf among the scores that a critic has made of finite latents."""
-    if _found(lambda t: ~(t < torch.inf), log_f):
+    if found(lambda t: ~(t < torch.inf), log_f):
         count = int((~(log_f.detach() < torch.inf)).sum())
         raise ValueError(
             f"{count} of {log_f.numel()} scores of z and z_prime are NaN or beyond {log_f.dtype}; expected latents whose "
@@ -155,12 +164,12 @@ def check_scores(log_f: Tensor) -> None:
 
 
 def check_range(what: str, tensor: Tensor) -> None:
-    if _found(lambda t: ~t.isfinite(), tensor):
+    if found(lambda t: ~t.isfinite(), tensor):
         raise ValueError(f"{what} is beyond {tensor.dtype}; expected less extreme numbers")
 
 
 def check_lengths(name: str, latents: Tensor) -> None:
-    if _found(lambda t: t.norm(dim=1).isinf(), latents):
+    if found(lambda t: t.norm(dim=1).isinf(), latents):
         raise ValueError(
             f"{name} has a row whose length is beyond {latents.dtype}; expected latents whose squares are finite: divide "
             "them by their spread"

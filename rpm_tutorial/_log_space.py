@@ -1,7 +1,21 @@
-"""Logarithms of tables with zeros: 0 log 0 = 0, log 0 = -inf, and no NaN in a gradient."""
+"""Logarithms of tables with zeros: 0 log 0 = 0, log 0 = -inf, no NaN in a gradient, and no digits lost to a dtype."""
+
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+
+from ._checks import found
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor, in float32 if it is in half precision: a sum of many such numbers would keep two digits."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def full_precision(device: torch.device):
+    """Within it, autocast is off: it would round the scores, and differently in the backward pass."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def log(p: Tensor) -> Tensor:
@@ -26,7 +40,7 @@ def log_expectation(log_f: Tensor, q_z: Tensor, q_z_prime: Tensor, *, side: str 
     """
     log_f = log_f.masked_fill((q_z == 0)[:, None], 0)
     log_Z = torch.logsumexp(log_f + log(q_z_prime), dim=1)
-    if torch.isneginf(log_Z.detach()).any():
+    if found(torch.isneginf, log_Z):
         row = int(torch.isneginf(log_Z.detach()).nonzero()[0])
         raise ValueError(
             f"{side} {row} of log_f is -inf wherever its candidates have mass, so its normaliser is 0; expected f > 0 "

@@ -5,12 +5,14 @@ By strips of whole rows, for inner products: a strip holds a row's normaliser, s
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import shape_of, values_checked
+from ._checks import rounding, shape_of, values_checked
+from ._log_space import full_precision
 
 STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 MiB in float32
 STRIP_ROWS = {"cpu": (32, 128), "cuda": (128, 4096)}  # at least and at most: a processor's cache prefers few
@@ -21,12 +23,12 @@ def by_tiles(critic: nn.Module, first: int, block: int, z: Tensor, z_prime: Tens
 
     `block` is the number of a tile's rows; its columns are twice as many.
     """
-    return _ByTiles.apply(critic, first, block, z, z_prime, *(p for p in critic.parameters() if p.requires_grad))
+    return _applied(_ByTiles, critic, first, block, z, z_prime, *_learnt(_state(critic)))
 
 
 def by_strips(first: int, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     """The sum over rows of what `by_tiles` gives, a 0-dimensional float64 tensor, for log f_ij = q_i . k_j + bias_j."""
-    return _ByStrips.apply(first, q, k, bias)
+    return _applied(_ByStrips, first, q, k, bias)
 
 
 def strip_height(columns: int, device: torch.device) -> int:
@@ -41,11 +43,6 @@ def block_for(device: torch.device, *, inner_product: bool) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return max(128, min(4096, math.isqrt(free // 512)))  # a tile of block x 2 block and its temporaries: free / 16
     return 512 if inner_product else 256
-
-
-def full_precision(device: torch.device):
-    """Within it, autocast is off: it would round the scores, and differently in the backward pass."""
-    return torch.autocast(device.type, enabled=False)
 
 
 class InnerProduct(nn.Module):
@@ -74,8 +71,7 @@ class InFloat32(nn.Module):
         self.critic = critic
 
     def forward(self, z, z_prime):
-        state = {**dict(self.critic.named_parameters()), **dict(self.critic.named_buffers())}
-        state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        state = {n: t.float() if t.is_floating_point() else t for n, t in _state(self.critic).items()}
         return torch.func.functional_call(self.critic, state, (z, z_prime))
 
 
@@ -96,26 +92,29 @@ class _ByTiles(torch.autograd.Function):
                 log_sum[rows] = torch.logaddexp(log_sum[rows], tile_sum)
                 bar.update()
         check_rows(log_sum)
-        ctx.critic, ctx.first, ctx.block = critic, first, block
-        ctx.save_for_backward(z, z_prime, log_sum, *parameters)
+        ctx.critic, ctx.state, ctx.first, ctx.block = critic, _state(critic), first, block
+        ctx.save_for_backward(z, z_prime, log_sum, *parameters)  # of the parameters, so that torch sees them change
         return positive - log_sum
 
     @staticmethod
     def backward(ctx, grad):
         _refuse_second_derivative()
-        z, z_prime, log_sum, *parameters = ctx.saved_tensors
+        z, z_prime, log_sum, *_ = ctx.saved_tensors
+        parameters = _learnt(ctx.state)
         inputs = (z, z_prime, *parameters)
         grads = [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in inputs]
         largest = grad.abs().max().clamp(min=torch.finfo(grad.dtype).tiny)
         # The 1/N of a mean comes last: in float16 it would push small weights to zero.
         share = (grad / largest)[:, None]
-        tiles = _tiles(ctx.first, ctx.block, z, z_prime)
+        tiles, critic = _tiles(ctx.first, ctx.block, z, z_prime), _with_state(ctx.critic, ctx.state)
+        mass = torch.zeros_like(log_sum)  # of each row, the sum of its softmax weights: minus one
         with _progress(len(tiles), "its gradient") as bar, values_checked(), full_precision(z.device):
             for rows, columns, own in tiles:
                 tile_z, tile_z_prime = (t.detach().requires_grad_() for t in (z[rows], z_prime[columns]))
                 with torch.enable_grad():
-                    log_f = scores(ctx.critic, tile_z, tile_z_prime)
+                    log_f = scores(critic, tile_z, tile_z_prime)
                 weight = (log_f.detach().to(log_sum.dtype) - log_sum[rows, None]).exp_().neg_()
+                mass[rows] += weight.sum(1)
                 weight.diagonal(own).add_(1)  # d(log f_ii - log sum_j f_ij) / dlog_f
                 parts = torch.autograd.grad(
                     log_f,
@@ -127,6 +126,7 @@ class _ByTiles(torch.autograd.Function):
                     if part is not None:  # the critic does not depend on this one
                         total[where] += part
                 bar.update()
+        _check_unchanged(mass, log_sum, log_f.dtype, len(tiles))
         return None, None, None, *((total * largest).to(t.dtype) for total, t in zip(grads, inputs))
 
 
@@ -189,14 +189,28 @@ def _logsumexp_(table: Tensor) -> Tensor:
     return table.sub_(largest).exp_().sum(1).log_().add_(largest.squeeze(1))
 
 
-def scores(critic: nn.Module, z: Tensor, z_prime: Tensor) -> Tensor:
+def scores(critic: Callable[[Tensor, Tensor], Tensor], z: Tensor, z_prime: Tensor) -> Tensor:
+    """The critic's table, of shape (n, m)."""
     log_f = critic(z, z_prime)
+    if not isinstance(log_f, Tensor):
+        raise TypeError(
+            f"the critic returned a {type(log_f).__name__}; expected one torch.Tensor of shape ({len(z)}, {len(z_prime)}): "
+            "return the table of scores alone"
+        )
     if log_f.shape != (len(z), len(z_prime)):
         raise ValueError(
             f"the critic returned shape {shape_of(log_f)} for z {shape_of(z)} and z_prime {shape_of(z_prime)}; "
-            f"expected ({len(z)}, {len(z_prime)}), one score per pair"
+            f"expected ({len(z)}, {len(z_prime)}), one score per pair: rows z, columns z_prime"
         )
     return log_f
+
+
+def in_training_mode(critic: nn.Module) -> str | None:
+    """The first part of the critic that scores otherwise in training mode, and is in it: what it is, in words."""
+    for name, module in critic.named_modules():
+        if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
+            return f"{name or 'module'} is a {type(module).__name__} in training mode"
+    return None
 
 
 def check_rows(log_sum: Tensor, rows: Tensor | None = None) -> None:
@@ -211,6 +225,48 @@ def check_rows(log_sum: Tensor, rows: Tensor | None = None) -> None:
                 f"row {first if rows is None else int(rows[first])} has {what} ({int(bad.sum())} of {len(log_sum)} rows); "
                 "expected finite scores, or -inf where f = 0. Look at critic(z, z_prime) for that row"
             )
+
+
+def _state(critic: nn.Module) -> dict[str, Tensor]:
+    return {**dict(critic.named_parameters()), **dict(critic.named_buffers())}
+
+
+def _learnt(state: dict[str, Tensor]) -> list[Tensor]:
+    return [tensor for tensor in state.values() if tensor.requires_grad]
+
+
+def _with_state(critic: nn.Module, state: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The critic with these tensors as parameters and buffers, if others have taken their place (`functional_call`)."""
+    now = _state(critic)
+    if all(now.get(name) is tensor for name, tensor in state.items()):
+        return critic
+    return lambda z, z_prime: torch.func.functional_call(critic, state, (z, z_prime))
+
+
+def _check_unchanged(mass: Tensor, log_sum: Tensor, dtype: torch.dtype, tiles: int) -> None:
+    """Raise unless each row's softmax weights, of scores made anew, add up to (minus) one: half of the digits may differ.
+
+    A logarithm of the sum of f that is large has lost digits itself: to the dtype of the scores, and tile by tile.
+    """
+    eps = torch.finfo(log_sum.dtype).eps
+    lost = (8 * max(eps, torch.finfo(dtype).eps) + math.sqrt(tiles) * eps) * log_sum.abs()
+    if not ((mass + 1).abs() <= rounding(log_sum) + lost).all():
+        raise RuntimeError(
+            "the critic changed between dataset_evidence and backward, so that its gradient would be that of neither: "
+            "call backward first, or use one module per setting; and draw nothing in forward"
+        )
+
+
+def _applied(function: type[torch.autograd.Function], *arguments) -> Tensor:
+    try:
+        return function.apply(*arguments)
+    except RuntimeError as error:
+        if "setup_context" not in str(error):
+            raise
+        raise RuntimeError(
+            "dataset_evidence knows torch.autograd alone, and was called within a transform of torch.func; expected "
+            "torch.autograd.grad or backward. For small N use infonce(critic(z, z_prime))"
+        ) from None
 
 
 def _refuse_second_derivative() -> None:

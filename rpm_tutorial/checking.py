@@ -1,5 +1,7 @@
 """`check_critic`: what every critic of this course has to be, tried on one of yours, and what to do where it is not."""
 
+import copy
+import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import check_count, seeded, shape_of
-from ._tiles import full_precision
+from ._log_space import full_precision
+from ._tiles import in_training_mode
 from .evidence import dataset_evidence
 from .objectives import symmetric_infonce
 
@@ -50,23 +53,28 @@ class _Wrong(Exception):
         self.found, self.remedy = found, remedy
 
 
-def check_critic(critic: nn.Module, dim: int, *, seed: int = 0, raise_exception: bool = False) -> CriticReport:
+def check_critic(
+    critic: nn.Module, dim: int, dim_prime: int | None = None, *, seed: int = 0, raise_exception: bool = False
+) -> CriticReport:
     """Try a critic on random latents of `dim` dimensions: is it a score of pairs, log f(z,z'), that can be trained?
 
     The checks, in order; one that builds on a failed one is not run:
 
-    - shape: (n, dim), (m, dim) give (n, m), rows z and columns z', in the dtype of the latents;
-    - determinism: two calls agree (no dropout in training mode, no sampling);
+    - shape: (n, dim), (m, dim_prime) give (n, m), rows z and columns z', in the dtype of the latents;
+    - determinism: two calls agree (no dropout in training mode, no sampling), and leave z and z' as they were;
     - pairing: entry (i, j) depends on z_i and z'_j alone (no softmax, batch norm or mean over the batch inside);
     - finite: no NaN and no +inf, at coincident, zero and far latents too; -inf is legal where f = 0;
     - interaction: log f is no a(z) + b(z'), under which InfoNCE cannot exceed 0;
     - gradient: finite, and reaches z, z' and every parameter that requires one;
     - evidence: `dataset_evidence` and `symmetric_infonce` of the table agree, in value and gradients.
 
-    The critic's parameters, buffers, gradients and mode, and the global random state, are left as they were.
+    The critic's parameters, buffers, gradients and mode, and the global random state, are left as they were. Gradients are
+    taken under `torch.no_grad` and `torch.inference_mode` too.
 
     Args:
-        critic: from (n, dim), (m, dim) to log_f of shape (n, m). Its own dtype and device are used.
+        critic: from (n, dim), (m, dim_prime) to log_f of shape (n, m). Its own dtype and device are used; of a critic in half
+            precision, whose rounding would hide what is looked for, a copy in float32 is tried.
+        dim_prime: dimensions of z', if not those of z.
         raise_exception: raise `ValueError` with the printed report unless every check passes.
     Raises:
         TypeError: the critic is no `nn.Module`.
@@ -81,11 +89,28 @@ def check_critic(critic: nn.Module, dim: int, *, seed: int = 0, raise_exception:
             "put the function into a module's forward"
         )
     check_count("dim", dim)
+    sizes = f"dim={dim}" if dim_prime is None else f"dim={dim}, dim_prime={dim_prime}"
+    dim_prime = dim if dim_prime is None else dim_prime
+    check_count("dim_prime", dim_prime)
+    title = f"check_critic({type(critic).__name__}, {sizes})"
+    with torch.inference_mode(False), torch.enable_grad():
+        report = CriticReport(*_tried(critic, dim, dim_prime, seed, title))
+    if raise_exception and not report.ok:
+        raise ValueError(repr(report))
+    return report
+
+
+def _tried(critic: nn.Module, dim: int, dim_prime: int, seed: int, title: str) -> tuple[str, tuple[Check, ...]]:
+    """The report's title, with the dtype that was tried, and its checks."""
     like = next((p for p in critic.parameters() if p.is_floating_point()), torch.empty(0))
+    dtype = str(like.dtype)[6:]
+    if like.dtype in (torch.float16, torch.bfloat16):
+        critic, like, dtype = copy.deepcopy(critic).float(), like.float(), f"a float32 copy of {dtype}"
     draw = seeded(seed)
     z = torch.randn(N, dim, generator=draw).to(like)
-    z_prime = torch.randn(M, dim, generator=draw).to(like)
-    z_prime[0] = z[0]  # a pair may coincide
+    z_prime = torch.randn(M, dim_prime, generator=draw).to(like)
+    if dim == dim_prime:
+        z_prime[0] = z[0]  # a pair may coincide
     checks, failed = [], set()
     for name, (check, expected, needs) in _CHECKS.items():
         if failed & set(needs):
@@ -94,20 +119,21 @@ def check_critic(critic: nn.Module, dim: int, *, seed: int = 0, raise_exception:
             continue
         try:
             with _left_as_it_was(critic), full_precision(z.device):
-                checks.append(Check(name, True, check(critic, z, z_prime)))
+                checks.append(Check(name, True, check(critic, z.clone(), z_prime.clone())))
         except _Wrong as wrong:
-            checks.append(Check(name, False, wrong.found, expected, wrong.remedy))
+            checks.append(Check(name, False, wrong.found, expected, _for_mode(critic, wrong.remedy)))
         except Exception as error:  # whatever the critic raises is its author's to read
             found = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            checks.append(
-                Check(name, False, found, expected, "call critic(z, z_prime) on such latents and read the trace")
-            )
+            remedy = _for_mode(critic, "call critic(z, z_prime) on such latents and read the trace")
+            checks.append(Check(name, False, found, expected, remedy))
         if not checks[-1].passed:
             failed.add(name)
-    report = CriticReport(f"check_critic({type(critic).__name__}, dim={dim}), {str(z.dtype)[6:]}", tuple(checks))
-    if raise_exception and not report.ok:
-        raise ValueError(repr(report))
-    return report
+    return f"{title}, {dtype}", tuple(checks)
+
+
+def _for_mode(critic: nn.Module, remedy: str) -> str:
+    changing = in_training_mode(critic)
+    return f"call critic.eval(): its {changing}" if changing else remedy
 
 
 def _shape(critic, z, z_prime) -> str:
@@ -131,13 +157,16 @@ def _shape_remedy(log_f: Tensor) -> str:
 
 
 def _determinism(critic, z, z_prime) -> str:
+    before = {"z": z.clone(), "z′": z_prime.clone()}
     with torch.no_grad():
         first, second = critic(z, z_prime).clone(), critic(z, z_prime)
+    for name, after in (("z", z), ("z′", z_prime)):
+        if not torch.equal(before[name], after):
+            raise _Wrong(f"the call changes {name}", f"compute a new tensor: no +=, mul_ or {name}[...] = in forward")
     off = _difference(first, second)
     if not off <= _tolerance(first):
-        raise _Wrong(
-            f"two calls differ by up to {off:.2g}", "call critic.eval() if it has dropout; draw nothing in forward"
-        )
+        found = "NaN in one of two calls alone" if math.isnan(off) else f"two calls differ by up to {off:.2g}"
+        raise _Wrong(found, "draw nothing in forward")
     return "two calls agree"
 
 
@@ -145,7 +174,7 @@ def _pairing(critic, z, z_prime) -> str:
     with torch.no_grad():
         table = critic(z, z_prime)
         alone = torch.stack([torch.cat([critic(a[None], b[None])[0] for b in z_prime]) for a in z])
-    off = (table - alone).masked_fill(table == alone, 0).abs()
+    off = _apart(table, alone)
     if not off.max() <= _tolerance(table):
         i, j = divmod(int(off.nan_to_num(torch.inf).argmax()), M)
         raise _Wrong(
@@ -213,7 +242,8 @@ def _gradient(critic, z, z_prime) -> str:
 
 def _evidence(critic, z, z_prime) -> str:
     remedy = "linear_form and forward are two critics: let forward return self.linear_form(z, z_prime).table()"
-    inputs = _inputs(critic, z, z + 0.1 * z_prime[:N])  # near pairs: f is positive on them under most priors
+    near = z + 0.1 * z_prime[:N] if z.shape[1] == z_prime.shape[1] else z_prime[:N]
+    inputs = _inputs(critic, z, near)  # near pairs: f is positive on them under most priors
     z, z_prime = inputs["z"], inputs["z′"]
     by_table = symmetric_infonce(critic(z, z_prime)).value
     by_engine = dataset_evidence(z, z_prime, critic, normalise="both").infonce
@@ -231,7 +261,7 @@ def _evidence(critic, z, z_prime) -> str:
 # name -> (check, what it expects, the checks that it builds on)
 _CHECKS: dict[str, tuple[Callable, str, tuple[str, ...]]] = {
     "shape": (_shape, f"({N}, {M}): one score for each z (row) and z′ (column), in the dtype of z", ()),
-    "determinism": (_determinism, "the same table at each call", ("shape",)),
+    "determinism": (_determinism, "the same table at each call, of latents that stay as they are", ("shape",)),
     "pairing": (_pairing, "log f(z_i, z′_j) to depend on z_i and z′_j alone", ("shape", "determinism")),
     "finite": (_finite, "finite scores, or -inf where f = 0", ("shape",)),
     "interaction": (
@@ -275,8 +305,13 @@ def _leaves(tensor: Tensor) -> list[Tensor]:
     return found
 
 
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    """How far from each other; 0 for equal infinities, and for two NaN, which another check names."""
+    return (a - b).masked_fill((a == b) | (a.isnan() & b.isnan()), 0).abs()
+
+
 def _difference(a: Tensor, b: Tensor) -> float:
-    return (a - b).masked_fill(a == b, 0).abs().max().item()  # equal infinities do not differ
+    return _apart(a, b).max().item()
 
 
 def _spread(table: Tensor, dim: int) -> float:

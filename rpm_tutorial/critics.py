@@ -11,6 +11,7 @@ All raise `ValueError` for NaN, for shapes that do not match, and for mixed dtyp
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,19 +21,24 @@ from torch.nn import functional as F
 from ._checks import (
     check_alike,
     check_count,
-    check_finite,
+    check_latents,
     check_lengths,
     check_positive,
     check_scores,
-    check_tensor,
+    found,
     shape_of,
 )
+from ._log_space import full_precision, wide
+
+Map = Callable[[Tensor], Tensor]
+LOST = 0.01  # nats that a score may lose to rounding, before it is computed in float64
 
 
 class LinearForm(NamedTuple):
     """A table of scores as inner products: log_f_ij = q_i . k_j + row_bias_i + column_bias_j.
 
-    q has shape (n, k), k (m, k), row_bias (n) and column_bias (m); a bias of None is 0.
+    q has shape (n, k), k (m, k), row_bias (n) and column_bias (m); a bias of None is 0. That of a walk is wider than the
+    latents where their dtype would lose digits.
     """
 
     q: Tensor
@@ -42,7 +48,8 @@ class LinearForm(NamedTuple):
 
     def table(self) -> Tensor:
         """log_f, shape (n, m)."""
-        log_f = self.q @ self.k.T
+        with full_precision(self.q.device):
+            log_f = self.q @ self.k.T
         if self.row_bias is not None:
             log_f = log_f + self.row_bias[:, None]
         log_f = log_f if self.column_bias is None else log_f + self.column_bias
@@ -51,7 +58,11 @@ class LinearForm(NamedTuple):
 
 
 class RandomWalk(nn.Module):
-    """log f = -|z - z'|^2 / (2 scale^2): z' is z after a Gaussian step. Source: (E18)."""
+    """log f = -|z - z'|^2 / (2 scale^2): z' is z after a Gaussian step. Source: (E18).
+
+    The square is multiplied out, which loses digits where latents spread over many scales: beyond some 200 of them
+    float32 would be off by 0.01 nats, and the products are taken in float64, which is as good up to five million.
+    """
 
     def __init__(self, scale: float = 1.0, *, learnable: bool = True):
         super().__init__()
@@ -59,14 +70,20 @@ class RandomWalk(nn.Module):
 
     @property
     def scale(self) -> Tensor:
+        """The standard deviation of a step along each axis, 0-dimensional."""
         return self.log_scale.exp()
 
+    def extra_repr(self) -> str:
+        return _described("scale", self.log_scale)
+
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
         _check(z, z_prime)
-        return _gaussian(z, z_prime, lambda step: step / self.scale)
+        return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale)
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        return self.linear_form(z, z_prime).table()
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
+        return self.linear_form(z, z_prime).table().to(z.dtype)
 
 
 class LaplaceWalk(nn.Module):
@@ -78,12 +95,17 @@ class LaplaceWalk(nn.Module):
 
     @property
     def scale(self) -> Tensor:
+        """The mean size of a step along each axis, 0-dimensional."""
         return self.log_scale.exp()
 
+    def extra_repr(self) -> str:
+        return _described("scale", self.log_scale)
+
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         _check(z, z_prime)
-        dtype = torch.promote_types(z.dtype, torch.float32)  # a processor has no cdist in half precision
-        log_f = (-torch.cdist(z.to(dtype), z_prime.to(dtype), p=1) / self.scale).to(z.dtype)
+        # A processor has no cdist in half precision.
+        log_f = (-torch.cdist(wide(z), wide(z_prime), p=1) / self.scale).to(z.dtype)
         check_scores(log_f)
         return log_f
 
@@ -97,13 +119,19 @@ class VonMisesFisher(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
+        """1 / kappa, 0-dimensional."""
         return self.log_temperature.exp()
 
+    def extra_repr(self) -> str:
+        return _described("temperature", self.log_temperature)
+
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
         _check(z, z_prime)
         return LinearForm(_direction("z", z) / self.temperature, _direction("z_prime", z_prime))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         return self.linear_form(z, z_prime).table()
 
 
@@ -125,12 +153,21 @@ class LinearDynamics(nn.Module):
         """R, shape (dim, dim)."""
         return self.off_diagonal.triu(1) + self.log_diagonal.exp().diag()
 
+    def extra_repr(self) -> str:
+        return f"dim={self.A.shape[1]}"
+
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
         _check(z, z_prime, self.A)
-        return _gaussian(z @ self.A.T, z_prime, lambda step: step @ self.precision_root.T)
+
+        def move(z):
+            return z @ self.A.T.to(z.dtype)
+
+        return _gaussian(z, z_prime, move, lambda step: step @ self.precision_root.T.to(step.dtype))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        return self.linear_form(z, z_prime).table()
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
+        return self.linear_form(z, z_prime).table().to(z.dtype)
 
 
 class Bilinear(nn.Module):
@@ -141,11 +178,16 @@ class Bilinear(nn.Module):
         check_count("dim", dim)
         self.W = nn.Parameter(torch.eye(dim))
 
+    def extra_repr(self) -> str:
+        return f"dim={self.W.shape[0]}"
+
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
         _check(z, z_prime, self.W)
         return _inner_product(z @ self.W, z_prime)
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         return self.linear_form(z, z_prime).table()
 
 
@@ -163,11 +205,16 @@ class Universal(nn.Module):
             for _ in range(2)
         )
 
+    def extra_repr(self) -> str:
+        return f"dim={self.a[0].in_features}"
+
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
         _check(z, z_prime, self.a[0].weight)
         return _inner_product(self.a(z), self.b(z_prime))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         return self.linear_form(z, z_prime).table()
 
 
@@ -179,11 +226,21 @@ def _direction(name: str, side: Tensor) -> Tensor:
 
 # Both forms are centred, which changes no score: far from 0, the products would be large and cancel, and the digits
 # with them.
-def _gaussian(z: Tensor, z_prime: Tensor, whiten) -> LinearForm:
-    """-|whiten(z_i - z'_j)|^2 / 2, by multiplying the square out; `whiten` is linear."""
-    centre = z_prime.detach().mean(0)
-    q, k = whiten(z - centre), whiten(z_prime - centre)
-    return LinearForm(q, k, q.square().sum(1) / -2, k.square().sum(1) / -2)
+def _gaussian(z: Tensor, z_prime: Tensor, move: Map, whiten: Map) -> LinearForm:
+    """-|whiten(move(z_i) - z'_j)|^2 / 2, by multiplying the square out, at least in float32; both maps are linear.
+
+    A near pair is the small difference of large squares. Where they may be off by LOST nats, float64 takes over.
+    """
+    z, z_prime = wide(z), wide(z_prime)
+    with full_precision(z.device):
+        centre = z_prime.detach().mean(0)
+        q, k = whiten(move(z) - centre), whiten(z_prime - centre)
+        form = LinearForm(q, k, q.square().sum(1) / -2, k.square().sum(1) / -2)
+    reach = -2 * (form.row_bias.detach().amin() + form.column_bias.detach().amin())  # infinite: it is refused as it is
+    lost = found(lambda t: (t > LOST / torch.finfo(t.dtype).eps) & t.isfinite(), reach, scanned=z.device.type != "cpu")
+    if lost and z.dtype != torch.float64:
+        return _gaussian(z.double(), z_prime.double(), move, whiten)
+    return form
 
 
 def _inner_product(q: Tensor, k: Tensor) -> LinearForm:
@@ -199,11 +256,15 @@ def _log_parameter(name: str, value: float, learnable: bool) -> nn.Parameter:
     return nn.Parameter(torch.tensor(math.log(value)), requires_grad=learnable)
 
 
+def _described(name: str, log_value: Tensor) -> str:
+    value = "?" if log_value.is_meta else f"{log_value.exp().item():.4g}"
+    return f"{name}={value}, learnable={log_value.requires_grad}"
+
+
 def _check(z: Tensor, z_prime: Tensor, matrix: Tensor | None = None) -> None:
     """`matrix` is a parameter that z is multiplied with, if the critic has one."""
     for name, side in (("z", z), ("z_prime", z_prime)):
-        check_tensor(name, side, dims=2)
-        check_finite(name, side)
+        check_latents(name, side)
     check_alike("z", z, "z_prime", z_prime)
     if z.shape[1] != z_prime.shape[1]:
         raise ValueError(

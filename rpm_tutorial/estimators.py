@@ -30,9 +30,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_count, check_finite, check_number, check_range, check_tensor
-from ._log_space import expectation, log_sum
-from .objectives import Objective, donsker_varadhan, infonce, nwj, pairs
+from ._checks import check_alike, check_count, check_latents, check_number, check_range
+from ._log_space import expectation, log_sum, wide
+from .objectives import Objective, donsker_varadhan, infonce, log_joint_normaliser, nwj, pairs, rounded
 
 CHOICES = 2**24  # the most sums of f that `infonce_anchor` adds up for a table
 
@@ -44,7 +44,7 @@ def jensen_shannon(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """
     scores, q_joint, product = _cells(log_f, q_joint)
     log_mean = torch.logaddexp(scores, torch.zeros_like(scores)) - math.log(2)
-    return _objective(expectation(scores, q_joint) / 2, expectation(log_mean, (q_joint + product) / 2), log_f.dtype)
+    return rounded(expectation(scores, q_joint) / 2, expectation(log_mean, (q_joint + product) / 2), log_f.dtype)
 
 
 def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
@@ -55,18 +55,20 @@ def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objec
     scores, q_joint, product = _cells(log_f, q_joint)
     score, second = _mean_of_exp(scores, q_joint), (_mean_of_exp(2 * scores, product) + 1) / 2
     check_range("E f or E f^2, of f = exp(log_f),", torch.stack([score, second]).to(log_f.dtype))
-    return _objective(score, second, log_f.dtype)
+    return rounded(score, second, log_f.dtype)
 
 
 def infonce_anchor(log_f: Tensor, q_joint: Tensor | None = None, *, nu: float = 1.0, k: int | None = None) -> Objective:
     """InfoNCE with an anchor: which of k candidates is the partner, or, with odds nu : k, none? At best f = r, not r c(z).
 
-    nu = 0 is InfoNCE; k = 1, nu = 1 is `jensen_shannon`. `log_normaliser` = E log (nu + sum of f) / (nu + k). A batch has
-    k = n - 1 candidates unless `k` says fewer (n for nu = 0); a table needs `k`, and sums over all m^k choices: 2^24 at
-    most in its n rows. Without an anchor, some candidate of the k must have f > 0.
+    nu = 0 is InfoNCE; k = 1, nu = 1 is `jensen_shannon` of a table. `log_normaliser` = E log (nu + sum of f) / (nu + k).
+    A table needs `k`, and sums over all m^k choices: 2^24 at most in its n rows. A batch has k = n - 1 candidates unless
+    `k` says fewer (n for nu = 0): those of row i are its partner and the columns i+1 to i+k-1, counted round, or, without
+    a partner, i+1 to i+k. So but for nu = 0, k = n its value depends on the order of the pairs, and k = 1, nu = 1 weighs
+    one independent cell of each row where `jensen_shannon` weighs all. Without an anchor, some candidate of the k must
+    have f > 0.
     """
-    weights, nu, k = pairs(log_f, q_joint), *_checked_odds(log_f, q_joint, nu, k)
-    scores, weights = _wide(log_f), _wide(weights)
+    (scores, weights), (nu, k) = pairs(log_f, q_joint), _checked_odds(log_f, q_joint, nu, k)
     share = max(k / (k + nu), torch.finfo(scores.dtype).tiny)  # of the cases that have a partner; 0 * -inf would be NaN
     with_partner, without = (_batch_log_sums if q_joint is None else _table_log_sums)(scores, weights, nu, k)
     if torch.isneginf(with_partner):
@@ -75,13 +77,13 @@ def infonce_anchor(log_f: Tensor, q_joint: Tensor | None = None, *, nu: float = 
             "one of them where nu = 0, or an anchor: nu > 0"
         )
     log_normaliser = share * with_partner + (1 - share) * without - math.log(k + nu)
-    return _objective(share * expectation(scores, weights), log_normaliser, log_f.dtype)
+    return rounded(share * expectation(scores, weights), log_normaliser, log_f.dtype)
 
 
 def plug_in(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """E log f, for a critic that was trained to be log r: the normaliser of r is one, and its logarithm nothing."""
-    score = expectation(log_f, pairs(log_f, q_joint))
-    return _objective(score, torch.zeros_like(score), log_f.dtype)
+    score = expectation(*pairs(log_f, q_joint))
+    return rounded(score, torch.zeros_like(score), log_f.dtype)
 
 
 def smile(log_f: Tensor, q_joint: Tensor | None = None, *, clip: float = 5.0) -> Objective:
@@ -90,10 +92,10 @@ def smile(log_f: Tensor, q_joint: Tensor | None = None, *, clip: float = 5.0) ->
         check_number("clip", clip)
     if not clip > 0:
         raise ValueError(f"clip is {clip}; expected a positive number of nats, math.inf for Donsker-Varadhan")
-    score = expectation(log_f, pairs(log_f, q_joint))
+    scores, weights = pairs(log_f, q_joint)
+    score = expectation(scores, weights)
     clip = clip if clip == math.inf else min(float(clip), torch.finfo(log_f.dtype).max)
-    clipped = unpaired(donsker_varadhan)(log_f.clamp(-clip, clip), q_joint)
-    return _objective(score, clipped.log_normaliser, log_f.dtype)
+    return rounded(score, _log_mean(scores.clamp(-clip, clip), weights, q_joint is None), log_f.dtype)
 
 
 def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
@@ -105,20 +107,30 @@ def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
         raise TypeError(f"objective is a {type(objective).__name__}; expected one of rpm.objectives, such as rpm.nwj")
 
     def on_samples(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
-        found = objective(log_f, q_joint)
         if q_joint is not None:
-            return found
-        n, paired = _batch_size(log_f), torch.eye(len(log_f), dtype=torch.bool, device=log_f.device)
-        others = log_f.masked_fill(paired, -torch.inf) + math.log(n / (n - 1))
-        return _objective(found.score, objective(others).log_normaliser, log_f.dtype)
+            return objective(log_f, q_joint)
+        scores, _ = pairs(log_f, None)
+        return rounded(objective(scores).score, objective(_others(scores)).log_normaliser, log_f.dtype)
 
     return on_samples
 
 
 def _nwj_of_ratio(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """NWJ for a critic that was trained to be log r: its best is log r + 1."""
-    pairs(log_f, q_joint)
-    return unpaired(nwj)(log_f + 1, q_joint)
+    scores, weights = pairs(log_f, q_joint)
+    scores = scores + 1
+    return rounded(expectation(scores, weights), (_log_mean(scores, weights, q_joint is None) - 1).exp(), log_f.dtype)
+
+
+def _others(scores: Tensor) -> Tensor:
+    """A batch's table without its pairs, whose mean over all cells is that of f over the others."""
+    n, paired = _batch_size(scores), torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    return scores.masked_fill(paired, -torch.inf) + math.log(n / (n - 1))
+
+
+def _log_mean(scores: Tensor, weights: Tensor, batch: bool) -> Tensor:
+    """log E f over independent cells."""
+    return log_joint_normaliser(_others(scores) if batch else scores, weights)
 
 
 class Estimator(NamedTuple):
@@ -171,15 +183,14 @@ def mige(z: Tensor, z_prime: Tensor, *, kept: float = 0.99) -> Tensor:
     check_alike("z", z, "z_prime", z_prime)
     if len(z) != len(z_prime):
         raise ValueError(f"z has {len(z)} rows and z_prime {len(z_prime)}; expected one row each per pair")
-    sides = [_wide(z), _wide(z_prime), torch.cat([_wide(z), _wide(z_prime)], dim=1)]
+    sides = [wide(z), wide(z_prime), torch.cat([wide(z), wide(z_prime)], dim=1)]
     sides = [side / side.detach().abs().max() for side in sides]  # the score times the side is what it was
     entropies = [-(stein_score(side, kept=kept) * side).sum(1).mean() for side in sides]
     return (entropies[0] + entropies[1] - entropies[2]).to(z.dtype)
 
 
 def _check_samples(name: str, x: Tensor) -> None:
-    check_tensor(name, x, dims=2)
-    check_finite(name, x)
+    check_latents(name, x)
     if len(x) < 2:
         raise ValueError(f"{name} has a single row; expected at least two samples")
     if not _whitened(x.detach())[1][0] > 0:
@@ -191,20 +202,12 @@ def _check_samples(name: str, x: Tensor) -> None:
 
 def _whitened(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """x about its mean in units of the median distance, at least float32, and that unit in two factors: no overflow."""
-    x = _wide(x)
+    x = wide(x)
     largest = x.abs().max()
     x = x / largest
     x = x - x.mean(0)
     width = torch.pdist(x).median()
     return x / width, (width, largest)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _objective(score: Tensor, log_normaliser: Tensor, dtype: torch.dtype) -> Objective:
-    return Objective(*(part.to(dtype) for part in (score - log_normaliser, score, log_normaliser)))
 
 
 def _mean_of_exp(values: Tensor, weights: Tensor) -> Tensor:
@@ -221,8 +224,7 @@ def _batch_size(log_f: Tensor) -> int:
 
 def _cells(log_f: Tensor, q_joint: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """The scores, the weights of pairs and those of independent cells, each of log_f's shape, at least in float32."""
-    weights = _wide(pairs(log_f, q_joint))
-    scores = _wide(log_f)
+    scores, weights = pairs(log_f, q_joint)
     if q_joint is None:
         n = _batch_size(log_f)
         return scores, weights, (weights == 0).to(scores.dtype) / (n * (n - 1))

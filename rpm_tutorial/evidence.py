@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import check_alike, check_count, check_finite, check_generator, check_tensor, shape_of
+from ._checks import check_alike, check_count, check_generator, check_latents, shape_of
+from ._log_space import full_precision
 from ._tiles import (
     InFloat32,
     InnerProduct,
@@ -17,9 +18,10 @@ from ._tiles import (
     by_strips,
     by_tiles,
     check_rows,
-    full_precision,
+    in_training_mode,
     scores,
 )
+from .critics import LinearForm
 from .distributed import gather, mean_over_ranks
 
 
@@ -73,10 +75,13 @@ def dataset_evidence(
         group: a `torch.distributed` process group, whose every process holds its own rows of z and z'. The value is
             that of all rows, on each process; for gradients and an example see `rpm_tutorial.distributed`.
     Raises:
-        TypeError: the critic is no `nn.Module` (tensors that a plain function captures would get no gradient).
+        TypeError: the critic is no `nn.Module` (tensors that a plain function captures would get no gradient), or
+            returns no tensor.
         ValueError: NaN, +inf, unequal numbers of rows, mixed dtypes or devices, a row whose candidates all score -inf,
             dropout or batch norm in training mode, a critic whose output is not (n, m), an unknown option.
-        RuntimeError: a second derivative is asked for; a process of the group is lost.
+        RuntimeError: in `backward`, a critic that changed since the call, as a loop changes an attribute (parameters and
+            buffers that are exchanged, as by `functional_call`, are remembered); a second derivative, or a transform of
+            `torch.func`, is asked for; a process of the group is lost.
 
     Example, a held-out set with an encoder and a critic of your own:
 
@@ -100,6 +105,8 @@ def dataset_evidence(
     z, z_prime, critic = _at_least_float32(z, z_prime, critic)
     n, directions = len(z), []
     with full_precision(z.device):
+        if _linear_form(critic) is None:
+            _probe(z, z_prime, critic)
         if normalise != "columns":
             all_z_prime, first, n = gather(z_prime, group)
             directions.append(_log_p(z, all_z_prime, critic, first, block, "rows", reduction))
@@ -130,6 +137,9 @@ def sampled_evidence(
     own, and the spread of the groups' means gives the standard error, of which the part that comes from the choice
     of rows is overstated when they are a large part of N, and which is itself rough below some 300 rows. No gradient.
 
+    It speaks of what was drawn. A pair of f = 0 makes the evidence -inf (with a standard error of inf) if its row is drawn,
+    and goes unseen if not; so does a rare pair, or a rare candidate, that outweighs many.
+
     Args:
         rows: how many of the N rows, at most all of them; rounded down to a multiple of 32.
         negatives: M, candidates of each group of rows; at most all.
@@ -154,6 +164,7 @@ def sampled_evidence(
     if negatives < 2:
         raise ValueError(f"negatives is {negatives}; expected at least 2")
     z, z_prime, critic = _at_least_float32(z, z_prime, critic)
+    _probe(z, z_prime, critic)
     choice = np.random.default_rng(torch.randint(2**63 - 1, (), generator=generator).item()).choice
     means = []
     for group in tqdm(choice(n, (groups, rows // groups), replace=False), "evidence, sampled", delay=2, leave=False):
@@ -167,6 +178,8 @@ def sampled_evidence(
         means.append((positive - log_sum).double().mean())
     means = torch.stack(means)
     log_p, standard_error = means.mean().item(), means.std().item() / math.sqrt(groups)
+    if log_p == -math.inf:
+        standard_error = math.inf
     return SampledEvidence(log_p + math.log(n), log_p - math.log(n), standard_error, n)
 
 
@@ -183,7 +196,7 @@ def _log_p(
         if side == "columns":
             return by_tiles(Transposed(critic), first, block, z_prime, z)
         return by_tiles(critic, first, block, z, z_prime)
-    q, k, row_bias, bias = linear_form(z, z_prime)
+    q, k, row_bias, bias = _checked(linear_form(z, z_prime), len(z), len(z_prime))
     if side == "columns":
         q, k, bias = k, q, row_bias
     if reduction == "mean" and block is None and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
@@ -200,7 +213,9 @@ def _at_least_float32(z: Tensor, z_prime: Tensor, critic: nn.Module) -> tuple[Te
 
 
 def _linear_form(critic: nn.Module):
-    """The critic's method `linear_form`, unless a subclass changed `forward` after it."""
+    """The critic's method `linear_form`, unless a subclass, the instance or a hook changed `forward` after it."""
+    if "forward" in vars(critic) or critic._forward_hooks or critic._forward_pre_hooks:
+        return None
     for family in type(critic).__mro__:
         if "linear_form" in vars(family):
             return critic.linear_form
@@ -209,10 +224,31 @@ def _linear_form(critic: nn.Module):
     return None
 
 
+def _probe(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
+    """Raise for scores of another shape, by two pairs: a tile may be square, and a square does not show a transposed table."""
+    if len(z_prime) > 1:
+        with torch.no_grad():
+            scores(critic, z[:1], z_prime[:2])
+
+
+def _checked(form: LinearForm, n: int, m: int) -> LinearForm:
+    if not isinstance(form, LinearForm):
+        raise TypeError(
+            f"linear_form returned a {type(form).__name__}; expected a LinearForm: rpm.critics.LinearForm(q, k)"
+        )
+    d = form.q.shape[-1]
+    for (name, part), size in zip(form._asdict().items(), ((n, d), (m, d), (n,), (m,))):
+        if part is not None and part.shape != size:
+            raise ValueError(
+                f"{name} of the critic's linear_form has shape {shape_of(part)} for {n} rows of z and {m} of z_prime; "
+                f"expected ({', '.join(map(str, size))})"
+            )
+    return form
+
+
 def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
     for name, side in (("z", z), ("z_prime", z_prime)):
-        check_tensor(name, side, dims=2)
-        check_finite(name, side)
+        check_latents(name, side)
     check_alike("z", z, "z_prime", z_prime)
     if len(z) != len(z_prime):
         raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected one row each per pair")
@@ -221,9 +257,9 @@ def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
             f"the critic is a {type(critic).__name__}; expected an nn.Module, whose parameters can be found: "
             "put the function into a module's forward"
         )
-    for name, module in critic.named_modules():
-        if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
-            raise ValueError(
-                f"the critic's {name or 'module'} is a {type(module).__name__} in training mode, so that its scores "
-                "change from tile to tile; expected a fixed critic: call critic.eval()"
-            )
+    changing = in_training_mode(critic)
+    if changing:
+        raise ValueError(
+            f"the critic's {changing}, so that its scores change from tile to tile; expected a fixed critic: "
+            "call critic.eval()"
+        )

@@ -48,7 +48,8 @@ class FiniteRPM:
         ValueError: a table is no distribution, a shape does not match, dtypes or devices are mixed.
 
     Use float64: the identities then hold to 1e-12. A prior is given as a table log P(z,z') of shape (Z, Z'), for
-    example from `rpm_tutorial.priors`.
+    example from `rpm_tutorial.priors`. The tables are copies, through which gradients flow. What follows from them is
+    computed once, so they are not to be changed: make another world.
     """
 
     def __init__(self, p_true: Tensor, recognition: Tensor, recognition_prime: Tensor | None = None):
@@ -66,7 +67,14 @@ class FiniteRPM:
                     f"{name} has shape {shape_of(table)} and p_true {shape_of(p_true)}; expected one row of {name} "
                     f"for each {side} of p_true"
                 )
-        self.p_true, self.recognition, self.recognition_prime = p_true, recognition, recognition_prime
+        self.p_true, self.recognition, self.recognition_prime = (
+            table.clone() for table in (p_true, recognition, recognition_prime)
+        )
+
+    def __repr__(self) -> str:
+        tables = ("p_true", "recognition", "recognition_prime")
+        shapes = ", ".join(f"{name} {shape_of(getattr(self, name))}" for name in tables)
+        return f"FiniteRPM({shapes}, {self.p_true.dtype})"
 
     @classmethod
     def random(cls, x: int = 5, x_prime: int = 6, z: int = 3, z_prime: int = 4, *, seed: int = 0) -> "FiniteRPM":
@@ -96,7 +104,8 @@ class FiniteRPM:
 
         P_true(x,x') ~ exp(coupling cos(x - x') + tilt cos(x)), and Q(z|x) ~ exp(sharpness cos(x - z)), Q(z'|x') likewise,
         with the angles of each variable evenly spaced. A larger coupling ties x' to x; sharpness 0 tells nothing of x, a
-        large one is deterministic; tilt 0 makes the marginals uniform where all sizes are equal.
+        large one is deterministic, but for an x midway between two z, which have half of it each (at the default sizes every
+        other x); tilt 0 makes the marginals uniform where all sizes are equal.
         """
         _check_sizes(x=x, x_prime=x_prime, z=z, z_prime=z_prime)
         for name, value in (("coupling", coupling), ("sharpness", sharpness), ("tilt", tilt)):

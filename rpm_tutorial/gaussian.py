@@ -14,12 +14,11 @@ from torch import Tensor
 from ._checks import (
     check_alike,
     check_count,
-    check_finite,
     check_generator,
+    check_latents,
     check_number,
     check_positive,
     check_scores,
-    check_tensor,
     shape_of,
 )
 
@@ -96,8 +95,7 @@ def donsker_varadhan_inner_product(rho: float, kappa: float, dim: int = 1) -> fl
 def log_optimal_critic(z: Tensor, z_prime: Tensor, rho: float) -> Tensor:
     """log f = log Q(z,z') - log Q(z)Q(z') up to a constant, shape (n, m): the full quadratic of (E20)."""
     for name, side in (("z", z), ("z_prime", z_prime)):
-        check_tensor(name, side, dims=2)
-        check_finite(name, side)
+        check_latents(name, side)
     check_alike("z", z, "z_prime", z_prime)
     if z.shape[1] != z_prime.shape[1]:
         raise ValueError(

@@ -10,6 +10,7 @@ Nothing else enters, because the recognition densities cancel (E4). So one funct
 
 All are maximised. They share their arguments: `log_f` has shape (n, m), `-inf` where f = 0; `q_joint` has the same
 shape, dtype and device, is non-negative and sums to one; `None` means that row i and column i are a pair (n = m).
+Half precision, as autocast gives, is computed in float32 and rounded once.
 All raise `ValueError` for NaN, +inf, a wrong shape, mixed dtypes or devices, weights that are no distribution, and
 for a z that Q reaches while Z(z) = 0.
 """
@@ -19,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_distribution, check_log_table, rounding, shape_of
-from ._log_space import expectation, log, log_expectation
+from ._checks import check_alike, check_distribution, check_log_table, found, rounding, shape_of
+from ._log_space import expectation, log, log_expectation, wide
 
 
 class Objective(NamedTuple):
@@ -33,26 +34,26 @@ class Objective(NamedTuple):
 
 def infonce(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """InfoNCE: the ELBO, up to C, under the prior P(z) = Q(z), P(z'|z) = Q(z') f(z,z') / Z(z). Source: (E7)."""
-    q_joint = pairs(log_f, q_joint)
+    scores, q_joint = pairs(log_f, q_joint)
     q_z, q_z_prime = q_joint.sum(1), q_joint.sum(0)
-    log_Z = log_expectation(log_f, q_z, q_z_prime)
-    return _objective(expectation(log_f, q_joint), expectation(log_Z, q_z))
+    log_Z = log_expectation(scores, q_z, q_z_prime)
+    return rounded(expectation(scores, q_joint), expectation(log_Z, q_z), log_f.dtype)
 
 
 def symmetric_infonce(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """The symmetric (CLIP) objective: the mean of InfoNCE normalised over z' and over z. Source: (E12)."""
-    q_joint = pairs(log_f, q_joint)
+    scores, q_joint = pairs(log_f, q_joint)
     q_z, q_z_prime = q_joint.sum(1), q_joint.sum(0)
-    log_Z = log_expectation(log_f, q_z, q_z_prime)
-    log_Z_prime = log_expectation(log_f.T, q_z_prime, q_z, side="column")
+    log_Z = log_expectation(scores, q_z, q_z_prime)
+    log_Z_prime = log_expectation(scores.T, q_z_prime, q_z, side="column")
     log_normaliser = expectation(log_Z, q_z) / 2 + expectation(log_Z_prime, q_z_prime) / 2  # halved first: no overflow
-    return _objective(expectation(log_f, q_joint), log_normaliser)
+    return rounded(expectation(scores, q_joint), log_normaliser, log_f.dtype)
 
 
 def donsker_varadhan(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """Donsker-Varadhan (MINE): the ELBO, up to C, under the jointly normalised prior Q(z)Q(z') f / Z. Source: (E9)."""
-    q_joint = pairs(log_f, q_joint)
-    return _objective(expectation(log_f, q_joint), log_joint_normaliser(log_f, q_joint))
+    scores, q_joint = pairs(log_f, q_joint)
+    return rounded(expectation(scores, q_joint), log_joint_normaliser(scores, q_joint), log_f.dtype)
 
 
 def nwj(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
@@ -60,8 +61,8 @@ def nwj(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
 
     In the place of log Z stands its tangent at Z = e, which lies above it: `log_normaliser` = Z / e.
     """
-    q_joint = pairs(log_f, q_joint)
-    return _objective(expectation(log_f, q_joint), (log_joint_normaliser(log_f, q_joint) - 1).exp())
+    scores, q_joint = pairs(log_f, q_joint)
+    return rounded(expectation(scores, q_joint), (log_joint_normaliser(scores, q_joint) - 1).exp(), log_f.dtype)
 
 
 def barber_agakov(log_p: Tensor, q_joint: Tensor | None = None) -> Objective:
@@ -70,16 +71,16 @@ def barber_agakov(log_p: Tensor, q_joint: Tensor | None = None) -> Objective:
     `log_p` holds log P(z'|z), each row a normalised distribution over z'; `ValueError` if one is not.
     Here `log_normaliser` = E log Q(z'), minus the entropy of z'.
     """
-    q_joint = pairs(log_p, q_joint, name="log_p")
-    sums = log_p.detach().exp().sum(1)
-    worst = (sums - 1).abs().argmax()
-    if not abs(sums[worst] - 1) <= rounding(log_p):
+    scores, q_joint = pairs(log_p, q_joint, name="log_p")
+    sums = scores.detach().exp().sum(1)
+    if found(lambda t: ~((t - 1).abs() <= rounding(log_p)), sums):
+        worst = (sums - 1).abs().argmax()
         raise ValueError(
             f"row {worst} of exp(log_p) sums to {sums[worst].item():.10g}; expected 1, "
             "a distribution over z' for each z: call log_p.log_softmax(1)"
         )
     q_z_prime = q_joint.sum(0)
-    return _objective(expectation(log_p, q_joint), expectation(log(q_z_prime), q_z_prime))
+    return rounded(expectation(scores, q_joint), expectation(log(q_z_prime), q_z_prime), log_p.dtype)
 
 
 def mutual_information(q_joint: Tensor) -> Tensor:
@@ -88,32 +89,37 @@ def mutual_information(q_joint: Tensor) -> Tensor:
     `q_joint` has shape (n, m), is non-negative and sums to one; `ValueError` otherwise.
     """
     check_distribution("q_joint", q_joint)
-    q_z, q_z_prime = q_joint.sum(1), q_joint.sum(0)
-    return expectation(log(q_joint), q_joint) - expectation(log(q_z), q_z) - expectation(log(q_z_prime), q_z_prime)
+    q = wide(q_joint)
+    q_z, q_z_prime = q.sum(1), q.sum(0)
+    information = expectation(log(q), q) - expectation(log(q_z), q_z) - expectation(log(q_z_prime), q_z_prime)
+    return information.to(q_joint.dtype)
 
 
-def _objective(score: Tensor, log_normaliser: Tensor) -> Objective:
-    return Objective(score - log_normaliser, score, log_normaliser)
+def rounded(score: Tensor, log_normaliser: Tensor, dtype: torch.dtype) -> Objective:
+    """The difference and its two terms, each rounded to the dtype at the end."""
+    return Objective(*(part.to(dtype) for part in (score - log_normaliser, score, log_normaliser)))
 
 
-def pairs(log_f: Tensor, q_joint: Tensor | None, *, name: str = "log_f") -> Tensor:
-    """The weights of all (z, z'), after the checks that all objectives share."""
+def pairs(log_f: Tensor, q_joint: Tensor | None, *, name: str = "log_f") -> tuple[Tensor, Tensor]:
+    """The scores and the weights of all (z, z'), at least float32, after the checks that all objectives share."""
     check_log_table(name, log_f)
     n, m = log_f.shape
     if q_joint is None:
         if n != m:
             raise ValueError(
                 f"{name} has shape ({n}, {m}); expected (n, n) with one row per z and one column per z', pairs on the "
-                "diagonal. For a table of another shape pass q_joint"
+                "diagonal. For a distribution over another shape pass q_joint. Its columns without mass are no candidates, so "
+                "for a queue of negatives (MoCo) take math.log(m) - F.cross_entropy(log_f, torch.arange(n))"
             )
-        return torch.eye(n, dtype=log_f.dtype, device=log_f.device) / n
+        scores = wide(log_f)
+        return scores, torch.eye(n, dtype=scores.dtype, device=log_f.device) / n
     check_distribution("q_joint", q_joint)
     if q_joint.shape != log_f.shape:
         raise ValueError(
             f"q_joint has shape {shape_of(q_joint)} and {name} {shape_of(log_f)}; expected the same, rows z, columns z'"
         )
     check_alike(name, log_f, "q_joint", q_joint)
-    return q_joint
+    return wide(log_f), wide(q_joint)
 
 
 def log_joint_normaliser(log_f: Tensor, q_joint: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ._checks import check_count, check_positive, check_range, check_tensor, shape_of
 
+__all__ = ["linear_probe", "match", "mean_correlation", "nearest_neighbours", "r_squared"]
+
 MOST = 1e15  # the largest number in latents and factors: its square is far from the largest of float32
 
 

@@ -79,6 +79,17 @@ class Dropping(Walk):
         return super().forward(F.dropout(z, 0.5), z_prime)
 
 
+class InPlace(Walk):
+    def forward(self, z, z_prime):
+        z.mul_(2)
+        return super().forward(z, z_prime)
+
+
+class RootOfNegative(Walk):
+    def forward(self, z, z_prime):
+        return super().forward(z, z_prime) + (z @ z_prime.T).sqrt()
+
+
 class Softmax(Walk):
     def forward(self, z, z_prime):
         return super().forward(z, z_prime).log_softmax(1)
@@ -178,6 +189,8 @@ BROKEN = {
     OtherDtype: ("shape", "torch.float16"),
     Raises: ("shape", ""),
     Dropping: ("determinism", "two calls differ"),
+    InPlace: ("determinism", "the call changes z"),
+    RootOfNegative: ("finite", "NaN at standard normal latents"),
     Softmax: ("pairing", "for that pair alone"),
     Standardised: ("pairing", "for that pair alone"),
     BatchNormed: ("pairing", "ValueError"),
@@ -212,6 +225,52 @@ def test_each_critic_of_the_library_passes(name, seed, dtype):
 def test_so_does_a_critic_of_a_readers_own(critic, dtype):
     report = rpm.check_critic(critic().to(dtype), DIM, raise_exception=True)
     assert report.ok and len(report.checks) == 7
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_critic_in_half_precision_is_tried_as_a_copy_in_float32(dtype):
+    for name in CRITICS:
+        critic = CRITICS[name]().to(dtype)
+        report = rpm.check_critic(critic, DIM)
+        assert report.ok, report
+        assert report.title.endswith(f", a float32 copy of {str(dtype)[6:]}")
+        assert all(p.dtype == dtype for p in critic.parameters())
+    for critic in (Softmax, Standardised, ForgottenBias):
+        report = rpm.check_critic(critic().to(dtype), DIM)
+        assert [check.name for check in report.checks if check.passed is False] == [BROKEN[critic][0]]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_mode_without_gradients_is_no_fault_of_the_critic(mode):
+    for critic in (Walk(), StartsAtZero(), rpm.Bilinear(DIM)):
+        with mode():
+            report = rpm.check_critic(critic, DIM)
+        assert report.ok, report
+
+
+def test_the_remedy_for_batch_norm_and_dropout_is_eval_and_then_they_pass():
+    for part in (nn.BatchNorm1d(DIM), nn.Dropout(0.5)):
+        critic = BatchNormed()
+        critic.norm = part
+        failed = next(check for check in rpm.check_critic(critic, DIM).checks if check.passed is False)
+        assert failed.remedy == f"call critic.eval(): its norm is a {type(part).__name__} in training mode"
+        assert rpm.check_critic(critic.eval(), DIM).checks[2].passed
+
+
+def test_latents_may_have_two_sizes():
+    class TwoSizes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.W = nn.Parameter(torch.ones(4, 2))
+
+        def forward(self, z, z_prime):
+            return z @ self.W @ z_prime.T
+
+    report = rpm.check_critic(TwoSizes(), 4, 2)
+    assert report.ok and report.title == "check_critic(TwoSizes, dim=4, dim_prime=2), float32"
+    assert not rpm.check_critic(TwoSizes(), 4).ok
+    with pytest.raises(ValueError, match="dim_prime is 0; expected a positive number"):
+        rpm.check_critic(TwoSizes(), 4, 0)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 64])

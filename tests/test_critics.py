@@ -1,5 +1,7 @@
 """(E18): each critic against its formula, written as a loop over pairs."""
 
+import math
+
 import pytest
 import torch
 from residuals import agree
@@ -129,6 +131,82 @@ def test_a_walk_keeps_its_digits_in_float32_far_from_the_origin(name, offset):
     )
 
 
+WALKS = {
+    "RandomWalk": lambda: rpm.RandomWalk(0.03),
+    "LinearDynamics": lambda: sharpened(rpm.LinearDynamics(1), 0.03),
+    "around a walk": lambda: Around(rpm.RandomWalk(0.03)),
+}
+
+
+def sharpened(critic: rpm.LinearDynamics, scale: float) -> rpm.LinearDynamics:
+    with torch.no_grad():
+        critic.log_diagonal.fill_(-math.log(scale))
+    return critic
+
+
+class Around(torch.nn.Module):
+    """A critic of a reader's own that calls one of ours."""
+
+    def __init__(self, critic):
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, z, z_prime):
+        return self.critic(z, z_prime)
+
+
+@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.parametrize("world", ["a long line", "two clusters"])
+def test_a_spread_of_thousands_of_scales_keeps_its_digits(name, world):
+    """The squares are 10^9 and more, of which a near pair is the difference: float32 alone gives a log f of +16."""
+    draw = torch.Generator().manual_seed(0)
+    z = 1000 * torch.rand(600, 1, generator=draw)
+    if world == "two clusters":
+        z = z / 100 + 5000 * torch.randn(600, 1, generator=draw).sign()
+    z_prime = z + 0.03 * torch.randn(600, 1, generator=draw)
+    exact = WALKS[name]().double()
+    table, expected = WALKS[name]()(z, z_prime), exact(z.double(), z_prime.double())
+    assert table.dtype == torch.float32 and table.max() <= 1e-4
+    near = expected > -20
+    agree("float32 walks over thousands of scales", table[near], expected[near], tolerance=1e-5)
+    value = rpm.infonce(expected).value
+    assert value > 4
+    agree("float32 walks over thousands of scales: InfoNCE", rpm.infonce(table).value, value, tolerance=1e-5)
+    z.requires_grad_()
+    for options in ({}, {"block": 64}, {"normalise": "columns"}):
+        found = rpm.dataset_evidence(z, z_prime, WALKS[name](), **options).infonce
+        high = rpm.dataset_evidence(z.detach().double(), z_prime.double(), exact, **options).infonce
+        assert found.dtype == torch.float32 and torch.autograd.grad(found, z)[0].isfinite().all()
+        agree("float32 walks over thousands of scales: evidence", found, high, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("name", ["RandomWalk", "LinearDynamics"])
+def test_autocast_does_not_round_a_walk(name):
+    critic, (z, z_prime) = FORMULAS[name][0](), (10 * t.float() for t in latents(40, 30))
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = critic(z, z_prime)
+    assert cast.dtype == torch.float32 and torch.equal(cast, critic(z, z_prime))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "LinearDynamics"])
+def test_a_walk_in_half_precision_is_that_of_float32_rounded_once(name, dtype):
+    critic, (z, z_prime) = FORMULAS[name][0]().to(dtype), (3 * t.to(dtype) for t in latents(40, 30))
+    found = critic(z, z_prime)
+    assert found.dtype == dtype
+    agree("half walks", found.float(), critic.float()(z.float(), z_prime.float()), tolerance=2 * torch.finfo(dtype).eps)
+
+
+@each_critic
+def test_shapes_are_found_without_numbers(name):
+    """On the meta device, and when torch.compile traces the whole call without a break."""
+    critic, (z, z_prime) = FORMULAS[name][0](), (t.float() for t in latents())
+    compiled = torch.compile(critic, fullgraph=True, backend="eager")
+    agree(f"(E18) {name}, compiled", compiled(z, z_prime), critic(z, z_prime))
+    meta = critic.to("meta")(z.to("meta"), z_prime.to("meta"))
+    assert meta.is_meta and meta.shape == (5, 4)
+
+
 @each_critic
 def test_what_must_be_positive_stays_positive_after_a_large_step(name):
     critic, (z, z_prime) = FORMULAS[name][0](), (t.float() for t in latents(4, 4))
@@ -178,3 +256,27 @@ def test_the_von_mises_fisher_critic_sees_directions_alone():
     critic, (z, z_prime) = rpm.VonMisesFisher(0.1).double(), latents()
     agree("(E18) cos is scale-free", critic(7 * z, 0.1 * z_prime), critic(z, z_prime))
     assert critic(z, z_prime).abs().max() <= 10 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "critic, shown",
+    [
+        (lambda: rpm.RandomWalk(0.3), "RandomWalk(scale=0.3, learnable=True)"),
+        (lambda: rpm.LaplaceWalk(0.4, learnable=False), "LaplaceWalk(scale=0.4, learnable=False)"),
+        (lambda: rpm.VonMisesFisher(0.05), "VonMisesFisher(temperature=0.05, learnable=True)"),
+        (lambda: rpm.VonMisesFisher(0.05).to("meta"), "VonMisesFisher(temperature=?, learnable=True)"),
+        (lambda: rpm.LinearDynamics(3), "LinearDynamics(dim=3)"),
+        (lambda: rpm.Bilinear(4), "Bilinear(dim=4)"),
+        (lambda: rpm.Universal(5), "dim=5"),
+    ],
+)
+def test_a_critic_shows_what_it_was_made_of_and_what_it_learnt(critic, shown):
+    assert shown in repr(critic())
+
+
+@each_critic
+def test_the_help_of_a_critic_is_its_own(name):
+    family = type(FORMULAS[name][0]())
+    for part in ("forward", "linear_form", "scale", "temperature"):
+        if hasattr(family, part):
+            assert "overridden" not in (vars(family)[part].__doc__ or "overridden")

@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 
 import rpm_tutorial as rpm
 from rpm_tutorial import FiniteRPM, datasets, explorations, gaussian, priors, runtime, widgets
+from rpm_tutorial.critics import LinearForm
 from rpm_tutorial.derivation import derive
 
 NAN, INF = float("nan"), float("inf")
@@ -58,6 +59,14 @@ class Critic(nn.Module):
         return self.score(z, z_prime)
 
 
+class Formed(rpm.RandomWalk):
+    """A critic with any linear form."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.linear_form = form
+
+
 def evidence(critic=None, z=Z, z_prime=Z_PRIME, **options):
     return rpm.dataset_evidence(z, z_prime, critic or rpm.RandomWalk().double(), **options)
 
@@ -92,7 +101,7 @@ def without_gpu():
 
 BAD = {
     # a table of scores
-    "scores: not square and no q_joint": (ValueError, lambda: rpm.infonce(S[:2]), "(2, 3)", "expected (n, n)", "pass q_joint"),
+    "scores: not square and no q_joint": (ValueError, lambda: rpm.infonce(S[:2]), "(2, 3)", "expected (n, n)", "pass q_joint", "MoCo", "F.cross_entropy(log_f, torch.arange(n))"),
     "scores: one dimension": (ValueError, lambda: rpm.infonce(S[0]), "shape (3)", "expected 2 dimensions"),
     "scores: three dimensions": (ValueError, lambda: rpm.nwj(S[None]), "shape (1, 3, 3)", "expected 2 dimensions"),
     "scores: NaN": (ValueError, lambda: rpm.infonce(put(S, NAN)), "NaN (1 of 9 entries)", "expected numbers", "learning rate"),
@@ -172,7 +181,19 @@ BAD = {
     ),
     "evidence: batch norm": (ValueError, lambda: evidence(Critic(None, nn.BatchNorm1d(2))), "BatchNorm1d in training mode", "critic.eval()"),
     "evidence: scores of another shape": (
-        ValueError, lambda: evidence(Critic(lambda a, b: (a * b).sum(1, keepdim=True))), "shape (3, 1)", "expected (3, 3), one score per pair",
+        ValueError, lambda: evidence(Critic(lambda a, b: a.sum(1, keepdim=True))), "shape (1, 1)", "expected (1, 2), one score per pair",
+    ),
+    "evidence: a transposed table": (
+        ValueError, lambda: evidence(Critic(lambda a, b: b @ a.T)), "shape (2, 1)", "expected (1, 2)", "rows z, columns z_prime",
+    ),
+    "evidence: a table and something else": (TypeError, lambda: evidence(Critic(lambda a, b: (a @ b.T, None))), "a tuple", "expected one torch.Tensor", "alone"),
+    "evidence: a numpy table": (TypeError, lambda: evidence(Critic(lambda a, b: (a @ b.T).detach().numpy())), "a ndarray", "expected one torch.Tensor of shape (1, 2)"),
+    "evidence: a linear form that is a pair": (TypeError, lambda: evidence(Formed(lambda a, b: (a, b))), "a tuple", "expected a LinearForm", "critics.LinearForm(q, k)"),
+    "evidence: a linear form with a column for a bias": (
+        ValueError, lambda: evidence(Formed(lambda a, b: LinearForm(a, b, None, a[:, :1]))), "column_bias", "shape (3, 1)", "expected (3)",
+    ),
+    "evidence: within torch.func": (
+        RuntimeError, lambda: torch.func.grad(lambda z: evidence(Critic(lambda a, b: a @ b.T), z=z).infonce)(Z), "a transform of torch.func", "expected torch.autograd.grad", "infonce(critic(z, z_prime))",
     ),
     "evidence: scores of NaN": (ValueError, lambda: evidence(Critic(lambda a, b: (a @ b.T - 2).log())), "row 0", "NaN", "expected finite scores", "Look at critic"),
     "evidence: scores of +inf": (ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T + INF)), "NaN or +inf among its scores", "expected finite scores"),
@@ -209,6 +230,7 @@ BAD = {
     "sampled evidence: scores of another shape": (
         ValueError, lambda: sampled(Critic(lambda a, b: a)), "shape (2, 2)", "one score per pair",
     ),
+    "sampled evidence: a transposed table": (ValueError, lambda: sampled(Critic(lambda a, b: b @ a.T), negatives=2), "shape (2, 1)", "expected (1, 2)"),
     "sampled evidence: no generator": (TypeError, lambda: rpm.sampled_evidence(LONG, LONG, rpm.RandomWalk().double()), "'generator'"),
     # data and training
     "data: an unknown split": (ValueError, lambda: datasets.fashion_mnist("valid"), "'valid'", 'expected "train" or "test"'),

@@ -207,6 +207,15 @@ def test_what_cannot_be_estimated_is_refused_with_a_remedy(call, message):
         call(random_scores(), table())
 
 
+@pytest.mark.parametrize("name", estimators.ESTIMATORS)
+def test_half_precision_is_float32_rounded_once_in_what_is_trained_and_what_is_read(name):
+    n, draw = 40, torch.Generator().manual_seed(0)
+    log_f = (4 * torch.randn(n, n, generator=draw) + 8 * torch.eye(n)).bfloat16()
+    for function in estimators.ESTIMATORS[name]:
+        for low, high in zip(function(log_f), function(log_f.float()), strict=True):
+            assert low.dtype == torch.bfloat16 and torch.equal(low, high.bfloat16()), (low, high)
+
+
 @pytest.mark.parametrize("objective", [estimators.jensen_shannon, estimators.density_ratio_fitting])
 def test_half_precision_loses_none_of_many_cells(objective):
     """Each of 1500^2 cells weighs less than float16's normal numbers."""
@@ -295,3 +304,14 @@ def test_mige_moves_as_the_information_does(rho, dim):
         slopes.append(slope)
     truth = dim * rho / (1 - rho**2)
     assert all(abs(slope - truth) < 0.15 * abs(truth) for slope in slopes)
+
+
+def test_a_batch_s_anchor_takes_the_columns_that_follow_the_partner():
+    s, n = random_scores(), len(random_scores())
+    for k, nu in ((1, 1.0), (2, 0.5), (n - 1, 3.0)):
+        beside = torch.stack([s[i, [(i + j) % n for j in range(n)]] for i in range(n)]).exp()
+        terms = (nu + beside[:, :k].sum(1)).log(), (nu + beside[:, 1 : k + 1].sum(1)).log()
+        expected = (k * terms[0].mean() + nu * terms[1].mean()) / (k + nu) - math.log(k + nu)
+        agree("the anchor's neighbours", infonce_anchor(s, k=k, nu=nu).log_normaliser, expected, tolerance=1e-12)
+    order = [1, 0, *range(2, n)]
+    assert abs(infonce_anchor(s[order][:, order], k=1).value - infonce_anchor(s, k=1).value) > 1e-3

@@ -10,7 +10,7 @@ from residuals import agree
 from torch.autograd import gradcheck
 from worlds import SEEDS, models
 
-from rpm_tutorial import FiniteRPM, priors
+from rpm_tutorial import FiniteRPM, infonce, priors
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -93,3 +93,30 @@ def test_a_ring_without_tilt_has_uniform_marginals():
     world = FiniteRPM.ring(x=5, x_prime=5, tilt=0)
     agree("a ring without tilt is uniform", world.p_x, torch.full((5,), 0.2, dtype=torch.float64))
     assert FiniteRPM.ring(tilt=0.5).p_x.std() > 0.01
+
+
+def test_a_world_keeps_tables_of_its_own_through_which_gradients_flow():
+    """What follows from a table is computed once: changed in place, the table would no longer be the one that it followed from."""
+    tables = [t.clone() for t in vars(FiniteRPM.random()).values()]
+    world, log_f = FiniteRPM(*tables), normal(3, 4)
+    before = world.q_joint.clone()
+    for table in tables:
+        table.fill_(1 / table.numel() if table is tables[0] else 1 / table.shape[1])
+    log_prior = priors.infonce(log_f, world.q_joint)
+    agree(
+        "(E7) after the tables were changed", world.elbo(log_prior).value - world.constant, infonce(log_f, before).value
+    )
+    logits = normal(5, 3).requires_grad_()
+    FiniteRPM(world.p_true, logits.softmax(1), world.recognition_prime).mutual_information.backward()
+    assert logits.grad.any()
+
+
+def test_a_world_shows_its_shapes():
+    shown = "FiniteRPM(p_true (5, 6), recognition (5, 3), recognition_prime (6, 4), torch.float64)"
+    assert repr(FiniteRPM.random()) == shown
+
+
+def test_a_sharp_ring_is_deterministic_but_midway_between_two_latents():
+    recognition = FiniteRPM.ring(sharpness=1e6).recognition
+    assert recognition[::2].unique().tolist() == [0, 1]
+    agree("ties of a sharp ring", recognition[1::2].amax(1), torch.full((3,), 0.5), tolerance=1e-6)

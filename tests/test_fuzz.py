@@ -47,7 +47,14 @@ EXEMPT = {
         RESULT,
     ),
     **dict.fromkeys(
-        ("objectives.pairs", "objectives.log_joint_normaliser", "finite.log_likelihood", "checkpoints.reason"), INSIDE
+        (
+            "objectives.pairs",
+            "objectives.rounded",
+            "objectives.log_joint_normaliser",
+            "finite.log_likelihood",
+            "checkpoints.reason",
+        ),
+        INSIDE,
     ),
     **dict.fromkeys(
         (

@@ -45,6 +45,17 @@ def test_gradients_of_a_batch_are_right(objective):
     assert gradcheck(lambda s: tuple(objective(s)), (tables(4, 4)[0].requires_grad_(),))
 
 
+@each_objective
+def test_many_batches_at_once_and_shapes_without_numbers(objective):
+    """Under torch.func.vmap, on the meta device and in torch.compile no value is looked at."""
+    batches = torch.stack([tables(4, 4)[0], tables(4, 4)[1]])
+    found = torch.func.vmap(lambda log_f: objective(log_f).value)(batches)
+    agree("vmap over batches", found, torch.stack([objective(log_f).value for log_f in batches]))
+    assert objective(batches[0].to("meta")).value.is_meta
+    compiled = torch.compile(lambda log_f: objective(log_f).value, fullgraph=True, backend="eager")
+    agree("compiled", compiled(batches[0]), found[0])
+
+
 def test_the_gradient_of_mutual_information_is_right():
     assert gradcheck(lambda q: rpm.mutual_information(distribution(q)), (tables()[1].requires_grad_(),))
 
@@ -125,6 +136,60 @@ def test_float32_agrees_with_float64(objective, offset):
     for low, high in zip(objective(log_f.float(), q_joint.float()), objective(log_f, q_joint), strict=True):
         assert low.dtype == torch.float32
         agree("float32 = float64", low, high, offset, tolerance=3e-6)
+
+
+def test_columns_without_mass_are_no_candidates_but_those_of_a_queue_are():
+    """What the error for a table that is not square tells users of a queue of negatives to do."""
+    log_f, n, m = tables()[0], 3, 4
+    queue = math.log(m) - torch.nn.functional.cross_entropy(log_f, torch.arange(n))
+    by_hand = (log_f.diagonal() - (log_f.exp().mean(1)).log()).mean()
+    agree("InfoNCE over a queue", queue, by_hand)
+    massless = torch.eye(n, m, dtype=torch.float64) / n
+    agree("InfoNCE without the queue", rpm.infonce(log_f, massless).value, rpm.infonce(log_f[:, :n]).value)
+
+
+HALF = (torch.float16, torch.bfloat16)
+each_half = pytest.mark.parametrize("dtype", HALF, ids=str)
+
+
+def batch(dtype: torch.dtype, n: int = 256) -> torch.Tensor:
+    """Scores of pairs that stand out, as a trained critic's do: cosines over a temperature of 0.1."""
+    z, step = torch.randn(2, n, 8, generator=torch.Generator().manual_seed(0))
+    return 10 * torch.cosine_similarity(z[:, None], z + 0.3 * step, dim=2).to(dtype)
+
+
+@each_half
+@each_critic_objective
+def test_half_precision_is_float32_rounded_once(objective, dtype):
+    log_f = batch(dtype).requires_grad_()
+    high_f = log_f.detach().float().requires_grad_()
+    found, expected = objective(log_f), objective(high_f)
+    for low, high in zip(found, expected, strict=True):
+        assert low.dtype == dtype and torch.equal(low, high.to(dtype)), (low, high)
+    gradient, exact = (torch.autograd.grad(o.value, t)[0] for o, t in ((found, log_f), (expected, high_f)))
+    agree(
+        f"{dtype} = float32: gradients", gradient.float() / exact.abs().max(), exact / exact.abs().max(), tolerance=0.01
+    )
+
+
+@each_half
+@each_critic_objective
+def test_a_table_in_half_precision_is_rounded_once_too(objective, dtype):
+    log_f, logits = tables()
+    log_f, q_joint = log_f.to(dtype), distribution(logits)
+    q_joint = (q_joint * 512).round() / 512  # exact in both
+    q_joint[0, 0] += 1 - q_joint.sum()
+    for low, high in zip(
+        objective(log_f, q_joint.to(dtype)), objective(log_f.float(), q_joint.to(dtype).float()), strict=True
+    ):
+        assert torch.equal(low, high.to(dtype))
+
+
+@pytest.mark.parametrize("n", [300, 1000])
+def test_no_batch_in_half_precision_exceeds_log_n_by_more_than_its_rounding(n):
+    for dtype in HALF:
+        perfect = (40 * torch.eye(n)).to(dtype)
+        assert rpm.infonce(perfect).value == torch.tensor(n).log().to(dtype)
 
 
 # What may be added to a critic without a change

@@ -128,3 +128,10 @@ def test_it_keeps_no_graph_draws_no_bar_in_a_moment_and_leaves_none_after_an_int
         sampled(*pairs(64), Interrupted(), rows=64, negatives=8)
     assert capsys.readouterr().err == ""
     assert held.tb is not None and during[-1] == before + 1 and len(bars) == before
+
+
+def test_a_drawn_pair_without_probability_makes_it_minus_infinity_give_or_take_infinity():
+    z, z_prime = (t.detach() for t in pairs(96))
+    z_prime[5] += 100  # beyond the reach of its pair
+    found = sampled(z, z_prime, Masked(reach=30.0).double(), rows=96, negatives=50)
+    assert found.infonce == found.log_evidence == -math.inf and found.standard_error == math.inf

@@ -1,0 +1,150 @@
+"""dataset_evidence and the critic that it calls again in `backward`: one that changed, was exchanged, or has hooks."""
+
+import pytest
+import torch
+from evidence_cases import DIM, agrees_with_the_dense_table, each_way, gradients, made, pairs
+from residuals import agree
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+import rpm_tutorial as rpm
+from rpm_tutorial import dataset_evidence
+
+
+class Steps(nn.Module):
+    """A matrix for each of several steps ahead, as in CPC, an annealed temperature, and noise: all may be set."""
+
+    def __init__(self):
+        super().__init__()
+        self.W = nn.ParameterList([torch.eye(DIM) + 0.1 * torch.randn(DIM, DIM) for _ in range(2)])
+        self.register_buffer("sharpness", torch.tensor(2.0))
+        self.k, self.temperature, self.dropout = 0, 1.0, 0.0
+
+    def forward(self, z, z_prime):
+        z = F.dropout(z, self.dropout) @ self.W[self.k]
+        return self.sharpness * z @ z_prime.T / self.temperature
+
+
+def steps(dtype=torch.float64) -> Steps:
+    torch.manual_seed(0)
+    return Steps().to(dtype)
+
+
+each_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+
+
+@each_dtype
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("name, value", [("k", 1), ("temperature", 0.9), ("dropout", 0.1)])
+def test_a_critic_that_changed_before_backward_is_refused(name, value, reduction, dtype):
+    critic, (z, z_prime) = steps(dtype), pairs(40, dtype=dtype)
+    evidence = dataset_evidence(z, z_prime, critic, reduction=reduction, block=8).infonce.mean()
+    setattr(critic, name, value)
+    with pytest.raises(RuntimeError, match="the critic changed between dataset_evidence and backward"):
+        evidence.backward()
+
+
+def test_a_sum_over_steps_ahead_is_refused_after_the_loop_and_right_within_it():
+    critic, (z, z_prime), evidences = steps(), pairs(20), []
+    for critic.k in range(2):
+        evidences.append(dataset_evidence(z, z_prime, critic).infonce)
+        expected = gradients(rpm.infonce(critic(z, z_prime)).value, z, z_prime, critic)
+        for one, other in zip(
+            gradients(dataset_evidence(z, z_prime, critic).infonce, z, z_prime, critic), expected, strict=True
+        ):
+            agree("(E14) = dense: gradients, step by step", one, other)
+    with pytest.raises(RuntimeError, match="call backward first, or use one module per setting"):
+        sum(evidences).backward()
+
+
+class EvidenceOf(nn.Module):
+    def __init__(self, critic: nn.Module):
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, z, z_prime):
+        return dataset_evidence(z, z_prime, self.critic, block=4).infonce
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_parameters_and_buffers_of_a_functional_call_get_the_gradients_of_the_dense_table(factor):
+    critic, (z, z_prime) = steps(), pairs(20)
+    state = {n: (factor * t.detach()).requires_grad_() for n, t in critic.state_dict().items()}
+    found = functional_call(EvidenceOf(critic), {f"critic.{n}": t for n, t in state.items()}, (z, z_prime))
+    dense = rpm.infonce(functional_call(critic, state, (z, z_prime))).value
+    inputs = [z, z_prime, state["W.0"], state["sharpness"]]
+    for one, other in zip(*(torch.autograd.grad(value, inputs) for value in (found, dense)), strict=True):
+        assert other.any()
+        agree("(E14) = dense: gradients, functional_call", one, other)
+
+
+def test_a_buffer_that_is_replaced_before_backward_is_remembered_as_it_was():
+    critic, (z, z_prime) = steps(), pairs(20)
+    expected = gradients(rpm.infonce(critic(z, z_prime)).value, z, z_prime, critic)
+    found = dataset_evidence(z, z_prime, critic).infonce
+    critic.sharpness = 2 * critic.sharpness
+    for one, other in zip(gradients(found, z, z_prime, critic), expected, strict=True):
+        agree("(E14) = dense: gradients, a buffer replaced", one, other)
+
+
+def test_parameters_that_are_saved_elsewhere_for_backward_get_their_gradient():
+    critic, (z, z_prime) = steps(), pairs(20)
+    with torch.autograd.graph.save_on_cpu():
+        found = dataset_evidence(z, z_prime, critic, block=4).infonce
+    expected = gradients(rpm.infonce(critic(z, z_prime)).value, z, z_prime, critic)
+    for one, other in zip(gradients(found, z, z_prime, critic), expected, strict=True):
+        agree("(E14) = dense: gradients, saved elsewhere", one, other)
+
+
+@each_dtype
+@pytest.mark.parametrize("n, size, block", [(1, 1, 1), (20, 1, 1), (300, 1e3, 64), (300, 1e8, 64), (300, 1e-8, None)])
+@pytest.mark.parametrize("name", ["LaplaceWalk", "Universal", "Masked", "sharp", "Entangled"])
+def test_rounding_is_no_change_of_the_critic(name, n, size, block, dtype):
+    z, z_prime = (t.detach() for t in pairs(n, size=size, dtype=dtype))
+    critic = made(name, dtype)
+    if name == "Masked":
+        critic.reach *= 4 * max(1, size)  # no pair may forbid itself
+    for reduction in ("mean", "none"):
+        dataset_evidence(z.requires_grad_(), z_prime, critic, reduction=reduction, block=block).infonce.sum().backward()
+
+
+@pytest.mark.slow
+def test_rounding_is_no_change_of_the_critic_for_sixty_thousand_pairs_of_float32():
+    z, step = torch.randn(2, 60_000, 2, generator=torch.Generator().manual_seed(0))
+    z.requires_grad_()
+    dataset_evidence(z, z.detach() + 0.3 * step, rpm.VonMisesFisher(0.01), reduction="none").infonce.mean().backward()
+    assert z.grad.isfinite().all()
+
+
+@each_way
+@pytest.mark.parametrize("change", ["a forward of its own", "a hook", "a hook before it"])
+def test_a_critic_whose_call_was_changed_is_called(change, way):
+    critic, (z, z_prime) = made("RandomWalk"), pairs(7)
+    if change == "a forward of its own":
+        forward = critic.forward
+        critic.forward = lambda z, z_prime: forward(z, z_prime).sin()
+    elif change == "a hook":
+        critic.register_forward_hook(lambda module, inputs, log_f: 2 * log_f)
+    else:
+        critic.register_forward_pre_hook(lambda module, inputs: (inputs[0], inputs[1].sin()))
+    assert abs(way(z, z_prime, critic).infonce - way(z, z_prime, made("RandomWalk")).infonce) > 0.01
+    agrees_with_the_dense_table(way, critic, z, z_prime, "both")
+
+
+def test_the_two_pairs_that_are_tried_first_leave_a_critic_as_it_was():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = []
+
+        def forward(self, z, z_prime):
+            self.calls.append((len(z), len(z_prime), self.training, torch.is_grad_enabled()))
+            return z @ z_prime.T
+
+    critic = Counting()
+    dataset_evidence(*pairs(5), critic)
+    assert critic.calls == [(1, 2, True, False), (5, 5, True, False)] and critic.training
+    assert (
+        dataset_evidence(*pairs(1), critic).infonce == 0 and len(critic.calls) == 3
+    )  # nothing to try on a single pair
