@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import rpm_tutorial as rpm
-from rpm_tutorial import dataset_evidence
+from rpm_tutorial import _tiles, dataset_evidence
 
 
 class Steps(nn.Module):
@@ -109,12 +109,12 @@ def test_rounding_is_no_change_of_the_critic(name, n, size, block, dtype):
         dataset_evidence(z.requires_grad_(), z_prime, critic, reduction=reduction, block=block).infonce.sum().backward()
 
 
-@pytest.mark.slow
-def test_rounding_is_no_change_of_the_critic_for_sixty_thousand_pairs_of_float32():
+def test_rounding_is_no_change_of_the_critic_among_sixty_thousand_candidates_in_float32():
     z, step = torch.randn(2, 60_000, 2, generator=torch.Generator().manual_seed(0))
-    z.requires_grad_()
-    dataset_evidence(z, z.detach() + 0.3 * step, rpm.VonMisesFisher(0.01), reduction="none").infonce.mean().backward()
-    assert z.grad.isfinite().all()
+    rows = z[:512].clone().requires_grad_()
+    for critic in (rpm.VonMisesFisher(0.01), rpm.LaplaceWalk(0.01)):
+        _tiles.by_tiles(critic, 0, 16, rows, z + 0.3 * step).mean().backward()
+        assert rows.grad.isfinite().all()
 
 
 @each_way
