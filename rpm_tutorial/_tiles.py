@@ -126,7 +126,7 @@ class _ByTiles(torch.autograd.Function):
                     if part is not None:  # the critic does not depend on this one
                         total[where] += part
                 bar.update()
-        _check_unchanged(mass, log_sum, log_f.dtype, len(tiles))
+        _check_unchanged(mass, log_sum, log_f.dtype, math.ceil(len(z_prime) / (2 * ctx.block)))
         return None, None, None, *((total * largest).to(t.dtype) for total, t in zip(grads, inputs))
 
 
@@ -246,7 +246,7 @@ def _with_state(critic: nn.Module, state: dict[str, Tensor]) -> Callable[[Tensor
 def _check_unchanged(mass: Tensor, log_sum: Tensor, dtype: torch.dtype, tiles: int) -> None:
     """Raise unless each row's softmax weights, of scores made anew, add up to (minus) one: half of the digits may differ.
 
-    A logarithm of the sum of f that is large has lost digits itself: to the dtype of the scores, and tile by tile.
+    A logarithm of the sum of f that is large has lost digits itself: to the dtype of the scores, and at each of a row's tiles.
     """
     eps = torch.finfo(log_sum.dtype).eps
     lost = (8 * max(eps, torch.finfo(dtype).eps) + math.sqrt(tiles) * eps) * log_sum.abs()

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import rpm_tutorial as rpm
-from rpm_tutorial import dataset_evidence
+from rpm_tutorial import _tiles, dataset_evidence
 
 
 class Steps(nn.Module):
@@ -31,6 +31,13 @@ def steps(dtype=torch.float64) -> Steps:
     return Steps().to(dtype)
 
 
+def error_of(call) -> RuntimeError | None:
+    try:
+        return call()
+    except RuntimeError as error:
+        return error
+
+
 each_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 
 
@@ -41,8 +48,7 @@ def test_a_critic_that_changed_before_backward_is_refused(name, value, reduction
     critic, (z, z_prime) = steps(dtype), pairs(40, dtype=dtype)
     evidence = dataset_evidence(z, z_prime, critic, reduction=reduction, block=8).infonce.mean()
     setattr(critic, name, value)
-    with pytest.raises(RuntimeError, match="the critic changed between dataset_evidence and backward"):
-        evidence.backward()
+    assert "the critic changed between dataset_evidence and backward" in str(error_of(evidence.backward))
 
 
 def test_a_sum_over_steps_ahead_is_refused_after_the_loop_and_right_within_it():
@@ -54,8 +60,7 @@ def test_a_sum_over_steps_ahead_is_refused_after_the_loop_and_right_within_it():
             gradients(dataset_evidence(z, z_prime, critic).infonce, z, z_prime, critic), expected, strict=True
         ):
             agree("(E14) = dense: gradients, step by step", one, other)
-    with pytest.raises(RuntimeError, match="call backward first, or use one module per setting"):
-        sum(evidences).backward()
+    assert "call backward first, or use one module per setting" in str(error_of(sum(evidences).backward))
 
 
 class EvidenceOf(nn.Module):
@@ -109,12 +114,12 @@ def test_rounding_is_no_change_of_the_critic(name, n, size, block, dtype):
         dataset_evidence(z.requires_grad_(), z_prime, critic, reduction=reduction, block=block).infonce.sum().backward()
 
 
-@pytest.mark.slow
-def test_rounding_is_no_change_of_the_critic_for_sixty_thousand_pairs_of_float32():
+def test_rounding_is_no_change_of_the_critic_among_sixty_thousand_candidates_in_float32():
     z, step = torch.randn(2, 60_000, 2, generator=torch.Generator().manual_seed(0))
-    z.requires_grad_()
-    dataset_evidence(z, z.detach() + 0.3 * step, rpm.VonMisesFisher(0.01), reduction="none").infonce.mean().backward()
-    assert z.grad.isfinite().all()
+    rows = z[:32].clone().requires_grad_()
+    for critic in (rpm.VonMisesFisher(0.01), rpm.LaplaceWalk(0.01)):
+        _tiles.by_tiles(critic, 0, 16, rows, z + 0.3 * step).mean().backward()
+        assert rows.grad.isfinite().all()
 
 
 @each_way
