@@ -106,13 +106,13 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
     brightness and adds noise: operations on the whole batch, on its device.
 
     Args:
-        x: shape (n, 1, H, W), in [0, 1].
+        x: shape (n, channels, H, W), in [0, 1].
         strength: 0 leaves the image as it is (but for the flip); 1 crops up to a quarter, shifts up to 10 %, changes the
             brightness by up to 30 % and adds noise of standard deviation 0.05.
         flip: off for images with a handedness, such as digits.
         generator: on the device of x.
     Raises:
-        ValueError: x has another shape, leaves [0, 1] or contains NaN, or `strength` lies outside [0, 2].
+        ValueError: x has no four dimensions, leaves [0, 1] or contains NaN, or `strength` lies outside [0, 2].
     """
     check_tensor("x", x, dims=4)
     low, high = x.min().item(), x.max().item()
@@ -234,7 +234,7 @@ class ViewPairs(_Batches):
 def view_pairs(
     x: Tensor, batch_size: int = 256, *, strength: float = 1.0, flip: bool = True, seed: int = 0
 ) -> ViewPairs:
-    """An endless iterator of mini-batches (x, x') of two views, each of shape (batch_size, 1, H, W), without replacement
+    """An endless iterator of mini-batches (x, x') of two views, each of shape (batch_size, channels, H, W), without replacement
     within an epoch; the images left over at its end are skipped. Raises `ValueError` if there are fewer than one batch."""
     return ViewPairs(x, batch_size, strength, flip, seed)
 
