@@ -161,9 +161,10 @@ def test_every_page_is_complete_light_quick_and_accessible(site, page):
         wrong += [(path.name, f"dark: {problem}") for problem in grave(page, ["color-contrast"])]
         if path in notebooks(site) and not drawn_as_stored(page, notebooks(site)[path]):
             wrong.append((path.name, "a stored figure is missing"))
-        page.set_viewport_size({"width": 360, "height": 740})  # a phone
-        if page.evaluate("document.documentElement.scrollWidth") > 360:
-            wrong.append((path.name, "scrolls sideways on a phone"))
+        for width in (1366, 1312, 1100, 1024, 360):  # laptops, tablets, a phone
+            page.set_viewport_size({"width": width, "height": 740})
+            if page.evaluate("document.documentElement.scrollWidth") > width:
+                wrong.append((path.name, f"scrolls sideways in a window of {width} pixels"))
         page.visit.problems.clear()
     paths = f"{len(pages(site))} pages, largest {heaviest / 1e6:.2f} MB, first paint at most {slowest:.2f} s"
     MEASURED.append(f"site: {paths}; axe, not grave: {sorted(OTHERS)}")
