@@ -197,6 +197,7 @@ def test_a_walk_in_half_precision_is_that_of_float32_rounded_once(name, dtype):
     agree("half walks", found.float(), critic.float()(z.float(), z_prime.float()), tolerance=2 * torch.finfo(dtype).eps)
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # torch, of Python 3.13.0
 @each_critic
 def test_shapes_are_found_without_numbers(name):
     """On the meta device, and when torch.compile traces the whole call without a break."""
