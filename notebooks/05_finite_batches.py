@@ -54,8 +54,8 @@ for n in (100, 1000):
 #
 # $$I_N - I_\infty = -\frac{\chi^2}{2N} + o(1/N), \qquad \chi^2 = \mathbb E_{Q(z)Q(z')}[f^2] - 1. \tag{E16}$$
 #
-# Why: the average $\bar f$ over the candidates is near 1, where $\mathbb E\log\bar f \approx \mathbb E[\bar f-1] - \tfrac12\mathrm{Var}(\bar f)$. A stranger has $\mathbb E f = 1$ and
-# $\mathbb E f^2 = 1+\chi^2$. The positive is drawn with weight $f$, so its own $f$ averages $1+\chi^2$: as one of $N$ it lifts the mean by $\chi^2/N$, which
+# Why: the average $\bar f$ over the candidates is near 1, where $\mathbb E\log\bar f \approx \mathbb E[\bar f-1] - \tfrac12\mathrm{Var}(\bar f)$. A stranger, drawn from
+# $Q(z')$, has $\mathbb E f = 1$ and $\mathbb E f^2 = 1+\chi^2$. The positive is drawn with weight $f$, so its own $f$ averages $1+\chi^2$: as one of $N$ it lifts the mean by $\chi^2/N$, which
 # lowers $I_N$. The strangers give the mean a variance of about $\chi^2/N$, which raises $I_N$ by half of that. Together: $-\chi^2/2N$.
 
 
