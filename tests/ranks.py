@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import warnings
+from datetime import timedelta
 from functools import partial
 
 import torch
@@ -257,7 +258,7 @@ def agree() -> None:
 # one process is lost
 
 DEATH = 17  # an exit status
-SHORT, TOO_LATE, LONG = 2, 4, 40  # seconds: a time-out that is reached, by a process that sleeps, and one that is not
+SHORT, TOO_LATE, LONG = 4, 8, 40  # seconds: a time-out that is reached, by a process that sleeps, and one that is not
 
 
 def nothing(group) -> None: ...
@@ -325,14 +326,19 @@ SCENES = {  # what rank 0 does, what rank 1 does, and the time-out
 }
 
 
-def lose(*ports: str) -> None:
+def lose(meeting: str, *ports: str) -> None:
     rank = int(os.environ["RANK"])
+    store = dist.TCPStore("127.0.0.1", int(meeting), 2, is_master=rank == 0, timeout=timedelta(seconds=LONG))
     for (scene, (*actions, timeout)), port in zip(SCENES.items(), ports, strict=True):
         os.environ["MASTER_PORT"] = port
         outcome = {"scene": scene, "error": None, "message": "", "cause": None}
+        store.set(f"{scene}, {rank}", "here")  # one late on a busy machine would miss the other's short time-out
+        store.wait([f"{scene}, {1 - rank}"])
         try:
             act(actions[rank], timeout, outcome)
         except Exception as error:
+            if "start" not in outcome:
+                raise
             outcome |= {"error": type(error).__name__, "message": str(error), "cause": type(error.__cause__).__name__}
         outcome["seconds"] = time.perf_counter() - outcome.pop("start")
         gc.collect()  # what still refers to the group keeps the connection open

@@ -156,7 +156,10 @@ def test_processes_whose_critics_drop_different_latents_stay_equal(agreement):
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory) -> list[dict]:
     """What each of two processes met, by scene."""
-    command, folder = [sys.executable, SCRIPT, "lose", *free_ports(len(ranks.SCENES))], tmp_path_factory.mktemp("lose")
+    command, folder = (
+        [sys.executable, SCRIPT, "lose", *free_ports(1 + len(ranks.SCENES))],
+        tmp_path_factory.mktemp("lose"),
+    )
     (first, out, err), (second, other_out, other_err) = run(
         folder, command, command, RANK=["0", "1"], WORLD_SIZE=["2", "2"]
     )
