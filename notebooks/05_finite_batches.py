@@ -197,8 +197,8 @@ rpm.figures.lines(
 )
 
 # %% [markdown]
-# Even that flatters them: 200 batches do not show the worst. The standard deviation of NWJ is that of its $\bar Z$, an average over $64\cdot63$ pairs of
-# strangers, and so at least $\sqrt{\chi^2/(64\cdot63)}$.
+# Even that flatters them: 200 batches do not show the worst. The spread of NWJ is mostly that of its $\bar Z$, an average over $64\cdot63$ pairs of
+# strangers, whose standard deviation is at least $\sqrt{\chi^2/(64\cdot63)}$.
 
 # %%
 often = estimates(0.9, 6, batches=2000)
@@ -206,7 +206,9 @@ nwj, dv = often["NWJ"], often["DV"].mean()
 near = ((nwj - informations[-1]).abs() < 0.5).double().mean()
 true_spread = math.sqrt(rpm.gaussian.chi_squared(0.9, 6) / (64 * 63))
 print(f"NWJ within half a nat of {informations[-1]:.2f}: {near:.0%} of 2 000 batches; the worst: {nwj.min():.1f} nats")
-print(f"its standard deviation: {nwj.std():.1f} of these, at least {true_spread:.1f} in truth; DV on average: {dv:.2f}")
+print(
+    f"its standard deviation: {nwj.std():.1f} over these; that of Z, in truth: at least {true_spread:.1f}; DV on average: {dv:.2f}"
+)
 assert near > 0.6 and nwj.min() < 0 and true_spread > nwj.std() and dv > informations[-1]
 
 # %% [markdown]
