@@ -246,7 +246,7 @@ def test_scores_that_fill_the_range_leave_their_mean_within_it(n, sign):
     agree("E log f at the end of the range", estimators.plug_in(s).value / most, sign)
     agree("JS at the end of the range", estimators.jensen_shannon(s).value / most, -0.5)
     agree("no anchor, one candidate: f / f", infonce_anchor(s, nu=0.0, k=1).value, 0.0)
-    free, pinned = infonce_anchor(s, nu=0.0), infonce_anchor(s)
+    free, pinned = infonce_anchor(s, nu=0.0), infonce_anchor(s, nu=1.0)
     agree("InfoNCE at the end of the range", free.value / most, 0.0)
     agree("the anchor at the end of the range", pinned.value / most, -1 / n if sign > 0 else -(n - 1) / n)
 

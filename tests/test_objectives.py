@@ -104,7 +104,7 @@ def test_a_pair_with_f_of_zero_has_value_minus_infinity_and_never_nan(objective)
 def test_value_is_score_minus_log_normaliser(objective, model):
     q_joint, log_f = model.world.q_joint, model.log_f.nan_to_num(neginf=-40)
     found = objective(log_f, q_joint)
-    assert torch.equal(found.value, found.score - found.log_normaliser)
+    agree("value = score - log_normaliser", found.value, found.score - found.log_normaliser, found.score)
     assert all(term.shape == () for term in found)
     scored = log_f.log_softmax(1) if objective is barber_agakov else log_f
     agree(
@@ -144,8 +144,11 @@ def test_columns_without_mass_are_no_candidates_but_those_of_a_queue_are():
     queue = math.log(m) - torch.nn.functional.cross_entropy(log_f, torch.arange(n))
     by_hand = (log_f.diagonal() - (log_f.exp().mean(1)).log()).mean()
     agree("InfoNCE over a queue", queue, by_hand)
-    massless = torch.eye(n, m, dtype=torch.float64) / n
-    agree("InfoNCE without the queue", rpm.infonce(log_f, massless).value, rpm.infonce(log_f[:, :n]).value)
+    with pytest.raises(ValueError, match="other 1 no mass.*take math.log.m. - F.cross_entropy"):
+        rpm.infonce(log_f, torch.eye(n, m, dtype=torch.float64).roll(1, 1) / n)
+    unreached = torch.nn.functional.pad(distribution(log_f[:, :n]), (0, m - n))  # as in a finite world
+    alone = rpm.infonce(log_f[:, :n], unreached[:, :n]).value
+    agree("InfoNCE without an unreached z'", rpm.infonce(log_f, unreached).value, alone)
 
 
 HALF = (torch.float16, torch.bfloat16)
