@@ -19,7 +19,7 @@ _HOME = {
     ),
     "finite": ("FiniteRPM", "ELBO"),
     "shared": ("SharedLatentRPM",),
-    "critics": ("RandomWalk", "LaplaceWalk", "VonMisesFisher", "LinearDynamics", "Bilinear", "Universal"),
+    "critics": ("RandomWalk", "LaplaceWalk", "VonMisesFisher", "LinearDynamics", "Bilinear", "Universal", "WithBias"),
     "evidence": ("Evidence", "dataset_evidence", "SampledEvidence", "sampled_evidence"),
     "checking": ("Check", "CriticReport", "check_critic"),
     "checkpoints": ("load_checkpoint", "save_checkpoint"),

@@ -27,18 +27,18 @@ def values_checked():
         _scan.reset(token)
 
 
-def found(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool = True) -> bool:
-    """Whether some entry is bad; False where values are not looked at, or nobody can: meta tensors, torch.compile, vmap.
+def found(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool = True, unseen: bool = False) -> bool:
+    """Whether some entry is bad; `unseen` where values are not looked at, or nobody can: meta tensors, torch.compile, vmap.
 
-    With `scanned=False`, within `values_checked` too.
+    With `scanned=False` they are looked at within `values_checked` too.
     """
     if torch.compiler.is_compiling() or tensor.is_meta or (scanned and not _scan.get()):
-        return False
+        return unseen
     try:
         return bool(bad(tensor.detach()).any())
     except RuntimeError as error:
         if "vmap" in str(error):
-            return False
+            return unseen
         raise
 
 
@@ -164,9 +164,9 @@ def check_scores(log_f: Tensor) -> None:
         )
 
 
-def check_range(what: str, tensor: Tensor) -> None:
+def check_range(what: str, tensor: Tensor, remedy: str = "") -> None:
     if found(lambda t: ~t.isfinite(), tensor):
-        raise ValueError(f"{what} is beyond {tensor.dtype}; expected less extreme numbers")
+        raise ValueError(f"{what} is beyond {tensor.dtype}; expected less extreme numbers{remedy}")
 
 
 def check_lengths(name: str, latents: Tensor) -> None:

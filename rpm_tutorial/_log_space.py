@@ -11,6 +11,13 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def saveable(tensor: Tensor) -> Tensor:
+    """The tensor, copied if it was made in inference mode: autograd refuses to save such a one."""
+    if torch.compiler.is_compiling():  # which knows no inference mode
+        return tensor
+    return tensor.clone() if tensor.is_inference() and not torch.is_inference_mode_enabled() else tensor
+
+
 def full_precision(device: torch.device):
     """Within it, autocast is off: it would round the scores, and differently in the backward pass."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

@@ -13,6 +13,9 @@ An estimator trains a critic by one function of its table of scores and then rea
 | DRF       | density_ratio_fitting     | log r            | plug_in                                 |
 | anchor    | infonce_anchor            | log r            | plug_in                                 |
 
+All but InfoNCE and DV set the level of log f, so they need a critic with an additive constant. A walk's scores are at most
+0, and a cosine's at most 1 / temperature: train `rpm.WithBias(critic)`.
+
 Here r = Q(z,z') / Q(z)Q(z'), the point-wise dependency, and `ESTIMATORS` holds the table as functions.
 
 All take `log_f` and `q_joint` as `objectives` does, check them as it does, and return an `Objective`. What `q_joint=None`
@@ -34,6 +37,7 @@ from ._checks import check_alike, check_count, check_latents, check_number, chec
 from ._log_space import expectation, fine, log_sum, wide
 from .objectives import Objective, Pairs, donsker_varadhan, infonce, nwj, rounded
 
+SMOOTHER = ". For a heavy tail read rpm.estimators.smile(log_f), which clips it"
 CHOICES = 2**24  # the most sums of f that `infonce_anchor` adds up for a table
 
 
@@ -70,8 +74,8 @@ def infonce_anchor(
 ) -> Objective:
     """InfoNCE with an anchor: which of k candidates is the partner, or, with odds nu : k, none? At best f = r, not r c(z).
 
-    By default nu = k: even odds that there is a partner. The less weight the anchor has, the less pins the level of log f: see
-    `ESTIMATORS`. nu = 0 is InfoNCE; k = 1 is `jensen_shannon` of a table. `log_normaliser` = E log (nu + sum of f) / (nu + k).
+    By default nu = k: even odds that there is a partner. The less weight, the less pins the level of log f: on 256 pairs of
+    2.5 nats a walk's trained bias reads 2.4 then, and 3.0 with nu = 1. nu = 0 is InfoNCE; k = 1 is `jensen_shannon` of a table. `log_normaliser` = E log (nu + sum of f) / (nu + k).
     A table needs `k`, and sums over all m^k choices: 2^24 at most in its n rows. A batch has k = n - 1 candidates unless
     `k` says fewer (n for nu = 0): those of row i are its partner and the columns i+1 to i+k-1, counted round, or, without
     a partner, i+1 to i+k. So but for nu = 0, k = n its value depends on the order of the pairs, and k = 1, nu = 1 weighs
@@ -124,7 +128,7 @@ def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
         pairs = Pairs.of(log_f, None)
         scores = pairs.scores.to(fine(log_f.device))  # whose digits the difference of two means needs
         score, log_normaliser = plug_in(scores).value, objective(sum(_others(scores))).log_normaliser
-        check_range("the normaliser of log_f", log_normaliser.to(pairs.dtype))
+        check_range("the normaliser of log_f", log_normaliser.to(pairs.dtype), SMOOTHER)
         return rounded(score - log_normaliser, score, log_normaliser, pairs.dtype)
 
     return on_samples
@@ -134,7 +138,7 @@ def _nwj_of_ratio(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """NWJ for a critic that was trained to be log r: its best is log r + 1."""
     pairs = Pairs.of(log_f, q_joint)
     mean_f = sum(_log_mean_f(pairs)).exp()
-    check_range("E f, of f = exp(log_f),", mean_f.to(pairs.dtype))
+    check_range("E f, of f = exp(log_f),", mean_f.to(pairs.dtype), SMOOTHER)
     return pairs._replace(scores=pairs.scores + 1).objective([mean_f])
 
 

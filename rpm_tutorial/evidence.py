@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import check_alike, check_count, check_generator, check_latents, shape_of
-from ._log_space import fine, full_precision
+from ._log_space import fine, full_precision, saveable
 from ._tiles import (
     InFloat32,
     InnerProduct,
@@ -207,6 +207,7 @@ def _log_p(
 
 
 def _at_least_float32(z: Tensor, z_prime: Tensor, critic: nn.Module) -> tuple[Tensor, Tensor, nn.Module]:
+    z, z_prime = saveable(z), saveable(z_prime)
     if torch.finfo(z.dtype).bits >= 32:
         return z, z_prime, critic
     return z.float(), z_prime.float(), InFloat32(critic)

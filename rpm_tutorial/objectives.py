@@ -10,6 +10,7 @@ Nothing else enters, because the recognition densities cancel (E4). So one funct
 
 All are maximised. They share their arguments: `log_f` has shape (n, m), `-inf` where f = 0; `q_joint` has the same
 shape, dtype and device, is non-negative and sums to one; `None` means that row i and column i are a pair (n = m).
+A column without mass is no candidate, as a z' that nothing reaches; a queue's are, and a table that hides one is refused.
 Half precision, as autocast gives, is computed in float32 and rounded once.
 All raise `ValueError` for NaN, +inf, a wrong shape, mixed dtypes or devices, weights that are no distribution, and
 for a z that Q reaches while Z(z) = 0.
@@ -22,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_distribution, check_log_table, check_range, found, rounding, shape_of
+from ._checks import check_alike, check_distribution, check_log_table, found, rounding, shape_of
 from ._log_space import expectation, fine, log, wide
 
 
@@ -60,12 +61,12 @@ def donsker_varadhan(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
 def nwj(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """NWJ: the ELBO, up to C, under the unnormalised prior Q(z)Q(z') f / e and the generalised KL. Source: (E10).
 
-    In the place of log Z stands its tangent at Z = e, which lies above it: `log_normaliser` = Z / e.
+    In the place of log Z stands its tangent at Z = e, which lies above it: `log_normaliser` = Z / e. So it sees the level of
+    log f, and a critic without an additive constant cannot serve it: `rpm.WithBias(critic)` can, and is DV at its best.
     """
     pairs = Pairs.of(log_f, q_joint)
-    normaliser = (sum(pairs.log_mean_f(over="both")) - 1).exp()
-    check_range("Z / e, of f = exp(log_f),", normaliser.to(log_f.dtype))
-    return pairs.objective([normaliser])
+    log_Z = sum(pairs.log_mean_f(over="both"))
+    return pairs.objective([(log_Z - 1).exp()])
 
 
 def barber_agakov(log_p: Tensor, q_joint: Tensor | None = None) -> Objective:

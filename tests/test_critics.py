@@ -180,6 +180,37 @@ def test_a_spread_of_thousands_of_scales_keeps_its_digits(name, world):
         agree("float32 walks over thousands of scales: evidence", found, high, tolerance=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # torch, of Python 3.13.0
+@pytest.mark.parametrize("transform", ["compile", "vmap"])
+@pytest.mark.parametrize("name", WALKS)
+def test_a_walk_that_nobody_can_look_into_keeps_its_digits(name, transform):
+    """Neither torch.compile nor vmap lets the latents decide whether float64 is needed."""
+    z = 1000 * torch.rand(60, 1, generator=torch.Generator().manual_seed(0))
+    z_prime = z + 0.03 * torch.randn(60, 1, generator=torch.Generator().manual_seed(1))
+    critic = WALKS[name]()
+    if transform == "compile":
+        found = torch.compile(critic, fullgraph=True, backend="eager")(z, z_prime)
+    else:
+        found = torch.func.vmap(critic)(z[None], z_prime[None])[0]
+    exact = WALKS[name]().double()(z.double(), z_prime.double())
+    near = exact > -20
+    assert found.dtype == torch.float32
+    agree("float32 walks, compiled and vmapped", found[near], exact[near], tolerance=1e-5)
+
+
+@each_critic
+def test_latents_of_inference_mode_are_scored_and_train_the_critic(name):
+    critic = FORMULAS[name][0]()
+    with torch.inference_mode():
+        z, z_prime = (t.float() for t in latents(4, 4))
+        expected = [rpm.infonce(critic(z, z_prime)).value.item(), rpm.dataset_evidence(z, z_prime, critic).infonce.item()]
+    for value, before in zip(
+        (rpm.infonce(critic(z, z_prime)).value, rpm.dataset_evidence(z, z_prime, critic).infonce), expected, strict=True
+    ):
+        slopes = torch.autograd.grad(value, list(critic.parameters()))
+        assert value.item() == pytest.approx(before, abs=1e-6) and all(slope.isfinite().all() for slope in slopes)
+
+
 @pytest.mark.parametrize("name", ["RandomWalk", "LinearDynamics"])
 def test_autocast_does_not_round_a_walk(name):
     critic, (z, z_prime) = FORMULAS[name][0](), (10 * t.float() for t in latents(40, 30))

@@ -101,7 +101,7 @@ def without_gpu():
 
 BAD = {
     # a table of scores
-    "scores: not square and no q_joint": (ValueError, lambda: rpm.infonce(S[:2]), "(2, 3)", "expected (n, n)", "pass q_joint", "MoCo", "F.cross_entropy(log_f, torch.arange(n))"),
+    "scores: not square and no q_joint": (ValueError, lambda: rpm.infonce(S[:2]), "(2, 3)", "expected (n, n)", "pass q_joint", "MoCo", "F.cross_entropy(log_f, torch.arange(n, device=log_f.device))"),
     "scores: one dimension": (ValueError, lambda: rpm.infonce(S[0]), "shape (3)", "expected 2 dimensions"),
     "scores: three dimensions": (ValueError, lambda: rpm.nwj(S[None]), "shape (1, 3, 3)", "expected 2 dimensions"),
     "scores: NaN": (ValueError, lambda: rpm.infonce(put(S, NAN)), "NaN (1 of 9 entries)", "expected numbers", "learning rate"),

@@ -48,9 +48,14 @@ EXEMPT = {
     ),
     **dict.fromkeys(
         (
-            "objectives.pairs",
+            "objectives.Pairs",
+            "objectives.Pairs.of",
+            "objectives.Pairs.cells",
+            "objectives.Pairs.log_marginal",
+            "objectives.Pairs.log_mean_f",
+            "objectives.Pairs.objective",
             "objectives.rounded",
-            "objectives.log_joint_normaliser",
+            "critics.WithBias",
             "finite.log_likelihood",
             "checkpoints.reason",
         ),
