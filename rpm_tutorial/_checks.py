@@ -71,7 +71,7 @@ def _check_kind(name: str, tensor, dims: int) -> None:
     if tensor.dim() != dims:
         raise ValueError(f"{name} has shape {shape_of(tensor)}; expected {dims} dimensions")
     if tensor.dtype not in FLOATS:
-        raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.double()")
+        raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.float()")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {shape_of(tensor)}: it is empty; expected at least one row and one column")
 

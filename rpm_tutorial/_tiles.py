@@ -277,7 +277,7 @@ def _refuse_second_derivative() -> None:
     if torch.is_grad_enabled():  # create_graph=True; the graph of the tiles is not kept
         raise RuntimeError(
             "dataset_evidence has no second derivative, but create_graph=True asks for one; "
-            "for small N use infonce(critic(z, z_prime))"
+            "for small N use infonce(critic(z, z_prime)), which has one unless the critic is a LaplaceWalk"
         )
 
 

@@ -37,7 +37,7 @@ from ._checks import check_alike, check_count, check_latents, check_number, chec
 from ._log_space import expectation, fine, log_sum, wide
 from .objectives import Objective, Pairs, donsker_varadhan, infonce, nwj, rounded
 
-SMOOTHER = ". For a heavy tail read rpm.estimators.smile(log_f), which clips it"
+SMOOTHER = ". For a heavy tail read rpm.estimators.smile, which clips it"
 CHOICES = 2**24  # the most sums of f that `infonce_anchor` adds up for a table
 
 
@@ -53,7 +53,7 @@ def jensen_shannon(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
         expectation(pairs.cells(t), pairs.weights) / 2 for t in (s, log_mean, torch.logaddexp(-s, nothing))
     )
     independent = expectation(log_mean, product) / 2
-    value = math.log(2) - paired - independent  # E log f/(1+f) of pairs, where the means of two large numbers would cancel
+    value = math.log(2) - paired - independent  # of pairs E log f/(1+f), since the means of large numbers would cancel
     return rounded(value, score, mean + independent - math.log(2), pairs.dtype)
 
 
@@ -75,7 +75,9 @@ def infonce_anchor(
     """InfoNCE with an anchor: which of k candidates is the partner, or, with odds nu : k, none? At best f = r, not r c(z).
 
     By default nu = k: even odds that there is a partner. The less weight, the less pins the level of log f: on 256 pairs of
-    2.5 nats a walk's trained bias reads 2.4 then, and 3.0 with nu = 1. nu = 0 is InfoNCE; k = 1 is `jensen_shannon` of a table. `log_normaliser` = E log (nu + sum of f) / (nu + k).
+    2.5 nats a walk with a trained bias reads 2.4 then, and 3.0 with nu = 1. nu = 0 is InfoNCE; k = 1 is `jensen_shannon` of a
+    table. `log_normaliser` = E log (nu + sum of f) / (nu + k).
+
     A table needs `k`, and sums over all m^k choices: 2^24 at most in its n rows. A batch has k = n - 1 candidates unless
     `k` says fewer (n for nu = 0): those of row i are its partner and the columns i+1 to i+k-1, counted round, or, without
     a partner, i+1 to i+k. So but for nu = 0, k = n its value depends on the order of the pairs, and k = 1, nu = 1 weighs
@@ -84,7 +86,9 @@ def infonce_anchor(
     """
     pairs = Pairs.of(log_f, q_joint)
     nu, k = _checked_odds(log_f, q_joint, nu, k)
-    share = max(k / (k + nu), torch.finfo(pairs.scores.dtype).tiny)  # of the cases that have a partner; 0 * -inf would be NaN
+    share = max(
+        k / (k + nu), torch.finfo(pairs.scores.dtype).tiny
+    )  # of the cases with a partner; 0 * -inf would be NaN
     pairs = pairs._replace(scores=pairs.scores.to(fine(log_f.device)))  # whose digits the difference of two means needs
     with_partner, without = (_batch_log_sums if q_joint is None else _table_log_sums)(pairs, nu, k)
     if found(torch.isneginf, with_partner):

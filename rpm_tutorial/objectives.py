@@ -134,7 +134,8 @@ class Pairs(NamedTuple):
         if m > n > 1 and found(_is_a_pairing, q_joint):
             raise ValueError(
                 f"q_joint pairs each of the {n} rows with a column of its own and gives the other {m - n} no mass, so they "
-                f"would be no candidates. {_queue(name)}; to leave them out, take {name}[:, q_joint.sum(0) > 0]"
+                f"would be no candidates. {_queue(name)}; to leave them out, let kept = q_joint.sum(0) > 0 and give "
+                f"{name}[:, kept] and q_joint[:, kept]"
             )
         return cls(wide(log_f), wide(q_joint), log_f.dtype)
 
@@ -144,7 +145,7 @@ class Pairs(NamedTuple):
         if self.q_joint is not None:
             return self.q_joint
         n, device = len(self.scores), self.scores.device
-        return torch.full((n,), 1 / n, dtype=fine(device), device=device)  # n of them are 1 to the last digit of float32
+        return torch.full((n,), 1 / n, dtype=fine(device), device=device)  # which add up to 1 to float32's last digit
 
     def cells(self, values: Tensor) -> Tensor:
         """Of values that broadcast to (n, m), all, or of a batch those of its pairs, shape (n,)."""
@@ -167,7 +168,7 @@ class Pairs(NamedTuple):
         scores, log_q = self.scores, self.log_marginal(dim)
         if self.q_joint is not None:
             scores = scores.masked_fill(log_q.isneginf(), -torch.inf)
-            scores = scores.masked_fill(self.log_marginal(1 - dim).isneginf(), 0)  # without mass itself, it counts nowhere
+            scores = scores.masked_fill(self.log_marginal(1 - dim).isneginf(), 0)  # of no mass: it counts nowhere
         largest = scores.detach().amax(dim, keepdim=True)
         if found(torch.isneginf, largest):
             raise ValueError(

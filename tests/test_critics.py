@@ -203,7 +203,10 @@ def test_latents_of_inference_mode_are_scored_and_train_the_critic(name):
     critic = FORMULAS[name][0]()
     with torch.inference_mode():
         z, z_prime = (t.float() for t in latents(4, 4))
-        expected = [rpm.infonce(critic(z, z_prime)).value.item(), rpm.dataset_evidence(z, z_prime, critic).infonce.item()]
+        expected = [
+            rpm.infonce(critic(z, z_prime)).value.item(),
+            rpm.dataset_evidence(z, z_prime, critic).infonce.item(),
+        ]
     for value, before in zip(
         (rpm.infonce(critic(z, z_prime)).value, rpm.dataset_evidence(z, z_prime, critic).infonce), expected, strict=True
     ):
@@ -234,7 +237,7 @@ def test_shapes_are_found_without_numbers(name):
     """On the meta device, and when torch.compile traces the whole call without a break."""
     critic, (z, z_prime) = FORMULAS[name][0](), (t.float() for t in latents())
     compiled = torch.compile(critic, fullgraph=True, backend="eager")
-    agree(f"(E18) {name}, compiled", compiled(z, z_prime), critic(z, z_prime))
+    agree(f"(E18) {name}, compiled", compiled(z, z_prime), critic(z, z_prime), tolerance=4 * torch.finfo(z.dtype).eps)
     meta = critic.to("meta")(z.to("meta"), z_prime.to("meta"))
     assert meta.is_meta and meta.shape == (5, 4)
 

@@ -111,7 +111,7 @@ BAD = {
         ValueError, lambda: rpm.symmetric_infonce(put(S, -INF, (slice(None), 1))), "column 1", "expected f > 0 somewhere", "mask",
     ),
     "scores: a row of -inf, jointly normalised": (ValueError, lambda: rpm.donsker_varadhan(put(S, -INF, 2)), "row 2", "expected f > 0"),
-    "scores: integers": (ValueError, lambda: rpm.infonce(S.long()), "torch.int64", "expected a floating type", ".double()"),
+    "scores: integers": (ValueError, lambda: rpm.infonce(S.long()), "torch.int64", "expected a floating type", ".float()"),
     "scores: numpy": (TypeError, lambda: rpm.infonce(S.numpy()), "ndarray", "expected a torch.Tensor", "torch.as_tensor"),
     "scores: a list": (TypeError, lambda: rpm.infonce(S.tolist()), "list", "expected a torch.Tensor"),
     "scores: empty": (ValueError, lambda: rpm.infonce(S[:0, :0]), "(0, 0)", "empty", "expected at least one row"),

@@ -85,7 +85,10 @@ def test_the_anchor_pins_the_factor_that_infonce_leaves_free(name):
 
 def test_by_default_there_is_a_partner_in_half_of_the_cases():
     s, q = random_scores(), table()
-    for found, expected in ((infonce_anchor(s), infonce_anchor(s, nu=3.0)), (infonce_anchor(s, q, k=2), infonce_anchor(s, q, k=2, nu=2.0))):
+    for found, expected in (
+        (infonce_anchor(s), infonce_anchor(s, nu=3.0)),
+        (infonce_anchor(s, q, k=2), infonce_anchor(s, q, k=2, nu=2.0)),
+    ):
         assert found == expected
 
 
@@ -134,11 +137,14 @@ def test_an_estimator_asks_no_number_of_a_batch_that_nobody_can_look_into(name):
     torch.compiler.reset()  # it counts how often one function is compiled
     s = torch.stack([random_scores(), 2 * random_scores().T])
     for function in ESTIMATORS[name]:
-        expected = torch.stack([function(t).value for t in s])
-        agree("estimators, vmapped", torch.func.vmap(lambda t: function(t).value)(s), expected)
-        compiled = torch.compile(lambda t: function(t).value, fullgraph=True, backend="eager")
-        agree("estimators, compiled", compiled(s[0]), expected[0])
-        assert function(s[0].to("meta")).value.is_meta
+
+        def value(t, function=function):
+            return function(t).value
+
+        expected = torch.stack([value(t) for t in s])
+        agree("estimators, vmapped", torch.func.vmap(value)(s), expected)
+        agree("estimators, compiled", torch.compile(value, fullgraph=True, backend="eager")(s[0]), expected[0])
+        assert value(s[0].to("meta")).is_meta
 
 
 def test_one_candidate_and_even_odds_are_the_logistic():

@@ -117,7 +117,10 @@ def test_inner_products_keep_the_digits_of_rows_far_from_0():
             return self.linear_form(z, z_prime).table()
 
     rows = torch.arange(-32.0, 32)[:, None].square() * 64  # their products with a constant 1 are exact in float32
-    z, z_prime = rows, torch.cat([torch.full((64, 1), 64.0), torch.randn(64, 1, generator=torch.Generator().manual_seed(0))], 1)
+    z, z_prime = (
+        rows,
+        torch.cat([torch.full((64, 1), 64.0), torch.randn(64, 1, generator=torch.Generator().manual_seed(0))], 1),
+    )
     high = rpm.infonce(Far()(z, z_prime).double()).value
     for learn in (False, True):
         found = dataset_evidence(z.clone().requires_grad_(learn), z_prime, Far()).infonce
