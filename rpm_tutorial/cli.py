@@ -24,7 +24,7 @@ SETTINGS = {"data", "steps", "batch_size", "dim", "temperature", "learning_rate"
 # JupyterLab asks its makers for news and for a newer release; here it asks nobody, and doesn't ask whether it may.
 NO_NEWS = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
 JUPYTER = Path(__file__).with_name("jupyter")  # a configuration folder, read beside the reader's own
-NO_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")  # of a GPU, a machine, any machine
+NO_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")  # of any machine
 SPLIT = 1297  # of the 1 797 digits; the others are held out
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -289,7 +289,7 @@ def _export(kind: str, path: Path, target: Path) -> None:
         try:
             page = classroom.slides(notebook, path.stem)
         except ModuleNotFoundError as error:
-            raise click.ClickException(f"Slides are made by nbconvert, which comes with JupyterLab. {NO_LAB}") from error
+            raise click.ClickException(f"Slides are made by nbconvert, a part of JupyterLab. {NO_LAB}") from error
         target.with_suffix(".slides.html").write_text(page, encoding="utf-8")
     else:
         classroom.write(getattr(classroom, kind)(notebook), target)

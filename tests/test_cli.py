@@ -263,7 +263,7 @@ def test_what_fails_says_why_and_what_to_do(tmp_path: Path, monkeypatch, capsys)
         with pytest.raises(SystemExit) as ended:
             main(arguments, prog_name="rpm-tutorial")
         message = capsys.readouterr().err
-        assert ended.value.code == 1 and message.startswith("Loading PyTorch ...\nError: ") and words in message, message
+        assert ended.value.code == 1 and message.startswith("Loading PyTorch ...\nError: ") and words in message
     assert not (tmp_path / "run.pt").exists()
 
 
