@@ -8,12 +8,12 @@ import socket
 import subprocess
 import sys
 import termios
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
+from budgets import HANG, wait_until
 from needs import NO_DEPRECATIONS
 
 import rpm_tutorial as rpm
@@ -176,7 +176,7 @@ def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was
     )
     assert any(line.startswith("step     3 of 60") for line in process.stdout)
     process.send_signal(signal.SIGINT)
-    _, message = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=HANG)
     assert process.returncode == 1 and "Traceback" not in message
     stopped = re.search(
         r"Stopped after step (\d+) of 60, and saved. Continue: rpm-tutorial train run.pt --resume", message
@@ -350,17 +350,15 @@ def test_lab_puts_the_lessons_into_an_empty_folder_and_overwrites_nothing(instal
                 command, cwd=tmp_path, env=installed["env"] | own, stdout=output, stderr=subprocess.STDOUT
             )
         try:
-            end = time.monotonic() + 60
-            while "token=" not in log.read_text() and process.poll() is None and time.monotonic() < end:
-                time.sleep(0.1)
+            wait_until(lambda: "token=" in log.read_text() or process.poll() is not None)
             said = log.read_text()
             if found := re.search(r"http://\S+?:\d+/", said):  # a signal that comes before it serves may be lost
-                urllib.request.urlopen(found[0] + "api", timeout=60).close()
+                urllib.request.urlopen(found[0] + "api", timeout=HANG).close()
             return said
         finally:
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(HANG)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -39,7 +39,7 @@ import sys, nbformat
 from nbclient import NotebookClient
 for path in sys.argv[1:]:
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=600, startup_timeout=600, kernel_name="python3").execute()
     nbformat.write(notebook, path)
 """
 
