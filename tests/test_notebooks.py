@@ -11,6 +11,7 @@ import re
 import tokenize
 from pathlib import Path
 
+import budgets
 import build_notebooks
 import nbformat
 import numpy as np
@@ -186,7 +187,10 @@ def test_a_budget_grows_with_the_slowness_of_the_machine_which_it_names(slowness
     slowness(1.31, 1.2)
     assert budgets.exceeded("Cell 3", 26.1, 20) == []
     (line,) = budgets.exceeded("Cell 3", 26.3, 20)
-    assert line == "Cell 3 took 26.3 s of the processor, of 20 s x 1.31 (this machine is 1.31 times slower than the reference)"
+    assert (
+        line
+        == "Cell 3 took 26.3 s of the processor, of 20 s x 1.31 (this machine is 1.31 times slower than the reference)"
+    )
 
 
 def test_load_that_comes_after_the_calibration_is_calibrated_again(slowness):
