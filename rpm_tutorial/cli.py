@@ -19,15 +19,12 @@ import click
 from . import __version__, classroom
 
 NO_LAB = "JupyterLab is not installed. Remedy: python -m pip install 'rpm-tutorial[lab]'"
+LOADING = "Loading PyTorch ..."  # takes seconds, so that it is said before; on stderr, as no result
 SETTINGS = {"data", "steps", "batch_size", "dim", "temperature", "learning_rate", "seed"}  # of a training, in its file
 # JupyterLab asks its makers for news and for a newer release; here it asks nobody, and doesn't ask whether it may.
 NO_NEWS = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
 JUPYTER = Path(__file__).with_name("jupyter")  # a configuration folder, read beside the reader's own
-NO_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "size calculation overflowed",
-)  # of a GPU, a machine, any machine
+NO_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")  # of any machine
 SPLIT = 1297  # of the 1 797 digits; the others are held out
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -109,6 +106,7 @@ def doctor() -> None:
 
     Versions, device, threads, memory, data, and the course's identity. Exits with 1 if the identity does not hold here.
     """
+    click.echo(LOADING, err=True)
     from . import datasets, runtime
 
     report = runtime.self_check()
@@ -163,6 +161,7 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
     if not checkpoint.absolute().parent.is_dir():
         raise click.BadParameter(f"the folder {checkpoint.parent} does not exist. Remedy: make it first.")
 
+    click.echo(LOADING, err=True)
     from . import datasets, runtime
     from .training import Trainer
 
@@ -214,6 +213,7 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
     Example:
       rpm-tutorial evidence run.pt
     """
+    click.echo(LOADING, err=True)
     import torch
 
     from . import datasets, runtime
@@ -289,9 +289,7 @@ def _export(kind: str, path: Path, target: Path) -> None:
         try:
             page = classroom.slides(notebook, path.stem)
         except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f"Slides are made by nbconvert, which comes with JupyterLab. {NO_LAB}"
-            ) from error
+            raise click.ClickException(f"Slides are made by nbconvert, a part of JupyterLab. {NO_LAB}") from error
         target.with_suffix(".slides.html").write_text(page, encoding="utf-8")
     else:
         classroom.write(getattr(classroom, kind)(notebook), target)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import pooch
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,6 +58,8 @@ class Images(NamedTuple):
 
 def digits() -> Images:
     """scikit-learn's 1 797 handwritten digits, 8 x 8 pixels; part of the installation, no download."""
+    from sklearn.datasets import load_digits  # as long as torch to import
+
     data = load_digits()
     return Images(torch.from_numpy(data.images).float()[:, None] / 16, torch.from_numpy(data.target).long())
 

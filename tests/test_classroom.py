@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from budgets import HANG
 
 from rpm_tutorial import classroom, exercises
 from rpm_tutorial.exercises import LESSONS, NEIGHBOURS, Exercise
@@ -207,9 +208,8 @@ def test_a_teachers_notebook_runs_from_top_to_bottom(solved: Path):
 
     notebook = nbformat.read(solved / "01_the_model.ipynb", as_version=4)
     arguments = ["--IPKernelApp.log_level=40"]
-    NotebookClient(
-        notebook, timeout=120, extra_arguments=arguments, resources={"metadata": {"path": str(solved)}}
-    ).execute()
+    options = {"timeout": HANG, "startup_timeout": HANG, "resources": {"metadata": {"path": str(solved)}}}
+    NotebookClient(notebook, extra_arguments=arguments, **options).execute()
     checked = [c for c in notebook.cells if "exercise" in c.metadata.get("tags", [])]
     assert len(checked) > 1 and all("✓ Right" in cell.outputs[0].text for cell in checked)
 

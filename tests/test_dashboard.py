@@ -7,7 +7,8 @@ import time
 
 import pytest
 import torch
-from dashboards import STEPS, enabled, make, nothing_is_left_behind, others_done, parameters, said, same
+from budgets import HANG, exceeded
+from dashboards import STEPS, enabled, make, nothing_is_left_behind, others_done, parameters, said, same, trains, until
 from residuals import MEASURED
 
 import rpm_tutorial as rpm
@@ -26,7 +27,7 @@ def test_a_state_decides_which_buttons_can_be_pressed(tmp_path):
         assert board.buttons["start"].description == "Start"
         board.buttons["start"].click()
         assert board.state == "running" and enabled(board) == {"pause", "stop", "reset"}
-        await asyncio.sleep(0.2)
+        await trains(board)
         board.buttons["pause"].click()
         assert board.state == "paused" and enabled(board) == {"start", "step", "stop", "reset"}
         assert board.buttons["start"].description == "Resume" and 0 < board.trainer.step < 5000
@@ -134,14 +135,14 @@ def test_held_out_pairs_go_through_the_encoder_of_their_own_side():
 def test_stop_is_answered_within_a_chunk(tmp_path):
     async def run():
         board, seconds = make(tmp_path / "kept.pt", steps=100_000, every=20), []
-        for k in range(7):
+        for k in range(1, 8):
             board.start()
-            await asyncio.sleep(0.15 + 0.013 * k)
-            loop, pressed = asyncio.get_running_loop(), time.perf_counter()
+            for _ in range(k):
+                await trains(board)
+            loop, pressed = asyncio.get_running_loop(), time.process_time()
             loop.call_soon(board.buttons["stop"].click)
-            while board.state == "running":
-                await asyncio.sleep(0)
-            seconds.append(time.perf_counter() - pressed)
+            await until(lambda: board.state != "running")
+            seconds.append(time.process_time() - pressed)
             step = board.trainer.step
             assert await others_done() == [] and board.task.done()
             assert board.trainer.step == step
@@ -150,7 +151,7 @@ def test_stop_is_answered_within_a_chunk(tmp_path):
     seconds = asyncio.run(run())
     median, worst = statistics.median(seconds), max(seconds)
     MEASURED.append(f"dashboard: Stop to saved, median {1e3 * median:.0f} ms, slowest of 7 {1e3 * worst:.0f} ms")
-    assert median < 0.25 and worst < 0.5
+    assert exceeded("half of the answers to Stop", median, 0.25) + exceeded("an answer to Stop", worst, 0.5) == []
 
 
 @pytest.mark.slow
@@ -158,22 +159,21 @@ def test_the_loop_is_free_for_others_while_it_trains():
     async def run():
         board, gaps = make(steps=100_000, every=20), []
         board.start()
-        end = time.perf_counter() + 1
-        while time.perf_counter() < end:
-            start = time.perf_counter()
+        while len(board.history["step"]) < 10:
+            start = time.process_time()
             await asyncio.sleep(0)
-            gaps.append(time.perf_counter() - start)
+            gaps.append(time.process_time() - start)
         board.pause()
         return max(gaps)
 
-    assert asyncio.run(run()) < 1  # a chunk, an evaluation and a picture, on a busy machine
+    assert exceeded("a chunk, an evaluation and a picture", asyncio.run(run()), 0.5) == []
 
 
 def test_a_dashboard_that_starts_or_is_made_pauses_the_others():
     async def run():
         one, other = make(steps=5000), make(steps=5000)
         one.start()
-        await asyncio.sleep(0.06)
+        await trains(one)
         other.start()
         assert (one.state, other.state) == ("paused", "running") and "another dashboard trains" in said(one)
         assert await others_done() == [other.task]
@@ -187,19 +187,22 @@ def test_a_dashboard_that_starts_or_is_made_pauses_the_others():
 @pytest.mark.slow
 def test_a_page_that_falls_silent_pauses_and_one_that_speaks_does_not():
     async def run():
-        board = make(steps=100_000, every=1000, page_timeout=0.3)
+        board = make(steps=100_000, every=1000, page_timeout=HANG)
         board.start()
-        await asyncio.sleep(0.5)
+        await trains(board)
         assert board.state == "running", "no page has spoken yet: a script"
-        for told in range(1, 6):
-            board.page.told = told
-            await asyncio.sleep(0.1)
-        assert board.state == "running"
-        await asyncio.sleep(0.6)
+        board.page.told = 1
+        board.page.seen -= 0.9 * HANG
+        board.page.told = 2
+        board.page.seen -= 0.9 * HANG
+        await trains(board)
+        assert board.state == "running", "it has spoken in time"
+        board.page.seen -= 0.2 * HANG
+        await board.task
         assert board.state == "paused" and said(board) == "Paused: no page shows this dashboard any more."
         assert await others_done() == []
         board.start()
-        await asyncio.sleep(0.1)
+        await trains(board)
         assert board.state == "running", "silence before Start does not count"
         board.pause()
 

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import time
 
 import pytest
 import torch
@@ -240,6 +239,14 @@ def visible_bars(monkeypatch):
     monkeypatch.setattr(_tiles, "tqdm", functools.partial(tqdm.auto.tqdm, disable=False))
 
 
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """That of the bars: it stands still, unless a test moves it."""
+    seconds = [0.0]
+    monkeypatch.setattr(tqdm.std, "time", lambda: seconds[0])
+    return seconds
+
+
 @pytest.mark.parametrize("k", [2, 4, 8, 13])  # after the two pairs that are tried first, of 6 tiles forward, 6 backward
 def test_an_interrupt_leaves_no_bar_and_no_switched_off_check_behind(k, visible_bars):
     (z, z_prime), critic = pairs(6), Interrupted(k)
@@ -270,19 +277,16 @@ def test_an_interrupt_between_strips_leaves_no_bar_behind(visible_bars, monkeypa
 
 
 @each_way
-def test_no_progress_bar_is_drawn_for_what_takes_a_moment(way, visible_bars, capsys):
-    way(*pairs(9), made("RandomWalk"))  # the first call imports parts of torch
-    capsys.readouterr()
+def test_no_progress_bar_is_drawn_for_what_takes_a_moment(way, visible_bars, clock, capsys):
     for name in ("RandomWalk", "Entangled"):
         way(*pairs(9), made(name)).infonce.backward()
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LaplaceWalk", "RandomWalk"])
-def test_a_progress_bar_appears_after_two_seconds_and_disappears(name, visible_bars, monkeypatch, capsys):
+def test_a_progress_bar_appears_after_two_seconds_and_disappears(name, visible_bars, clock, monkeypatch, capsys):
     def slow(call):
-        return lambda *a, **options: time.sleep(0.15) or call(*a, **options)
+        return lambda *a, **options: clock.append(clock.pop() + 0.15) or call(*a, **options)
 
     critic, options, bars = made(name), {"block": 3}, ["evidence:", "its gradient:"]
     if name == "LaplaceWalk":
