@@ -263,6 +263,18 @@ def test_a_solution_that_is_not_right_is_not_handed_out(monkeypatch):
         classroom.teacher(lesson_with(code))
 
 
+def test_a_slide_describes_each_picture_by_its_text_whatever_is_in_it():
+    texts = ['I < "MI" & \'log N\'', "<script>alert(1)</script>"]
+    outputs = [
+        {"output_type": "display_data", "data": {"image/png": "iVBORw0KGgo=", "text/plain": [text]}, "metadata": {}}
+        for text in texts
+    ]
+    cell = {"cell_type": "code", "metadata": {}, "source": "", "outputs": outputs, "execution_count": 1}
+    page = classroom.slides({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, "one")
+    assert re.findall(r'<img alt="([^"]*)"', page) == [html.escape(text) for text in texts]
+    assert texts[1] not in page
+
+
 @pytest.mark.slow
 def test_slides_begin_at_headings_and_questions_and_show_every_figure(tmp_path: Path):
     result = export("--slides", tmp_path / "slides", "--only", "01")

@@ -70,6 +70,8 @@ def test_reset_gives_the_same_training_again():
     assert board.settings["temperature"].value == pytest.approx(0.2)
     board.advance(STEPS)
     assert board.history == first[0] and torch.equal(parameters(board), first[1])
+    board.reset()
+    assert torch.equal(parameters(board), beginning) and board.history["step"] == [0], "as often as it is asked for"
 
 
 def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):

@@ -138,6 +138,9 @@ BAD = {
     "prior: NaN": (ValueError, lambda: WORLD.posterior(put(HALF, NAN)), "log_prior contains NaN", "expected numbers"),
     "prior: float32": (ValueError, lambda: WORLD.sample(HALF.float().log(), 2, generator=GENERATOR), "float32", "expected one dtype", ".to("),
     "prior: mass where Q has none": (ValueError, lambda: LONELY.elbo(HALF.log()), "mass 0.5 to z = 1", "no observation reaches", "give it -inf"),
+    "prior: mass where Q' has none": (
+        ValueError, lambda: FiniteRPM(HALF, EYE, LONELY.recognition).elbo(HALF.log()), "mass 0.5 to z' = 1", "no observation reaches", "give it -inf",
+    ),
     # the finite world
     "world: P_true unnormalised": (ValueError, lambda: FiniteRPM(4 * HALF, EYE), "p_true has entries that sum to 4", "expected 1", "divide by .sum()"),
     "world: P_true negative": (ValueError, lambda: FiniteRPM(put(HALF, -0.25), EYE), "p_true has a negative entry", "expected probabilities"),
