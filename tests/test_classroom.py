@@ -264,7 +264,7 @@ def test_a_solution_that_is_not_right_is_not_handed_out(monkeypatch):
 
 
 def test_a_slide_describes_each_picture_by_its_text_whatever_is_in_it():
-    texts = ['I < "MI" & \'log N\'', "<script>alert(1)</script>"]
+    texts = ["I < \"MI\" & 'log N'", "<script>alert(1)</script>"]
     outputs = [
         {"output_type": "display_data", "data": {"image/png": "iVBORw0KGgo=", "text/plain": [text]}, "metadata": {}}
         for text in texts

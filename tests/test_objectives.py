@@ -199,6 +199,13 @@ def test_a_prior_in_half_precision_is_rounded_once_too(prior, dtype):
     assert found.dtype == dtype and torch.equal(found, expected.to(dtype))
 
 
+@each_half
+def test_mutual_information_in_half_precision_is_rounded_once_too(dtype):
+    q_joint = exact_in_half_precision(tables()[1]).to(dtype)
+    found = rpm.mutual_information(q_joint)
+    assert found.dtype == dtype and torch.equal(found, rpm.mutual_information(q_joint.float()).to(dtype))
+
+
 @pytest.mark.parametrize("n", [300, 1000])
 def test_no_batch_in_half_precision_exceeds_log_n_by_more_than_its_rounding(n):
     for dtype in HALF:

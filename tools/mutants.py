@@ -1,9 +1,9 @@
-"""Plants small mistakes in the library, and counts those that the fast tests catch: `.venv/bin/python tools/mutants.py [MODULE ...]`.
+"""Plants small mistakes in the library and counts those that the fast tests catch: `make test-mutants`, or
 
-    python tools/mutants.py objectives priors     these modules only (all of MODULES by default); prints what survived
-    python tools/mutants.py --write               also puts the table into docs/versions.md
-    python tools/mutants.py --sample 0            every mistake, instead of SAMPLE a module
-    python tools/mutants.py --tests tests/test_priors.py priors     only the fast tests of these files
+    .venv/bin/python tools/mutants.py objectives priors     these modules only (all of MODULES by default); prints what survived
+    .venv/bin/python tools/mutants.py --write               also puts the table into docs/versions.md
+    .venv/bin/python tools/mutants.py --sample 0            every mistake, instead of SAMPLE a module
+    .venv/bin/python tools/mutants.py --tests tests/test_probes.py -- probes      against the fast tests of these files alone
 
 The mistakes are what mutmut's operators make of one expression or assignment in a function: another operator, number or
 branch, an argument left out, None for a value. Strings, annotations and what stands in a `raise` remain: they are for people. Of a
@@ -102,7 +102,9 @@ class Planter(cst.CSTVisitor):
         if isinstance(statement, cst.BaseCompoundStatement) and not isinstance(statement, cst.FunctionDef):
             last = self.get_metadata(PositionProvider, statement.body).start.line
         name = ".".join(outer.name.value for outer in self.names)
-        return Mistake(self.module, name, range(place.start.line, last + 1), difference(old, new), self.tree, node, changed)
+        return Mistake(
+            self.module, name, range(place.start.line, last + 1), difference(old, new), self.tree, node, changed
+        )
 
 
 def difference(old: str, new: str) -> str:
@@ -132,7 +134,9 @@ def ordered(functions) -> dict[str, list[FunctionType]]:
 
 
 def functions_in(file: Path | str, *generation: int) -> dict[str, list[FunctionType]]:
-    return ordered(f for f in gc.get_objects(*generation) if type(f) is FunctionType and f.__code__.co_filename == str(file))
+    return ordered(
+        f for f in gc.get_objects(*generation) if type(f) is FunctionType and f.__code__.co_filename == str(file)
+    )
 
 
 def plant(mistake: Mistake, live: dict[str, list[FunctionType]]) -> None:
@@ -152,7 +156,7 @@ def plant(mistake: Mistake, live: dict[str, list[FunctionType]]) -> None:
 
 
 def in_a_fork(work, seconds: float) -> int:
-    """The exit status of `work`, negative if a signal ended it; it may take so long on the processor, six times as long by the clock."""
+    """The exit status of `work`, negative if a signal ended it: after so long on the processor, or six times that by the clock."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -210,7 +214,10 @@ class Tries:
             print(f"{module}: {len(outcomes['killed'])} of {made} killed, {taken:.0f} s")
             for kind in ("survived", "not reached", "no place"):
                 for mistake, count in sorted(outcomes[kind], key=lambda pair: pair[0].lines.start):
-                    print(f"  {kind} ({count}) {module}.py:{mistake.lines.start} {mistake.function}: {mistake.change}", flush=True)
+                    print(
+                        f"  {kind} ({count}) {module}.py:{mistake.lines.start} {mistake.function}: {mistake.change}",
+                        flush=True,
+                    )
         return True
 
     def reached(self, session: pytest.Session) -> tuple[dict, dict]:
@@ -224,7 +231,9 @@ class Tries:
                 seconds = run(session, session.items, cover.switch_context)
                 cover.stop()
                 data = cover.get_data()
-                path.write_bytes(pickle.dumps(({f: data.contexts_by_lineno(f) for f in data.measured_files()}, seconds)))
+                path.write_bytes(
+                    pickle.dumps(({f: data.contexts_by_lineno(f) for f in data.measured_files()}, seconds))
+                )
                 return int(session.testsfailed > 0)
 
             if in_a_fork(work, 1_800):
@@ -241,7 +250,9 @@ class Tries:
                 files[name.split("::")[0]].append(name)
 
         def rank(file: str) -> tuple[bool, float]:
-            return not Path(file).stem.startswith(f"test_{module.strip('_')}"), sum(seconds[name] for name in files[file])
+            return not Path(file).stem.startswith(f"test_{module.strip('_')}"), sum(
+                seconds[name] for name in files[file]
+            )
 
         chosen, total = [], 0.0
         for name in (name for file in sorted(files, key=rank) for name in files[file]):
