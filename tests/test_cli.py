@@ -267,6 +267,17 @@ def test_what_fails_says_why_and_what_to_do(tmp_path: Path, monkeypatch, capsys)
     assert not (tmp_path / "run.pt").exists()
 
 
+@pytest.mark.parametrize("data, flips", [("digits", False), ("fashion-mnist", True)])
+def test_clothes_are_mirrored_and_digits_are_not_in_training_and_evidence(data, flips, tmp_path: Path, monkeypatch):
+    seen, two_views = [], datasets.two_views
+    monkeypatch.setattr(datasets, "two_views", lambda x, **o: seen.append(o["flip"]) or two_views(x, **o))
+    monkeypatch.setattr(datasets, "fashion_mnist", lambda split: datasets.Images(torch.rand(64, 1, 28, 28), None))
+    path, settings = str(tmp_path / "run.pt"), ("--data", data, "--batch-size", "32", "--steps", "1", "--device", "cpu")
+    for arguments in (["train", path, *settings], ["evidence", path]):
+        main(arguments, standalone_mode=False)
+    assert seen == [flips, flips]
+
+
 @pytest.mark.parametrize("dim", [10**15, 2**53], ids=["of this machine", "of any machine"])
 def test_too_little_memory_is_said_in_one_line(dim, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_images", lambda data, split: torch.rand(64, 1, 28, 28))

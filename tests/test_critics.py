@@ -82,6 +82,15 @@ def test_the_laplace_walk_has_no_linear_form():
     assert not hasattr(rpm.LaplaceWalk(), "linear_form")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_a_row_of_zeros_has_no_direction_and_scores_zero_in_every_dtype(dtype):
+    z, z_prime = (side.to(dtype).index_fill(0, torch.tensor([1]), 0) for side in latents())
+    z.requires_grad_()
+    log_f = rpm.VonMisesFisher().to(dtype)(z, z_prime)
+    assert not log_f[1].any() and not log_f[:, 1].any() and log_f[0, 0] != 0
+    assert torch.autograd.grad(log_f[0].sum(), z)[0].isfinite().all()
+
+
 @each_critic
 def test_a_score_depends_on_its_own_pair_alone(name):
     critic, (z, z_prime) = made(name), latents()

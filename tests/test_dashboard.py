@@ -17,6 +17,8 @@ from rpm_tutorial.dashboard import TrainingDashboard
 
 pytestmark = pytest.mark.usefixtures(nothing_is_left_behind.__name__)
 
+FOR_MORE = {"start", "step", "stop", "reset"}
+
 # States and buttons
 
 
@@ -29,13 +31,13 @@ def test_a_state_decides_which_buttons_can_be_pressed(tmp_path):
         assert board.state == "running" and enabled(board) == {"pause", "stop", "reset"}
         await trains(board)
         board.buttons["pause"].click()
-        assert board.state == "paused" and enabled(board) == {"start", "step", "stop", "reset"}
+        assert board.state == "paused" and enabled(board) == FOR_MORE
         assert board.buttons["start"].description == "Resume" and 0 < board.trainer.step < 5000
         step = board.trainer.step
         board.buttons["step"].click()
         assert board.trainer.step == step + 1 and f"Step {step + 1} of 5000" in board.count.value
         board.buttons["stop"].click()
-        assert said(board) == f"Stopped. Saved to {tmp_path / 'kept.pt'}." and "load" in enabled(board)
+        assert said(board) == f"Stopped. Saved to {tmp_path / 'kept.pt'}." and enabled(board) == {*FOR_MORE, "load"}
         board.buttons["reset"].click()
         assert board.state == "ready" and board.trainer.step == 0 and board.progress.value == 0
         assert board.history["step"] == [0] and board.buttons["start"].description == "Start"
@@ -71,6 +73,8 @@ def test_reset_gives_the_same_training_again():
     assert board.settings["temperature"].value == pytest.approx(0.2)
     board.advance(STEPS)
     assert board.history == first[0] and torch.equal(parameters(board), first[1])
+    board.reset()
+    assert torch.equal(parameters(board), beginning) and board.history["step"] == [0], "as often as it is asked for"
 
 
 def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
@@ -182,6 +186,13 @@ def test_a_dashboard_that_starts_or_is_made_pauses_the_others():
         assert await others_done() == []
 
     asyncio.run(run())
+
+
+def test_a_page_that_speaks_is_heard():
+    page = make().page
+    assert page.silent_for() == 0, "no page yet"
+    page.told = 1.0
+    assert 0 < page.silent_for() < 60
 
 
 @pytest.mark.slow

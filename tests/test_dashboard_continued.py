@@ -71,7 +71,7 @@ def broken(board) -> None:
 
 def shown_error(board, state: str = "failed") -> str:
     assert board.state == state and "role='alert'" in board.message.value and "reset" in enabled(board)
-    assert "Where it happened" in board.message.value
+    assert "Where it happened" in said(board) and "Traceback (most recent call last)" in said(board)
     if state == "failed":
         assert dashboard.AGAIN in said(board) and not enabled(board) & {"start", "step", "pause"}
     else:

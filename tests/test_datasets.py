@@ -81,6 +81,14 @@ def test_fashion_mnist_is_looked_for_in_the_documented_order(place, monkeypatch)
     assert [round(float(x[7].mean()) * 255) for x, _ in found] == [40, 30, 20, 10]
 
 
+def test_a_folder_is_found_once_it_holds_all_four_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("RPM_DATA", str(tmp_path))
+    for name in datasets.DOWNLOADS.registry:
+        assert datasets.fashion_mnist_folder() is None
+        (tmp_path / name).touch()
+    assert datasets.fashion_mnist_folder() == tmp_path
+
+
 DAMAGE = {
     "truncated": lambda good: good[: len(good) // 2],
     "empty": lambda good: b"",
@@ -153,9 +161,20 @@ def test_the_same_seed_gives_the_same_views_and_the_two_views_differ(x):
 def test_strength_zero_is_the_identity_and_a_flip_mirrors_left_and_right(x):
     for view in two_views(x, strength=0, flip=False, generator=seeded()):
         torch.testing.assert_close(view, x, rtol=0, atol=1e-5)
-    view = two_views(x, strength=0, flip=True, generator=seeded())[0]
-    kept, mirrored = ((view - image).abs().amax((1, 2, 3)) < 1e-5 for image in (x, x.flip(3)))
-    assert (kept ^ mirrored).all() and 10 < mirrored.sum() < 40
+    x = x.repeat(40, 1, 1, 1)
+    for view in two_views(x, strength=0, flip=True, generator=seeded()):
+        kept, mirrored = ((view - image).abs().amax((1, 2, 3)) < 1e-5 for image in (x, x.flip(3)))
+        assert (kept ^ mirrored).all() and abs(mirrored.double().mean() - 0.5) < 4 * 0.5 / len(x) ** 0.5
+
+
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_a_view_is_brighter_or_darker_by_up_to_30_percent_and_noisy(strength):
+    grey = torch.full((2000, 1, 16, 16), 0.5)
+    for view in two_views(grey, strength=strength, generator=seeded()):
+        inside = view[:, 0, 4:12, 4:12].flatten(1)  # whatever the shift and the crop
+        brightness = (inside.mean(1) / 0.5 - 1) / strength
+        assert stats.kstest(brightness.numpy(), "uniform", args=(-0.3, 0.6)).pvalue > 1e-4
+        assert inside.std(1).mean() == pytest.approx(0.05 * strength, rel=0.02)
 
 
 def test_a_stronger_view_is_farther_from_the_image(x):

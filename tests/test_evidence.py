@@ -40,6 +40,18 @@ def test_tiles_of_any_size_give_the_same(n, block):
     agrees_with_the_dense_table(dataset_evidence, made("Entangled"), *pairs(n), "both", block=block)
 
 
+@pytest.mark.parametrize("inner_product", [False, True])
+def test_a_tile_on_a_gpu_takes_a_small_part_of_its_free_memory(inner_product, monkeypatch):
+    gpu, blocks = torch.device("cuda"), {}
+    for free in (2**20, 2**30, 2**31, 2**32, 2**40):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2**41))
+        blocks[free] = _tiles.block_for(gpu, inner_product=inner_product)
+    assert (blocks.pop(2**20), blocks.pop(2**40)) == (128, 4096), "the smallest and the largest"
+    for free, block in blocks.items():
+        four_tables = 4 * block * 2 * block * torch.float32.itemsize
+        assert four_tables == pytest.approx(free / 16, rel=0.01)
+
+
 @pytest.mark.parametrize("first, n", [(0, 5), (2, 4), (5, 7), (9, 1), (3, 9)])
 def test_some_rows_of_the_table_meet_their_own_pairs_from_the_first_of_them_on(first, n, monkeypatch):
     """What each of several processes computes."""

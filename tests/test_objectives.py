@@ -10,6 +10,7 @@ from torch.autograd import gradcheck
 from worlds import models
 
 import rpm_tutorial as rpm
+from rpm_tutorial import priors
 
 CRITIC_OBJECTIVES = (rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan, rpm.nwj)
 
@@ -175,17 +176,37 @@ def test_half_precision_is_float32_rounded_once(objective, dtype):
     )
 
 
+def exact_in_half_precision(logits: torch.Tensor) -> torch.Tensor:
+    q_joint = (distribution(logits) * 512).round() / 512
+    q_joint[0, 0] += 1 - q_joint.sum()
+    return q_joint
+
+
 @each_half
 @each_critic_objective
 def test_a_table_in_half_precision_is_rounded_once_too(objective, dtype):
     log_f, logits = tables()
-    log_f, q_joint = log_f.to(dtype), distribution(logits)
-    q_joint = (q_joint * 512).round() / 512  # exact in both
-    q_joint[0, 0] += 1 - q_joint.sum()
+    log_f, q_joint = log_f.to(dtype), exact_in_half_precision(logits)
     for low, high in zip(
         objective(log_f, q_joint.to(dtype)), objective(log_f.float(), q_joint.to(dtype).float()), strict=True
     ):
         assert torch.equal(low, high.to(dtype))
+
+
+@each_half
+@pytest.mark.parametrize("prior", (priors.infonce, priors.donsker_varadhan, priors.nwj, priors.barber_agakov))
+def test_a_prior_in_half_precision_is_rounded_once_too(prior, dtype):
+    log_f, logits = tables()
+    log_f, q_joint = log_f.log_softmax(1).to(dtype), exact_in_half_precision(logits).to(dtype)
+    found, expected = prior(log_f, q_joint), prior(log_f.float(), q_joint.float())
+    assert found.dtype == dtype and torch.equal(found, expected.to(dtype))
+
+
+@each_half
+def test_mutual_information_in_half_precision_is_rounded_once_too(dtype):
+    q_joint = exact_in_half_precision(tables()[1]).to(dtype)
+    found = rpm.mutual_information(q_joint)
+    assert found.dtype == dtype and torch.equal(found, rpm.mutual_information(q_joint.float()).to(dtype))
 
 
 @pytest.mark.parametrize("n", [300, 1000])

@@ -30,6 +30,12 @@ def test_a_probe_is_scored_on_the_test_set():
     assert probes.linear_probe(z, labels, z, (labels + 1) % 3) < 0.02
 
 
+def test_the_smaller_c_is_the_less_a_probe_learns_down_to_the_majority_alone():
+    (z, classes), majority = clusters(300, 0), 2 / 3
+    found = [probes.linear_probe(z, (classes == 0).long(), z, (classes == 0).long(), C=C) for C in (1e-3, 1.0)]
+    assert found[0] == pytest.approx(majority) and found[1] > 0.98
+
+
 def test_neighbours_are_found_by_direction_not_by_length():
     z, labels = clusters(300, 0)
     assert probes.nearest_neighbours(z, labels, 1e-3 * z, labels) > 0.98

@@ -97,6 +97,18 @@ def test_the_learning_rate_rises_over_the_first_tenth_and_then_falls_to_zero():
     assert strides[1] < 0.8 * largest and strides.index(largest) < 15 and strides[-1] < 0.05 * largest
 
 
+def test_weight_decay_takes_its_share_of_each_weight_at_each_step():
+    batch, after = torch.randn(1, 2, 9, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64), []
+    for decay in (0.0, 0.1):
+        torch.manual_seed(0)
+        encoder, critic = nn.Linear(3, 2).double(), rpm.Bilinear(2).double()
+        before = [p.detach().clone() for p in (*encoder.parameters(), *critic.parameters())]
+        next(rpm.train(encoder, critic, batch, 1, learning_rate=0.02, weight_decay=decay))
+        after.append([*encoder.parameters(), *critic.parameters()])
+    for old, kept, decayed in zip(before, *after, strict=True):
+        agree("AdamW: weight decay", decayed, kept - 0.02 * 0.1 * old)
+
+
 def test_a_fixed_critic_stays_fixed():
     encoder, critic = model()[0], rpm.VonMisesFisher(0.2, learnable=False)
     list(rpm.train(encoder, critic, digit_pairs(), 3))
