@@ -53,6 +53,8 @@ EXEMPT = {
             "objectives.log_joint_normaliser",
             "finite.log_likelihood",
             "checkpoints.reason",
+            "checkpoints.copied",
+            "checkpoints.remember",
         ),
         INSIDE,
     ),

@@ -12,7 +12,7 @@ import rpm_tutorial
 ROOT = Path(rpm_tutorial.__file__).parent
 ORDER = (
     "_checks", "_log_space", "objectives", "priors", "finite", "shared", "derivation", "gaussian", "critics",
-    "_tiles", "distributed", "evidence", "estimators", "checking", "datasets", "encoders", "checkpoints", "training", "probes",
+    "_tiles", "distributed", "evidence", "estimators", "checking", "_images", "datasets", "encoders", "checkpoints", "training", "probes",
     "runtime", "figures", "widgets", "dashboard", "explorations", "exercises", "classroom", "cli",
 )  # fmt: skip
 
