@@ -52,6 +52,49 @@ def save_checkpoint(state: dict, path: str | os.PathLike) -> None:
     _remove_abandoned(path)
 
 
+@contextlib.contextmanager
+def sole_writer(path: str | os.PathLike) -> Iterator[None]:
+    """Within it, no other process that asks so too writes `path`: the second gets a `ValueError`.
+
+    The system locks a file beside it, and lets go when this process ends, however it ends. Where it has no locks (Windows,
+    some network folders), or nothing can be written, there is none.
+    """
+    place = Path(path).with_name(f".{Path(path).name}.lock")
+    lock = _locked(place)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            place.unlink(missing_ok=True)
+            os.close(lock)
+
+
+def _locked(place: Path) -> int | None:
+    try:
+        import fcntl
+
+        while True:
+            lock = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock), os.stat(place)):
+                    os.ftruncate(lock, 0)
+                    os.write(lock, str(os.getpid()).encode())
+                    return lock
+                os.close(lock)  # another's, which has ended and removed it meanwhile
+            except FileNotFoundError:
+                os.close(lock)
+            except BlockingIOError:
+                who = os.read(lock, 20).decode()
+                os.close(lock)
+                raise ValueError(
+                    f"{place.name[1:-5]} is written to by another training, process {who}; expected one at a time. Remedy: "
+                    "wait for its end, stop it, or name another file"
+                ) from None
+    except (ImportError, OSError):
+        return None
+
+
 def load_checkpoint(path: str | os.PathLike, device: torch.device | str = "cpu") -> dict:
     """Read what `save_checkpoint` wrote, its tensors onto `device`.
 
@@ -131,12 +174,27 @@ def _written(state) -> io.BytesIO | None:
     """The bytes of a state in memory, torch giving no reason for a write that fails; None if they can't be read again."""
     whole = io.BytesIO()
     try:
-        torch.save(state, whole)
+        with _with_checksums():
+            torch.save(state, whole)
         whole.seek(0)
         torch.load(whole, map_location="cpu", weights_only=True, mmap=False)  # as load_checkpoint will
     except (pickle.PickleError, AttributeError, TypeError):
         return None
     return whole
+
+
+@contextlib.contextmanager
+def _with_checksums() -> Iterator[None]:
+    """Whatever the process has set for its own files, ours have the checksums that they are read by."""
+    setting = getattr(torch.serialization, "get_crc32_options", None)  # since torch 2.6
+    before = setting is None or setting()
+    if not before:
+        torch.serialization.set_crc32_options(True)
+    try:
+        yield
+    finally:
+        if not before:
+            torch.serialization.set_crc32_options(False)
 
 
 def _unreadable(state, where: str = "state") -> str:

@@ -112,11 +112,8 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
     """
     with values_checked():
         check_tensor("x", x, dims=4)
-    low, high, slack = (
-        x.min().item(),
-        x.max().item(),
-        16 * torch.finfo(x.dtype).eps,
-    )  # as rounding leaves after a resize
+    low, high = x.min().item(), x.max().item()
+    slack = 16 * torch.finfo(x.dtype).eps  # what rounding in a resize adds; the views end in [0, 1]
     if not -slack <= low <= high <= 1 + slack:
         check_data("x", x)
         raise ValueError(f"x lies in [{low:.3g}, {high:.3g}]; expected [0, 1]: divide bytes by 255")
@@ -132,7 +129,7 @@ def _strength(value: float) -> float:
         value = check_number("strength", value)
     if not 0 <= value <= 2:
         raise ValueError(f"strength is {value}; expected a number from 0 (no change) to 2")
-    return value
+    return float(value)
 
 
 class _Batches:
@@ -185,10 +182,8 @@ class _Batches:
         """Continue where `state` was taken; `ValueError` if it comes from other data, or other settings than `strength`."""
         for name in self._same:
             if state[name] != (here := getattr(self, name)):
-                what = (
-                    f"of other {self._rows}" if name == "fingerprint" else f"of {name} {state[name]}, here it is {here}"
-                )
-                raise ValueError(f"the saved place is {what}; expected the same: it would not be the same training")
+                other = f"other {self._rows}" if name == "fingerprint" else f"{name} {state[name]}, here it is {here}"
+                raise ValueError(f"the saved place is of {other}; expected the same: it would be another training")
         self.generator.set_state(state["generator"].cpu())
         self.order, self.start = state["order"].to(self.x.device), state["start"]
 

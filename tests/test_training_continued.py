@@ -266,6 +266,7 @@ def test_x_prime_of_other_pairs_is_noticed():
 
 KINDS = {
     "np.float32": np.float32(0.5),
+    "np.float64": np.float64(0.5),
     "np.int64": np.int64(1),
     "Fraction": Fraction(1, 2),
     "a tensor": torch.tensor(0.5),
