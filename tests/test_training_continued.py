@@ -257,6 +257,7 @@ def test_a_training_is_not_continued_as_another_one(kind):
 def test_x_prime_of_other_pairs_is_noticed():
     x = datasets.digits().x
     one, other = (datasets.tensor_pairs(x, prime) for prime in (x, x.flip(0)))
+    assert one.fingerprint != other.fingerprint == datasets.tensor_pairs(x, x.flip(0)).fingerprint
     with pytest.raises(ValueError, match="of other pairs"):
         other.load_state_dict(one.state_dict())
 
