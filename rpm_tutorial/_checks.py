@@ -121,24 +121,26 @@ def rounding(table: Tensor) -> float:
     return torch.finfo(table.dtype).eps ** 0.5
 
 
-def check_number(name: str, value: float) -> None:
-    """Raise unless `value` is one real number and finite; a tensor without dimensions is one too."""
+def check_number(name: str, value: float) -> float:
+    """`value` as an int or a float, if it is one real number and finite: a tensor without dimensions, or NumPy's, is too."""
     if isinstance(value, Tensor) and value.dim() == 0 and not value.is_complex():
         value = value.item()
     if not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is a {type(value).__name__}; expected a number")
     if not -float("inf") < value < float("inf"):
         raise ValueError(f"{name} is {value}; expected a finite number")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
-def check_count(name: str, value: int, *, least: int = 1) -> None:
-    """Raise unless `value` is a whole number from `least` on."""
+def check_count(name: str, value: int, *, least: int = 1) -> int:
+    """`value` as an int, if it is a whole number from `least` on."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; expected a whole number: an int")
     if value < least:
         raise ValueError(f"{name} is {value}; expected {'a positive number' if least == 1 else f'at least {least}'}")
     if value > MOST:
         raise ValueError(f"{name} is {value}; expected at most 2^53")
+    return int(value)
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -177,11 +179,12 @@ def check_lengths(name: str, latents: Tensor) -> None:
         )
 
 
-def check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: float) -> float:
     if not isinstance(value, float):  # whose NaN and infinities are refused below
-        check_number(name, value)
+        value = check_number(name, value)
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value}; expected a positive finite number")
+    return float(value)
 
 
 def check_rows(name: str, x) -> None:
@@ -189,3 +192,13 @@ def check_rows(name: str, x) -> None:
     if not isinstance(x, Tensor) or x.dim() == 0:
         found = f"has shape {shape_of(x)}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
         raise TypeError(f"{name} {found}; expected a torch.Tensor of shape (n, ...), one row for each observation")
+
+
+def check_data(name: str, x: Tensor) -> None:
+    """Raise for NaN and inf in data, which no encoder is to blame for."""
+    bad = ~x.detach().isfinite()
+    if bad.any():
+        raise ValueError(
+            f"{name} contains NaN or inf in {int(bad.sum())} of {x.numel()} entries; expected numbers: leave those rows out "
+            "(of both sides), or fill them in"
+        )

@@ -17,7 +17,7 @@ from budgets import HANG, wait_until
 from needs import NO_DEPRECATIONS
 
 import rpm_tutorial as rpm
-from rpm_tutorial import checkpoints, cli, critics, datasets, encoders, objectives, runtime
+from rpm_tutorial import _runs, checkpoints, critics, datasets, encoders, objectives, runtime
 from rpm_tutorial.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,7 +135,7 @@ def test_the_data_is_found_without_a_download(monkeypatch, tmp_path: Path):
 
 
 def test_no_digit_is_both_trained_on_and_held_out():
-    trained_on, held_out = (cli._images("digits", split) for split in ("train", "test"))
+    trained_on, held_out = (_runs.images("digits", split) for split in ("train", "test"))
     assert len(held_out) == 500 and torch.equal(torch.cat([trained_on, held_out]), datasets.digits().x)
 
 
@@ -280,7 +280,7 @@ def test_clothes_are_mirrored_and_digits_are_not_in_training_and_evidence(data, 
 
 @pytest.mark.parametrize("dim", [10**15, 2**53], ids=["of this machine", "of any machine"])
 def test_too_little_memory_is_said_in_one_line(dim, tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_images", lambda data, split: torch.rand(64, 1, 28, 28))
+    monkeypatch.setattr(_runs, "images", lambda data, split: torch.rand(64, 1, 28, 28))
     with pytest.raises(SystemExit) as ended:
         main(["train", str(tmp_path / "run.pt"), "--batch-size", "64", "--dim", str(dim), "--device", "cpu"])
     message = capsys.readouterr().err
@@ -309,7 +309,7 @@ def test_a_training_of_the_command_is_opened_in_python_as_the_readme_says(tmp_pa
     exec(code.replace("conv(state", "mlp(64, state"), found)
     assert rpm.encode(found["encoder"], datasets.digits().x[:7]).shape == (7, 5)
     assert torch.equal(found["critic"].log_temperature, found["state"]["trainer"]["critic"]["log_temperature"])
-    pairs = datasets.view_pairs(datasets.digits().x[: cli.SPLIT], 64, flip=False)
+    pairs = datasets.view_pairs(datasets.digits().x[: _runs.SPLIT], 64, flip=False)
     trainer = rpm.Trainer(found["encoder"], found["critic"], pairs, 3)
     with pytest.raises(
         ValueError, match=r"that of rpm-tutorial train.*Expected the trainer's: load_state_dict\("

@@ -12,7 +12,7 @@ from dashboards import STEPS, enabled, make, nothing_is_left_behind, others_done
 from residuals import MEASURED
 
 import rpm_tutorial as rpm
-from rpm_tutorial import dashboard, datasets, encoders
+from rpm_tutorial import dashboard, datasets, encoders, probes
 from rpm_tutorial.dashboard import TrainingDashboard
 
 pytestmark = pytest.mark.usefixtures(nothing_is_left_behind.__name__)
@@ -117,8 +117,12 @@ def test_only_what_can_be_set_has_a_slider():
     images, trained = datasets.digits(), make()
     batches = iter([next(trained.trainer.pairs) for _ in range(3)])
     trainer = rpm.Trainer(encoders.mlp(64, 4), rpm.RandomWalk(), batches, 3)
-    with pytest.raises(ValueError, match="can't be set to where it was"):
-        TrainingDashboard(trainer, trained.x, trained.x_prime, images.labels[:60]).reset()
+    board = TrainingDashboard(trainer, trained.x, trained.x_prime, images.labels[:60])
+    beginning = parameters(board)
+    board.advance(1)
+    with pytest.warns(UserWarning, match="no state_dict: the training continues with the batches that come next"):
+        board.reset()
+    assert torch.equal(parameters(board), beginning)
     assert set(trained.settings) == {"learning_rate", "temperature", "strength"}
 
 
@@ -241,12 +245,18 @@ def test_figure_words_and_data_follow_the_history():
     assert shown["text/plain"] == board.figure.alt
 
 
-def test_the_probe_is_scored_on_images_that_it_was_not_fitted_on():
-    board = make()
-    half = len(board.labels) // 2
-    board.labels = torch.cat([board.labels[:half], 10 + board.labels[half:]])  # classes that it has never seen
-    board._evaluate()
-    assert board.history["probe"][-1] == 0
+def test_the_probe_is_scored_on_images_that_it_was_not_fitted_on(monkeypatch):
+    """And each class is in both halves, even where labels are sorted by class."""
+    asked, board = [], make()
+    monkeypatch.setattr(probes, "linear_probe", lambda *arguments: asked.append(arguments) or 0.5)
+    for labels in (board.labels, board.labels.sort().values, torch.arange(60) // 30):
+        board.labels = labels
+        board.x = board.x_prime = torch.arange(60.0)[:, None, None, None].expand(60, 1, 8, 8) / 60
+        board._evaluate()
+        z, fitted, z_prime, scored = asked.pop()
+        assert len(z) == len(z_prime) == 30 and not {*map(tuple, z.tolist())} & {*map(tuple, z_prime.tolist())}
+        counts = fitted.bincount(minlength=10) - scored.bincount(minlength=10)
+        assert counts.abs().max() <= 1 and torch.equal(fitted.sort().values[[0, -1]], labels.sort().values[[0, -1]])
 
 
 def test_the_history_is_what_the_trainer_gives():

@@ -5,7 +5,9 @@ import copy
 import re
 import threading
 import time
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from budgets import HANG
@@ -184,3 +186,22 @@ def test_an_interrupted_kernel_pauses_the_training(monkeypatch):
         raise KeyboardInterrupt
 
     asyncio.run(run())
+
+
+def test_an_evaluation_that_is_interrupted_is_made_up_for(monkeypatch):
+    whole, board = make(), make()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(dashboard.probes, "linear_probe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        board.advance(STEPS)
+    assert board.trainer.step == 4 and {len(values) for values in board.history.values()} == {1}
+    board.advance(STEPS - 4), whole.advance(STEPS)
+    assert same(board, whole) and board.history["step"] == [0, 4, 8, 12]
+
+
+def test_numbers_of_any_kind_are_shown_and_saved(tmp_path):
+    board = make(tmp_path / "kept.pt", steps=np.int64(4), every=np.int64(2))
+    board.trainer.learning_rate, board.trainer.pairs.strength = np.float32(0.5), Fraction(1, 2)
+    board.advance(np.int64(4))
+    assert board.state == "finished" and "Saved" in said(board)
+    board.load()
+    assert board.settings["strength"].value == board.settings["learning_rate"].value == 0.5

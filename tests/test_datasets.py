@@ -2,7 +2,9 @@
 
 import gzip
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from residuals import agree
@@ -138,6 +140,17 @@ def test_a_failed_download_says_why_and_three_remedies(reason, monkeypatch):
     assert names_file_expectation_and_remedies(str(error.value), IMAGES) and str(reason) in str(error.value)
 
 
+def test_a_folder_may_begin_at_home(place, monkeypatch):
+    home = place("home", 3).parent
+    monkeypatch.setenv("HOME", str(home))
+    assert int(datasets.fashion_mnist("test", folder="~/home").labels[0]) == 3
+    monkeypatch.setenv("RPM_DATA", "~/home")
+    assert int(datasets.fashion_mnist("test").labels[0]) == 3
+    for name in datasets.DOWNLOADS.registry:
+        (home / "home" / name).touch()
+    assert datasets.fashion_mnist_folder() == home / "home"
+
+
 # Views
 
 
@@ -150,6 +163,18 @@ def test_views_are_images_again(x):
     for view in two_views(x, strength=2, generator=seeded()):
         assert view.shape == x.shape and view.dtype == x.dtype
         assert 0 <= view.min() and view.max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_images_that_rounding_has_moved_beyond_the_unit_interval_are_images(dtype):
+    """As a resize leaves them, with weights whose sum is not quite 1."""
+    eps = torch.finfo(dtype).eps
+    x = torch.ones(3, 1, 4, 4, dtype=dtype) * (1 + 2 * eps)
+    x[0] = -2 * eps
+    assert x.max() > 1 and all(0 <= v.min() and v.max() <= 1 for v in two_views(x, generator=seeded()))
+    for factor in (1 + 100 * eps, 255):
+        with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
+            two_views(x * factor, generator=seeded())
 
 
 def test_the_same_seed_gives_the_same_views_and_the_two_views_differ(x):
@@ -280,8 +305,18 @@ def test_the_strength_of_view_pairs_may_be_set_and_is_kept(x):
 def test_a_state_of_other_images_is_refused(x):
     pairs = view_pairs(x, 10)
     next(pairs)
-    with pytest.raises(ValueError, match="order is of 50 images and there are 40; expected the same"):
+    with pytest.raises(ValueError, match="of other images; expected the same"):
         view_pairs(x[:40], 10).load_state_dict(pairs.state_dict())
+
+
+def test_numbers_of_any_kind_are_taken():
+    n, size, scale = np.int64(4), np.int64(6), np.float32(0.25)
+    found = moving_balls(n, size=size, balls=np.int64(2), scale=torch.tensor(0.25), generator=seeded())
+    assert torch.equal(found.x, moving_balls(4, size=6, balls=2, scale=scale, generator=seeded()).x)
+    found = constant_velocity(n, size=size, frames=np.int64(3), scale=Fraction(1, 4), generator=seeded())
+    assert torch.equal(found.x, constant_velocity(4, size=6, frames=3, scale=0.25, generator=seeded()).x)
+    z = torch.ones(1, 2)
+    assert torch.equal(datasets.twist(z, Fraction(1, 2)), datasets.twist(z, torch.tensor(0.5)))
 
 
 # Moving balls

@@ -36,12 +36,12 @@ def ended(process) -> None:
 
 @pytest.fixture(scope="module")
 def never_stopped(tmp_path_factory):
-    """The last state of a training of so many steps in one go."""
+    """The last state of a trainer of so many steps in one go."""
 
     def run(steps: int) -> dict:
         folder = tmp_path_factory.mktemp("whole")
         ended(train(folder, *DIGITS, "--steps", steps))
-        return load_checkpoint(folder / "run.pt", CPU)
+        return load_checkpoint(folder / "run.pt", CPU)["trainer"]
 
     return run
 
@@ -56,12 +56,12 @@ def test_a_training_killed_while_it_writes_its_checkpoint_loses_no_step_before_i
     process.kill()
     process.join()
     assert load_checkpoint(folder / "run.pt", CPU)["trainer"]["step"] == (20 if place == "renamed" else 10)
-    parts = [path for path in folder.iterdir() if path.name != "run.pt"]
+    parts = [path for path in folder.iterdir() if path.name not in ("run.pt", ".run.pt.lock")]
     assert [path.suffix for path in parts] == [".partial"] * (place != "renamed")
     for part in parts:  # not mistaken for a checkpoint, and removed in time: here, the time has come
         os.utime(part, (0, 0))
     ended(train(folder, "--resume"))
-    assert equal(load_checkpoint(folder / "run.pt", CPU), never_stopped(30))
+    assert equal(load_checkpoint(folder / "run.pt", CPU)["trainer"], never_stopped(30))
     assert [path.name for path in folder.iterdir()] == ["run.pt"]
 
 
@@ -83,7 +83,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_numbers_of_one_never_
         (folder.parent / "run out").unlink()
     assert reached == sorted(reached) and 0 < reached[0] and reached[-1] < steps
     ended(train(folder, "--resume"))
-    assert equal(load_checkpoint(folder / "run.pt", CPU), never_stopped(steps))
+    assert equal(load_checkpoint(folder / "run.pt", CPU)["trainer"], never_stopped(steps))
     MEASURED.append(f"killed {kills} times, resumed from steps {', '.join(map(str, reached))} of {steps}: nothing lost")
 
 

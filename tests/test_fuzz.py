@@ -58,6 +58,8 @@ EXEMPT = {
             "critics.WithBias",
             "finite.log_likelihood",
             "checkpoints.reason",
+            "checkpoints.copied",
+            "checkpoints.remember",
         ),
         INSIDE,
     ),
