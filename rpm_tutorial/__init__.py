@@ -19,6 +19,7 @@ _HOME = {
     ),
     "finite": ("FiniteRPM", "ELBO"),
     "shared": ("SharedLatentRPM",),
+    "chain": ("GaussianChain",),
     "critics": ("RandomWalk", "LaplaceWalk", "VonMisesFisher", "LinearDynamics", "Bilinear", "Universal", "WithBias"),
     "evidence": ("Evidence", "dataset_evidence", "SampledEvidence", "sampled_evidence"),
     "checking": ("Check", "CriticReport", "check_critic"),

@@ -24,7 +24,11 @@ LOADING = "Loading PyTorch ..."  # takes seconds, so that it is said before; on 
 # JupyterLab asks its makers for news and for a newer release; here it asks nobody, and doesn't ask whether it may.
 NO_NEWS = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
 JUPYTER = Path(__file__).with_name("jupyter")  # a configuration folder, read beside the reader's own
-NO_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")  # of a GPU, a machine, any machine
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "size calculation overflowed",
+)  # of a GPU, a machine, any machine
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 device_option = click.option("--device", help="cpu, cuda, cuda:1, ...  [default: CUDA where there is one]")

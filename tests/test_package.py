@@ -11,7 +11,7 @@ import rpm_tutorial
 
 ROOT = Path(rpm_tutorial.__file__).parent
 ORDER = (
-    "_checks", "_log_space", "objectives", "priors", "finite", "shared", "derivation", "gaussian", "critics",
+    "_checks", "_log_space", "objectives", "priors", "finite", "shared", "derivation", "gaussian", "chain", "critics",
     "_tiles", "distributed", "evidence", "estimators", "checking", "_images", "datasets", "encoders", "checkpoints",
     "training", "probes", "runtime", "figures", "widgets", "_page", "dashboard", "explorations", "exercises", "classroom",
     "_runs", "cli",
