@@ -33,7 +33,7 @@ print(f"training on {device}")
 # Two views of an image are a pair. Views of the first 20 000 training images train; two fixed views of 2 000 test images are kept for the evidence; the labels
 # of all test images, which the encoder never sees, for the probe.
 
-# %% tags=["approximate"]
+# %%
 images, test = rpm.datasets.fashion_mnist_or_digits(), rpm.datasets.fashion_mnist_or_digits("test")
 train_x, test_x, test_labels = images.x[:20_000].to(device), test.x.to(device), test.labels
 probe_x, probe_labels = train_x[:1000], images.labels[:1000]  # what the probe is fitted on
@@ -71,7 +71,7 @@ def new_encoder(seed):
     return rpm.encoders.conv(dim=16).to(device)
 
 
-# %% tags=["approximate"]
+# %%
 accuracy = {"raw pixels": np.array([probe(None)])}
 accuracy["random network"] = np.array([probe(new_encoder(s)) for s in tqdm(seeds)])
 for name, values in accuracy.items():
@@ -104,7 +104,7 @@ def trained(critic, seed, every=150, steps=150):
 # %%
 learned = [trained(rpm.VonMisesFisher(0.1), s, every=75) for s in seeds]
 
-# %% tags=["approximate"]
+# %%
 curves = np.array([list(along.values()) for *_, along in learned])
 steps = list(learned[0][2])
 rpm.figures.lines(
@@ -116,7 +116,7 @@ rpm.figures.lines(
     caption="The evidence of 2 000 held-out pairs rises throughout, nearly alike for three seeds, and is far from its ceiling.",
 )
 
-# %% tags=["approximate"]
+# %%
 accuracy["trained"] = np.array([probe(encoder) for encoder, *_ in learned])
 for name, values in accuracy.items():
     spread = f" ± {values[:, 0].std(ddof=1):.3f}" if len(values) > 1 else ""
@@ -127,7 +127,7 @@ assert (
     accuracy["trained"][:, 0].mean() > baselines[:, 0].max() and accuracy["trained"][:, 1].min() > baselines[:, 1].max()
 )
 
-# %% tags=["approximate"]
+# %%
 fit, scored = (rpm.encode(learned[0][0], side) for side in (probe_x, test_x))
 of_latents = rpm.probes.linear_probe(fit, probe_labels, scored, test_labels)
 print(
@@ -157,7 +157,7 @@ fixed = [trained(rpm.VonMisesFisher(1.0, learnable=False), s) for s in seeds]
 # %%
 walks = [trained(rpm.RandomWalk(), s) for s in seeds]
 
-# %% tags=["approximate"]
+# %%
 runs = {"temperature learned": learned, "temperature 1": fixed, "random walk": walks}
 nats, read = {}, {}
 for name, run in runs.items():
@@ -184,7 +184,7 @@ assert read[chosen].mean() > max(r.mean() for r in read.values()) - 0.02
 # Below. Each step moves it a little, and a hundred and fifty were not enough; the curve gives it at once.
 # </details>
 
-# %% tags=["approximate"]
+# %%
 temperatures = [0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0]
 tuned = {}
 for s, (encoder, *_) in zip(seeds, learned):
@@ -221,7 +221,7 @@ assert abs(at_one - nats["temperature 1"]).max() < 0.2
 # It rises by most of a nat, and the model is the same model. The data are others.
 # </details>
 
-# %% tags=["approximate"]
+# %%
 encoder, critic, _ = learned[0]
 by_strength = {}
 for strength in (1.0, 0.5, 0.0):
@@ -245,7 +245,7 @@ assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.1
 # </details>
 
 
-# %%
+# %% tags=["reproducible"]
 def new_trainer():
     encoder, critic = new_encoder(seed), rpm.VonMisesFisher(0.1).to(device)
     torch.manual_seed(seed)
@@ -278,7 +278,7 @@ assert largest == 0 if device.type == "cpu" else largest < 1e-3
 # identical, the model becomes sure of wrong ones. To be right about easy pairs is no evidence on hard ones.
 # </details>
 
-# %% tags=["approximate"]
+# %%
 trainer = rpm.training.Trainer(
     copy.deepcopy(encoder), copy.deepcopy(critic), rpm.datasets.view_pairs(train_x, 256, seed=seed), steps=1000
 )
@@ -287,7 +287,7 @@ rpm.TrainingDashboard(trainer, x[:1000], x_prime[:1000], test_labels[:1000], che
 # %% [markdown]
 # A hundred steps of it, without the dashboard:
 
-# %% tags=["approximate"]
+# %%
 sure, certain = copy.deepcopy(encoder), copy.deepcopy(critic)
 easy = rpm.datasets.view_pairs(train_x, 128, strength=0.0, seed=seed)
 batch = [row.value for row in tqdm(rpm.train(sure, certain, easy, 100, learning_rate=4e-3), total=100, leave=False)]
@@ -335,7 +335,7 @@ rpm.exercises.lesson_08.infonce_at.check(infonce_at)
 # know the label, though a guess is right one time in three. Repair it.
 
 
-# %% tags=["exercise", "bug"]
+# %% tags=["exercise", "bug", "reproducible"]
 def probe_accuracy(z, labels, z_test, labels_test):
     everything = torch.cat([z, z_test])
     targets = F.one_hot(torch.cat([labels, labels_test])).to(z)
