@@ -36,7 +36,7 @@ test-colab: .venv/installed-test  ## every lesson beside Colab's kind of package
 	@$(IN_VENV) tools/colab.py --write $(if $(KIND),"$(KIND)")
 
 test-processors: .venv/installed-test  ## every notebook on other arithmetic (KIND=plain ONLY=04 for one of both)
-	@$(IN_VENV) tools/processors.py $(KIND) --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
+	@$(IN_VENV) tools/processors.py --write $(KIND) --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
 build: .venv/installed-test  ## make and execute the notebooks from their .py sources (ONLY=02 for one)
 	@$(IN_VENV) tools/build_notebooks.py $(ONLY)

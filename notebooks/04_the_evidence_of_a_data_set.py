@@ -225,7 +225,7 @@ counts = [k for k in (10, 30, 100, 300, 1000, 3000, 10_000) if k < n]
 values = [rpm.dataset_evidence(z[:k], z_prime[:k], critic).infonce.item() for k in counts]
 counts, values = [*counts, n], [*values, evidence.infonce.item()]
 assert all(value <= math.log(k) for value, k in zip(values, counts))
-assert values[1] > 0.7 * math.log(30) and values[-1] < 0.4 * math.log(n)  # 0.77 to 0.86, and 0.37 at most, for five seeds
+assert values[1] > 0.7 * math.log(30) and values[-1] < 0.5 * math.log(n)  # five seeds: 0.77 to 0.86, and 0.33
 rpm.figures.lines(
     counts,
     {"InfoNCE": values, "log N": [math.log(k) for k in counts]},

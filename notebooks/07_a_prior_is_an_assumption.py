@@ -148,7 +148,8 @@ on_laplace = compare("laplace")
 for found, step, other in ((on_gaussian, "gaussian", "laplace"), (on_laplace, "laplace", "gaussian")):
     margin = found[step][:, 0] - found[other][:, 0]
     print(f"{step} steps: the right prior leads by {margin.min():.2f} nats a pair at least, over {len(seeds)} seeds")
-    assert (margin > 0).all() and (found[step][:, 1] > 0.98).all()
+    assert (2048 * margin > 100).all(), "a hundred nats and more: 0.05 to 0.11 a pair for six seeds"
+    assert (found[step][:, 1] > 0.98).all()
     assert (found[step][:, 0] < ceiling[step] + 0.06).all()
 
 # %% [markdown]
@@ -225,6 +226,7 @@ for name in ("laplace", "gaussian"):
     nats, _, mcc = on_gaussian[name].mean(0)
     print(f"Gaussian steps, {name:8} prior: MCC {mcc:.2f} and {nats:.2f} nats")
 assert (on_gaussian["laplace"][:, 0] < on_gaussian["gaussian"][:, 0]).all()
+assert on_gaussian["laplace"][:, 2].mean() > in_the_plane + 0.03  # MCC 0.97 to 0.99 for six seeds
 
 # %% [markdown]
 # Its bias looks like a discovery, and only the nats say that it is none. Judge the prior first, then believe its axes.
@@ -301,7 +303,9 @@ for name, (nats, r_squared) in ((n, e.T) for n, e in ends.items()):
 print(f"true information: {ceiling['gaussian']:.3f} nats")
 assert (abs(ends["random walk"][:, 0] - ends["universal"][:, 0]) < 0.05).all()
 assert (ends["random walk"][:, 1] > 0.97).all() and (ends["universal"][:, 1] < 0.7).all()
-assert all(run[100][2] > 0.9 for run in paths["random walk"]) and (ends["universal"][:, 1] > begin).all()
+assert (abs(np.concatenate([*ends.values()])[:, 0] - ceiling["gaussian"]) < 0.05).all()  # 0.02 for six seeds
+assert (ends["random walk"][:, 0] > ends["universal"][:, 0]).all() and (ends["universal"][:, 1] > begin).all()
+assert all(run[100][2] > 0.9 for run in paths["random walk"])
 
 # %%
 color = test.position[:500, 0]
@@ -325,6 +329,8 @@ rpm.figures.clouds(
 # %%
 default = np.array([judge(*fitted(lambda: rpm.Universal(2), data, s, steps=500, starts=1), test) for s in tqdm(seeds)])
 print("universal prior, default start: R²", ", ".join(f"{r:.2f}" for r in default[:, 1]))
+kinder = default[:, 1].mean() > ends["universal"][:, 1].mean()
+assert kinder and default[:, 1].max() > 0.9  # of six seeds four are above 0.95, the others at 0.62 and 0.48
 
 # %% [markdown]
 # There, the smoothness of a freshly initialised network often does what the prior does not ask for. That is an assumption too, only one that nobody wrote down

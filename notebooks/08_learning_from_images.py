@@ -122,7 +122,7 @@ for name, values in accuracy.items():
     spread = f" ± {values[:, 0].std(ddof=1):.3f}" if len(values) > 1 else ""
     print(f"{name:15} linear probe {values[:, 0].mean():.3f}{spread}, nearest neighbours {values[:, 1].mean():.3f}")
 baselines = np.concatenate([accuracy["raw pixels"], accuracy["random network"]])
-assert (np.diff(curves.mean(0)) > 0).all()
+assert (np.diff(curves.mean(0)) > 0).all() and curves[:, -1].std(ddof=1) < 0.2  # twice three seeds: 0.03, 0.07
 assert (
     accuracy["trained"][:, 0].mean() > baselines[:, 0].max() and accuracy["trained"][:, 1].min() > baselines[:, 1].max()
 )
@@ -147,8 +147,8 @@ assert of_latents < accuracy["trained"][0, 0]
 #
 # <details><summary>Answer</summary>
 #
-# About three nats in evidence, and a percent in the probe. Such a prior trains less well, but what the latents contain hardly depends on how sure
-# it is of them.
+# About three nats in evidence, and a percent at most in the probe. Such a prior is unsure of every partner, but what the latents contain hardly depends on
+# how sure it is.
 # </details>
 
 # %%
@@ -166,13 +166,14 @@ for name, run in runs.items():
     print(
         f"{name:20} evidence − C {nats[name].mean():.2f} ± {nats[name].std(ddof=1):.2f} nats, probe {read[name].mean():.3f} ± {read[name].std(ddof=1):.3f}"
     )
-assert (nats["temperature learned"] > nats["temperature 1"] + 1).all()
+assert (abs(nats["temperature learned"] - nats["temperature 1"] - 3) < 0.6).all(), "about three: 2.7 to 2.9 for six seeds"
 chosen = max(nats, key=lambda name: nats[name].mean())
 print(f"most evidence: {chosen}")
-assert read[chosen].mean() > max(r.mean() for r in read.values()) - 0.02
+means = np.array([r.mean() for r in read.values()])
+assert np.ptp(means) < 0.02 and read[chosen].mean() > means.max() - 0.01  # twice three seeds: 0.009, 0.005; 0, 0.003
 
 # %% [markdown]
-# The evidence separates the priors by nats. The probe cannot tell the best two apart, and puts the third about a percent lower. So we may say: *the prior with the highest evidence
+# The evidence separates the priors by nats. The probe hardly tells them apart: its means lie within a percent or so. So we may say: *the prior with the highest evidence
 # has a probe as good as any*. We may not say that the evidence predicts the probe.
 #
 # The temperature need not be trained at all. For a finished encoder it is one number, and the held-out evidence is a curve over it.
@@ -209,7 +210,7 @@ print(
 assert abs(at_one - nats["temperature 1"]).max() < 0.2
 
 # %% [markdown]
-# So the nats between those priors belong to the priors. At temperature 1 this encoder earns what one earns that was trained there; the encoder's own share is the percent of the probe.
+# So the nats between those priors belong to the priors. At temperature 1 this encoder earns what one earns that was trained there; the encoder's own share is what the probe sees, a percent at most.
 #
 # ## What the evidence does not compare: different data
 #
@@ -228,7 +229,7 @@ for strength in (1.0, 0.5, 0.0):
     views = rpm.datasets.two_views(test_x[:2000], strength=strength, generator=torch.Generator(device).manual_seed(5))
     by_strength[strength] = evidence(encoder, critic, *views)
     print(f"views of strength {strength}: evidence − C {by_strength[strength]:.2f} nats")
-assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.1
+assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.5
 
 # %% [markdown]
 # With pairs without end, the evidence is bounded by the information in the *data*, $I(x;x')$ (E23), and the augmentation sets that bound: views that keep everything have most of it.
@@ -293,7 +294,7 @@ easy = rpm.datasets.view_pairs(train_x, 128, strength=0.0, seed=seed)
 batch = [row.value for row in tqdm(rpm.train(sure, certain, easy, 100, learning_rate=4e-3), total=100, leave=False)]
 print(f"batch of 128: {batch[-1]:.2f} of at most {math.log(128):.2f} nats")
 print(f"held-out evidence − C: {evidence(encoder, critic):.2f} before, {evidence(sure, certain):.2f} after")
-assert batch[-1] > 4 and evidence(sure, certain) < evidence(encoder, critic) - 1
+assert batch[-1] > 4 and evidence(sure, certain) < evidence(encoder, critic) - 2  # lower by 3.7 to 3.9
 
 # %% [markdown]
 # ## Exercises

@@ -320,9 +320,9 @@ assert (results["learned linear"][:, 0] - results["constant velocity"][:, 0]).ab
 # and range of the evidence over the seeds, then the percentage of position and of velocity that a linear map does *not* explain ($1 - R^2$, worst seed). The second looks inside the position: $R^2$ along
 # the direction of the plane that is explained worst, and along the one explained best.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 study("universal")
-assert results["universal"][:, 0].max() < results["constant velocity"][:, 0].min() - 0.1
+assert results["universal"][:, 0].max() < results["constant velocity"][:, 0].min() - 0.1  # 4.6 to 4.7, and 4.98
 
 print(f"{'prior':18}{'I_2048 (nats)':>21}{'position':>12}{'velocity':>11}   unexplained, worst seed")
 for prior, result in results.items():
@@ -333,7 +333,7 @@ velocity = {prior: result[:, 2] for prior, result in results.items()}
 assert velocity["constant velocity"].min() > 0.995 > velocity["random walk"].max() > velocity["universal"].min()
 
 
-# %% tags=["nbval-ignore-output"]
+# %%
 def by_direction(encoder):
     """R² of the true position along the worst and the best direction of the plane."""
     z, position = rpm.encode(encoder, held_out.x[:, 1:2]), held_out.position[:, 1]
@@ -344,6 +344,8 @@ def by_direction(encoder):
 
 for prior in ("constant velocity", "universal"):
     print(f"{prior:18}", "; ".join("worst {:.2f}, best {:.2f}".format(*by_direction(e)) for e, _ in models[prior]))
+worst = [by_direction(encoder)[0] for encoder, _ in models["universal"]]
+assert min(worst) < 0.1 and max(worst) > 0.9, "both fates"
 
 # %% [markdown]
 # A model with best near 1 and worst near 0 has found one coordinate of two, and has about half of the nats. That is a failure of training, not of capacity: another start may find

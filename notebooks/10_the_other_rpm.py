@@ -324,6 +324,7 @@ for s in tqdm(range(seed, seed + 3)):
     print("  evidence", *(f"{v:.2f}" for v in found.sort().values))
     print("  accuracy", *(f"{v:.2f}" for v in scores[found.argsort()]))
     assert scores[found.argmax()] > 0.9 and found.max() < math.log(10)
+    assert 3 <= near.sum() <= 9, "about half: 5 to 8 for six seeds"
     assert scores[near].min() > scores[~near].max()  # the evidence of training pairs tells who merged classes
 
 # %% [markdown]

@@ -153,7 +153,7 @@ curves = {}
 for name, runs in {"no noise": plain, "noise 1": noisy[1.0], "noise 3": noisy[3.0]}.items():
     curves[name] = [np.mean([auc(tail(run[1])[:k].sum(0)) for run in runs]) for k in rounds]
     print(f"{name:9} first round {curves[name][0]:.2f}, thirty rounds {curves[name][-1]:.2f}")
-assert curves["noise 3"][-1] > curves["noise 3"][0] + 0.04
+assert curves["noise 3"][-1] > curves["noise 3"][0] + 0.04 and curves["no noise"][-1] < max(curves["no noise"]) - 0.02
 rpm.figures.lines(
     rounds,
     curves,
@@ -180,6 +180,7 @@ for name, federations in runs.items():
     accuracy[name] = np.mean([run[2] for run in federations])
     print(f"{name:24} AUC of one round {one:.2f}, of all {leak[name]:.2f}; accuracy {accuracy[name]:.3f}")
 assert min(leak.values()) > 0.55, "none of them hides the members"
+assert accuracy["mixup"] > accuracy["none"] - 0.015 and abs(leak["mixup"] - leak["none"]) < 0.03
 assert accuracy["noise 3"] < accuracy["none"] and accuracy["sparse, 19 of 20"] < accuracy["none"]
 
 # %% [markdown]

@@ -1,0 +1,42 @@
+"""Other arithmetic: that it is in force, and what the table of notebooks says of a run."""
+
+import os
+import subprocess
+import sys
+
+import processors
+import pytest
+import torch
+
+TRAINING = """
+import torch, rpm_tutorial as rpm
+torch.manual_seed(0)
+x = rpm.datasets.digits().x
+pairs = rpm.datasets.view_pairs(x, batch_size=256, seed=0)
+log = list(rpm.train(rpm.encoders.mlp(64, 16), rpm.VonMisesFisher(0.1), pairs, steps=20))
+print(log[-1].value.hex())
+"""
+REPORT = """<testsuites><testsuite>
+<testcase classname="notebooks.04_evidence.ipynb" name="Cell 0"/>
+<testcase classname="notebooks.04_evidence.ipynb" name="Cell 3"><properties><property name="moved"/></properties></testcase>
+<testcase classname="notebooks.neighbours.N10_views.ipynb" name="Cell 1"><failure/></testcase>
+<testcase classname="notebooks.neighbours.N10_views.ipynb" name="Cell 2"><error/></testcase>
+</testsuite></testsuites>"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "ulp"])
+def test_an_arithmetic_reaches_a_trained_network(kind: str):
+    if kind == "plain" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"):
+        pytest.skip("this processor has no other arithmetic than the plain one")
+
+    def trained(kind: str) -> str:
+        command, environment = [sys.executable, "-c", TRAINING], os.environ | processors.KINDS[kind]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert trained("own") == trained("own") != trained(kind)
+
+
+def test_the_table_counts_moved_digits_and_names_failed_cells():
+    assert processors.line("ulp", REPORT) == {"kind": "ulp", "04": "1", "N10": "✗ 1, 2"}
+    assert len(processors.HEADER) == 24 and set(processors.DEFAULT) <= set(processors.KINDS)
