@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help lab test test-fast test-matrix test-colab test-processors build site run-times bench clean
 
 help:  ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 lab: .venv/installed-lab  ## open the course in JupyterLab (PORT=8899 chooses the port)
 	@$(IN_VENV) -m rpm_tutorial.cli doctor

@@ -248,6 +248,7 @@ for n in tqdm((8, 32, 256)):
         f"N = {n:3}: I_{n} = {rows[n][0]:.2f} of at most {math.log(n):.2f}; the same model at 2 048: {rows[n][1]:.2f} nats"
     )
     assert rows[n][0] < math.log(n) and rows[n][1] > rows[n][0]
+assert rows[8][1] < rows[32][1] < rows[256][1]  # five seeds: 3.4 to 3.7, 3.8 to 4.2, 4.2
 
 # %% [markdown]
 # The value that training shows is capped by its own batch: with 8 candidates it can hardly tell a good encoder from a very good one. Evaluated on

@@ -84,8 +84,9 @@ def main() -> None:
     for kind in options.kinds or DEFAULT:
         print(f"{kind} ...", flush=True)
         lines.append(run(kind, notebooks, options.jobs))
-        if options.write:
-            matrix.write("processors", HEADER, KINDS, lines)
+        if options.write:  # beside what other notebooks said before
+            stored = {row["kind"]: row for row in matrix.read(matrix.PAGE.read_text(encoding="utf-8"), "processors")}
+            matrix.write("processors", HEADER, KINDS, [stored.get(found["kind"], {}) | found for found in lines])
     print(matrix.table(lines, HEADER), end="")
     if any(cell.startswith("✗") for found in lines for cell in found.values()):
         sys.exit(1)
