@@ -11,9 +11,9 @@ import torch
 TRAINING = """
 import torch, rpm_tutorial as rpm
 torch.manual_seed(0)
-x = torch.randn(256, 64)
-log = list(rpm.train(rpm.encoders.mlp(64, 16), rpm.VonMisesFisher(0.1), ((x, 2 * x) for _ in range(20)), 20))
-print(log[-1].value.hex())
+x, noise = torch.randn(2, 256, 64)
+pairs = ((x, x + noise) for _ in range(20))
+print([row.value for row in rpm.train(rpm.encoders.mlp(64, 16), rpm.VonMisesFisher(0.1), pairs, 20)])
 """
 REPORT = """<testsuites><testsuite>
 <testcase classname="notebooks.04_evidence.ipynb" name="Cell 0"/>
