@@ -104,7 +104,7 @@ def test_check_names_what_is_out_of_step(lesson: Path):
     stored(cells[:-1])
     assert build_notebooks.check(lesson.parent) == ["01_tiny.ipynb has 4 cells, its source 5"]
     stored(cells)
-    lesson.write_text(TINY.replace("nats", "bits").replace("nbval-ignore-output", "approximate"))
+    lesson.write_text(TINY.replace("nats", "bits").replace("nbval-ignore-output", "reproducible"))
     lines = build_notebooks.check(lesson.parent)
     assert [line.split(" is not")[0] for line in lines] == ["01_tiny.ipynb cell 2", "01_tiny.ipynb cell 5"]
     lesson.rename(lesson.with_name("02_other.py"))
@@ -200,6 +200,7 @@ def test_make_alone_lists_the_commands(checkout: Path):
         "test-fast",
         "test-matrix",
         "test-colab",
+        "test-processors",
         "build",
         "site",
         "run-times",
