@@ -118,7 +118,7 @@ def test_only_what_can_be_set_has_a_slider():
     trainer = rpm.Trainer(encoders.mlp(64, 4), rpm.RandomWalk(), batches, 3)
     with pytest.raises(ValueError, match="can't be set to where it was"):
         TrainingDashboard(trainer, trained.x, trained.x_prime, images.labels[:60]).reset()
-    assert set(trained.settings) == {"learning_rate", "temperature", "strength"}
+    assert set(trained.settings) == {"learning_rate", "temperature", "strength"} and trained.progress.max == STEPS
 
 
 def test_held_out_pairs_go_through_the_encoder_of_their_own_side():

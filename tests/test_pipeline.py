@@ -199,6 +199,7 @@ def test_make_alone_lists_the_commands(checkout: Path):
         "test-fast",
         "test-matrix",
         "test-colab",
+        "test-mutants",
         "build",
         "site",
         "run-times",
