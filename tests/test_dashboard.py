@@ -123,7 +123,7 @@ def test_only_what_can_be_set_has_a_slider():
     with pytest.warns(UserWarning, match="no state_dict: the training continues with the batches that come next"):
         board.reset()
     assert torch.equal(parameters(board), beginning)
-    assert set(trained.settings) == {"learning_rate", "temperature", "strength"}
+    assert set(trained.settings) == {"learning_rate", "temperature", "strength"} and trained.progress.max == STEPS
 
 
 def test_held_out_pairs_go_through_the_encoder_of_their_own_side():

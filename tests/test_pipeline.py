@@ -201,6 +201,7 @@ def test_make_alone_lists_the_commands(checkout: Path):
         "test-matrix",
         "test-colab",
         "test-processors",
+        "test-mutants",
         "build",
         "site",
         "run-times",
