@@ -13,7 +13,7 @@ ROOT = Path(rpm_tutorial.__file__).parent
 ORDER = (
     "_checks", "_log_space", "objectives", "priors", "finite", "shared", "derivation", "gaussian", "critics",
     "_tiles", "distributed", "evidence", "estimators", "checking", "datasets", "encoders", "checkpoints", "training", "probes",
-    "runtime", "figures", "widgets", "dashboard", "explorations", "exercises", "classroom", "cli",
+    "runtime", "figures", "widgets", "dashboard", "explorations", "exercises", "classroom", "_saving", "cli",
 )  # fmt: skip
 
 

@@ -311,10 +311,10 @@ def status_code(url: str) -> int:
 def test_make_lab_serves_the_first_lesson_on_loopback_with_a_token(lab: str, port: int):
     address = re.search(rf"http://127\.0\.0\.1:{port}(/\S+)\?token=(\w+)", lab)
     assert address, lab
-    assert address[1] == "/lab/tree/notebooks/00_start_here.ipynb"
+    assert address[1] == "/lab/tree/my-course/00_start_here.ipynb"
     assert "Installing" not in lab and "identity" in lab
     server = f"http://127.0.0.1:{port}/api/status"
     wait_until(lambda: status_code(server) == 403, seconds=20)
     assert status_code(f"{server}?token={address[2]}") == 200
-    first_lesson = f"http://127.0.0.1:{port}/api/contents/notebooks/00_start_here.ipynb?token={address[2]}"
+    first_lesson = f"http://127.0.0.1:{port}/api/contents/my-course/00_start_here.ipynb?token={address[2]}"
     assert status_code(first_lesson) == 200
