@@ -73,8 +73,8 @@ def lab(folder: Path, port: int | None) -> None:
     """Open the lessons in JupyterLab.
 
     The first lesson in FOLDER (default: my-course) is shown. A folder without notebooks gets a copy of all of them;
-    what is there is never overwritten, so that a newer course needs a new folder. The server listens on this machine only, with a token, and asks no other host for
-    news or updates; Ctrl-C stops it.
+    what is there is never overwritten: a newer course needs a new folder. The server listens on this machine only, with
+    a token, and asks no other host for news or updates; Ctrl-C stops it.
 
     \b
     Examples:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import build_notebooks
 import chromium
+import environments
 import pytest
 from needs import need_chromium, need_fashion_mnist
 
@@ -259,14 +260,15 @@ def port() -> int:
 
 
 @pytest.fixture
-def lab(installed: Path, port: int, tmp_path: Path) -> Iterator[str]:
-    """What a real `make lab` has printed by the time that it has printed its address."""
+def lab(port: int, tmp_path: Path) -> Iterator[str]:
+    """What a real `make lab` has printed by the time that it has printed its address, in an environment of its own."""
+    checkout = environments.checkout_for("lab", tmp_path / "a folder with space")
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
     log = tmp_path / "lab.log"
     with log.open("w") as output:
         process = subprocess.Popen(
             ["make", "lab", f"PORT={port}"],
-            cwd=installed,
+            cwd=checkout,
             env=os.environ | own,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -1,4 +1,4 @@
-"""A reader's own copy, in JupyterLab: it opens whatever the files' times are, and a widget is seen early, late and after the kernel."""
+"""A reader's own copy, in JupyterLab: it opens whatever its files' times, and a widget is seen early, late and without kernel."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ URL.createObjectURL = blob => address(blob.type === 'text/javascript' ? new Blob
 """
 WIDGETS = f"document.querySelector('{keyboard.EXPLORERS}')"
 SUMMARY = "document.querySelector('.rpm-explorer [role=status]')"
-DRAWN = "() => document.querySelector('.rpm-explorer .js-plotly-plot .main-svg image, .rpm-explorer .js-plotly-plot .main-svg .trace')"
+DRAWN = "() => document.querySelector('.rpm-explorer .main-svg image, .rpm-explorer .main-svg .trace')"
 KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext"
 
 
