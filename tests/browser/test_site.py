@@ -3,8 +3,6 @@
 import contextlib
 import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import build_notebooks
 import doors
+import environments
 import lesson_browser
 import nbformat
 import psutil
@@ -35,12 +34,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     need_sphinx()
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", folder / "html"]
-    command += ["-d", folder / "doctrees"]
-    run = subprocess.run(command, cwd=ROOT, env=os.environ | NO_DEPRECATIONS, capture_output=True, text=True)
+    checkout = environments.checkout_for("site", tmp_path_factory.mktemp("site") / "checkout")
+    run = environments.make(checkout, "site", **NO_DEPRECATIONS)
     assert run.returncode == 0, run.stderr
-    return folder / "html"
+    return checkout / "build" / "site"
 
 
 @pytest.fixture(scope="module")
