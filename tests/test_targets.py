@@ -1,7 +1,7 @@
 """Every Make target in a fresh environment of its own, with what its extras require and nothing else.
 
-Two are tried where they are used: `make lab` in test_pipeline.py, `make site` in browser/test_site.py; `make test-fast` runs some of
-what `make test` does.
+Two are tried where they are used: `make lab` in test_pipeline.py, `make site` in browser/test_site.py; `make test-fast` runs some
+of what `make test` does.
 """
 
 from pathlib import Path

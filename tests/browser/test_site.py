@@ -1,7 +1,6 @@
 """The site, built and opened from disk in a headless Chromium: what a reader without a network and without a mouse has."""
 
 import contextlib
-import os
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
