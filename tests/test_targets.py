@@ -1,7 +1,6 @@
 """Every Make target in a fresh environment of its own, with what its extras require and nothing else.
 
-Two are tried where they are used: `make lab` in test_pipeline.py, `make site` in browser/test_site.py; `make test-fast` runs some
-of what `make test` does.
+`make lab` is tried in test_pipeline.py, `make site` in browser/test_site.py; `make test-fast` is a part of `make test`.
 """
 
 from pathlib import Path
