@@ -13,7 +13,7 @@ PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
 # The install leaves compiling to the first import, which has to keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lab test test-fast test-matrix test-colab build site run-times bench clean
+.PHONY: help lab test test-fast test-matrix test-colab test-mutants build site run-times bench clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -35,6 +35,9 @@ test-matrix: .venv/installed-test  ## the fast tests beside oldest and newest ve
 test-colab: .venv/installed-test  ## every lesson beside Colab's kind of packages, older and newer (KIND=tested for one)
 	@$(IN_VENV) tools/colab.py --write $(if $(KIND),"$(KIND)")
 
+test-mutants: .venv/installed-mutants  ## plant small mistakes in each module, count those that the fast tests catch (ONLY=priors for one)
+	@$(IN_VENV) tools/mutants.py $(ONLY)
+
 build: .venv/installed-test  ## make and execute the notebooks from their .py sources (ONLY=02 for one)
 	@$(IN_VENV) tools/build_notebooks.py $(ONLY)
 	@$(IN_VENV) tools/teaching.py
@@ -54,7 +57,7 @@ clean:  ## remove the environment and the caches
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-STAMPS = .venv/installed-lab .venv/installed-test .venv/installed-site .venv/installed-bench
+STAMPS = .venv/installed-lab .venv/installed-test .venv/installed-site .venv/installed-bench .venv/installed-mutants
 
 # A renamed checkout takes its .venv along, with the old folder's absolute paths in it: then no stamp counts.
 ifneq ($(shell cat .venv/folder 2>/dev/null),$(CURDIR))
@@ -66,6 +69,7 @@ endif
 .venv/installed-test: EXTRAS = lab,test,site
 .venv/installed-site: EXTRAS = lab,site
 .venv/installed-bench: EXTRAS = lab,test,bench
+.venv/installed-mutants: EXTRAS = lab,test,mutants
 $(STAMPS): pyproject.toml requirements-tested.txt
 	@command -v "$(PYTHON)" >/dev/null || { \
 	    echo "$(PYTHON) not found: install Python 3.11 or newer, or name yours: make PYTHON=python3.12" >&2; exit 1; }

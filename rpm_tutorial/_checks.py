@@ -27,18 +27,18 @@ def values_checked():
         _scan.reset(token)
 
 
-def found(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool = True) -> bool:
-    """Whether some entry is bad; False where values are not looked at, or nobody can: meta tensors, torch.compile, vmap.
+def found(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool = True, unseen: bool = False) -> bool:
+    """Whether some entry is bad; `unseen` where values are not looked at, or nobody can: meta tensors, torch.compile, vmap.
 
-    With `scanned=False`, within `values_checked` too.
+    With `scanned=False` they are looked at within `values_checked` too.
     """
     if torch.compiler.is_compiling() or tensor.is_meta or (scanned and not _scan.get()):
-        return False
+        return unseen
     try:
         return bool(bad(tensor.detach()).any())
     except RuntimeError as error:
         if "vmap" in str(error):
-            return False
+            return unseen
         raise
 
 
@@ -71,7 +71,7 @@ def _check_kind(name: str, tensor, dims: int) -> None:
     if tensor.dim() != dims:
         raise ValueError(f"{name} has shape {shape_of(tensor)}; expected {dims} dimensions")
     if tensor.dtype not in FLOATS:
-        raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.double()")
+        raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.float()")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {shape_of(tensor)}: it is empty; expected at least one row and one column")
 
@@ -92,8 +92,9 @@ def check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> No
 
 def check_log_table(name: str, log_table: Tensor) -> None:
     """Raise unless `log_table` is a table of logarithms: -inf is legal (the logarithm of 0), +inf and NaN are not."""
-    check_tensor(name, log_table, dims=2)
-    if found(torch.isposinf, log_table):
+    _check_kind(name, log_table, dims=2)
+    if found(lambda t: ~(t.amax(1) < torch.inf), log_table):  # a row's largest is NaN where one of them is
+        check_tensor(name, log_table, dims=2)
         raise ValueError(f"{name} contains +inf; expected finite logarithms or -inf (where the quantity is 0)")
 
 
@@ -120,24 +121,26 @@ def rounding(table: Tensor) -> float:
     return torch.finfo(table.dtype).eps ** 0.5
 
 
-def check_number(name: str, value: float) -> None:
-    """Raise unless `value` is one real number and finite; a tensor without dimensions is one too."""
+def check_number(name: str, value: float) -> float:
+    """`value` as an int or a float, if it is one real number and finite: a tensor without dimensions, or NumPy's, is too."""
     if isinstance(value, Tensor) and value.dim() == 0 and not value.is_complex():
         value = value.item()
     if not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is a {type(value).__name__}; expected a number")
     if not -float("inf") < value < float("inf"):
         raise ValueError(f"{name} is {value}; expected a finite number")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
-def check_count(name: str, value: int, *, least: int = 1) -> None:
-    """Raise unless `value` is a whole number from `least` on."""
+def check_count(name: str, value: int, *, least: int = 1) -> int:
+    """`value` as an int, if it is a whole number from `least` on."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; expected a whole number: an int")
     if value < least:
         raise ValueError(f"{name} is {value}; expected {'a positive number' if least == 1 else f'at least {least}'}")
     if value > MOST:
         raise ValueError(f"{name} is {value}; expected at most 2^53")
+    return int(value)
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -155,7 +158,7 @@ def check_generator(generator: torch.Generator) -> None:
 
 def check_scores(log_f: Tensor) -> None:
     """Raise for NaN and +inf among the scores that a critic has made of finite latents."""
-    if found(lambda t: ~(t < torch.inf), log_f):
+    if found(lambda t: ~(t.amax(1) < torch.inf), log_f):
         count = int((~(log_f.detach() < torch.inf)).sum())
         raise ValueError(
             f"{count} of {log_f.numel()} scores of z and z_prime are NaN or beyond {log_f.dtype}; expected latents whose "
@@ -163,9 +166,9 @@ def check_scores(log_f: Tensor) -> None:
         )
 
 
-def check_range(what: str, tensor: Tensor) -> None:
+def check_range(what: str, tensor: Tensor, remedy: str = "") -> None:
     if found(lambda t: ~t.isfinite(), tensor):
-        raise ValueError(f"{what} is beyond {tensor.dtype}; expected less extreme numbers")
+        raise ValueError(f"{what} is beyond {tensor.dtype}; expected less extreme numbers{remedy}")
 
 
 def check_lengths(name: str, latents: Tensor) -> None:
@@ -176,11 +179,12 @@ def check_lengths(name: str, latents: Tensor) -> None:
         )
 
 
-def check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: float) -> float:
     if not isinstance(value, float):  # whose NaN and infinities are refused below
-        check_number(name, value)
+        value = check_number(name, value)
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value}; expected a positive finite number")
+    return float(value)
 
 
 def check_rows(name: str, x) -> None:
@@ -188,3 +192,13 @@ def check_rows(name: str, x) -> None:
     if not isinstance(x, Tensor) or x.dim() == 0:
         found = f"has shape {shape_of(x)}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
         raise TypeError(f"{name} {found}; expected a torch.Tensor of shape (n, ...), one row for each observation")
+
+
+def check_data(name: str, x: Tensor) -> None:
+    """Raise for NaN and inf in data, which no encoder is to blame for."""
+    bad = ~x.detach().isfinite()
+    if bad.any():
+        raise ValueError(
+            f"{name} contains NaN or inf in {int(bad.sum())} of {x.numel()} entries; expected numbers: leave those rows out "
+            "(of both sides), or fill them in"
+        )

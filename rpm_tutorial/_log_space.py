@@ -5,12 +5,17 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from ._checks import found
-
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor, in float32 if it is in half precision: a sum of many such numbers would keep two digits."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def saveable(tensor: Tensor) -> Tensor:
+    """The tensor, copied if it was made in inference mode: autograd refuses to save such a one."""
+    if torch.compiler.is_compiling():  # which knows no inference mode
+        return tensor
+    return tensor.clone() if tensor.is_inference() and not torch.is_inference_mode_enabled() else tensor
 
 
 def full_precision(device: torch.device):
@@ -23,30 +28,21 @@ def log(p: Tensor) -> Tensor:
     return p.masked_fill(p == 0, 1).log().masked_fill(p == 0, -torch.inf)
 
 
+def fine(device: torch.device) -> torch.dtype:
+    """The dtype of few numbers that are added up: float64 where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def expectation(values: Tensor, weights: Tensor) -> Tensor:
-    """sum weights * values; where the weight is 0 the value counts as 0 even if it is -inf, in gradients too.
+    """sum weights * values over the last dimensions; at weight 0 a value counts as 0 even if it is -inf, in gradients too.
 
     Weights that add up to one give no more than the largest value: five rounded shares of a fifth of the dtype's largest
     number are beyond it. Halving and doubling are exact, so nothing else changes.
     """
-    half, most = (weights * (values.masked_fill(weights == 0, 0) / 2)).sum(), torch.finfo(values.dtype).max / 2
-    return 2 * torch.where(half.isinf(), half, half.clamp(-most, most))
-
-
-def log_expectation(log_f: Tensor, q_z: Tensor, q_z_prime: Tensor, *, side: str = "row") -> Tensor:
-    """log Z(z) = log E_{Q(z')} f(z,z'), shape (n,); 0 for a z without mass, which counts nowhere.
-
-    `side` names the caller's rows in an error: "column" where the caller has transposed.
-    """
-    log_f = log_f.masked_fill((q_z == 0)[:, None], 0)
-    log_Z = torch.logsumexp(log_f + log(q_z_prime), dim=1)
-    if found(torch.isneginf, log_Z):
-        row = int(torch.isneginf(log_Z.detach()).nonzero()[0])
-        raise ValueError(
-            f"{side} {row} of log_f is -inf wherever its candidates have mass, so its normaliser is 0; expected f > 0 "
-            f"somewhere. Likely cause: a mask that hides all candidates of a {side}"
-        )
-    return log_Z
+    shares = weights.to(fine(values.device)) * (values.masked_fill(weights == 0, 0) / 2)
+    half = shares.sum(tuple(range(-weights.dim(), 0)))
+    most = torch.finfo(values.dtype).max / 2
+    return (2 * torch.where(half.isinf(), half, half.clamp(-most, most))).to(values.dtype)
 
 
 def log_matmul(log_a: Tensor, log_b: Tensor) -> Tensor:

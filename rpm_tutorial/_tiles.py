@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import found, rounding, shape_of, values_checked
-from ._log_space import full_precision
+from ._log_space import fine, full_precision
 
 STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 MiB in float32
 STRIP_ROWS = {"cpu": (32, 128), "cuda": (128, 4096)}  # at least and at most: a processor's cache prefers few
@@ -78,8 +78,9 @@ class InFloat32(nn.Module):
 class _ByTiles(torch.autograd.Function):
     @staticmethod
     def forward(ctx, critic, first, block, z, z_prime, *parameters):
+        # One number a row may be large and their difference small: of these, all digits.
         dtype = torch.promote_types(z.dtype, torch.float32)
-        positive, log_sum = torch.full((2, len(z)), -torch.inf, dtype=dtype, device=z.device)
+        positive, log_sum = torch.full((2, len(z)), -torch.inf, dtype=fine(z.device), device=z.device)
         tiles = _tiles(first, block, z, z_prime)
         with _progress(len(tiles), "evidence") as bar, values_checked():
             for rows, columns, own in tiles:
@@ -88,13 +89,13 @@ class _ByTiles(torch.autograd.Function):
                 start = rows.start + max(0, -own)
                 positive[start : start + len(found)] = found
                 # A critic may keep what it returns; the table of an inner product is ours to overwrite.
-                tile_sum = _logsumexp_(log_f) if isinstance(critic, InnerProduct) else log_f.logsumexp(1)
+                tile_sum = _logsumexp_(log_f if isinstance(critic, InnerProduct) else log_f.clone())
                 log_sum[rows] = torch.logaddexp(log_sum[rows], tile_sum)
                 bar.update()
         check_rows(log_sum)
         ctx.critic, ctx.state, ctx.first, ctx.block = critic, _state(critic), first, block
         ctx.save_for_backward(z, z_prime, log_sum, *parameters)  # of the parameters, so that torch sees them change
-        return positive - log_sum
+        return (positive - log_sum).to(dtype)
 
     @staticmethod
     def backward(ctx, grad):
@@ -103,17 +104,19 @@ class _ByTiles(torch.autograd.Function):
         parameters = _learnt(ctx.state)
         inputs = (z, z_prime, *parameters)
         grads = [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in inputs]
+        high = log_sum.to(grad.dtype)
+        low = (high - log_sum).exp_().neg_().to(grad.dtype)  # what high has lost of log_sum
         largest = grad.abs().max().clamp(min=torch.finfo(grad.dtype).tiny)
         # The 1/N of a mean comes last: in float16 it would push small weights to zero.
         share = (grad / largest)[:, None]
         tiles, critic = _tiles(ctx.first, ctx.block, z, z_prime), _with_state(ctx.critic, ctx.state)
-        mass = torch.zeros_like(log_sum)  # of each row, the sum of its softmax weights: minus one
+        mass = torch.zeros_like(high)  # of each row, the sum of its softmax weights: minus one
         with _progress(len(tiles), "its gradient") as bar, values_checked(), full_precision(z.device):
             for rows, columns, own in tiles:
                 tile_z, tile_z_prime = (t.detach().requires_grad_() for t in (z[rows], z_prime[columns]))
                 with torch.enable_grad():
                     log_f = scores(critic, tile_z, tile_z_prime)
-                weight = (log_f.detach().to(log_sum.dtype) - log_sum[rows, None]).exp_().neg_()
+                weight = (log_f.detach().to(high.dtype) - high[rows, None]).exp_().mul_(low[rows, None])
                 mass[rows] += weight.sum(1)
                 weight.diagonal(own).add_(1)  # d(log f_ii - log sum_j f_ij) / dlog_f
                 parts = torch.autograd.grad(
@@ -126,7 +129,7 @@ class _ByTiles(torch.autograd.Function):
                     if part is not None:  # the critic does not depend on this one
                         total[where] += part
                 bar.update()
-        _check_unchanged(mass, log_sum, log_f.dtype, math.ceil(len(z_prime) / (2 * ctx.block)))
+        _check_unchanged(mass, high, log_f.dtype, math.ceil(len(z_prime) / (2 * ctx.block)))
         return None, None, None, *((total * largest).to(t.dtype) for total, t in zip(grads, inputs))
 
 
@@ -149,7 +152,7 @@ class _ByStrips(torch.autograd.Function):
                 positive, largest = table.diagonal(first + start).clone(), table.amax(1, keepdim=True)
                 f = table.sub_(largest).exp_()
                 total = f.sum(1, keepdim=True)
-                log_p[rows] = positive - (largest + total.log()).squeeze(1)
+                log_p[rows] = positive - largest.squeeze(1) - total.log().squeeze(1)
                 # d log p_i / dq_i = k_i - sum_j P_ij k_j with P_ij = f_ij / total_i, and likewise for k and the bias
                 d_q[rows] = k[own] - (f @ k).div_(total)
                 d_k.addmm_(f.T, q[rows] / total, alpha=-1)
@@ -184,9 +187,10 @@ def _tiles(first: int, block: int, z: Tensor, z_prime: Tensor) -> list[tuple[sli
 
 
 def _logsumexp_(table: Tensor) -> Tensor:
-    """`table.logsumexp(1)`, which makes the table's exponential in the table's own memory."""
+    """`table.logsumexp(1)` with all its digits, which makes the table's exponential in the table's own memory."""
     largest = table.amax(1, keepdim=True).clamp_(min=torch.finfo(table.dtype).min)  # a row of -inf stays one
-    return table.sub_(largest).exp_().sum(1).log_().add_(largest.squeeze(1))
+    log_sum = table.sub_(largest).exp_().sum(1).log_()
+    return log_sum.to(fine(table.device)).add_(largest.squeeze(1))
 
 
 def scores(critic: Callable[[Tensor, Tensor], Tensor], z: Tensor, z_prime: Tensor) -> Tensor:
@@ -307,7 +311,7 @@ def _refuse_second_derivative() -> None:
     if torch.is_grad_enabled():  # create_graph=True; the graph of the tiles is not kept
         raise RuntimeError(
             "dataset_evidence has no second derivative, but create_graph=True asks for one; "
-            "for small N use infonce(critic(z, z_prime))"
+            "for small N use infonce(critic(z, z_prime)), which has one unless the critic is a LaplaceWalk"
         )
 
 

@@ -7,9 +7,10 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 import importlib.util
 import math
 import os
+import shlex
 import shutil
-import signal
 import socket
+import subprocess
 import sys
 import webbrowser
 from pathlib import Path
@@ -19,7 +20,7 @@ import click
 from . import __version__, classroom
 
 NO_LAB = "JupyterLab is not installed. Remedy: python -m pip install 'rpm-tutorial[lab]'"
-SETTINGS = {"data", "steps", "batch_size", "dim", "temperature", "learning_rate", "seed"}  # of a training, in its file
+LOADING = "Loading PyTorch ..."  # takes seconds, so that it is said before; on stderr, as no result
 # JupyterLab asks its makers for news and for a newer release; here it asks nobody, and doesn't ask whether it may.
 NO_NEWS = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
 JUPYTER = Path(__file__).with_name("jupyter")  # a configuration folder, read beside the reader's own
@@ -28,7 +29,6 @@ NO_MEMORY = (
     "can't allocate memory",
     "size calculation overflowed",
 )  # of a GPU, a machine, any machine
-SPLIT = 1297  # of the 1 797 digits; the others are held out
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 device_option = click.option("--device", help="cpu, cuda, cuda:1, ...  [default: CUDA where there is one]")
@@ -40,7 +40,7 @@ class Commands(click.Group):
     def invoke(self, context: click.Context):
         try:
             return super().invoke(context)
-        except click.exceptions.Exit:
+        except (click.exceptions.Exit, BrokenPipeError):  # click ends quietly when nobody reads on
             raise
         except (ValueError, OSError) as error:
             raise click.ClickException(str(error)) from error
@@ -109,6 +109,7 @@ def doctor() -> None:
 
     Versions, device, threads, memory, data, and the course's identity. Exits with 1 if the identity does not hold here.
     """
+    click.echo(LOADING, err=True)
     from . import datasets, runtime
 
     report = runtime.self_check()
@@ -143,8 +144,8 @@ def doctor() -> None:
 def train(context: click.Context, checkpoint: Path, resume: bool, save_every: int, device: str, **settings) -> None:
     """Train an encoder with InfoNCE.
 
-    Encoder, critic and the state of the training are kept in the file CHECKPOINT. Ctrl-C saves and ends; --resume
-    continues with the numbers of a training that was never stopped.
+    Encoder, critic and the state of the training are kept in the file CHECKPOINT. Ctrl-C saves and ends, and so does
+    a terminal that is closed; --resume continues with the numbers of a training that was never stopped.
 
     \b
     Examples:
@@ -156,27 +157,27 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
     if resume and chosen:
         option = "--" + chosen[0].replace("_", "-")
         raise click.UsageError(f"{option} can't be given with --resume: {checkpoint} holds the settings.")
-    if resume and not checkpoint.exists():
-        raise click.BadParameter(f"{checkpoint} does not exist. Remedy: start it without --resume.")
-    if not resume and checkpoint.exists():
-        raise click.BadParameter(f"{checkpoint} exists. Remedy: continue it with --resume, or name another file.")
-    if not checkpoint.absolute().parent.is_dir():
-        raise click.BadParameter(f"the folder {checkpoint.parent} does not exist. Remedy: make it first.")
+    _check_place(checkpoint, resume)
 
-    from . import datasets, runtime
+    click.echo(LOADING, err=True)
+    from . import _runs, checkpoints, datasets, runtime
     from .training import Trainer
 
     runtime.setup()
     device = runtime.pick_device(device)
-    state = _load(checkpoint, device) if resume else {"settings": settings}
+    context.with_resource(checkpoints.sole_writer(checkpoint))
+    _check_place(checkpoint, resume)  # while this waited for its imports, another may have come and gone
+    state = _runs.load(checkpoint, device) if resume else {"settings": settings}
     settings = state["settings"]
+    if not resume or context.get_parameter_source("save_every") is click.core.ParameterSource.COMMANDLINE:
+        settings["save_every"] = save_every
     pairs = datasets.view_pairs(
-        _images(settings["data"], "train"),
+        _runs.images(settings["data"], "train"),
         settings["batch_size"],
         flip=settings["data"] != "digits",
         seed=settings["seed"],
     )
-    encoder, critic = _networks(settings, device)
+    encoder, critic = _runs.networks(settings, device)
     trainer = Trainer(encoder, critic, pairs, settings["steps"], learning_rate=settings["learning_rate"])
     if resume:
         trainer.load_state_dict(state["trainer"])
@@ -189,7 +190,11 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
         return
     click.echo(f"{settings['data']}, {settings['steps']} steps of {settings['batch_size']} pairs, on {device}")
     try:
-        finished = _train(trainer, lambda: _save(trainer, settings, checkpoint), save_every)
+        finished = _runs.train(trainer, settings, checkpoint)
+    except ValueError as error:
+        raise click.ClickException(f"{error}\nThe {trainer.step} steps before are saved in {checkpoint}.") from error
+    except BrokenPipeError:
+        raise
     except OSError as error:
         left = f"\nWhat was saved before is whole. Continue, once there is room: {again}" if trainer.step else ""
         raise click.ClickException(f"{error}{left}") from error
@@ -214,9 +219,10 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
     Example:
       rpm-tutorial evidence run.pt
     """
+    click.echo(LOADING, err=True)
     import torch
 
-    from . import datasets, runtime
+    from . import _runs, datasets, runtime
     from ._checks import seeded
     from .checkpoints import reason
     from .evidence import dataset_evidence
@@ -224,9 +230,9 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
 
     runtime.setup()
     device = runtime.pick_device(device)
-    state = _load(checkpoint, device)
+    state = _runs.load(checkpoint, device)
     settings = state["settings"]
-    encoder, critic = _networks(settings, device)
+    encoder, critic = _runs.networks(settings, device)
     try:
         encoder.load_state_dict(state["trainer"]["encoder"])
         critic.load_state_dict(state["trainer"]["critic"])
@@ -235,7 +241,7 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
             f"{checkpoint} holds other networks than its settings say: {reason(error)}. Expected a file that rpm-tutorial "
             "train saved"
         ) from error
-    images = _images(settings["data"], "test")
+    images = _runs.images(settings["data"], "test")
     views = datasets.two_views(images, flip=settings["data"] != "digits", generator=seeded(seed))
     with torch.no_grad():
         found = dataset_evidence(*(encode(encoder, view) for view in views), critic)
@@ -289,9 +295,7 @@ def _export(kind: str, path: Path, target: Path) -> None:
         try:
             page = classroom.slides(notebook, path.stem)
         except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f"Slides are made by nbconvert, which comes with JupyterLab. {NO_LAB}"
-            ) from error
+            raise click.ClickException(f"Slides are made by nbconvert, a part of JupyterLab. {NO_LAB}") from error
         target.with_suffix(".slides.html").write_text(page, encoding="utf-8")
     else:
         classroom.write(getattr(classroom, kind)(notebook), target)
@@ -317,81 +321,19 @@ def _can_open_a_browser() -> bool:
     return True
 
 
+def _check_place(checkpoint: Path, resume: bool) -> None:
+    if resume and not checkpoint.exists():
+        raise click.BadParameter(f"{checkpoint} does not exist. Remedy: start it without --resume.")
+    if not resume and checkpoint.exists():
+        raise click.BadParameter(f"{checkpoint} exists. Remedy: continue it with --resume, or name another file.")
+    if not checkpoint.absolute().parent.is_dir():
+        raise click.BadParameter(f"the folder {checkpoint.parent} does not exist. Remedy: make it first.")
+
+
 def _quoted(path: Path) -> str:
-    return f'"{path}"' if " " in str(path) else str(path)
-
-
-def _images(data: str, split: str):
-    """Images to train on, or the held-out ones, shape (n, 1, H, W)."""
-    from . import datasets
-
-    if data == "fashion-mnist":
-        try:
-            return datasets.fashion_mnist(split).x
-        except OSError as error:
-            raise click.ClickException(f"{error}; (4) --data digits needs no files") from error
-    x = datasets.digits().x
-    return x[:SPLIT] if split == "train" else x[SPLIT:]
-
-
-def _networks(settings: dict, device):
-    """Encoder and critic, as `settings` describe them."""
-    import torch
-
-    from . import critics, encoders
-
-    torch.manual_seed(settings["seed"])
-    encoder = encoders.mlp(64, settings["dim"]) if settings["data"] == "digits" else encoders.conv(settings["dim"])
-    return encoder.to(device), critics.VonMisesFisher(settings["temperature"]).to(device)
-
-
-def _load(checkpoint: Path, device) -> dict:
-    from .checkpoints import load_checkpoint
-
-    state = load_checkpoint(checkpoint, device)
-    expected = {"settings", "trainer"}
-    if not isinstance(state, dict) or set(state) != expected or {*map(type, state.values())} != {dict}:
-        state = {"settings": {}}
-    if set(state["settings"]) != SETTINGS:
-        raise ValueError(
-            f"{checkpoint} is not a training of this command. Expected a file that rpm-tutorial train saved"
-        )
-    return state
-
-
-def _save(trainer, settings: dict, checkpoint: Path) -> None:
-    from .checkpoints import save_checkpoint
-
-    save_checkpoint({"settings": settings, "trainer": trainer.state_dict()}, checkpoint)
-
-
-def _train(trainer, save, save_every: int) -> bool:
-    """Train to the end with a progress bar, saving now and then; False if a signal asked to stop before."""
-    from tqdm import tqdm
-
-    asked = []
-
-    def stop(number, _frame) -> None:
-        asked.append(number)
-        signal.signal(number, signal.SIG_DFL)  # asked twice, it ends at once
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        save()  # if the file can't be written, say so before the work
-        with tqdm(total=trainer.steps, initial=trainer.step, unit="step", disable=None) as bar:
-            while trainer.step < trainer.steps and not asked:
-                row = trainer.advance()
-                bar.set_postfix_str(f"InfoNCE {row.value:.2f} nats", refresh=False)
-                bar.update()
-                if row.step % save_every == 0 or row.step == trainer.steps:
-                    save()
-                    bar.write(f"step {row.step:5} of {trainer.steps}: InfoNCE {row.value:.3f} nats on its batch, saved")
-        if asked:
-            save()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return trainer.step == trainer.steps
+    """As a shell takes it for one word, and for no option."""
+    name = f".{os.sep}{path}" if str(path).startswith("-") else str(path)
+    return shlex.quote(name) if os.name == "posix" else subprocess.list2cmdline([name])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from ._checks import (
     found,
     shape_of,
 )
-from ._log_space import full_precision, wide
+from ._log_space import full_precision, saveable, wide
 
 Map = Callable[[Tensor], Tensor]
 LOST = 0.01  # nats that a score may lose to rounding, before it is computed in float64
@@ -61,7 +61,8 @@ class RandomWalk(nn.Module):
     """log f = -|z - z'|^2 / (2 scale^2): z' is z after a Gaussian step. Source: (E18).
 
     The square is multiplied out, which loses digits where latents spread over many scales: beyond some 200 of them
-    float32 would be off by 0.01 nats, and the products are taken in float64, which is as good up to five million.
+    float32 would be off by 0.01 nats, and the products are taken in float64, which is as good up to five million. So they
+    are in torch.compile and vmap, where nobody can look at the spread.
     """
 
     def __init__(self, scale: float = 1.0, *, learnable: bool = True):
@@ -78,7 +79,7 @@ class RandomWalk(nn.Module):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        _check(z, z_prime)
+        z, z_prime = _checked(z, z_prime)
         return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale)
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ class LaplaceWalk(nn.Module):
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        _check(z, z_prime)
+        z, z_prime = _checked(z, z_prime)
         # A processor has no cdist in half precision.
         log_f = (-torch.cdist(wide(z), wide(z_prime), p=1) / self.scale).to(z.dtype)
         check_scores(log_f)
@@ -127,7 +128,7 @@ class VonMisesFisher(nn.Module):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        _check(z, z_prime)
+        z, z_prime = _checked(z, z_prime)
         return LinearForm(_direction("z", z) / self.temperature, _direction("z_prime", z_prime))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
@@ -158,7 +159,7 @@ class LinearDynamics(nn.Module):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        _check(z, z_prime, self.A)
+        z, z_prime = _checked(z, z_prime, self.A)
 
         def move(z):
             return z @ self.A.T.to(z.dtype)
@@ -183,7 +184,7 @@ class Bilinear(nn.Module):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        _check(z, z_prime, self.W)
+        z, z_prime = _checked(z, z_prime, self.W)
         return _inner_product(z @ self.W, z_prime)
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
@@ -210,12 +211,31 @@ class Universal(nn.Module):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        _check(z, z_prime, self.a[0].weight)
+        z, z_prime = _checked(z, z_prime, self.a[0].weight)
         return _inner_product(self.a(z), self.b(z_prime))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         return self.linear_form(z, z_prime).table()
+
+
+class WithBias(nn.Module):
+    """log f + a learnable constant, 0 at first: for objectives that see the level of log f, which the critics here cannot set.
+
+    Those are NWJ (E10) and in `estimators` JS, SMILE, PC, DRF and the anchor; InfoNCE and DV are blind to it. At its best, NWJ
+    is DV. Example: `rpm.WithBias(rpm.RandomWalk(0.3))`.
+    """
+
+    def __init__(self, critic: nn.Module):
+        super().__init__()
+        if not isinstance(critic, nn.Module):
+            raise TypeError(f"critic is a {type(critic).__name__}; expected an nn.Module, such as rpm.RandomWalk()")
+        self.critic, self.bias = critic, nn.Parameter(torch.zeros(()))
+
+    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
+        log_f = self.critic(z, z_prime)
+        return log_f + self.bias.to(log_f.dtype)
 
 
 def _direction(name: str, side: Tensor) -> Tensor:
@@ -236,9 +256,11 @@ def _gaussian(z: Tensor, z_prime: Tensor, move: Map, whiten: Map) -> LinearForm:
         centre = z_prime.detach().mean(0)
         q, k = whiten(move(z) - centre), whiten(z_prime - centre)
         form = LinearForm(q, k, q.square().sum(1) / -2, k.square().sum(1) / -2)
+    if z.dtype == torch.float64:
+        return form
     reach = -2 * (form.row_bias.detach().amin() + form.column_bias.detach().amin())  # infinite: it is refused as it is
-    lost = found(lambda t: (t > LOST / torch.finfo(t.dtype).eps) & t.isfinite(), reach, scanned=z.device.type != "cpu")
-    if lost and z.dtype != torch.float64:
+    bad = LOST / torch.finfo(z.dtype).eps
+    if found(lambda t: (t > bad) & t.isfinite(), reach, scanned=False, unseen=True):
         return _gaussian(z.double(), z_prime.double(), move, whiten)
     return form
 
@@ -261,8 +283,8 @@ def _described(name: str, log_value: Tensor) -> str:
     return f"{name}={value}, learnable={log_value.requires_grad}"
 
 
-def _check(z: Tensor, z_prime: Tensor, matrix: Tensor | None = None) -> None:
-    """`matrix` is a parameter that z is multiplied with, if the critic has one."""
+def _checked(z: Tensor, z_prime: Tensor, matrix: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Both as autograd can save them; `matrix` is a parameter that z is multiplied with, if the critic has one."""
     for name, side in (("z", z), ("z_prime", z_prime)):
         check_latents(name, side)
     check_alike("z", z, "z_prime", z_prime)
@@ -270,10 +292,10 @@ def _check(z: Tensor, z_prime: Tensor, matrix: Tensor | None = None) -> None:
         raise ValueError(
             f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns"
         )
-    if matrix is None:
-        return
-    check_alike("z", z, "critic", matrix)
-    if z.shape[1] != matrix.shape[1]:
+    if matrix is not None:
+        check_alike("z", z, "critic", matrix)
+    if matrix is not None and z.shape[1] != matrix.shape[1]:
         raise ValueError(
             f"z has shape {shape_of(z)}; this critic was made for {matrix.shape[1]} dimensions, expected (n, {matrix.shape[1]})"
         )
+    return saveable(z), saveable(z_prime)

@@ -16,16 +16,16 @@ import traceback
 import weakref
 from pathlib import Path
 
-import anywidget
 import ipywidgets
 import plotly.graph_objects as go
 import torch
-import traitlets
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from . import probes
+from ._checks import check_count, check_positive, seeded
+from ._page import Page
 from .checkpoints import load_checkpoint, save_checkpoint
 from .evidence import dataset_evidence
 from .figures import training
@@ -60,7 +60,7 @@ class TrainingDashboard(ipywidgets.VBox):
     Args:
         trainer: the `Trainer`; if its pairs have a `strength` and its critic a `temperature`, these can be set too.
         x, x_prime, labels: held-out pairs and their classes. The evidence is that of the pairs; the linear probe is fitted on
-            the first half of x and scored on the second half of x'.
+            one half of x and scored on the other half of x', with as many of each class in both.
         checkpoint: a file to save to; None for none.
         every: steps between two evaluations.
         page_timeout: seconds after which a page that is silent counts as closed.
@@ -89,7 +89,8 @@ class TrainingDashboard(ipywidgets.VBox):
             other.pause("Paused: another dashboard was made.")
         self.trainer, self.x, self.x_prime, self.labels = trainer, x, x_prime, labels
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.every, self.page_timeout, self.state, self.task = every, page_timeout, "ready", None
+        self.every, self.page_timeout = check_count("every", every), check_positive("page_timeout", page_timeout)
+        self.state, self.task = "ready", None
         self._lock, self._drawn = threading.RLock(), 0.0
         self._recent: list[float] = []  # InfoNCE of the batches since the last evaluation
         self.history = {"step": [], "InfoNCE": [], "held-out InfoNCE": [], "probe": []}
@@ -99,7 +100,7 @@ class TrainingDashboard(ipywidgets.VBox):
         self.plot = go.FigureWidget(self.figure.plotly)
         self.settings, self.buttons = self._make_settings(), self._make_buttons()
         self.progress = ipywidgets.IntProgress(max=trainer.steps, description="step", layout=_wide())
-        self.count, self.message, self.summary, self.page = *(ipywidgets.HTML() for _ in range(3)), _Page()
+        self.count, self.message, self.summary, self.page = *(ipywidgets.HTML() for _ in range(3)), Page()
         super().__init__(
             [
                 ipywidgets.VBox([*self.settings.values(), Accessibility()]),
@@ -218,20 +219,26 @@ class TrainingDashboard(ipywidgets.VBox):
             self._fail(error, "paused", KEPT)
 
     def _one_step(self) -> None:
-        self._recent.append(self.trainer.advance().value)
-        if self.trainer.step % self.every == 0 or self.trainer.step == self.trainer.steps:
+        if self._is_due():  # the evaluation before was interrupted
             self._evaluate()
+        self._recent.append(self.trainer.advance().value)
+        if self._is_due():
+            self._evaluate()
+
+    def _is_due(self) -> bool:
+        step = self.trainer.step
+        return step > self.history["step"][-1] and (step % self.every == 0 or step == self.trainer.steps)
 
     def _evaluate(self) -> None:
         z, z_prime = encode(self.trainer.encoder, self.x), encode(self.trainer.encoder_prime, self.x_prime)
         with torch.no_grad():
             held_out = dataset_evidence(z, z_prime, self.trainer.critic).infonce.item()
-        half, labels = len(z) // 2, self.labels
-        probe = probes.linear_probe(z[:half], labels[:half], z_prime[half:], labels[half:])
+        fit, score = _halves(self.labels)
+        probe = probes.linear_probe(z[fit], self.labels[fit], z_prime[score], self.labels[score])
         mean = sum(self._recent) / len(self._recent) if self._recent else None
-        for name, value in zip(self.history, (self.trainer.step, mean, held_out, probe), strict=True):
-            self.history[name].append(value)
-        self._recent, self._latents = [], z
+        row = (self.trainer.step, mean, held_out, probe)
+        history = {name: [*values, value] for (name, values), value in zip(self.history.items(), row, strict=True)}
+        self.history, self._recent, self._latents = history, [], z
 
     def _everything(self) -> dict:
         return {"trainer": self.trainer.state_dict(), "history": self.history, "recent": self._recent}
@@ -362,32 +369,11 @@ class TrainingDashboard(ipywidgets.VBox):
         return live_and_still(self, self.figure)
 
 
-class _Page(anywidget.AnyWidget):
-    """A sign of life from the page, every two seconds: a kernel is not told when its page is closed."""
-
-    _esm = """
-    export default {
-        initialize({ model }) {
-            const tell = () => { model.set("told", Date.now()); model.save_changes(); };
-            const timer = setInterval(tell, 2000);
-            return () => clearInterval(timer);
-        },
-        render({ el }) { el.hidden = true; },
-    };
-    """
-    told = traitlets.Float(0.0).tag(sync=True)
-
-    def __init__(self):
-        super().__init__()
-        self.seen: float | None = None
-        self.observe(self._hear, "told")
-
-    def _hear(self, _change) -> None:
-        self.seen = time.monotonic()
-
-    def silent_for(self) -> float:
-        """Seconds since the last sign; 0 where there never was a page, as in a script."""
-        return 0.0 if self.seen is None else time.monotonic() - self.seen
+def _halves(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows to fit a probe on, and to score it on: as many of each class, however they are sorted."""
+    rows = torch.randperm(len(labels), generator=seeded(0))
+    rows = rows[labels.cpu()[rows].argsort(stable=True)]
+    return rows[::2], rows[1::2]
 
 
 def _wide() -> ipywidgets.Layout:

@@ -3,22 +3,21 @@
 Nothing here touches the global random state: randomness comes from a `generator`, on the device of the data, or a `seed`.
 """
 
-import gzip
+import functools
 import os
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pooch
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
 from ._checks import (
     FLOATS,
     check_count,
+    check_data,
     check_generator,
     check_number,
     check_positive,
@@ -29,6 +28,7 @@ from ._checks import (
     shape_of,
     values_checked,
 )
+from ._images import REMEDIES, read_idx, render, view
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 # The authors' address has no HTTPS: the checksums are what tells their files from others.
@@ -43,11 +43,6 @@ DOWNLOADS = pooch.create(
     },
 )
 TIMEOUT = 20.0  # seconds without a byte after which a download is given up
-REMEDIES = (
-    "Remedies: (1) name a folder that holds the four Fashion-MNIST .gz files, fashion_mnist(folder=...) or the "
-    "environment variable RPM_DATA; (2) on Debian or Ubuntu, apt-get install dataset-fashion-mnist; "
-    "(3) with a network, call fashion_mnist() again: it downloads 30 MB once and checks them"
-)
 
 
 class Images(NamedTuple):
@@ -59,6 +54,8 @@ class Images(NamedTuple):
 
 def digits() -> Images:
     """scikit-learn's 1 797 handwritten digits, 8 x 8 pixels; part of the installation, no download."""
+    from sklearn.datasets import load_digits  # as long as torch to import
+
     data = load_digits()
     return Images(torch.from_numpy(data.images).float()[:, None] / 16, torch.from_numpy(data.target).long())
 
@@ -77,15 +74,15 @@ def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> 
     if split not in ("train", "test"):
         raise ValueError(f'split is {split!r}; expected "train" or "test"')
     prefix, count = ("train", 60_000) if split == "train" else ("t10k", 10_000)
-    x = _read_idx(_locate(f"{prefix}-images-idx3-ubyte.gz", folder), (count, 28, 28))
-    labels = _read_idx(_locate(f"{prefix}-labels-idx1-ubyte.gz", folder), (count,))
+    x = read_idx(_locate(f"{prefix}-images-idx3-ubyte.gz", folder), (count, 28, 28))
+    labels = read_idx(_locate(f"{prefix}-labels-idx1-ubyte.gz", folder), (count,))
     return Images(x[:, None].float().div_(255), labels.long())
 
 
 def fashion_mnist_folder() -> Path | None:
     """Where `fashion_mnist` finds all its files without a download: RPM_DATA, or the Debian package, or the cache; or None."""
     named = os.environ.get("RPM_DATA")
-    folders = [Path(named)] if named else [DEBIAN_FOLDER, Path(DOWNLOADS.path)]
+    folders = [Path(named).expanduser()] if named else [DEBIAN_FOLDER, Path(DOWNLOADS.path)]
     return next((folder for folder in folders if all((folder / name).exists() for name in DOWNLOADS.registry)), None)
 
 
@@ -114,36 +111,64 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
     Raises:
         ValueError: x has no four dimensions, leaves [0, 1] or contains NaN, or `strength` lies outside [0, 2].
     """
-    check_tensor("x", x, dims=4)
+    with values_checked():
+        check_tensor("x", x, dims=4)
     low, high = x.min().item(), x.max().item()
-    if low < 0 or high > 1:
+    slack = 16 * torch.finfo(x.dtype).eps  # what rounding in a resize adds; the views end in [0, 1]
+    if not -slack <= low <= high <= 1 + slack:
+        check_data("x", x)
         raise ValueError(f"x lies in [{low:.3g}, {high:.3g}]; expected [0, 1]: divide bytes by 255")
     check_generator(generator)
-    if not isinstance(strength, float | int):
-        check_number("strength", strength)
-    if not 0 <= strength <= 2:
-        raise ValueError(f"strength is {strength}; expected a number from 0 (no change) to 2")
+    strength = _strength(strength)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))  # a processor has no affine map in half precision
-    view, other = (_view(wide, strength, flip, generator).to(x.dtype) for _ in range(2))
-    return view, other
+    one, other = (view(wide, strength, flip, generator).to(x.dtype) for _ in range(2))
+    return one, other
+
+
+def _strength(value: float) -> float:
+    if not isinstance(value, float):  # whose NaN is refused below
+        value = check_number("strength", value)
+    if not 0 <= value <= 2:
+        raise ValueError(f"strength is {value}; expected a number from 0 (no change) to 2")
+    return float(value)
 
 
 class _Batches:
     """An endless iterator over the rows of x, without replacement within an epoch, which can be stopped and continued."""
 
+    _same = ("batch_size", "fingerprint")
+
     def __init__(self, x: Tensor, batch_size: int, seed: int, rows: str):
-        if not isinstance(batch_size, int):
-            check_count("batch_size", batch_size)
+        if type(batch_size) is not int:
+            batch_size = check_count("batch_size", batch_size)
         if not 0 < batch_size <= len(x):
             raise ValueError(f"batch_size is {batch_size}; expected a number from 1 to the {len(x)} {rows} there are")
-        self.x, self.batch_size, self._rows = x, batch_size, rows
+        self.x, self.batch_size, self._rows, self._sides = x, batch_size, rows, (x,)
         self.generator = seeded(seed, x.device)
         self.order, self.start = torch.empty(0, dtype=torch.int64, device=x.device), 0
 
     def __iter__(self):
         return self
 
+    @functools.cached_property
+    def fingerprint(self) -> int:
+        """Of shapes and bytes of the data, as they were when a state was first asked for."""
+        found = 0
+        for side in self._sides:
+            found = zlib.crc32(f"{side.dtype} {shape_of(side)}".encode(), found)
+            found = zlib.crc32(side.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), found)
+        return found
+
     def __next__(self) -> tuple[Tensor, Tensor]:
+        before = self.generator.get_state(), self.order, self.start
+        try:
+            return self._following()
+        except BaseException:  # Ctrl-C, say: the same batch comes next
+            self.generator.set_state(before[0])
+            _, self.order, self.start = before
+            raise
+
+    def _following(self) -> tuple[Tensor, Tensor]:
         if self.start + self.batch_size > len(self.order):
             self.order, self.start = torch.randperm(len(self.x), generator=self.generator, device=self.x.device), 0
         chosen = self.order[self.start : self.start + self.batch_size]
@@ -151,14 +176,15 @@ class _Batches:
         return self._pairs(chosen)
 
     def state_dict(self) -> dict:
-        return {"generator": self.generator.get_state(), "order": self.order, "start": self.start}
+        place = {"generator": self.generator.get_state(), "order": self.order, "start": self.start}
+        return place | {name: getattr(self, name) for name in self._same}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue where `state` was taken; `ValueError` if it comes from another number of rows."""
-        if (n := len(state["order"])) not in (0, len(self.x)):
-            raise ValueError(
-                f"the saved order is of {n} {self._rows} and there are {len(self.x)}; expected the same ones"
-            )
+        """Continue where `state` was taken; `ValueError` if it comes from other data, or other settings than `strength`."""
+        for name in self._same:
+            if state[name] != (here := getattr(self, name)):
+                other = f"other {self._rows}" if name == "fingerprint" else f"{name} {state[name]}, here it is {here}"
+                raise ValueError(f"the saved place is of {other}; expected the same: it would be another training")
         self.generator.set_state(state["generator"].cpu())
         self.order, self.start = state["order"].to(self.x.device), state["start"]
 
@@ -169,18 +195,15 @@ class TensorPairs(_Batches):
     def __init__(self, x: Tensor, x_prime: Tensor, batch_size: int, seed: int):
         for name, side in (("x", x), ("x_prime", x_prime)):
             check_rows(name, side)
-            if side.dtype in FLOATS and not side.isfinite().all():
-                raise ValueError(
-                    f"{name} contains NaN or inf in {int((~side.isfinite()).sum())} of {side.numel()} entries; expected "
-                    "numbers: leave those rows out of both sides, or fill them in"
-                )
+            if side.dtype in FLOATS:
+                check_data(name, side)
         if len(x) != len(x_prime) or x.device != x_prime.device:
             raise ValueError(
                 f"x has {len(x)} rows on {x.device} and x_prime {len(x_prime)} on {x_prime.device}; expected one row each "
                 "per pair, on one device"
             )
         super().__init__(x, batch_size, seed, "pairs")
-        self.x_prime = x_prime
+        self.x_prime, self._sides = x_prime, (x, x_prime)
 
     def _pairs(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         return self.x[chosen], self.x_prime[chosen]
@@ -213,11 +236,21 @@ class ViewPairs(_Batches):
     loaded into another one over the same images, it gives the same batches from there.
     """
 
+    _same = (*_Batches._same, "flip")
+
     def __init__(self, x: Tensor, batch_size: int, strength: float, flip: bool, seed: int):
         with values_checked():  # they are looked at batch by batch
             check_tensor("x", x, dims=4)
         super().__init__(x, batch_size, seed, "images")
-        self.strength, self.flip = strength, flip
+        self.strength, self.flip = strength, bool(flip)
+
+    @property
+    def strength(self) -> float:
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._strength = _strength(value)
 
     def _pairs(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         return two_views(self.x[chosen], strength=self.strength, flip=self.flip, generator=self.generator)
@@ -226,7 +259,6 @@ class ViewPairs(_Batches):
         return {**super().state_dict(), "strength": self.strength}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue where `state` was taken; `ValueError` if it comes from another number of images."""
         super().load_state_dict(state)
         self.strength = state["strength"]
 
@@ -266,9 +298,8 @@ def moving_balls(
     Raises:
         ValueError: another `step`, or a `scale` that is not positive.
     """
-    check_positive("scale", scale)
-    _check_frames(n, size, scale, generator)
-    check_count("balls", balls)
+    n, size, scale = _check_frames(n, size, scale, generator)
+    balls = check_count("balls", balls)
     if step not in ("gaussian", "laplace"):
         raise ValueError(f'step is {step!r}; expected "gaussian" or "laplace"')
     position = torch.rand(n, 2 * balls, generator=generator)
@@ -279,7 +310,7 @@ def moving_balls(
         noise = -u.sign() * torch.log1p(-2 * u.abs()) / 2**0.5
     folded = (position + scale * noise) % 2
     position_prime = torch.minimum(folded, 2 - folded)
-    return MovingBalls(_render(position, size), _render(position_prime, size), position, position_prime)
+    return MovingBalls(render(position, size), render(position_prime, size), position, position_prime)
 
 
 class MovingSequences(NamedTuple):
@@ -301,10 +332,9 @@ def constant_velocity(
     Raises:
         ValueError: fewer than three `frames`, or a `scale` that is not positive.
     """
-    check_positive("scale", scale)
-    _check_frames(n, size, scale, generator)
-    if not isinstance(frames, int):
-        check_count("frames", frames)
+    n, size, scale = _check_frames(n, size, scale, generator)
+    if type(frames) is not int:
+        frames = check_count("frames", frames)
     if frames < 3:
         raise ValueError(f"frames is {frames}; expected at least 3: the first two show the velocity")
     start = 0.3 + 0.4 * torch.rand(n, 1, 2, generator=generator)
@@ -312,13 +342,13 @@ def constant_velocity(
     pushes = scale * torch.randn(n, frames - 2, 2, generator=generator)
     velocities = torch.cat([velocity, pushes], 1).cumsum(1)
     position = torch.cat([start, velocities], 1).cumsum(1)
-    return MovingSequences(_render(position, size), position)
+    return MovingSequences(render(position, size), position)
 
 
 def twist(z: Tensor, k: float) -> Tensor:
     """Turn each row of z, shape (..., 2), about the origin by the angle k |z|: undone by -k, and volume preserving."""
     check_tensor("z", z, dims=z.dim() if isinstance(z, Tensor) else 2)
-    check_number("k", k)
+    k = check_number("k", k)
     if z.dim() == 0 or z.shape[-1] != 2:
         raise ValueError(f"z has shape {shape_of(z)}; expected (..., 2), points in a plane")
     angle = k * z.norm(dim=-1)
@@ -327,48 +357,20 @@ def twist(z: Tensor, k: float) -> Tensor:
     return torch.stack([cos * z[..., 0] - sin * z[..., 1], sin * z[..., 0] + cos * z[..., 1]], -1)
 
 
-def _check_frames(n: int, size: int, scale: float, generator: torch.Generator) -> None:
-    check_count("n", n)
+def _check_frames(n: int, size: int, scale: float, generator: torch.Generator) -> tuple[int, int, float]:
+    n, scale = check_count("n", n), check_positive("scale", scale)
     if scale > 1e6:
         raise ValueError(f"scale is {scale}; expected at most 1e6: the box has side 1")
-    check_count("size", size, least=5)  # a ball is 4.5 pixels wide
     check_generator(generator)
-
-
-def _render(position: Tensor, size: int, radius: float = 2.25) -> Tensor:
-    """Anti-aliased discs: a position is visible to a fraction of a pixel."""
-    centre = radius + position.view(len(position), -1, 2, 1, 1) * (size - 2 * radius)
-    pixel = torch.arange(size) + 0.5
-    distance = torch.hypot(pixel[None, None, :, None] - centre[:, :, 0], pixel - centre[:, :, 1])
-    return torch.sigmoid(2 * (radius - distance))
-
-
-def _view(x: Tensor, strength: float, flip: bool, generator: torch.Generator) -> Tensor:
-    def uniform(low, high):
-        return low + (high - low) * torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
-
-    crop = 1 - strength * uniform(0, 0.25)
-    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if flip else 1.0
-    affine = torch.zeros(len(x), 2, 3, device=x.device, dtype=x.dtype)
-    affine[:, 0, 0], affine[:, 1, 1] = crop * mirror, crop
-    affine[:, 0, 2], affine[:, 1, 2] = (
-        strength * uniform(-0.2, 0.2),
-        strength * uniform(-0.2, 0.2),
-    )  # the side has length 2
-    view = F.grid_sample(x, F.affine_grid(affine, x.shape, align_corners=False), align_corners=False)
-    brightness = 1 + strength * uniform(-0.3, 0.3)
-    noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    return (view * brightness[:, None, None, None] + 0.05 * strength * noise).clamp(0, 1)
+    return n, check_count("size", size, least=5), scale  # a ball is 4.5 pixels wide
 
 
 def _locate(name: str, folder: str | Path | None) -> Path:
-    folder = folder or os.environ.get("RPM_DATA")
-    if folder:
-        if not (Path(folder) / name).exists():
-            raise FileNotFoundError(
-                f"{Path(folder) / name} does not exist; expected the Fashion-MNIST file {name}. {REMEDIES}"
-            )
-        return Path(folder) / name
+    if folder := folder or os.environ.get("RPM_DATA"):
+        path = Path(folder).expanduser() / name
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; expected the Fashion-MNIST file {name}. {REMEDIES}")
+        return path
     if (DEBIAN_FOLDER / name).exists():
         return DEBIAN_FOLDER / name
     try:
@@ -379,21 +381,3 @@ def _locate(name: str, folder: str | Path | None) -> Path:
             f"{name} is not in {DEBIAN_FOLDER} and its download failed ({type(error).__name__}: {error}); "
             f"expected the Fashion-MNIST file. {REMEDIES}"
         ) from error
-
-
-def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """Read a gzipped IDX file of bytes: two zero bytes, the type, the number of dimensions, each as four bytes, the data."""
-    header = bytes([0, 0, 8, len(shape)]) + b"".join(side.to_bytes(4, "big") for side in shape)
-    expected = len(header) + int(np.prod(shape))
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except (EOFError, OSError, zlib.error) as error:
-        raise OSError(
-            f"{path} is truncated or is no gzip file ({error}); expected {expected} bytes inside. {REMEDIES}"
-        ) from error
-    if len(content) != expected or not content.startswith(header):
-        raise OSError(
-            f"{path} holds {len(content)} bytes that begin {content[:4].hex()}; "
-            f"expected {expected} bytes, an IDX array of shape {shape}. {REMEDIES}"
-        )
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy())

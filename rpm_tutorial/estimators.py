@@ -13,6 +13,9 @@ An estimator trains a critic by one function of its table of scores and then rea
 | DRF       | density_ratio_fitting     | log r            | plug_in                                 |
 | anchor    | infonce_anchor            | log r            | plug_in                                 |
 
+All but InfoNCE and DV set the level of log f, so they need a critic with an additive constant. A walk's scores are at most
+0, and a cosine's at most 1 / temperature: train `rpm.WithBias(critic)`.
+
 Here r = Q(z,z') / Q(z)Q(z'), the point-wise dependency, and `ESTIMATORS` holds the table as functions.
 
 All take `log_f` and `q_joint` as `objectives` does, check them as it does, and return an `Objective`. What `q_joint=None`
@@ -30,10 +33,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_count, check_latents, check_number, check_range
-from ._log_space import expectation, log_sum, wide
-from .objectives import Objective, donsker_varadhan, infonce, log_joint_normaliser, nwj, pairs, rounded
+from ._checks import check_alike, check_count, check_latents, check_number, check_range, found
+from ._log_space import expectation, fine, log_sum, wide
+from .objectives import Objective, Pairs, donsker_varadhan, infonce, nwj, rounded
 
+SMOOTHER = ". For a heavy tail read rpm.estimators.smile, which clips it"
 CHOICES = 2**24  # the most sums of f that `infonce_anchor` adds up for a table
 
 
@@ -42,9 +46,15 @@ def jensen_shannon(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
 
     `log_normaliser` = E log (1 + f)/2, the expectation over pairs and independent cells alike.
     """
-    scores, q_joint, product = _cells(log_f, q_joint)
-    log_mean = torch.logaddexp(scores, torch.zeros_like(scores)) - math.log(2)
-    return rounded(expectation(scores, q_joint) / 2, expectation(log_mean, (q_joint + product) / 2), log_f.dtype)
+    pairs, product = _cells(log_f, q_joint)
+    s, nothing = pairs.scores, torch.zeros_like(pairs.scores)
+    log_mean = torch.logaddexp(s, nothing)
+    score, mean, paired = (
+        expectation(pairs.cells(t), pairs.weights) / 2 for t in (s, log_mean, torch.logaddexp(-s, nothing))
+    )
+    independent = expectation(log_mean, product) / 2
+    value = math.log(2) - paired - independent  # of pairs E log f/(1+f), since the means of large numbers would cancel
+    return rounded(value, score, mean + independent - math.log(2), pairs.dtype)
 
 
 def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
@@ -52,38 +62,49 @@ def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objec
 
     `score` = E f and `log_normaliser` = the second term; `ValueError` if one of them is beyond the dtype.
     """
-    scores, q_joint, product = _cells(log_f, q_joint)
-    score, second = _mean_of_exp(scores, q_joint), (_mean_of_exp(2 * scores, product) + 1) / 2
+    pairs, product = _cells(log_f, q_joint)
+    score = _mean_of_exp(pairs.cells(pairs.scores), pairs.weights)
+    second = (_mean_of_exp(2 * pairs.scores, product) + 1) / 2
     check_range("E f or E f^2, of f = exp(log_f),", torch.stack([score, second]).to(log_f.dtype))
-    return rounded(score, second, log_f.dtype)
+    return rounded(score - second, score, second, pairs.dtype)
 
 
-def infonce_anchor(log_f: Tensor, q_joint: Tensor | None = None, *, nu: float = 1.0, k: int | None = None) -> Objective:
+def infonce_anchor(
+    log_f: Tensor, q_joint: Tensor | None = None, *, nu: float | None = None, k: int | None = None
+) -> Objective:
     """InfoNCE with an anchor: which of k candidates is the partner, or, with odds nu : k, none? At best f = r, not r c(z).
 
-    nu = 0 is InfoNCE; k = 1, nu = 1 is `jensen_shannon` of a table. `log_normaliser` = E log (nu + sum of f) / (nu + k).
+    By default nu = k: even odds that there is a partner. The less weight, the less pins the level of log f: on 256 pairs of
+    2.5 nats a walk with a trained bias reads 2.4 then, and 3.0 with nu = 1. nu = 0 is InfoNCE; k = 1 is `jensen_shannon` of a
+    table. `log_normaliser` = E log (nu + sum of f) / (nu + k).
+
     A table needs `k`, and sums over all m^k choices: 2^24 at most in its n rows. A batch has k = n - 1 candidates unless
     `k` says fewer (n for nu = 0): those of row i are its partner and the columns i+1 to i+k-1, counted round, or, without
     a partner, i+1 to i+k. So but for nu = 0, k = n its value depends on the order of the pairs, and k = 1, nu = 1 weighs
     one independent cell of each row where `jensen_shannon` weighs all. Without an anchor, some candidate of the k must
     have f > 0.
     """
-    (scores, weights), (nu, k) = pairs(log_f, q_joint), _checked_odds(log_f, q_joint, nu, k)
-    share = max(k / (k + nu), torch.finfo(scores.dtype).tiny)  # of the cases that have a partner; 0 * -inf would be NaN
-    with_partner, without = (_batch_log_sums if q_joint is None else _table_log_sums)(scores, weights, nu, k)
-    if torch.isneginf(with_partner):
+    pairs = Pairs.of(log_f, q_joint)
+    nu, k = _checked_odds(log_f, q_joint, nu, k)
+    share = max(
+        k / (k + nu), torch.finfo(pairs.scores.dtype).tiny
+    )  # of the cases with a partner; 0 * -inf would be NaN
+    pairs = pairs._replace(scores=pairs.scores.to(fine(log_f.device)))  # whose digits the difference of two means needs
+    with_partner, without = (_batch_log_sums if q_joint is None else _table_log_sums)(pairs, nu, k)
+    if found(torch.isneginf, with_partner):
         raise ValueError(
             "log_f is -inf for a partner and may be for all k candidates beside it, so their sum is 0; expected f > 0 for "
             "one of them where nu = 0, or an anchor: nu > 0"
         )
+    score = share * expectation(pairs.cells(pairs.scores), pairs.weights)
     log_normaliser = share * with_partner + (1 - share) * without - math.log(k + nu)
-    return rounded(share * expectation(scores, weights), log_normaliser, log_f.dtype)
+    return rounded(score - log_normaliser, score, log_normaliser, log_f.dtype)
 
 
 def plug_in(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """E log f, for a critic that was trained to be log r: the normaliser of r is one, and its logarithm nothing."""
-    score = expectation(*pairs(log_f, q_joint))
-    return rounded(score, torch.zeros_like(score), log_f.dtype)
+    pairs = Pairs.of(log_f, q_joint)
+    return pairs.objective([pairs.scores.new_zeros(1, 1)])
 
 
 def smile(log_f: Tensor, q_joint: Tensor | None = None, *, clip: float = 5.0) -> Objective:
@@ -92,10 +113,9 @@ def smile(log_f: Tensor, q_joint: Tensor | None = None, *, clip: float = 5.0) ->
         check_number("clip", clip)
     if not clip > 0:
         raise ValueError(f"clip is {clip}; expected a positive number of nats, math.inf for Donsker-Varadhan")
-    scores, weights = pairs(log_f, q_joint)
-    score = expectation(scores, weights)
+    pairs = Pairs.of(log_f, q_joint)
     clip = clip if clip == math.inf else min(float(clip), torch.finfo(log_f.dtype).max)
-    return rounded(score, _log_mean(scores.clamp(-clip, clip), weights, q_joint is None), log_f.dtype)
+    return pairs.objective(_log_mean_f(pairs._replace(scores=pairs.scores.clamp(-clip, clip))))
 
 
 def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
@@ -109,28 +129,36 @@ def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
     def on_samples(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
         if q_joint is not None:
             return objective(log_f, q_joint)
-        scores, _ = pairs(log_f, None)
-        return rounded(objective(scores).score, objective(_others(scores)).log_normaliser, log_f.dtype)
+        pairs = Pairs.of(log_f, None)
+        scores = pairs.scores.to(fine(log_f.device))  # whose digits the difference of two means needs
+        score, log_normaliser = plug_in(scores).value, objective(sum(_others(scores))).log_normaliser
+        check_range("the normaliser of log_f", log_normaliser.to(pairs.dtype), SMOOTHER)
+        return rounded(score - log_normaliser, score, log_normaliser, pairs.dtype)
 
     return on_samples
 
 
 def _nwj_of_ratio(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """NWJ for a critic that was trained to be log r: its best is log r + 1."""
-    scores, weights = pairs(log_f, q_joint)
-    scores = scores + 1
-    return rounded(expectation(scores, weights), (_log_mean(scores, weights, q_joint is None) - 1).exp(), log_f.dtype)
+    pairs = Pairs.of(log_f, q_joint)
+    mean_f = sum(_log_mean_f(pairs)).exp()
+    check_range("E f, of f = exp(log_f),", mean_f.to(pairs.dtype), SMOOTHER)
+    return pairs._replace(scores=pairs.scores + 1).objective([mean_f])
 
 
-def _others(scores: Tensor) -> Tensor:
-    """A batch's table without its pairs, whose mean over all cells is that of f over the others."""
+def _others(scores: Tensor) -> tuple[Tensor, float]:
+    """A batch's table without its pairs, and what to add to it: the mean over all cells is then that of f over the others."""
     n, paired = _batch_size(scores), torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-    return scores.masked_fill(paired, -torch.inf) + math.log(n / (n - 1))
+    return scores.masked_fill(paired, -torch.inf), math.log(n / (n - 1))
 
 
-def _log_mean(scores: Tensor, weights: Tensor, batch: bool) -> Tensor:
-    """log E f over independent cells."""
-    return log_joint_normaliser(_others(scores) if batch else scores, weights)
+def _log_mean_f(pairs: Pairs) -> list[Tensor]:
+    """The terms of log E f over independent cells."""
+    if pairs.q_joint is not None:
+        return pairs.log_mean_f(over="both")
+    scores, rescaled = _others(pairs.scores)
+    largest, rest = pairs._replace(scores=scores).log_mean_f(over="both")
+    return [largest, rest + rescaled]
 
 
 class Estimator(NamedTuple):
@@ -222,19 +250,20 @@ def _batch_size(log_f: Tensor) -> int:
     return n
 
 
-def _cells(log_f: Tensor, q_joint: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The scores, the weights of pairs and those of independent cells, each of log_f's shape, at least in float32."""
-    scores, weights = pairs(log_f, q_joint)
-    if q_joint is None:
-        n = _batch_size(log_f)
-        return scores, weights, (weights == 0).to(scores.dtype) / (n * (n - 1))
-    return scores, weights, torch.outer(weights.sum(1), weights.sum(0))
+def _cells(log_f: Tensor, q_joint: Tensor | None) -> tuple[Pairs, Tensor]:
+    """The pairs, and the weights of independent cells, of log_f's shape."""
+    pairs = Pairs.of(log_f, q_joint)
+    if q_joint is not None:
+        return pairs, torch.outer(pairs.q_joint.sum(1), pairs.q_joint.sum(0))
+    n = _batch_size(log_f)
+    return pairs, (1 - torch.eye(n, dtype=pairs.scores.dtype, device=log_f.device)) / (n * (n - 1))
 
 
-def _checked_odds(log_f: Tensor, q_joint: Tensor | None, nu: float, k: int | None) -> tuple[float, int]:
-    check_number("nu", nu)
-    if not nu >= 0:
-        raise ValueError(f"nu is {nu}; expected a finite weight of the anchor, 0 for InfoNCE")
+def _checked_odds(log_f: Tensor, q_joint: Tensor | None, nu: float | None, k: int | None) -> tuple[float, int]:
+    if nu is not None:
+        check_number("nu", nu)
+        if not nu >= 0:
+            raise ValueError(f"nu is {nu}; expected a finite weight of the anchor, 0 for InfoNCE")
     n, m = log_f.shape
     if q_joint is not None:
         if k is None:
@@ -246,36 +275,36 @@ def _checked_odds(log_f: Tensor, q_joint: Tensor | None, nu: float, k: int | Non
                 f"k is {k}; expected 1 to {most} candidates: a table of {m} columns sums over all {m}^k choices in each of "
                 f"its {n} rows. Take fewer, or a batch"
             )
-        return float(nu), k
-    most = _batch_size(log_f) - 1 if nu > 0 else n
+        return float(k if nu is None else nu), k
+    most = n if nu == 0 else _batch_size(log_f) - 1
     k = most if k is None else k
     check_count("k", k)
     if k > most:
         raise ValueError(f"k is {k}; expected 1 to {most} candidates, one column being the partner if nu > 0")
-    return float(nu), k
+    return float(k if nu is None else nu), k
 
 
-def _batch_log_sums(log_f: Tensor, weights: Tensor, nu: float, k: int) -> tuple[Tensor, Tensor]:
+def _batch_log_sums(pairs: Pairs, nu: float, k: int) -> list[Tensor]:
     """The mean of log (nu + sum of f) over k candidates, the partner among them, and over k others: cyclic neighbours."""
-    n = len(log_f)
-    steps = torch.arange(n, device=log_f.device)
-    around = log_f.gather(1, (steps[:, None] + steps) % n)  # column 0 the partner
-    log_nu = torch.full_like(log_f[:, :1], _log(nu))
-    groups = [around[:, :k]] + ([around[:, 1 : k + 1]] if nu > 0 else [around[:, :k]])
-    means = log_f.new_full((n,), 1 / n)
-    return tuple(expectation(torch.cat([log_nu, group], 1).logsumexp(1), means) for group in groups)
+    n = len(pairs.scores)
+    steps = torch.arange(n, device=pairs.scores.device)
+    around = pairs.scores.gather(1, (steps[:, None] + steps) % n)  # column 0 the partner
+    log_nu = torch.full_like(around[:, :1], _log(nu))
+    groups = around[:, :k], around[:, 1 : k + 1] if nu > 0 else around[:, :k]
+    return [expectation(torch.cat([log_nu, group], 1).logsumexp(1), pairs.weights) for group in groups]
 
 
-def _table_log_sums(log_f: Tensor, weights: Tensor, nu: float, k: int) -> tuple[Tensor, Tensor]:
+def _table_log_sums(pairs: Pairs, nu: float, k: int) -> list[Tensor]:
     """The same two means, exactly: the last of k candidates is the partner, or independent as the others are."""
+    log_f, weights = pairs.scores, pairs.q_joint
     q_z, q_z_prime = weights.sum(1), weights.sum(0)
-    log_sums, chance = torch.full_like(log_f[:, :1], _log(nu)), log_f.new_ones(1)
+    log_sums, chance = torch.full_like(log_f[:, :1], _log(nu)), weights.new_ones(1)
     for _ in range(k - 1):
         log_sums = _log_add(log_sums[:, :, None], log_f[:, None]).flatten(1)
         chance = torch.outer(chance, q_z_prime).flatten()
     total = _log_add(log_sums[:, :, None], log_f[:, None])  # (n, m^(k-1), m)
     product = torch.outer(q_z, q_z_prime) if nu > 0 else weights
-    return tuple(expectation(total, cells[:, None] * chance[:, None]) for cells in (weights, product))
+    return [expectation(total, cells[:, None] * chance[:, None]) for cells in (weights, product)]
 
 
 def _log(nu: float) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import check_alike, check_count, check_generator, check_latents, shape_of
-from ._log_space import full_precision
+from ._log_space import fine, full_precision, saveable
 from ._tiles import (
     InFloat32,
     InnerProduct,
@@ -170,9 +170,9 @@ def sampled_evidence(
     means = []
     for group in tqdm(choice(n, (groups, rows // groups), replace=False), "evidence, sampled", delay=2, leave=False):
         own, others = (torch.from_numpy(k).to(z.device) for k in (group, choice(n, negatives, replace=False)))
-        positive = scores(critic, z[own], z_prime[own]).diagonal()
+        positive = scores(critic, z[own], z_prime[own]).diagonal().to(fine(z.device))
         pair_itself = own[:, None] == others
-        log_f = scores(critic, z[own], z_prime[others]).masked_fill(pair_itself, -torch.inf)
+        log_f = scores(critic, z[own], z_prime[others]).to(positive.dtype).masked_fill(pair_itself, -torch.inf)
         log_share = ((n - 1) / (negatives - pair_itself.sum(1))).log()
         log_sum = torch.logaddexp(positive, log_f.logsumexp(1) + log_share)
         check_rows(log_sum, own)
@@ -208,6 +208,7 @@ def _log_p(
 
 
 def _at_least_float32(z: Tensor, z_prime: Tensor, critic: nn.Module) -> tuple[Tensor, Tensor, nn.Module]:
+    z, z_prime = saveable(z), saveable(z_prime)
     if torch.finfo(z.dtype).bits >= 32:
         return z, z_prime, critic
     return z.float(), z_prime.float(), InFloat32(critic)

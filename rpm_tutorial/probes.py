@@ -22,7 +22,7 @@ MOST = 1e15  # the largest number in latents and factors: its square is far from
 
 def linear_probe(z: Tensor, labels: Tensor, z_test: Tensor, labels_test: Tensor, *, C: float = 0.01) -> float:
     """Test accuracy, in [0, 1], of a logistic regression on standardised latents; C is its inverse regularisation."""
-    check_positive("C", C)
+    C = check_positive("C", C)
     if not 1 / MOST <= C <= MOST:
         raise ValueError(f"C is {C}; expected a number from {1 / MOST:.0e} to {MOST:.0e}")
     _check_labelled(z, labels, z_test, labels_test)
@@ -41,7 +41,7 @@ def linear_probe(z: Tensor, labels: Tensor, z_test: Tensor, labels_test: Tensor,
 
 def nearest_neighbours(z: Tensor, labels: Tensor, z_test: Tensor, labels_test: Tensor, *, k: int = 10) -> float:
     """Test accuracy, in [0, 1], of k nearest neighbours by cosine."""
-    check_count("k", k)
+    k = check_count("k", k)
     _check_labelled(z, labels, z_test, labels_test)
     if k > len(z):
         raise ValueError(f"k is {k}; expected at most the {len(z)} rows of z")

@@ -7,7 +7,6 @@ import platform
 from importlib.metadata import version
 
 import torch
-from IPython.display import Code, display
 
 from . import finite, objectives, priors
 
@@ -48,6 +47,8 @@ def setup() -> torch.device:
 
 def show_source(*objects) -> None:
     """Show the source of functions or classes, highlighted: nothing in this course is hidden."""
+    from IPython.display import Code, display
+
     for item in objects:
         display(Code(inspect.getsource(item).rstrip(), language="python"))
 

@@ -1,18 +1,19 @@
 """One training loop: an iterator of log rows, which notebooks, progress bars, widgets and tests all consume."""
 
-import copy
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ._checks import check_count, check_number, check_rows, shape_of
-from .checkpoints import load_checkpoint, reason, save_checkpoint
+from ._checks import check_count, check_data, check_number, check_rows, found, shape_of
+from .checkpoints import copied, load_checkpoint, reason, remember, save_checkpoint
 from .distributed import average_gradients, broadcast_parameters, gather
 from .objectives import Objective, infonce
 
@@ -32,16 +33,17 @@ class Trainer:
     Iterating it trains to the end; `advance()` makes one step. `learning_rate` may be set between steps, and so may
     whatever the pairs and the critic let be set. `save` and `load` keep all of it, so that a training continued from a
     file gives the numbers of one that was never stopped, bit for bit on a processor. (Dropout draws from torch's global
-    generator, which is the caller's and is not kept.)
+    generator, which is the caller's and is not kept.) A step happens whole or not at all, whatever is raised in it.
 
     Each batch is moved to the device of the encoder's parameters. Modes are the caller's: a module in `eval()`, whole or
     part, stays so, and `encode` evaluates without changing them. Steps may run within `torch.autocast`, each in its own
     block or all in one; in bfloat16, since nothing here scales a loss for float16.
 
     Args:
-        pairs: batches (x, x'), for example `datasets.tensor_pairs(...)`; as many as `steps`, or endless. To be
-            continued from a file they need a `state_dict`, as `tensor_pairs`, `view_pairs` and torchdata's
-            StatefulDataLoader have it. A state that is loaded is where the next `iter(pairs)` begins.
+        pairs: batches (x, x'), for example `datasets.tensor_pairs(...)`; as many as `steps`, or endless, or a DataLoader,
+            which begins again at its end. To be continued bit for bit they need a `state_dict`, as `tensor_pairs`,
+            `view_pairs` and torchdata's StatefulDataLoader have it. A state that is loaded is where the next `iter(pairs)`
+            begins. Without one, a training continues with whatever batches come next, and a warning says so.
         encoder_prime: the encoder of x', for pairs of two kinds; by default that of x, as for two views of one kind.
         objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does.
         group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
@@ -68,11 +70,7 @@ class Trainer:
         weight_decay: float = 1e-4,
         group: "torch.distributed.ProcessGroup | None" = None,
     ):
-        check_count("steps", steps)
-        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
-            check_number(name, value)
-            if value < 0:
-                raise ValueError(f"{name} is {value}; expected a number that is not negative")
+        steps, weight_decay = check_count("steps", steps), _not_negative("weight_decay", weight_decay)
         self.encoder, self.critic = encoder, critic
         self.encoder_prime = encoder if encoder_prime is None else encoder_prime
         networks = {"encoder": encoder, "encoder_prime": self.encoder_prime, "critic": critic}
@@ -91,6 +89,7 @@ class Trainer:
         self.pairs, self.objective, self.group = pairs, objective, group
         self.steps, self.step, self.seconds, self.learning_rate = steps, 0, 0.0, learning_rate
         self.batch_size = 0  # pairs in the last step
+        self._batch = None  # one that was drawn for a step that was then interrupted
         self._networks = nn.ModuleDict(networks)  # a parameter in two of them counts once
         parameters = [*self._networks.parameters()]
         if not parameters:
@@ -98,26 +97,35 @@ class Trainer:
                 "encoder and critic have no parameters; expected one at least, or there is nothing to train"
             )
         self.device, self._batches = parameters[0].device, iter(pairs)
-        self._optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+        self._optimiser = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=weight_decay)
         if group is not None:
             broadcast_parameters((self._networks,), group)
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest of the training."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = _not_negative("learning_rate", value)
 
     def __iter__(self) -> Iterator[LogRow]:
         while self.step < self.steps:
             yield self.advance()
 
     def advance(self) -> LogRow:
-        """One step."""
-        start, number = time.perf_counter(), self.step + 1
-        batch = next(self._batches, None)
-        if batch is None:
-            raise ValueError(
-                f"pairs ended after {self.step} batches; expected {self.steps}, or an endless iterator, such as "
-                "datasets.tensor_pairs"
-            )
-        before = [(b, b.clone()) for b in self._networks.buffers() if not nn.parameter.is_lazy(b)]
+        """One step, or none: whatever is raised, Ctrl-C and want of memory included, all is then as it was before.
+
+        A batch that is refused (`ValueError`, `TypeError`) is left out; after anything else, the next step takes it again.
+        """
+        start, number, sides = time.perf_counter(), self.step + 1, ()
+        if self._batch is None:
+            self._draw()
+        put_back = remember(self._networks, self._optimiser)
+        numbers = {name: vars(self)[name] for name in ("step", "seconds", "batch_size", "_batch")}
         try:
-            x, x_prime = self._sides(batch)
+            x, x_prime = sides = self._sides(self._batch)
             if self.encoder_prime is self.encoder:  # one call: batch norm sees both views alike
                 z, z_prime = self._encode("encoder", torch.cat([x, x_prime])).chunk(2)
             else:
@@ -129,18 +137,33 @@ class Trainer:
             if self.group is not None:
                 average_gradients((self._networks,), self.group)
             self._check_finite(value.detach())
-        except ValueError as error:
-            for buffer, old in before:  # batch norm has counted the batch
-                buffer.copy_(old)
-            raise ValueError(f"step {number}: {error}") from error
-        for settings in self._optimiser.param_groups:
-            settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
-        self._optimiser.step()
-        torch.clear_autocast_cache()  # within a block of autocast, it would hold the weights of before this step
-        value = value.item()
-        self.batch_size = len(z)
-        self.step, self.seconds = number, self.seconds + time.perf_counter() - start
-        return LogRow(number, value, len(z), self.seconds)
+            for settings in self._optimiser.param_groups:
+                settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
+            self._optimiser.step()
+            torch.clear_autocast_cache()  # within a block of autocast, it would hold the weights of before this step
+            row = LogRow(number, value.item(), len(z), self.seconds + time.perf_counter() - start)
+            self.step, self.seconds, self.batch_size, self._batch = number, row.seconds, row.n, None
+        except BaseException as error:
+            put_back(), vars(self).update(numbers)
+            if isinstance(error, ValueError | TypeError):
+                self._batch = None
+            if isinstance(error, ValueError):
+                raise ValueError(f"step {number}: {_blame(error, sides)}") from error
+            raise
+        return row
+
+    def _draw(self) -> None:
+        """Take the next batch. By loops: Ctrl-C could come between a call of next and the place of what it gives."""
+        for self._batch in self._batches:  # noqa: B020
+            return
+        if isinstance(self.pairs, DataLoader):
+            self._batches = iter(self.pairs)
+            for self._batch in self._batches:  # noqa: B020
+                return
+        raise ValueError(
+            f"pairs ended after {self.step} batches; expected {self.steps}, or an endless iterator, such as "
+            "datasets.tensor_pairs"
+        )
 
     def _sides(self, batch) -> tuple[Tensor, Tensor]:
         """x and x' of a batch, on the device of the encoder."""
@@ -213,38 +236,61 @@ class Trainer:
                 )
 
     def state_dict(self) -> dict:
-        """Everything that the next step depends on: tensors and numbers."""
+        """Everything that the next step depends on, as it is now: copies, which later steps leave alone.
+
+        So `best = trainer.state_dict()` keeps the best so far, and `trainer.load_state_dict(best)` goes back to it.
+        """
         parts = {**self._networks, "optimiser": self._optimiser, "pairs": self.pairs}
-        kept = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
-        return {**kept, "step": self.step, "seconds": self.seconds, "learning_rate": self.learning_rate}
+        state = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
+        state |= {"kind": self._kind(), "step": self.step, "seconds": self.seconds, "learning_rate": self.learning_rate}
+        return copied(state if self._batch is None else state | {"batch": self._batch})
+
+    def _kind(self) -> dict:
+        """What has to be the same where a training is continued, and doesn't show in the shapes of its tensors."""
+        layers = {name: [type(m).__name__ for m in network.modules()] for name, network in self._networks.items()}
+        objective = getattr(self.objective, "__qualname__", type(self.objective).__name__)
+        return {"steps": self.steps, "objective": objective, **layers}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue where `state` was taken; `ValueError`, and no change, if it is not of this encoder, critic and pairs."""
-        if not hasattr(self.pairs, "load_state_dict"):
-            raise ValueError(
-                f"pairs is a {type(self.pairs).__name__}, which can't be set to where it was; expected one with a "
-                "state_dict, such as datasets.tensor_pairs"
-            )
+        """Continue where `state` was taken; `ValueError`, and no change, if it is not of this encoder, critic, objective,
+        pairs and number of steps (from which the learning rate follows). The state itself stays as it is."""
         if isinstance(state, dict) and isinstance(state.get("trainer"), dict):
             raise ValueError(
                 "the saved state is that of rpm-tutorial train, or of a dashboard, and holds the trainer's in it. Expected the "
                 'trainer\'s: load_state_dict(load_checkpoint(path)["trainer"])'
             )
-        before = copy.deepcopy(self.state_dict())
+        before = self.state_dict()
         try:
-            self._set(state)
+            self._set(copied(state))
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             self._set(before)  # a module of other shapes takes those of its tensors that fit
             raise ValueError(
-                f"the saved state is not of this training: {reason(error)}. Expected the same encoder, critic and pairs"
+                f"the saved state is not of this training: {reason(error)}. Expected the same encoder, critic, objective, "
+                "pairs and steps. Remedy: make the trainer as that one was; or take over its weights alone: "
+                'encoder.load_state_dict(state["encoder"])'
             ) from error
+        if "pairs" not in state:
+            warnings.warn(
+                f"pairs is a {type(self.pairs).__name__}, which has no state_dict: the training continues with the batches "
+                "that come next, and not with the numbers of one that was never stopped; see datasets.tensor_pairs",
+                stacklevel=2,
+            )
 
     def _set(self, state: dict) -> None:
+        for name, here in self._kind().items():
+            if state["kind"][name] != here:
+                raise ValueError(f"{name}: {_difference(state['kind'][name], here)}")
+        for module in self._networks.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.layout == torch.strided and 0 in buffer.stride():
+                    module._buffers[name] = buffer.clone()  # an expanded one can't be written to
         for name, part in {**self._networks, "optimiser": self._optimiser}.items():
             part.load_state_dict(state[name])
-        self.pairs.load_state_dict(state["pairs"])
-        self._batches = iter(self.pairs)  # a state may count from the next iteration only
+        if "pairs" in state or hasattr(self.pairs, "load_state_dict"):
+            self.pairs.load_state_dict(state["pairs"])
+            self._batches = iter(self.pairs)  # a state may count from the next iteration only
         self.step, self.seconds, self.learning_rate = (state[k] for k in ("step", "seconds", "learning_rate"))
+        self._batch = state.get("batch")
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the state; a file of that name is replaced at once or not at all. Raises as `save_checkpoint` does."""
@@ -266,6 +312,30 @@ def train(
     return iter(Trainer(encoder, critic, pairs, steps, **options))
 
 
+def _not_negative(name: str, value: float) -> float:
+    value = check_number(name, value)
+    if value < 0:
+        raise ValueError(f"{name} is {value}; expected a number that is not negative")
+    return value
+
+
+def _blame(error: ValueError, sides: tuple[Tensor, ...]) -> ValueError:
+    """The error of a step, or what is wrong with the batch, which shows in the encoder's latents first."""
+    try:
+        for name, side in zip(("x", "x_prime"), sides):
+            check_data(name, side)
+    except ValueError as wrong:
+        return wrong
+    return error
+
+
+def _difference(there, here) -> str:
+    """Of two kinds, or two lists of layers: the first that differs."""
+    if isinstance(there, list) and isinstance(here, list):
+        there, here = next((a, b) for a, b in zip_longest(there, here, fillvalue="nothing") if a != b)
+    return f"{there} in the state, {here} here"
+
+
 def _rise_and_fall(step: int, steps: int) -> float:
     """The learning rate's factor: linear from 0 to 1 over the first tenth of the steps, then half a cosine to 0."""
     warm_up = math.ceil(steps / 10)
@@ -276,14 +346,20 @@ def _rise_and_fall(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
-    """z of all x, shape (n, d), in evaluation mode, batch by batch on the encoder's device; its modes are restored after."""
-    check_count("batch_size", batch_size)
+    """z of all x, shape (n, d), in evaluation mode, batch by batch on the encoder's device; its modes are restored after.
+
+    Raises `ValueError` for NaN and inf in x, unless the encoder knows how to live with them.
+    """
+    batch_size = check_count("batch_size", batch_size)
     check_rows("x", x)
     modes = {module: module.training for module in encoder.modules()}
     device = next(encoder.parameters(), x).device
     encoder.eval()
     try:
-        return torch.cat([encoder(batch.to(device)) for batch in x.split(batch_size)])
+        z = torch.cat([encoder(batch.to(device)) for batch in x.split(batch_size)])
     finally:
         for module, mode in modes.items():  # one by one: a part that the caller froze stays frozen
             module.training = mode
+    if found(lambda t: ~t.isfinite(), z):
+        check_data("x", x)
+    return z

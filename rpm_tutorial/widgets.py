@@ -23,14 +23,18 @@ SLIDER_HEIGHT, TITLE_HEIGHT = 170, 60  # pixels that a static twin adds to its f
 
 def slider(default: float, low: float, high: float, step: float, label: str, unit: str = ""):
     """A field of a state that a slider sets; `unit` is shown beside its value."""
-    for name, value in (("default", default), ("low", low), ("high", high), ("step", step)):
-        check_number(name, value)
+    named = (("default", default), ("low", low), ("high", high), ("step", step))
+    default, low, high, step = (check_number(name, value) for name, value in named)
     if not 0 < step or (high - low) / step > 10_000:
         raise ValueError(f"step is {step}; expected a positive number, so that {label!r} has at most 10 000 values")
     if not low <= default <= high:
         raise ValueError(f"the default {default} of {label!r} lies outside [{low}, {high}]")
+    values = _steps(low, high, step)
+    nearest = min(values, key=lambda value: abs(value - default))
+    if abs(nearest - default) > 1e-6 * step:
+        raise ValueError(f"the default {default} of {label!r} is no step; expected one, for example {nearest}")
     return dataclasses.field(
-        default=default, metadata={"values": _steps(low, high, step), "label": label, "unit": unit, "kind": "slider"}
+        default=nearest, metadata={"values": values, "label": label, "unit": unit, "kind": "slider"}
     )
 
 
@@ -225,6 +229,6 @@ def _control(field: dataclasses.Field):
 
 
 def _steps(low: float, high: float, step: float) -> tuple:
-    count = round((high - low) / step)
+    count = int((high - low) / step + 1e-6)  # the last step that doesn't pass the end
     whole = all(float(v).is_integer() for v in (low, high, step))
     return tuple(int(low + k * step) if whole else round(low + k * step, 10) for k in range(count + 1))

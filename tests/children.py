@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch._dynamo
+from budgets import HANG
 
 from rpm_tutorial import checkpoints, cli, datasets, encoders
 
@@ -51,7 +52,7 @@ def _slow_down(place: str) -> None:
     def stand_still(at: str) -> None:
         if at == place and len(saves) == 3:
             print(STANDS_STILL)
-            time.sleep(100)
+            time.sleep(HANG)
 
     class Slow:
         def __init__(self, *arguments):

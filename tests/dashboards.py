@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from budgets import HANG
 
 import rpm_tutorial as rpm
 from rpm_tutorial import dashboard, datasets, encoders
@@ -58,8 +59,21 @@ def equal(one, other) -> bool:
     return all(torch.equal(v, other[k]) if isinstance(v, torch.Tensor) else v == other[k] for k, v in one.items())
 
 
+async def until(reached) -> None:
+    """What `reached` waits for comes while the loop goes on."""
+    async with asyncio.timeout(HANG):
+        while not reached():
+            await asyncio.sleep(0)
+
+
+async def trains(board) -> None:
+    """Until a step that it makes in the background."""
+    begin = board.trainer.step
+    await until(lambda: board.trainer.step > begin)
+
+
 async def others_done() -> list[asyncio.Task]:
-    """What still runs in the loop, once a paused task had its chance to end."""
+    """What still runs in the loop, once a paused task had its chance to end: its rest is the earlier one."""
     await asyncio.sleep(2 * dashboard.REST)
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 

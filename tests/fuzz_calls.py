@@ -236,6 +236,12 @@ FUZZED = {
     "critics.Universal": fuzzed(
         own_chance(critics.Universal), module(), dim=size(1, 3), width=size(1, 8), features=size(1, 4)
     ),
+    "critics.WithBias.forward": fuzzed(
+        lambda critic, z, z_prime: critics.WithBias(critic)(z, z_prime),
+        critic_table,
+        critic=_critic(*FAMILIES.values()),
+        **PAIR,
+    ),
     **{
         f"critics.{name}.forward": fuzzed(
             lambda critic, z, z_prime: critic(z, z_prime), critic_table, critic=_critic(family), **PAIR

@@ -6,14 +6,15 @@ stored ones. `pytest notebooks/02_the_elbo.ipynb` runs one lesson; `-m "not note
 A lesson that tests/browser/test_lessons.py runs in the same session is compared and held to its budget there, and not run
 a second time here.
 
-The budget counts seconds of the processor, which other work on the machine doesn't change; the table at the end has the
-clock's beside them, which are a reader's on a quiet machine.
+The budget counts seconds of the processor, by tools/budgets.py; the table at the end has the clock's beside them, which are
+a reader's on a quiet machine.
 """
 
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import budgets
 import chromium
 import psutil
 import pytest
@@ -43,13 +44,8 @@ class Cost:
 
     def overruns(self) -> list[str]:
         """What lies above the budget."""
-        found = [
-            f"{name} took {seconds:.1f} s of {SECONDS_OF_A_CELL}"
-            for name, seconds in self.worked.items()
-            if seconds > SECONDS_OF_A_CELL
-        ]
-        if (worked := sum(self.worked.values())) > self.limit:
-            found.append(f"the notebook took {worked:.0f} s of {self.limit}")
+        found = [line for cell in self.worked.items() for line in budgets.exceeded(*cell, SECONDS_OF_A_CELL)]
+        found += budgets.exceeded("the notebook", sum(self.worked.values()), self.limit)
         if self.peak_mib is not None and self.peak_mib > PEAK_MIB:
             found.append(f"the notebook reached {self.peak_mib:.0f} MiB of {PEAK_MIB}")
         return found
@@ -59,6 +55,10 @@ COSTS = pytest.StashKey[dict[str, Cost]]()
 
 
 class Cell(IPyNbCell):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.output_timeout = budgets.HANG
+
     def compare_outputs(self, test, ref, skip_compare=None) -> bool:
         approximate = "approximate" in self.cell.metadata.get("tags", [])
         found = outputs_difference(ref, test, approximate)

@@ -20,7 +20,7 @@ SLOW_TO_IMPORT = (
     "hypothesis.strategies", "jupytext", "kaleido", "nbclient", "nbval.plugin", "pooch", "psutil", "sklearn.datasets",
     "sklearn.linear_model", "sklearn.neighbors", "sklearn.pipeline", "torch._dynamo", "torch.distributed", "tqdm.auto",
 )  # fmt: skip
-LIMIT = 120  # seconds of the processor for one request: a mistake may loop for ever
+LIMIT = 600  # seconds of the processor for one request: a mistake may loop for ever
 OPTIONS = ("-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow and not notebook and not browser")
 
 

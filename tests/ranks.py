@@ -246,7 +246,7 @@ def on_both_processes(parameters) -> list[torch.Tensor]:
 
 
 def agree() -> None:
-    with distributed.process_group(timeout=60) as group:
+    with distributed.process_group(timeout=600) as group:
         residual, found = Residuals(), [None, None]
         for compare in (building_blocks, evidence, data_parallel, training):
             compare(residual, group)
@@ -258,7 +258,8 @@ def agree() -> None:
 # one process is lost
 
 DEATH = 17  # an exit status
-SHORT, TOO_LATE, LONG = 4, 8, 40  # seconds: a time-out that is reached, by a process that sleeps, and one that is not
+SHORT, LONG = 10, 300  # seconds: a time-out that is reached, since the other process sleeps, and one that is not
+SLEEPER = "sleeps until the other gives up"
 
 
 def nothing(group) -> None: ...
@@ -278,7 +279,7 @@ def value_of_nan(group) -> None:
 
 
 def value_too_late(group) -> None:
-    time.sleep(TOO_LATE)
+    meeting.wait([f"{SLEEPER}, 0, gave up"])
     value(group)
 
 
@@ -321,19 +322,20 @@ SCENES = {  # what rank 0 does, what rank 1 does, and the time-out
     "has NaN among its rows": (value, value_of_nan, LONG),
     "runs out of batches": (train, partial(train, batches=1), LONG),
     "trains on NaN": (train, partial(train, nan=True), LONG),
-    "sleeps beyond the time-out": (value, value_too_late, SHORT),
+    SLEEPER: (value, value_too_late, SHORT),
     "dies": (value, die, LONG),
 }
 
 
-def lose(meeting: str, *ports: str) -> None:
+def lose(port: str, *ports: str) -> None:
+    global meeting
     rank = int(os.environ["RANK"])
-    store = dist.TCPStore("127.0.0.1", int(meeting), 2, is_master=rank == 0, timeout=timedelta(seconds=LONG))
+    meeting = dist.TCPStore("127.0.0.1", int(port), 2, is_master=rank == 0, timeout=timedelta(seconds=LONG))
     for (scene, (*actions, timeout)), port in zip(SCENES.items(), ports, strict=True):
         os.environ["MASTER_PORT"] = port
         outcome = {"scene": scene, "error": None, "message": "", "cause": None}
-        store.set(f"{scene}, {rank}", "here")  # one late on a busy machine would miss the other's short time-out
-        store.wait([f"{scene}, {1 - rank}"])
+        meeting.set(f"{scene}, {rank}", "here")  # one late on a busy machine would miss the other's short time-out
+        meeting.wait([f"{scene}, {1 - rank}"])
         try:
             act(actions[rank], timeout, outcome)
         except Exception as error:
@@ -341,6 +343,7 @@ def lose(meeting: str, *ports: str) -> None:
                 raise
             outcome |= {"error": type(error).__name__, "message": str(error), "cause": type(error.__cause__).__name__}
         outcome["seconds"] = time.perf_counter() - outcome.pop("start")
+        meeting.set(f"{scene}, {rank}, gave up", "or ended")
         gc.collect()  # what still refers to the group keeps the connection open
         print(json.dumps(outcome | {"left": not dist.is_initialized()}), flush=True)
 

@@ -85,6 +85,11 @@ class InPlace(Walk):
         return super().forward(z, z_prime)
 
 
+class InPlacePrime(Walk):
+    def forward(self, z, z_prime):
+        return super().forward(z, z_prime.add_(1))
+
+
 class RootOfNegative(Walk):
     def forward(self, z, z_prime):
         return super().forward(z, z_prime) + (z @ z_prime.T).sqrt()
@@ -190,6 +195,7 @@ BROKEN = {
     Raises: ("shape", ""),
     Dropping: ("determinism", "two calls differ"),
     InPlace: ("determinism", "the call changes z"),
+    InPlacePrime: ("determinism", "the call changes z′"),
     RootOfNegative: ("finite", "NaN at standard normal latents"),
     Softmax: ("pairing", "for that pair alone"),
     Standardised: ("pairing", "for that pair alone"),

@@ -236,6 +236,27 @@ def test_only_abandoned_parts_of_the_same_checkpoint_are_removed(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"run.pt", "run.pt.4567abcd.partial", *mine[1:]}
 
 
+@pytest.fixture
+def mapped():
+    """As a program may have set for files of its own: torch.load maps them, torch.save writes no checksums."""
+    config = torch.utils.serialization.config
+    config.load.mmap, config.save.compute_crc32 = True, False
+    yield
+    config.load.mmap, config.save.compute_crc32 = False, True
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.serialization, "get_crc32_options"), reason="torch before 2.6 has no such settings"
+)
+def test_settings_of_the_process_for_other_files_change_nothing(mapped, tmp_path):
+    trainer, path = small(width=16), tmp_path / "run.pt"
+    trainer.advance(), trainer.save(path)
+    found = load_checkpoint(path)
+    save_checkpoint({"step": 7}, path)  # a file that was mapped would change under those who read it
+    assert equal(found, trainer.state_dict()) and load_checkpoint(path) == {"step": 7}
+    assert torch.utils.serialization.config.save.compute_crc32 is False
+
+
 # Checkpoints that can't be trusted
 
 

@@ -8,21 +8,22 @@ import socket
 import subprocess
 import sys
 import termios
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
+from budgets import HANG, wait_until
 from needs import NO_DEPRECATIONS
 
 import rpm_tutorial as rpm
-from rpm_tutorial import checkpoints, cli, critics, datasets, encoders, objectives, runtime
+from rpm_tutorial import _runs, checkpoints, critics, datasets, encoders, objectives, runtime
 from rpm_tutorial.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("doctor", "evidence", "export", "lab", "train")
 DIGITS = ("--data", "digits", "--batch-size", "64")
+SLOW_TO_IMPORT = {"IPython", "plotly", "scipy", "sklearn", "torch._dynamo"}  # of no use to a command, or not yet
 
 
 def rpm_tutorial(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
@@ -74,6 +75,24 @@ def test_help_has_examples_and_imports_nothing_heavy(command: tuple[str, ...]):
     assert "..." not in run.stdout.split("Commands:")[-1].split("Options:")[0], "a command's line is cut"
 
 
+@pytest.mark.parametrize("arguments", [("doctor",), ("train", "new.pt"), ("evidence", "run.pt")], ids=lambda a: a[0])
+def test_a_command_says_something_before_it_imports_anything_heavy(arguments: tuple[str, ...], tmp_path: Path):
+    (tmp_path / "run.pt").touch()
+    code = """if True:
+        import sys
+        from rpm_tutorial import cli
+        def first_word(message, **_):
+            sys.exit(f"{message} {sorted({'torch', 'numpy', 'plotly', 'sklearn', 'IPython'} & set(sys.modules))}")
+        cli.click.echo = first_word
+        cli.main(sys.argv[1:])"""
+    run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stderr == "Loading PyTorch ... []\n"
+
+
+def imported(importtime: str) -> set[str]:
+    return set(re.findall(r"^import time:.*\| +(\S+)$", importtime, re.MULTILINE))
+
+
 def test_the_commands_are_those_of_the_help():
     assert tuple(sorted(main.commands)) == COMMANDS
 
@@ -90,11 +109,12 @@ def test_every_example_of_the_help_is_a_command_that_parses(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_doctor_checks_the_identity_and_says_where_the_data_is(tmp_path: Path):
-    well = rpm_tutorial("doctor", cwd=tmp_path)
+    well = rpm_tutorial("doctor", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     assert well.returncode == 0, well.stderr
     names = ["versions", "device", "threads", "memory", "data", "lab", "identity"]
     assert [line.split()[0] for line in well.stdout.splitlines()] == names
     assert well.stdout.endswith("right\n")
+    assert imported(well.stderr) & {"torch", *SLOW_TO_IMPORT} == {"torch"}
     without = rpm_tutorial("doctor", cwd=tmp_path, RPM_DATA=str(tmp_path))
     assert without.returncode == 0 and "Fashion-MNIST is missing. Remedies" in without.stdout
 
@@ -115,7 +135,7 @@ def test_the_data_is_found_without_a_download(monkeypatch, tmp_path: Path):
 
 
 def test_no_digit_is_both_trained_on_and_held_out():
-    trained_on, held_out = (cli._images("digits", split) for split in ("train", "test"))
+    trained_on, held_out = (_runs.images("digits", split) for split in ("train", "test"))
     assert len(held_out) == 500 and torch.equal(torch.cat([trained_on, held_out]), datasets.digits().x)
 
 
@@ -156,7 +176,7 @@ def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was
     )
     assert any(line.startswith("step     3 of 60") for line in process.stdout)
     process.send_signal(signal.SIGINT)
-    _, message = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=HANG)
     assert process.returncode == 1 and "Traceback" not in message
     stopped = re.search(
         r"Stopped after step (\d+) of 60, and saved. Continue: rpm-tutorial train run.pt --resume", message
@@ -243,27 +263,38 @@ def test_what_fails_says_why_and_what_to_do(tmp_path: Path, monkeypatch, capsys)
         with pytest.raises(SystemExit) as ended:
             main(arguments, prog_name="rpm-tutorial")
         message = capsys.readouterr().err
-        assert ended.value.code == 1 and message.startswith("Error: ") and words in message, message
+        assert ended.value.code == 1 and message.startswith("Loading PyTorch ...\nError: ") and words in message
     assert not (tmp_path / "run.pt").exists()
+
+
+@pytest.mark.parametrize("data, flips", [("digits", False), ("fashion-mnist", True)])
+def test_clothes_are_mirrored_and_digits_are_not_in_training_and_evidence(data, flips, tmp_path: Path, monkeypatch):
+    seen, two_views = [], datasets.two_views
+    monkeypatch.setattr(datasets, "two_views", lambda x, **o: seen.append(o["flip"]) or two_views(x, **o))
+    monkeypatch.setattr(datasets, "fashion_mnist", lambda split: datasets.Images(torch.rand(64, 1, 28, 28), None))
+    path, settings = str(tmp_path / "run.pt"), ("--data", data, "--batch-size", "32", "--steps", "1", "--device", "cpu")
+    for arguments in (["train", path, *settings], ["evidence", path]):
+        main(arguments, standalone_mode=False)
+    assert seen == [flips, flips]
 
 
 @pytest.mark.parametrize("dim", [10**15, 2**53], ids=["of this machine", "of any machine"])
 def test_too_little_memory_is_said_in_one_line(dim, tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_images", lambda data, split: torch.rand(64, 1, 28, 28))
+    monkeypatch.setattr(_runs, "images", lambda data, split: torch.rand(64, 1, 28, 28))
     with pytest.raises(SystemExit) as ended:
         main(["train", str(tmp_path / "run.pt"), "--batch-size", "64", "--dim", str(dim), "--device", "cpu"])
     message = capsys.readouterr().err
-    assert ended.value.code == 1 and message.startswith("Error: There is too little memory (")
-    assert (
-        message.endswith("). Remedy: a smaller --dim or --batch-size, or --device cpu\n") and message.count("\n") == 1
-    )
+    said, why, end = message.split("\n")
+    assert ended.value.code == 1 and end == "" and why.startswith("Error: There is too little memory (")
+    assert why.endswith("). Remedy: a smaller --dim or --batch-size, or --device cpu")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 def test_without_the_data_training_says_how_to_get_it_or_do_without(tmp_path: Path):
-    result = rpm_tutorial("train", "run.pt", cwd=tmp_path, RPM_DATA=str(tmp_path))
+    result = rpm_tutorial("train", "run.pt", cwd=tmp_path, RPM_DATA=str(tmp_path), PYTHONPROFILEIMPORTTIME="1")
     refuses(result, 1, "Error: ", "apt-get install dataset-fashion-mnist", "--data digits needs no files")
+    assert imported(result.stderr) & {"torch", *SLOW_TO_IMPORT} == {"torch"}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,7 +309,7 @@ def test_a_training_of_the_command_is_opened_in_python_as_the_readme_says(tmp_pa
     exec(code.replace("conv(state", "mlp(64, state"), found)
     assert rpm.encode(found["encoder"], datasets.digits().x[:7]).shape == (7, 5)
     assert torch.equal(found["critic"].log_temperature, found["state"]["trainer"]["critic"]["log_temperature"])
-    pairs = datasets.view_pairs(datasets.digits().x[: cli.SPLIT], 64, flip=False)
+    pairs = datasets.view_pairs(datasets.digits().x[: _runs.SPLIT], 64, flip=False)
     trainer = rpm.Trainer(found["encoder"], found["critic"], pairs, 3)
     with pytest.raises(
         ValueError, match=r"that of rpm-tutorial train.*Expected the trainer's: load_state_dict\("
@@ -330,17 +361,15 @@ def test_lab_puts_the_lessons_into_an_empty_folder_and_overwrites_nothing(instal
                 command, cwd=tmp_path, env=installed["env"] | own, stdout=output, stderr=subprocess.STDOUT
             )
         try:
-            end = time.monotonic() + 60
-            while "token=" not in log.read_text() and process.poll() is None and time.monotonic() < end:
-                time.sleep(0.1)
+            wait_until(lambda: "token=" in log.read_text() or process.poll() is not None)
             said = log.read_text()
             if found := re.search(r"http://\S+?:\d+/", said):  # a signal that comes before it serves may be lost
-                urllib.request.urlopen(found[0] + "api", timeout=60).close()
+                urllib.request.urlopen(found[0] + "api", timeout=HANG).close()
             return said
         finally:
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(HANG)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -82,6 +82,15 @@ def test_the_laplace_walk_has_no_linear_form():
     assert not hasattr(rpm.LaplaceWalk(), "linear_form")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_a_row_of_zeros_has_no_direction_and_scores_zero_in_every_dtype(dtype):
+    z, z_prime = (side.to(dtype).index_fill(0, torch.tensor([1]), 0) for side in latents())
+    z.requires_grad_()
+    log_f = rpm.VonMisesFisher().to(dtype)(z, z_prime)
+    assert not log_f[1].any() and not log_f[:, 1].any() and log_f[0, 0] != 0
+    assert torch.autograd.grad(log_f[0].sum(), z)[0].isfinite().all()
+
+
 @each_critic
 def test_a_score_depends_on_its_own_pair_alone(name):
     critic, (z, z_prime) = made(name), latents()
@@ -180,6 +189,40 @@ def test_a_spread_of_thousands_of_scales_keeps_its_digits(name, world):
         agree("float32 walks over thousands of scales: evidence", found, high, tolerance=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # torch, of Python 3.13.0
+@pytest.mark.parametrize("transform", ["compile", "vmap"])
+@pytest.mark.parametrize("name", WALKS)
+def test_a_walk_that_nobody_can_look_into_keeps_its_digits(name, transform):
+    """Neither torch.compile nor vmap lets the latents decide whether float64 is needed."""
+    z = 1000 * torch.rand(60, 1, generator=torch.Generator().manual_seed(0))
+    z_prime = z + 0.03 * torch.randn(60, 1, generator=torch.Generator().manual_seed(1))
+    critic = WALKS[name]()
+    if transform == "compile":
+        found = torch.compile(critic, fullgraph=True, backend="eager")(z, z_prime)
+    else:
+        found = torch.func.vmap(critic)(z[None], z_prime[None])[0]
+    exact = WALKS[name]().double()(z.double(), z_prime.double())
+    near = exact > -20
+    assert found.dtype == torch.float32
+    agree("float32 walks, compiled and vmapped", found[near], exact[near], tolerance=1e-5)
+
+
+@each_critic
+def test_latents_of_inference_mode_are_scored_and_train_the_critic(name):
+    critic = FORMULAS[name][0]()
+    with torch.inference_mode():
+        z, z_prime = (t.float() for t in latents(4, 4))
+        expected = [
+            rpm.infonce(critic(z, z_prime)).value.item(),
+            rpm.dataset_evidence(z, z_prime, critic).infonce.item(),
+        ]
+    for value, before in zip(
+        (rpm.infonce(critic(z, z_prime)).value, rpm.dataset_evidence(z, z_prime, critic).infonce), expected, strict=True
+    ):
+        slopes = torch.autograd.grad(value, list(critic.parameters()))
+        assert value.item() == pytest.approx(before, abs=1e-6) and all(slope.isfinite().all() for slope in slopes)
+
+
 @pytest.mark.parametrize("name", ["RandomWalk", "LinearDynamics"])
 def test_autocast_does_not_round_a_walk(name):
     critic, (z, z_prime) = FORMULAS[name][0](), (10 * t.float() for t in latents(40, 30))
@@ -203,7 +246,7 @@ def test_shapes_are_found_without_numbers(name):
     """On the meta device, and when torch.compile traces the whole call without a break."""
     critic, (z, z_prime) = FORMULAS[name][0](), (t.float() for t in latents())
     compiled = torch.compile(critic, fullgraph=True, backend="eager")
-    agree(f"(E18) {name}, compiled", compiled(z, z_prime), critic(z, z_prime))
+    agree(f"(E18) {name}, compiled", compiled(z, z_prime), critic(z, z_prime), tolerance=4 * torch.finfo(z.dtype).eps)
     meta = critic.to("meta")(z.to("meta"), z_prime.to("meta"))
     assert meta.is_meta and meta.shape == (5, 4)
 

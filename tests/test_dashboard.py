@@ -7,14 +7,17 @@ import time
 
 import pytest
 import torch
-from dashboards import STEPS, enabled, make, nothing_is_left_behind, others_done, parameters, said, same
+from budgets import HANG, exceeded
+from dashboards import STEPS, enabled, make, nothing_is_left_behind, others_done, parameters, said, same, trains, until
 from residuals import MEASURED
 
 import rpm_tutorial as rpm
-from rpm_tutorial import dashboard, datasets, encoders
+from rpm_tutorial import dashboard, datasets, encoders, probes
 from rpm_tutorial.dashboard import TrainingDashboard
 
 pytestmark = pytest.mark.usefixtures(nothing_is_left_behind.__name__)
+
+FOR_MORE = {"start", "step", "stop", "reset"}
 
 # States and buttons
 
@@ -26,15 +29,15 @@ def test_a_state_decides_which_buttons_can_be_pressed(tmp_path):
         assert board.buttons["start"].description == "Start"
         board.buttons["start"].click()
         assert board.state == "running" and enabled(board) == {"pause", "stop", "reset"}
-        await asyncio.sleep(0.2)
+        await trains(board)
         board.buttons["pause"].click()
-        assert board.state == "paused" and enabled(board) == {"start", "step", "stop", "reset"}
+        assert board.state == "paused" and enabled(board) == FOR_MORE
         assert board.buttons["start"].description == "Resume" and 0 < board.trainer.step < 5000
         step = board.trainer.step
         board.buttons["step"].click()
         assert board.trainer.step == step + 1 and f"Step {step + 1} of 5000" in board.count.value
         board.buttons["stop"].click()
-        assert said(board) == f"Stopped. Saved to {tmp_path / 'kept.pt'}." and "load" in enabled(board)
+        assert said(board) == f"Stopped. Saved to {tmp_path / 'kept.pt'}." and enabled(board) == {*FOR_MORE, "load"}
         board.buttons["reset"].click()
         assert board.state == "ready" and board.trainer.step == 0 and board.progress.value == 0
         assert board.history["step"] == [0] and board.buttons["start"].description == "Start"
@@ -70,6 +73,8 @@ def test_reset_gives_the_same_training_again():
     assert board.settings["temperature"].value == pytest.approx(0.2)
     board.advance(STEPS)
     assert board.history == first[0] and torch.equal(parameters(board), first[1])
+    board.reset()
+    assert torch.equal(parameters(board), beginning) and board.history["step"] == [0], "as often as it is asked for"
 
 
 def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
@@ -112,8 +117,12 @@ def test_only_what_can_be_set_has_a_slider():
     images, trained = datasets.digits(), make()
     batches = iter([next(trained.trainer.pairs) for _ in range(3)])
     trainer = rpm.Trainer(encoders.mlp(64, 4), rpm.RandomWalk(), batches, 3)
-    with pytest.raises(ValueError, match="can't be set to where it was"):
-        TrainingDashboard(trainer, trained.x, trained.x_prime, images.labels[:60]).reset()
+    board = TrainingDashboard(trainer, trained.x, trained.x_prime, images.labels[:60])
+    beginning = parameters(board)
+    board.advance(1)
+    with pytest.warns(UserWarning, match="no state_dict: the training continues with the batches that come next"):
+        board.reset()
+    assert torch.equal(parameters(board), beginning)
     assert set(trained.settings) == {"learning_rate", "temperature", "strength"}
 
 
@@ -134,14 +143,14 @@ def test_held_out_pairs_go_through_the_encoder_of_their_own_side():
 def test_stop_is_answered_within_a_chunk(tmp_path):
     async def run():
         board, seconds = make(tmp_path / "kept.pt", steps=100_000, every=20), []
-        for k in range(7):
+        for k in range(1, 8):
             board.start()
-            await asyncio.sleep(0.15 + 0.013 * k)
-            loop, pressed = asyncio.get_running_loop(), time.perf_counter()
+            for _ in range(k):
+                await trains(board)
+            loop, pressed = asyncio.get_running_loop(), time.process_time()
             loop.call_soon(board.buttons["stop"].click)
-            while board.state == "running":
-                await asyncio.sleep(0)
-            seconds.append(time.perf_counter() - pressed)
+            await until(lambda: board.state != "running")
+            seconds.append(time.process_time() - pressed)
             step = board.trainer.step
             assert await others_done() == [] and board.task.done()
             assert board.trainer.step == step
@@ -150,7 +159,7 @@ def test_stop_is_answered_within_a_chunk(tmp_path):
     seconds = asyncio.run(run())
     median, worst = statistics.median(seconds), max(seconds)
     MEASURED.append(f"dashboard: Stop to saved, median {1e3 * median:.0f} ms, slowest of 7 {1e3 * worst:.0f} ms")
-    assert median < 0.25 and worst < 0.5
+    assert exceeded("half of the answers to Stop", median, 0.25) + exceeded("an answer to Stop", worst, 0.5) == []
 
 
 @pytest.mark.slow
@@ -158,22 +167,21 @@ def test_the_loop_is_free_for_others_while_it_trains():
     async def run():
         board, gaps = make(steps=100_000, every=20), []
         board.start()
-        end = time.perf_counter() + 1
-        while time.perf_counter() < end:
-            start = time.perf_counter()
+        while len(board.history["step"]) < 10:
+            start = time.process_time()
             await asyncio.sleep(0)
-            gaps.append(time.perf_counter() - start)
+            gaps.append(time.process_time() - start)
         board.pause()
         return max(gaps)
 
-    assert asyncio.run(run()) < 1  # a chunk, an evaluation and a picture, on a busy machine
+    assert exceeded("a chunk, an evaluation and a picture", asyncio.run(run()), 0.5) == []
 
 
 def test_a_dashboard_that_starts_or_is_made_pauses_the_others():
     async def run():
         one, other = make(steps=5000), make(steps=5000)
         one.start()
-        await asyncio.sleep(0.06)
+        await trains(one)
         other.start()
         assert (one.state, other.state) == ("paused", "running") and "another dashboard trains" in said(one)
         assert await others_done() == [other.task]
@@ -184,22 +192,32 @@ def test_a_dashboard_that_starts_or_is_made_pauses_the_others():
     asyncio.run(run())
 
 
+def test_a_page_that_speaks_is_heard():
+    page = make().page
+    assert page.silent_for() == 0, "no page yet"
+    page.told = 1.0
+    assert 0 < page.silent_for() < 60
+
+
 @pytest.mark.slow
 def test_a_page_that_falls_silent_pauses_and_one_that_speaks_does_not():
     async def run():
-        board = make(steps=100_000, every=1000, page_timeout=0.3)
+        board = make(steps=100_000, every=1000, page_timeout=HANG)
         board.start()
-        await asyncio.sleep(0.5)
+        await trains(board)
         assert board.state == "running", "no page has spoken yet: a script"
-        for told in range(1, 6):
-            board.page.told = told
-            await asyncio.sleep(0.1)
-        assert board.state == "running"
-        await asyncio.sleep(0.6)
+        board.page.told = 1
+        board.page.seen -= 0.9 * HANG
+        board.page.told = 2
+        board.page.seen -= 0.9 * HANG
+        await trains(board)
+        assert board.state == "running", "it has spoken in time"
+        board.page.seen -= 0.2 * HANG
+        await board.task
         assert board.state == "paused" and said(board) == "Paused: no page shows this dashboard any more."
         assert await others_done() == []
         board.start()
-        await asyncio.sleep(0.1)
+        await trains(board)
         assert board.state == "running", "silence before Start does not count"
         board.pause()
 
@@ -227,12 +245,18 @@ def test_figure_words_and_data_follow_the_history():
     assert shown["text/plain"] == board.figure.alt
 
 
-def test_the_probe_is_scored_on_images_that_it_was_not_fitted_on():
-    board = make()
-    half = len(board.labels) // 2
-    board.labels = torch.cat([board.labels[:half], 10 + board.labels[half:]])  # classes that it has never seen
-    board._evaluate()
-    assert board.history["probe"][-1] == 0
+def test_the_probe_is_scored_on_images_that_it_was_not_fitted_on(monkeypatch):
+    """And each class is in both halves, even where labels are sorted by class."""
+    asked, board = [], make()
+    monkeypatch.setattr(probes, "linear_probe", lambda *arguments: asked.append(arguments) or 0.5)
+    for labels in (board.labels, board.labels.sort().values, torch.arange(60) // 30):
+        board.labels = labels
+        board.x = board.x_prime = torch.arange(60.0)[:, None, None, None].expand(60, 1, 8, 8) / 60
+        board._evaluate()
+        z, fitted, z_prime, scored = asked.pop()
+        assert len(z) == len(z_prime) == 30 and not {*map(tuple, z.tolist())} & {*map(tuple, z_prime.tolist())}
+        counts = fitted.bincount(minlength=10) - scored.bincount(minlength=10)
+        assert counts.abs().max() <= 1 and torch.equal(fitted.sort().values[[0, -1]], labels.sort().values[[0, -1]])
 
 
 def test_the_history_is_what_the_trainer_gives():

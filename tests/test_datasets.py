@@ -2,7 +2,9 @@
 
 import gzip
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from residuals import agree
@@ -81,6 +83,14 @@ def test_fashion_mnist_is_looked_for_in_the_documented_order(place, monkeypatch)
     assert [round(float(x[7].mean()) * 255) for x, _ in found] == [40, 30, 20, 10]
 
 
+def test_a_folder_is_found_once_it_holds_all_four_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("RPM_DATA", str(tmp_path))
+    for name in datasets.DOWNLOADS.registry:
+        assert datasets.fashion_mnist_folder() is None
+        (tmp_path / name).touch()
+    assert datasets.fashion_mnist_folder() == tmp_path
+
+
 DAMAGE = {
     "truncated": lambda good: good[: len(good) // 2],
     "empty": lambda good: b"",
@@ -130,6 +140,17 @@ def test_a_failed_download_says_why_and_three_remedies(reason, monkeypatch):
     assert names_file_expectation_and_remedies(str(error.value), IMAGES) and str(reason) in str(error.value)
 
 
+def test_a_folder_may_begin_at_home(place, monkeypatch):
+    home = place("home", 3).parent
+    monkeypatch.setenv("HOME", str(home))
+    assert int(datasets.fashion_mnist("test", folder="~/home").labels[0]) == 3
+    monkeypatch.setenv("RPM_DATA", "~/home")
+    assert int(datasets.fashion_mnist("test").labels[0]) == 3
+    for name in datasets.DOWNLOADS.registry:
+        (home / "home" / name).touch()
+    assert datasets.fashion_mnist_folder() == home / "home"
+
+
 # Views
 
 
@@ -144,6 +165,18 @@ def test_views_are_images_again(x):
         assert 0 <= view.min() and view.max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_images_that_rounding_has_moved_beyond_the_unit_interval_are_images(dtype):
+    """As a resize leaves them, with weights whose sum is not quite 1."""
+    eps = torch.finfo(dtype).eps
+    x = torch.ones(3, 1, 4, 4, dtype=dtype) * (1 + 2 * eps)
+    x[0] = -2 * eps
+    assert x.max() > 1 and all(0 <= v.min() and v.max() <= 1 for v in two_views(x, generator=seeded()))
+    for factor in (1 + 100 * eps, 255):
+        with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
+            two_views(x * factor, generator=seeded())
+
+
 def test_the_same_seed_gives_the_same_views_and_the_two_views_differ(x):
     (one, other), again = two_views(x, generator=seeded()), two_views(x, generator=seeded())
     assert torch.equal(one, again[0]) and torch.equal(other, again[1])
@@ -153,9 +186,20 @@ def test_the_same_seed_gives_the_same_views_and_the_two_views_differ(x):
 def test_strength_zero_is_the_identity_and_a_flip_mirrors_left_and_right(x):
     for view in two_views(x, strength=0, flip=False, generator=seeded()):
         torch.testing.assert_close(view, x, rtol=0, atol=1e-5)
-    view = two_views(x, strength=0, flip=True, generator=seeded())[0]
-    kept, mirrored = ((view - image).abs().amax((1, 2, 3)) < 1e-5 for image in (x, x.flip(3)))
-    assert (kept ^ mirrored).all() and 10 < mirrored.sum() < 40
+    x = x.repeat(40, 1, 1, 1)
+    for view in two_views(x, strength=0, flip=True, generator=seeded()):
+        kept, mirrored = ((view - image).abs().amax((1, 2, 3)) < 1e-5 for image in (x, x.flip(3)))
+        assert (kept ^ mirrored).all() and abs(mirrored.double().mean() - 0.5) < 4 * 0.5 / len(x) ** 0.5
+
+
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_a_view_is_brighter_or_darker_by_up_to_30_percent_and_noisy(strength):
+    grey = torch.full((2000, 1, 16, 16), 0.5)
+    for view in two_views(grey, strength=strength, generator=seeded()):
+        inside = view[:, 0, 4:12, 4:12].flatten(1)  # whatever the shift and the crop
+        brightness = (inside.mean(1) / 0.5 - 1) / strength
+        assert stats.kstest(brightness.numpy(), "uniform", args=(-0.3, 0.6)).pvalue > 1e-4
+        assert inside.std(1).mean() == pytest.approx(0.05 * strength, rel=0.02)
 
 
 def test_a_stronger_view_is_farther_from_the_image(x):
@@ -261,8 +305,18 @@ def test_the_strength_of_view_pairs_may_be_set_and_is_kept(x):
 def test_a_state_of_other_images_is_refused(x):
     pairs = view_pairs(x, 10)
     next(pairs)
-    with pytest.raises(ValueError, match="order is of 50 images and there are 40; expected the same"):
+    with pytest.raises(ValueError, match="of other images; expected the same"):
         view_pairs(x[:40], 10).load_state_dict(pairs.state_dict())
+
+
+def test_numbers_of_any_kind_are_taken():
+    n, size, scale = np.int64(4), np.int64(6), np.float32(0.25)
+    found = moving_balls(n, size=size, balls=np.int64(2), scale=torch.tensor(0.25), generator=seeded())
+    assert torch.equal(found.x, moving_balls(4, size=6, balls=2, scale=scale, generator=seeded()).x)
+    found = constant_velocity(n, size=size, frames=np.int64(3), scale=Fraction(1, 4), generator=seeded())
+    assert torch.equal(found.x, constant_velocity(4, size=6, frames=3, scale=0.25, generator=seeded()).x)
+    z = torch.ones(1, 2)
+    assert torch.equal(datasets.twist(z, Fraction(1, 2)), datasets.twist(z, torch.tensor(0.5)))
 
 
 # Moving balls

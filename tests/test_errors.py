@@ -2,6 +2,8 @@
 """Bad input, all in one table: each kind raises its documented type, and its message says what was found, what was
 expected, and what to do."""
 
+import inspect
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -10,7 +12,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import rpm_tutorial as rpm
-from rpm_tutorial import FiniteRPM, datasets, explorations, gaussian, priors, runtime, widgets
+from rpm_tutorial import FiniteRPM, datasets, estimators, explorations, gaussian, priors, probes, runtime, widgets
 from rpm_tutorial.critics import LinearForm
 from rpm_tutorial.derivation import derive
 
@@ -101,7 +103,7 @@ def without_gpu():
 
 BAD = {
     # a table of scores
-    "scores: not square and no q_joint": (ValueError, lambda: rpm.infonce(S[:2]), "(2, 3)", "expected (n, n)", "pass q_joint", "MoCo", "F.cross_entropy(log_f, torch.arange(n))"),
+    "scores: not square and no q_joint": (ValueError, lambda: rpm.infonce(S[:2]), "(2, 3)", "expected (n, n)", "pass q_joint", "MoCo", "F.cross_entropy(log_f, torch.arange(n, device=log_f.device))"),
     "scores: one dimension": (ValueError, lambda: rpm.infonce(S[0]), "shape (3)", "expected 2 dimensions"),
     "scores: three dimensions": (ValueError, lambda: rpm.nwj(S[None]), "shape (1, 3, 3)", "expected 2 dimensions"),
     "scores: NaN": (ValueError, lambda: rpm.infonce(put(S, NAN)), "NaN (1 of 9 entries)", "expected numbers", "learning rate"),
@@ -111,7 +113,7 @@ BAD = {
         ValueError, lambda: rpm.symmetric_infonce(put(S, -INF, (slice(None), 1))), "column 1", "expected f > 0 somewhere", "mask",
     ),
     "scores: a row of -inf, jointly normalised": (ValueError, lambda: rpm.donsker_varadhan(put(S, -INF, 2)), "row 2", "expected f > 0"),
-    "scores: integers": (ValueError, lambda: rpm.infonce(S.long()), "torch.int64", "expected a floating type", ".double()"),
+    "scores: integers": (ValueError, lambda: rpm.infonce(S.long()), "torch.int64", "expected a floating type", ".float()"),
     "scores: numpy": (TypeError, lambda: rpm.infonce(S.numpy()), "ndarray", "expected a torch.Tensor", "torch.as_tensor"),
     "scores: a list": (TypeError, lambda: rpm.infonce(S.tolist()), "list", "expected a torch.Tensor"),
     "scores: empty": (ValueError, lambda: rpm.infonce(S[:0, :0]), "(0, 0)", "empty", "expected at least one row"),
@@ -138,6 +140,9 @@ BAD = {
     "prior: NaN": (ValueError, lambda: WORLD.posterior(put(HALF, NAN)), "log_prior contains NaN", "expected numbers"),
     "prior: float32": (ValueError, lambda: WORLD.sample(HALF.float().log(), 2, generator=GENERATOR), "float32", "expected one dtype", ".to("),
     "prior: mass where Q has none": (ValueError, lambda: LONELY.elbo(HALF.log()), "mass 0.5 to z = 1", "no observation reaches", "give it -inf"),
+    "prior: mass where Q' has none": (
+        ValueError, lambda: FiniteRPM(HALF, EYE, LONELY.recognition).elbo(HALF.log()), "mass 0.5 to z' = 1", "no observation reaches", "give it -inf",
+    ),
     # the finite world
     "world: P_true unnormalised": (ValueError, lambda: FiniteRPM(4 * HALF, EYE), "p_true has entries that sum to 4", "expected 1", "divide by .sum()"),
     "world: P_true negative": (ValueError, lambda: FiniteRPM(put(HALF, -0.25), EYE), "p_true has a negative entry", "expected probabilities"),
@@ -163,7 +168,12 @@ BAD = {
     "critic: infinite scale": (ValueError, lambda: rpm.LaplaceWalk(INF), "scale is inf", "expected a positive finite number"),
     "critic: negative temperature": (ValueError, lambda: rpm.VonMisesFisher(-0.1), "temperature is -0.1", "expected a positive finite number"),
     "critic: columns differ": (ValueError, lambda: rpm.RandomWalk().double()(Z, Z_PRIME[:, :1]), "(3, 2)", "(3, 1)", "expected the same number"),
-    "critic: made for another dim": (ValueError, lambda: rpm.Bilinear(3).double()(Z, Z_PRIME), "(3, 2)", "made for 3 dimensions", "expected (n, 3)"),
+    **{
+        f"critic: made for another dim, {critic.__name__}": (
+            ValueError, lambda critic=critic: critic(3).double()(Z, Z_PRIME), "(3, 2)", "made for 3 dimensions", "expected (n, 3)",
+        )
+        for critic in (rpm.Bilinear, rpm.LinearDynamics, rpm.Universal)
+    },
     "critic: mixed dtypes": (ValueError, lambda: rpm.LaplaceWalk()(Z, Z_PRIME.float()), "float64", "float32", "expected one dtype", ".to("),
     "critic: parameters in float32": (ValueError, lambda: rpm.Bilinear(2)(Z, Z_PRIME), "float64", "float32", "expected one dtype"),
     "critic: numpy latents": (TypeError, lambda: rpm.VonMisesFisher()(Z.numpy(), Z_PRIME), "z is a ndarray", "expected a torch.Tensor"),
@@ -284,6 +294,38 @@ def test_bad_input_says_what_was_found_what_was_expected_and_what_to_do(kind):
         returned = call()
         pytest.fail(f"returned {returned}")
     assert [piece for piece in pieces if piece not in str(error.value)] == [], str(error.value)
+
+
+ARGUMENTS = {
+    "log_f": S, "log_p": S.log_softmax(1), "q_joint": Q, "z": Z, "z_prime": Z_PRIME, "x": Z, "factors": Z, "z_test": Z,
+    "factors_test": Z, "log_prior": HALF.log(),
+}  # fmt: skip
+OF_TENSORS = {
+    **{f"objective {f.__name__}": f for f in (rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan, rpm.nwj, rpm.barber_agakov)},
+    **{f"prior {name}": getattr(priors, name) for name in ("optimal", "infonce", "donsker_varadhan", "nwj", "barber_agakov")},
+    **{f.__name__: f for f in (rpm.mutual_information, estimators.jensen_shannon, estimators.density_ratio_fitting, estimators.plug_in)},
+    **{f.__name__: f for f in (estimators.smile, estimators.mige, estimators.stein_score, probes.r_squared, probes.mean_correlation)},
+    **{type(c).__name__: c.double().forward for c in (rpm.RandomWalk(), rpm.LaplaceWalk(), rpm.VonMisesFisher(), rpm.LinearDynamics(2), rpm.Bilinear(2), rpm.Universal(2))},
+    **{f.__name__: f for f in (WORLD.elbo, WORLD.log_p, WORLD.posterior)},
+    "anchor": partial(estimators.infonce_anchor, k=2),
+    "optimal critic": partial(gaussian.log_optimal_critic, rho=0.5),
+    "evidence": partial(rpm.dataset_evidence, critic=rpm.RandomWalk().double()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_TENSORS)
+def test_an_error_is_about_the_argument_that_it_names(name):
+    function = OF_TENSORS[name]
+    given = {k: ARGUMENTS[k] for k in inspect.signature(function).parameters if k in ARGUMENTS}
+    function(**given)
+    for argument, value in given.items():
+        for wrong, words in ((put(value, NAN), "contains NaN"), (value[0], "has shape")):
+            with pytest.raises(ValueError, match=rf"^{argument} {words}"):
+                function(**given | {argument: wrong})
+    first, *others = given
+    for other in others if set(others) <= {"q_joint", "z_prime"} else ():
+        with pytest.raises(ValueError, match=rf"^{first} has dtype torch.float64 and {other} torch.float32"):
+            function(**given | {other: given[other].float()})
 
 
 def test_the_table_covers_more_than_thirty_kinds():

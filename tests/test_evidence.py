@@ -2,7 +2,6 @@
 
 import functools
 import math
-import time
 
 import pytest
 import torch
@@ -39,6 +38,18 @@ def test_value_and_all_gradients_are_those_of_the_dense_table(name, normalise, w
 @pytest.mark.parametrize("n, block", [(1, 4), (8, 4), (9, 16), (13, 1)])
 def test_tiles_of_any_size_give_the_same(n, block):
     agrees_with_the_dense_table(dataset_evidence, made("Entangled"), *pairs(n), "both", block=block)
+
+
+@pytest.mark.parametrize("inner_product", [False, True])
+def test_a_tile_on_a_gpu_takes_a_small_part_of_its_free_memory(inner_product, monkeypatch):
+    gpu, blocks = torch.device("cuda"), {}
+    for free in (2**20, 2**30, 2**31, 2**32, 2**40):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2**41))
+        blocks[free] = _tiles.block_for(gpu, inner_product=inner_product)
+    assert (blocks.pop(2**20), blocks.pop(2**40)) == (128, 4096), "the smallest and the largest"
+    for free, block in blocks.items():
+        four_tables = 4 * block * 2 * block * torch.float32.itemsize
+        assert four_tables == pytest.approx(free / 16, rel=0.01)
 
 
 @pytest.mark.parametrize("first, n", [(0, 5), (2, 4), (5, 7), (9, 1), (3, 9)])
@@ -240,6 +251,14 @@ def visible_bars(monkeypatch):
     monkeypatch.setattr(_tiles, "tqdm", functools.partial(tqdm.auto.tqdm, disable=False))
 
 
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """That of the bars: it stands still, unless a test moves it."""
+    seconds = [0.0]
+    monkeypatch.setattr(tqdm.std, "time", lambda: seconds[0])
+    return seconds
+
+
 @pytest.mark.parametrize("k", [2, 4, 8, 13])  # after the two pairs that are tried first, of 6 tiles forward, 6 backward
 def test_an_interrupt_leaves_no_bar_and_no_switched_off_check_behind(k, visible_bars):
     (z, z_prime), critic = pairs(6), Interrupted(k)
@@ -270,19 +289,16 @@ def test_an_interrupt_between_strips_leaves_no_bar_behind(visible_bars, monkeypa
 
 
 @each_way
-def test_no_progress_bar_is_drawn_for_what_takes_a_moment(way, visible_bars, capsys):
-    way(*pairs(9), made("RandomWalk"))  # the first call imports parts of torch
-    capsys.readouterr()
+def test_no_progress_bar_is_drawn_for_what_takes_a_moment(way, visible_bars, clock, capsys):
     for name in ("RandomWalk", "Entangled"):
         way(*pairs(9), made(name)).infonce.backward()
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LaplaceWalk", "RandomWalk"])
-def test_a_progress_bar_appears_after_two_seconds_and_disappears(name, visible_bars, monkeypatch, capsys):
+def test_a_progress_bar_appears_after_two_seconds_and_disappears(name, visible_bars, clock, monkeypatch, capsys):
     def slow(call):
-        return lambda *a, **options: time.sleep(0.15) or call(*a, **options)
+        return lambda *a, **options: clock.append(clock.pop() + 0.15) or call(*a, **options)
 
     critic, options, bars = made(name), {"block": 3}, ["evidence:", "its gradient:"]
     if name == "LaplaceWalk":

@@ -52,6 +52,25 @@ def test_a_critic_that_changed_before_backward_is_refused(name, value, reduction
     assert "the critic changed between dataset_evidence and backward" in str(error_of(evidence.backward))
 
 
+class Bumped(nn.Module):
+    """An inner product, and more by `bump` for one z alone."""
+
+    bump = 0.0
+
+    def forward(self, z, z_prime):
+        return z @ z_prime.T + self.bump * (z[:, :1] == z[:, :1].detach().amax())
+
+
+@each_dtype
+@pytest.mark.parametrize("digits_lost, refused", [(0.1, False), (10, True), (-10, True)])
+def test_a_change_of_one_row_is_refused_from_half_of_the_digits_on(digits_lost, refused, dtype):
+    critic, (z, z_prime) = Bumped(), pairs(40, dtype=torch.float64)
+    z, z_prime = z.to(dtype).requires_grad_(), z_prime.to(dtype)
+    evidence = dataset_evidence(z, z_prime, critic).infonce
+    critic.bump = digits_lost * torch.finfo(torch.promote_types(dtype, torch.float32)).eps ** 0.5
+    assert ("the critic changed" in str(error_of(evidence.backward))) == refused
+
+
 def test_a_sum_over_steps_ahead_is_refused_after_the_loop_and_right_within_it():
     critic, (z, z_prime), evidences = steps(), pairs(20), []
     for critic.k in range(2):

@@ -182,9 +182,10 @@ def test_an_exercise_knows_several_wrong_ideas_each_with_a_message_of_its_own(na
 
 
 @each_exercise
-def test_a_near_miss_is_wrong_and_told_by_how_much(name):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_near_miss_is_wrong_and_told_by_how_much(name, dtype):
     exercise = ALL[name]
-    verdict = exercise.verdict(lambda *case: as_tensor(exercise.solution(*case)) * (1 + 1e-4) + 1e-4)
+    verdict = exercise.verdict(lambda *case: (as_tensor(exercise.solution(*case)) * (1 + 1e-4) + 1e-4).to(dtype))
     assert verdict.right is False and "off by up to" in verdict.message and exercise.hints[0] in verdict.message
 
 

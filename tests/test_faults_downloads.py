@@ -7,11 +7,11 @@ import math
 import re
 import socket
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from budgets import HANG
 
 from rpm_tutorial import datasets
 
@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
         content, trouble = RIGHT[self.path.lstrip("/")], self.server.trouble
         self.server.asked.append(self.path)
         if trouble == "silence":
-            self.server.end.wait(20)
+            self.server.end.wait(HANG)
             return
         if trouble == "not found":
             self.send_error(404)
@@ -75,11 +75,9 @@ def server(tmp_path, monkeypatch):
 
 
 def refused() -> str:
-    """What the user is told, soon."""
-    begin = time.monotonic()
+    """What the user is told."""
     with pytest.raises(FileNotFoundError) as error:
         datasets.fashion_mnist("test")
-    assert time.monotonic() - begin < 10
     message = str(error.value)
     assert IMAGES in message and "its download failed" in message
     assert all(remedy in message for remedy in ("(1) name a folder", "(2) on Debian", "(3) with a network"))
@@ -96,10 +94,11 @@ TROUBLES = {
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_a_download_that_fails_is_named_keeps_no_file_and_is_made_good_by_the_next(trouble, server, monkeypatch):
-    monkeypatch.setattr(datasets, "TIMEOUT", 0.3 if trouble == "silence" else 5.0)
+    monkeypatch.setattr(datasets, "TIMEOUT", 0.3 if trouble == "silence" else HANG)
     server.trouble = trouble
     assert re.search(TROUBLES[trouble], refused())
-    assert list(server.cache.glob("*")) == []
+    assert len(server.asked) == 1 and list(server.cache.glob("*")) == []
+    monkeypatch.setattr(datasets, "TIMEOUT", HANG)
     server.trouble = None
     assert datasets.fashion_mnist("test").labels.unique().tolist() == [3]
     before = len(server.asked)

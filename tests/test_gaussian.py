@@ -1,5 +1,6 @@
 """(E20): the closed forms of correlated Gaussians, against quadrature and against samples."""
 
+import inspect
 import math
 
 import numpy as np
@@ -40,6 +41,13 @@ def log_ratio(rho: float):
         return 0.5 * (z_prime**2 - residual) - 0.5 * math.log(1 - rho**2)
 
     return s
+
+
+@pytest.mark.parametrize("closed_form", (gaussian.mutual_information, gaussian.chi_squared, gaussian.infonce_random_walk,
+    gaussian.infonce_inner_product, gaussian.donsker_varadhan_inner_product), ids=lambda f: f.__name__)  # fmt: skip
+def test_a_closed_form_is_of_one_dimension_unless_told(closed_form):
+    arguments = (0.4, 0.7)[: len(inspect.signature(closed_form).parameters) - 1]
+    assert closed_form(*arguments) == closed_form(*arguments, 1)
 
 
 @each_rho

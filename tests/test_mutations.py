@@ -69,7 +69,7 @@ class Planter:
 
     def close(self) -> None:
         self.process.stdin.close()
-        self.process.wait(60)
+        self.process.wait()
         self.process.stdout.close()
 
 

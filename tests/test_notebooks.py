@@ -11,6 +11,7 @@ import re
 import tokenize
 from pathlib import Path
 
+import budgets
 import build_notebooks
 import nbformat
 import numpy as np
@@ -158,15 +159,51 @@ def test_warnings_missing_outputs_and_their_order_count():
     ("cost", "overruns"),
     [
         (Cost(worked={"Cell 0": 19.9, "Cell 1": 0.1}, peak_mib=1024), []),
-        (Cost(worked={"Cell 0": 20.1}, peak_mib=100), ["Cell 0 took 20.1 s of 20"]),
-        (Cost(worked={f"Cell {i}": 19 for i in range(5)}, peak_mib=100), ["the notebook took 95 s of 90"]),
-        (Cost(worked={f"Cell {i}": 10 for i in range(7)}, limit=60), ["the notebook took 70 s of 60"]),
+        (Cost(worked={"Cell 0": 20.1}, peak_mib=100), ["Cell 0 took 20.1 s"]),
+        (Cost(worked={f"Cell {i}": 19 for i in range(5)}, peak_mib=100), ["the notebook took 95 s"]),
+        (Cost(worked={f"Cell {i}": 10 for i in range(7)}, limit=60), ["the notebook took 70 s"]),
         (Cost(worked={"Cell 0": 1}, peak_mib=1025), ["the notebook reached 1025 MiB of 1024"]),
         (Cost(cells={"Cell 0": 50.0}, worked={"Cell 0": 15.0}, peak_mib=100), []),  # on a busy machine
     ],
 )
-def test_a_notebook_above_its_budget_is_noticed(cost: Cost, overruns: list[str]):
-    assert cost.overruns() == overruns
+def test_a_notebook_above_its_budget_is_noticed(cost: Cost, overruns: list[str], slowness):
+    slowness(1.0, 1.0, 1.0)
+    assert [line.split(" of the processor")[0] for line in cost.overruns()] == overruns
+
+
+@pytest.fixture
+def slowness(monkeypatch):
+    """What the calibrations of this test find, one after another."""
+
+    def found(*factors: float) -> None:
+        taken = iter(factors)
+        monkeypatch.setattr(budgets, "_calibrations", [])
+        monkeypatch.setattr(budgets, "calibrate", lambda: next(taken))
+
+    return found
+
+
+def test_a_budget_grows_with_the_slowness_of_the_machine_which_it_names(slowness):
+    slowness(1.31, 1.2)
+    assert budgets.exceeded("Cell 3", 26.1, 20) == []
+    (line,) = budgets.exceeded("Cell 3", 26.3, 20)
+    assert (
+        line
+        == "Cell 3 took 26.3 s of the processor, of 20 s x 1.31 (this machine is 1.31 times slower than the reference)"
+    )
+
+
+def test_load_that_comes_after_the_calibration_is_calibrated_again(slowness):
+    slowness(1.0, 1.4)
+    assert budgets.exceeded("Cell 3", 27.0, 20) == []
+
+
+def test_a_calibration_finds_work_that_doubles_twice_as_slow(monkeypatch):
+    taken = []
+    monkeypatch.setattr(budgets, "seconds", lambda call: taken.append(call) or 2 * budgets.REFERENCE)
+    assert budgets.calibrate() == 2 and set(taken) == {budgets.work}
+    monkeypatch.setattr(budgets, "seconds", lambda call: budgets.REFERENCE / 2)
+    assert budgets.calibrate() == 1, "a faster machine gets no less than the budget"
 
 
 @pytest.mark.parametrize("folder", [build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS], ids=lambda path: path.name)

@@ -10,6 +10,7 @@ from torch.autograd import gradcheck
 from worlds import models
 
 import rpm_tutorial as rpm
+from rpm_tutorial import priors
 
 CRITIC_OBJECTIVES = (rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan, rpm.nwj)
 
@@ -104,7 +105,7 @@ def test_a_pair_with_f_of_zero_has_value_minus_infinity_and_never_nan(objective)
 def test_value_is_score_minus_log_normaliser(objective, model):
     q_joint, log_f = model.world.q_joint, model.log_f.nan_to_num(neginf=-40)
     found = objective(log_f, q_joint)
-    assert torch.equal(found.value, found.score - found.log_normaliser)
+    agree("value = score - log_normaliser", found.value, found.score - found.log_normaliser, found.score)
     assert all(term.shape == () for term in found)
     scored = log_f.log_softmax(1) if objective is barber_agakov else log_f
     agree(
@@ -144,8 +145,11 @@ def test_columns_without_mass_are_no_candidates_but_those_of_a_queue_are():
     queue = math.log(m) - torch.nn.functional.cross_entropy(log_f, torch.arange(n))
     by_hand = (log_f.diagonal() - (log_f.exp().mean(1)).log()).mean()
     agree("InfoNCE over a queue", queue, by_hand)
-    massless = torch.eye(n, m, dtype=torch.float64) / n
-    agree("InfoNCE without the queue", rpm.infonce(log_f, massless).value, rpm.infonce(log_f[:, :n]).value)
+    with pytest.raises(ValueError, match="other 1 no mass.*take math.log.m. - F.cross_entropy"):
+        rpm.infonce(log_f, torch.eye(n, m, dtype=torch.float64).roll(1, 1) / n)
+    unreached = torch.nn.functional.pad(distribution(log_f[:, :n]), (0, m - n))  # as in a finite world
+    alone = rpm.infonce(log_f[:, :n], unreached[:, :n]).value
+    agree("InfoNCE without an unreached z'", rpm.infonce(log_f, unreached).value, alone)
 
 
 HALF = (torch.float16, torch.bfloat16)
@@ -172,17 +176,37 @@ def test_half_precision_is_float32_rounded_once(objective, dtype):
     )
 
 
+def exact_in_half_precision(logits: torch.Tensor) -> torch.Tensor:
+    q_joint = (distribution(logits) * 512).round() / 512
+    q_joint[0, 0] += 1 - q_joint.sum()
+    return q_joint
+
+
 @each_half
 @each_critic_objective
 def test_a_table_in_half_precision_is_rounded_once_too(objective, dtype):
     log_f, logits = tables()
-    log_f, q_joint = log_f.to(dtype), distribution(logits)
-    q_joint = (q_joint * 512).round() / 512  # exact in both
-    q_joint[0, 0] += 1 - q_joint.sum()
+    log_f, q_joint = log_f.to(dtype), exact_in_half_precision(logits)
     for low, high in zip(
         objective(log_f, q_joint.to(dtype)), objective(log_f.float(), q_joint.to(dtype).float()), strict=True
     ):
         assert torch.equal(low, high.to(dtype))
+
+
+@each_half
+@pytest.mark.parametrize("prior", (priors.infonce, priors.donsker_varadhan, priors.nwj, priors.barber_agakov))
+def test_a_prior_in_half_precision_is_rounded_once_too(prior, dtype):
+    log_f, logits = tables()
+    log_f, q_joint = log_f.log_softmax(1).to(dtype), exact_in_half_precision(logits).to(dtype)
+    found, expected = prior(log_f, q_joint), prior(log_f.float(), q_joint.float())
+    assert found.dtype == dtype and torch.equal(found, expected.to(dtype))
+
+
+@each_half
+def test_mutual_information_in_half_precision_is_rounded_once_too(dtype):
+    q_joint = exact_in_half_precision(tables()[1]).to(dtype)
+    found = rpm.mutual_information(q_joint)
+    assert found.dtype == dtype and torch.equal(found, rpm.mutual_information(q_joint.float()).to(dtype))
 
 
 @pytest.mark.parametrize("n", [300, 1000])

@@ -11,9 +11,10 @@ import rpm_tutorial
 
 ROOT = Path(rpm_tutorial.__file__).parent
 ORDER = (
-    "_checks", "_log_space", "objectives", "priors", "finite", "shared", "derivation", "gaussian", "critics",
-    "_tiles", "distributed", "evidence", "estimators", "checking", "datasets", "encoders", "checkpoints", "training", "probes",
-    "runtime", "figures", "widgets", "dashboard", "explorations", "exercises", "classroom", "cli",
+    "_checks", "_log_space", "objectives", "priors", "finite", "shared", "derivation", "gaussian", "chain", "critics",
+    "_tiles", "distributed", "evidence", "estimators", "checking", "_images", "datasets", "encoders", "checkpoints",
+    "training", "probes", "runtime", "figures", "widgets", "_page", "dashboard", "explorations", "exercises", "classroom",
+    "_runs", "cli",
 )  # fmt: skip
 
 

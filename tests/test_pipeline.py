@@ -18,6 +18,7 @@ from pathlib import Path
 import build_notebooks
 import chromium
 import pytest
+from budgets import HANG, wait_until
 from needs import need_chromium, need_fashion_mnist
 
 from rpm_tutorial import datasets
@@ -274,12 +275,12 @@ def lab(installed: Path, port: int, tmp_path: Path) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        wait_until(lambda: "token=" in log.read_text() or process.poll() is not None, seconds=60)
+        wait_until(lambda: "token=" in log.read_text() or process.poll() is not None)
         yield log.read_text()
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
-        wait_until(lambda: group_has_ended(process.pid), seconds=20)
+        wait_until(lambda: group_has_ended(process.pid))
 
 
 def group_has_ended(group: int) -> bool:
@@ -290,16 +291,9 @@ def group_has_ended(group: int) -> bool:
     return False
 
 
-def wait_until(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"still waiting after {seconds} s"
-        time.sleep(0.1)
-
-
 def status_code(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=20) as response:
+        with urllib.request.urlopen(url, timeout=HANG) as response:
             return response.status
     except urllib.error.HTTPError as error:
         with error:
@@ -314,7 +308,7 @@ def test_make_lab_serves_the_first_lesson_on_loopback_with_a_token(lab: str, por
     assert address[1] == "/lab/tree/notebooks/00_start_here.ipynb"
     assert "Installing" not in lab and "identity" in lab
     server = f"http://127.0.0.1:{port}/api/status"
-    wait_until(lambda: status_code(server) == 403, seconds=20)
+    wait_until(lambda: status_code(server) == 403)
     assert status_code(f"{server}?token={address[2]}") == 200
     first_lesson = f"http://127.0.0.1:{port}/api/contents/notebooks/00_start_here.ipynb?token={address[2]}"
     assert status_code(first_lesson) == 200

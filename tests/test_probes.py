@@ -1,7 +1,9 @@
 """The probes on latents whose worth is known."""
 
+from fractions import Fraction
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,9 +27,23 @@ def test_accuracy_is_one_on_clusters_and_chance_on_noise(probe):
     assert probe(normal(300, 4), labels, normal(300, 4, seed=1), labels_test) == pytest.approx(1 / 3, abs=0.12)
 
 
+@pytest.mark.parametrize("kind", [Fraction, np.float32, torch.tensor])
+def test_a_probe_takes_numbers_of_any_kind(kind):
+    z, labels = clusters(60, 0)
+    expected = probes.linear_probe(z, labels, z, labels, C=0.25), probes.nearest_neighbours(z, labels, z, labels, k=3)
+    found = probes.linear_probe(z, labels, z, labels, C=kind(0.25))
+    assert (found, probes.nearest_neighbours(z, labels, z, labels, k=np.int64(3))) == expected
+
+
 def test_a_probe_is_scored_on_the_test_set():
     z, labels = clusters(300, 0)
     assert probes.linear_probe(z, labels, z, (labels + 1) % 3) < 0.02
+
+
+def test_the_smaller_c_is_the_less_a_probe_learns_down_to_the_majority_alone():
+    (z, classes), majority = clusters(300, 0), 2 / 3
+    found = [probes.linear_probe(z, (classes == 0).long(), z, (classes == 0).long(), C=C) for C in (1e-3, 1.0)]
+    assert found[0] == pytest.approx(majority) and found[1] > 0.98
 
 
 def test_neighbours_are_found_by_direction_not_by_length():

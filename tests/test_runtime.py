@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import IPython.display
 import pytest
 import torch
 
@@ -38,7 +39,7 @@ def test_without_a_gpu_the_device_is_the_cpu(monkeypatch):
 
 def test_show_source_displays_each_function_as_it_is_written(monkeypatch):
     shown = []
-    monkeypatch.setattr(runtime, "display", shown.append)
+    monkeypatch.setattr(IPython.display, "display", shown.append)
     runtime.show_source(runtime.pick_device, runtime.identity_residual)
     assert [code.data.splitlines()[0] for code in shown] == [
         "def pick_device(name: str | None = None) -> torch.device:",

@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import build_notebooks
 import psutil
 import pytest
+from budgets import HANG, wait_until
 
 from rpm_tutorial import cli, datasets
 
@@ -39,7 +39,7 @@ class Lab(NamedTuple):
         headers = {"Authorization": f"token {token}"} if token else {}
         try:
             request = urllib.request.Request(self.address + path, data=data, headers=headers)
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=HANG) as response:
                 return response.status, response.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -49,14 +49,6 @@ class Lab(NamedTuple):
         status, body = self.ask(path, token=self.token, data=data)
         assert status in (200, 201), body
         return body
-
-
-def wait_for(found, seconds: float):
-    end = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < end, f"still waiting after {seconds} s"
-        time.sleep(0.1)
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +64,17 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
         environment = os.environ | own | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        said = wait_for(lambda: re.search(r"(http://\S+?)/lab\S*\?token=(\w+)", log.read_text()), seconds=180)
+        wait_until(lambda: "token=" in log.read_text() or process.poll() is not None)
+        said = re.search(r"(http://\S+?)/lab\S*\?token=(\w+)", log.read_text())
+        assert said, log.read_text()
         lab = Lab(psutil.Process(process.pid), *said.groups())
-        wait_for(lambda: lab.ask("/api/status")[0] == 403, seconds=60)
+        wait_until(lambda: lab.ask("/api/status")[0] == 403)
         yield lab
     finally:
         children = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
-        process.wait(30)
-        _, alive = psutil.wait_procs(children, timeout=20)
+        process.wait(HANG)
+        _, alive = psutil.wait_procs(children, timeout=HANG)
         for child in alive:
             child.kill()
 
@@ -111,7 +105,7 @@ def test_server_and_kernel_listen_on_loopback_only(lab: Lab):
     before = listening(lab.process)
     assert int(lab.address.rsplit(":", 1)[1]) in {port for _, port in before}
     lab.read("/api/kernels", data=b"{}")
-    found = wait_for(lambda: len(now := listening(lab.process)) >= len(before) + 5 and now, seconds=60)  # its channels
+    found = wait_until(lambda: len(now := listening(lab.process)) >= len(before) + 5 and now)  # its channels
     assert [place for place in found if not ip_address(place[0]).is_loopback] == []
 
 

@@ -1,5 +1,6 @@
 """The training loop and `encode`: what they raise, what they leave alone, and that they learn."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -97,6 +98,18 @@ def test_the_learning_rate_rises_over_the_first_tenth_and_then_falls_to_zero():
     assert strides[1] < 0.8 * largest and strides.index(largest) < 15 and strides[-1] < 0.05 * largest
 
 
+def test_weight_decay_takes_its_share_of_each_weight_at_each_step():
+    batch, after = torch.randn(1, 2, 9, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64), []
+    for decay in (0.0, 0.1):
+        torch.manual_seed(0)
+        encoder, critic = nn.Linear(3, 2).double(), rpm.Bilinear(2).double()
+        before = [p.detach().clone() for p in (*encoder.parameters(), *critic.parameters())]
+        next(rpm.train(encoder, critic, batch, 1, learning_rate=0.02, weight_decay=decay))
+        after.append([*encoder.parameters(), *critic.parameters()])
+    for old, kept, decayed in zip(before, *after, strict=True):
+        agree("AdamW: weight decay", decayed, kept - 0.02 * 0.1 * old)
+
+
 def test_a_fixed_critic_stays_fixed():
     encoder, critic = model()[0], rpm.VonMisesFisher(0.2, learnable=False)
     list(rpm.train(encoder, critic, digit_pairs(), 3))
@@ -117,10 +130,31 @@ def test_pairs_that_end_early_say_how_many_there_were():
 
 
 def test_a_diverged_training_names_its_step_and_the_likely_cause():
-    batches = [next(digit_pairs()) for _ in range(2)]
-    batches[1][0][0] = torch.nan
-    with pytest.raises(ValueError, match="step 2: .*NaN.*learning rate"):
-        list(rpm.train(*model(), batches, 2))
+    encoder, critic = model()
+    rows = rpm.train(encoder, critic, digit_pairs(), 2)
+    next(rows)
+    with torch.no_grad():
+        encoder[1].weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="step 2: z contains NaN.*learning rate"):
+        next(rows)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("side", ["x", "x_prime"])
+def test_gaps_in_the_data_are_named_and_no_encoder_is_blamed(side, bad):
+    batch = {name: view.clone() for name, view in zip(("x", "x_prime"), next(digit_pairs()))}
+    batch[side][3, 0, :2, :2] = bad
+    for call in (
+        lambda: list(rpm.train(*model(), [tuple(batch.values())], 1)),
+        lambda: rpm.encode(model()[0], batch[side]),
+        lambda: datasets.two_views(batch[side], generator=torch.Generator()),
+        lambda: next(datasets.view_pairs(batch[side], 128)),
+    ):
+        said = what_is_said(call)
+        assert re.search(
+            r"\b(x|x_prime) (contains NaN or inf in 4 of 8192 entries; expected numbers: leave|lies in)", said
+        ), said
+        assert "learning rate" not in said
 
 
 class Distance(nn.Module):
@@ -174,7 +208,7 @@ def test_a_refused_batch_leaves_batch_norm_as_it_was():
     found = rpm.Trainer(encoder, rpm.VonMisesFisher(0.2), [(x, x_prime), (x.clone().fill_(torch.nan), x_prime)], 2)
     found.advance()
     before = [buffer.clone() for buffer in encoder.buffers()]
-    assert "step 2: z contains NaN" in what_is_said(found.advance)
+    assert "step 2: x contains NaN" in what_is_said(found.advance)
     assert all(torch.equal(buffer, old) for buffer, old in zip(encoder.buffers(), before, strict=True))
 
 

@@ -7,11 +7,13 @@ import json
 import statistics
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
+from budgets import exceeded
 from residuals import MEASURED
 
 from rpm_tutorial import FiniteRPM, datasets, explorations, priors
@@ -190,19 +192,18 @@ def test_every_exploration_is_tested():
 
 @pytest.mark.slow
 def test_an_update_takes_less_than_a_tenth_of_a_second():
-    medians = {}
+    late = []
     for name, render in RENDERS.items():
         explorer, seconds = explore(render), []
         for control in explorer.controls.values():
             for value in (v for v in places(control) if v != control.value):
-                start = time.perf_counter()
+                start = time.process_time()
                 control.value = value
-                seconds.append(time.perf_counter() - start)
-        medians[name] = statistics.median(seconds)
-        MEASURED.append(
-            f"widget {name}: median update {1e3 * medians[name]:.0f} ms, slowest {1e3 * max(seconds):.0f} ms"
-        )
-    assert {name: s for name, s in medians.items() if s > 0.1} == {}
+                seconds.append(time.process_time() - start)
+        median = statistics.median(seconds)
+        MEASURED.append(f"widget {name}: median update {1e3 * median:.0f} ms, slowest {1e3 * max(seconds):.0f} ms")
+        late += exceeded(f"half of the updates of {name}", median, 0.1)
+    assert late == []
 
 
 # The pattern
@@ -278,3 +279,27 @@ def test_a_render_without_a_state_is_refused(render):
         match=f"{render.__name__} has the signature .*; expected one argument annotated with a frozen dataclass",
     ):
         explore(render)
+
+
+@pytest.mark.parametrize("high, step, last", [(1, 0.3, 0.9), (1, 0.35, 0.7), (1, 0.1, 1.0), (2.4, 0.8, 2.4), (7, 2, 6)])
+def test_a_slider_ends_at_its_last_step_and_never_beyond(high, step, last):
+    values = slider(0, 0, high, step, "k").metadata["values"]
+    assert values[-1] == pytest.approx(last) and values[0] == 0 and values[-1] <= high
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, Fraction, torch.tensor])
+def test_a_slider_takes_numbers_of_any_kind(kind):
+    field = slider(*map(kind, (0.5, 0.0, 1.0, 0.25)), "size")
+    state_type = dataclasses.make_dataclass("State", [("size", float, field)], frozen=True)
+
+    def render(state) -> Figure:
+        return dots({"size": state.size}, x_label="x", caption="Words.")
+
+    render.__annotations__["state"] = state_type
+    (control,) = Explorer(render).controls.values()
+    assert control.value == 0.5 and type(control.value) is float
+
+
+def test_a_default_between_two_steps_is_refused():
+    with pytest.raises(ValueError, match="the default 0.3 of 'k' is no step; expected one, for example 0.25"):
+        slider(0.3, 0, 1, 0.25, "k")

@@ -5,13 +5,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rpm_tutorial import FiniteRPM
 
-settings.register_profile("specification", derandomize=True, deadline=None, max_examples=40, database=None)
+settings.register_profile(
+    "specification",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],  # by the clock, as the deadline
+    max_examples=40,
+    database=None,
+)
 settings.register_profile(  # the same examples, of which the first that fails is neither shrunk nor followed by others
     "first failure",
     settings.get_profile("specification"),

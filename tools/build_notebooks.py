@@ -61,7 +61,8 @@ def read_source(path: Path) -> NotebookNode:
 def execute(notebook: NotebookNode, folder: Path) -> None:
     client = NotebookClient(
         notebook,
-        timeout=120,
+        timeout=600,
+        startup_timeout=600,
         record_timing=False,
         store_widget_state=False,
         extra_arguments=["--IPKernelApp.log_level=40"],  # its start-up advice is not for the author

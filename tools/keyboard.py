@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, TimeoutError
 
 EXPLORERS, DASHBOARDS = ".rpm-explorer", ".rpm-dashboard"
 CONTROLS = ".noUi-handle, select"
-SETTLE_SECONDS = 10.0  # for text and figure to change: only what never changes takes that long
+SETTLE_SECONDS = 120.0  # for text and figure to change: only what never changes takes that long
 
 # What the kernel says on stderr goes to outputs only while a cell runs; what a callback raises, to the log console.
 LISTEN = """() => {
@@ -172,7 +172,7 @@ def drive(page: Page, widget: Locator) -> Drive:
     return found
 
 
-def wait(page: Page, condition: str, argument=None, seconds: float = 10.0) -> bool:
+def wait(page: Page, condition: str, argument=None, seconds: float = SETTLE_SECONDS) -> bool:
     """Whether a condition, in JavaScript, comes true in time."""
     try:
         page.wait_for_function(condition, arg=argument, timeout=1000 * seconds)

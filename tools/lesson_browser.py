@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import budgets
 import build_notebooks
 import chromium
 import keyboard
@@ -29,7 +30,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 SCREENSHOTS = build_notebooks.NOTEBOOKS.parent / "screenshots"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-START_SECONDS, RUN_SECONDS = 60, 180
 STDERR = '[data-mime-type="application/vnd.jupyter.stderr"]'  # tracebacks too
 FINISHED = """stderr => {
     const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')];
@@ -37,6 +37,7 @@ FINISHED = """stderr => {
     return !prompts.some(prompt => prompt.innerText.includes('*'))
         && (failed || prompts.every(prompt => /[0-9]/.test(prompt.innerText)));
 }"""
+FADED = "() => document.getAnimations().every(a => !(a instanceof CSSTransition) || a.playState === 'finished')"
 DRAWN = "() => [...document.querySelectorAll('.js-plotly-plot')].every(plot => plot.querySelector('.main-svg'))"
 FOUND = """stderr => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].map(cell => ({
     prompt: cell.querySelector('.jp-InputPrompt').innerText,
@@ -82,7 +83,7 @@ class Server:
     def ask(self, path: str, method: str = "GET"):
         """The answer of the server's REST interface."""
         request = urllib.request.Request(f"{self.url}/api/{path}?token={self.token}", method=method)
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=budgets.HANG) as answer:
             return json.loads(answer.read() or "null")
 
     def set(self, plugin: str, **settings: object) -> None:
@@ -146,7 +147,7 @@ def serve() -> Iterator[Server]:
 
 
 def wait_until_ready(server: Server, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + budgets.HANG
     while process.poll() is None and time.monotonic() < deadline:
         try:
             server.ask("status")
@@ -181,17 +182,18 @@ def lesson(browser: Browser, server: Server, notebook: Path, theme: str = "light
     server.set("apputils-extension/themes", theme=THEMES[theme])
     run, start = Run(), time.monotonic()
     page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    page.set_default_timeout(1000 * budgets.HANG)
     page.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
     page.on("pageerror", lambda error: run.problems.append(f"uncaught in the page: {error}"))
     page.on("console", lambda message: run.problems.extend(console_problem(message, server)))
     try:
         page.goto(server.add(notebook))
-        page.locator("#jp-main-statusbar").get_by_text("| Idle").first.wait_for(timeout=START_SECONDS * 1000)
+        page.locator("#jp-main-statusbar").get_by_text("| Idle").first.wait_for()
         page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
         keyboard.ask(page, WATCH)
         page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_function(FINISHED, arg=STDERR, timeout=RUN_SECONDS * 1000)
-        page.wait_for_function(DRAWN, timeout=START_SECONDS * 1000)
+        page.wait_for_function(FINISHED, arg=STDERR)
+        page.wait_for_function(DRAWN)
         report(page, notebook, run)
         run.worked, run.pid = json.loads(keyboard.ask(page, WORKED))
         page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
@@ -209,7 +211,7 @@ def show_theme(page: Page, theme: str) -> None:
     name = THEMES[theme]
     page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name)
     page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
-    page.wait_for_timeout(500)  # its style sheet, and colours that fade
+    page.wait_for_function(FADED)
 
 
 def console_problem(message, server: Server) -> list[str]:

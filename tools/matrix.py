@@ -38,7 +38,7 @@ EVERYTHING = ("tests", "--ignore=tests/test_matrix.py")
 DRAWN = ("widgets", "explorations", "figures", "dashboard", "dashboard_continued", "exercises", "classroom", "runtime")
 SERVED = ("cli", "pipeline", "security", "doors", "package")
 FRONT_END = tuple(f"tests/test_{name}.py" for name in DRAWN + SERVED)
-LIMIT = 1800  # seconds for an installation, and for the tests
+LIMIT = 3600  # seconds for an installation, and for the tests
 ALL = ("all",)
 
 
@@ -103,7 +103,7 @@ def interpreter(version: str, named: dict[str, str]) -> str:
     python = named.get(version, default)
     probe = "import sys, ensurepip; print('{}.{}'.format(*sys.version_info))"
     try:
-        run = subprocess.run([python or "", "-c", probe], capture_output=True, text=True, timeout=60)
+        run = subprocess.run([python or "", "-c", probe], capture_output=True, text=True, timeout=600)
     except OSError:
         raise Impossible(f"no python{version} on the PATH; name one: --python {version}=FILE") from None
     if run.returncode or run.stdout.strip() != version:

@@ -24,8 +24,8 @@ else:
 RUN = """
 import sys, nbformat
 from nbclient import NotebookClient
-quiet = ["--IPKernelApp.log_level=40"]
-NotebookClient(nbformat.read(sys.argv[1], as_version=4), timeout=600, kernel_name="python3", extra_arguments=quiet).execute()
+options = {"timeout": 600, "startup_timeout": 600, "extra_arguments": ["--IPKernelApp.log_level=40"]}
+NotebookClient(nbformat.read(sys.argv[1], as_version=4), kernel_name="python3", **options).execute()
 """
 
 

@@ -1,5 +1,6 @@
 """The site, built and opened from disk in a headless Chromium: what a reader without a network and without a mouse has."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -13,8 +14,10 @@ import build_notebooks
 import doors
 import lesson_browser
 import nbformat
+import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from budgets import HANG, exceeded
 from needs import NO_DEPRECATIONS, need_sphinx
 from residuals import MEASURED
 
@@ -22,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 LESSONS, NEIGHBOURS = (
     sorted(folder.glob("*.ipynb")) for folder in (build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS)
 )
-LARGEST, FIRST_PAINT = 3_000_000, 1.5  # bytes of the files that a page asks for, seconds
+LARGEST, FIRST_PAINT = 3_000_000, 1.5  # bytes of the files that a page asks for, seconds of the processor
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 DRAWN = "() => !document.querySelector('.rpm-figure') || document.documentElement.dataset.drawn"
 OTHERS: set[str] = set()  # rules that axe finds broken, though not gravely
@@ -52,6 +55,7 @@ class Visit:
 
     asked: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    worked: float = 0.0  # seconds of the processor, until something was seen
 
     @property
     def bytes(self) -> int:
@@ -62,6 +66,7 @@ class Visit:
 def context(browser):
     """A browser without a network."""
     context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(1000 * HANG)
     yield context
     context.close()
 
@@ -82,20 +87,22 @@ def visit(page, path: Path, query: str = "") -> Visit:
     page.emulate_media(color_scheme="light")
     page.set_viewport_size({"width": 1200, "height": 900})
     page.visit.asked.clear()
-    page.goto(path.as_uri() + query)
-    page.wait_for_function(DRAWN)
+    before = processors()
+    page.goto(path.as_uri() + query, wait_until="commit")
     page.wait_for_function(PAINTED)
+    page.visit.worked = sum(seconds - before.get(pid, 0) for pid, seconds in processors().items())
+    page.wait_for_load_state()
+    page.wait_for_function(DRAWN)
     return page.visit
 
 
-def seconds_to_first_paint(page, path: Path) -> float:
-    """Of the open page; a slow one is visited again, because on a busy machine a visit waits for other programs too."""
-    seconds = page.evaluate(PAINTED) / 1000
-    for _ in range(3):
-        if seconds >= FIRST_PAINT:
-            visit(page, path)
-            seconds = min(seconds, page.evaluate(PAINTED) / 1000)
-    return seconds
+def processors() -> dict[int, float]:
+    """Seconds of the processor that each process of the browser has had so far."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[process.pid] = sum(process.cpu_times()[:2])
+    return found
 
 
 def pages(site: Path) -> list[Path]:
@@ -152,7 +159,8 @@ def test_every_page_is_complete_light_quick_and_accessible(site, page):
     for path in pages(site):
         seen = visit(page, path)
         outside = [url for url in seen.asked if not url.startswith(("file:", "data:", "blob:"))]
-        heaviest, slowest = max(heaviest, seen.bytes), max(slowest, seconds_to_first_paint(page, path))
+        heaviest, slowest = max(heaviest, seen.bytes), max(slowest, seen.worked)
+        wrong += exceeded(f"the first paint of {path.name}", seen.worked, FIRST_PAINT)
         wrong += [(path.name, problem) for problem in seen.problems + outside + grave(page, [])]
         first_screen = lesson_browser.SCREENSHOTS / "site" / path.relative_to(site).with_suffix(".png")
         page.screenshot(path=first_screen)
@@ -166,10 +174,10 @@ def test_every_page_is_complete_light_quick_and_accessible(site, page):
             if page.evaluate("document.documentElement.scrollWidth") > width:
                 wrong.append((path.name, f"scrolls sideways in a window of {width} pixels"))
         page.visit.problems.clear()
-    paths = f"{len(pages(site))} pages, largest {heaviest / 1e6:.2f} MB, first paint at most {slowest:.2f} s"
+    paths = f"{len(pages(site))} pages, largest {heaviest / 1e6:.2f} MB, first paint after at most {slowest:.2f} s of the processor"
     MEASURED.append(f"site: {paths}; axe, not grave: {sorted(OTHERS)}")
     assert wrong == []
-    assert heaviest < LARGEST and slowest < FIRST_PAINT
+    assert heaviest < LARGEST
 
 
 def test_a_broken_page_is_noticed(page, tmp_path: Path):

@@ -1,14 +1,15 @@
 """The training dashboard as its reader has it, in JupyterLab: by keyboard, beside other cells, until its page is closed."""
 
 import statistics
-import time
 from pathlib import Path
 
 import build_notebooks
 import jupyter_client
 import keyboard
 import lesson_browser
+import psutil
 import pytest
+from budgets import HANG, exceeded, wait_until
 from keyboard import ask, wait
 from residuals import MEASURED
 
@@ -32,10 +33,10 @@ trainer = rpm.Trainer(
     rpm.encoders.mlp(inputs=64, dim=16),
     rpm.VonMisesFisher(temperature=0.2),
     rpm.datasets.view_pairs(digits.x[:1297], batch_size=256, flip=False, seed=1),
-    steps=20_000,
+    steps=200_000,
 )
 dashboard = rpm.TrainingDashboard(
-    trainer, x, x_prime, digits.labels[1297:], checkpoint="training.pt", every=100, page_timeout=6
+    trainer, x, x_prime, digits.labels[1297:], checkpoint="training.pt", every=100, page_timeout=600
 )
 dashboard.advance(10)
 dashboard
@@ -82,7 +83,6 @@ def opened(server, tmp_path_factory):
     build_notebooks.write(build_notebooks.read_source(source), notebook)
     with lesson_browser.launch() as browser, lesson_browser.lesson(browser, server, notebook) as (page, run):
         keyboard.listen(page)
-        page.set_default_timeout(10_000)
         assert run.problems == [] and step(page) == 10
         resume(page)
         yield page, run
@@ -98,6 +98,12 @@ def page(opened):
     assert run.problems == []
     if not page.is_closed():
         assert keyboard.heard(page) == []
+
+
+def processor_of(opened) -> float:
+    """Seconds of the processor that the kernel has had so far."""
+    times = psutil.Process(opened[1].pid).cpu_times()
+    return times.user + times.system
 
 
 def press(page, button: str) -> None:
@@ -125,7 +131,7 @@ def test_every_button_does_what_it_says(page, server):
     assert int(ask(page, "print(dashboard.trainer.step)")) == paused
     press(page, "Step")
     assert wait(page, f"step => {STEP} === step", paused + 1)
-    page.wait_for_timeout(300)
+    keyboard.settle(page)
     assert step(page) == paused + 1 == int(ask(page, "print(dashboard.trainer.step)"))
     resume(page)
     press(page, "Stop")
@@ -137,18 +143,18 @@ def test_every_button_does_what_it_says(page, server):
     assert wait(page, SAYS, "Loaded from training.pt") and step(page) == stopped
 
 
-def test_other_cells_and_sliders_work_while_it_trains(page):
+def test_other_cells_and_sliders_work_while_it_trains(page, opened):
     resume(page)
-    start = time.monotonic()
+    worked = processor_of(opened)
     assert ask(page, "print(6 * 7, dashboard.state)").split() == ["42", "running"]
-    MEASURED.append(f"dashboard: another cell answers in {time.monotonic() - start:.2f} s while it trains")
-    assert time.monotonic() - start < 2
+    worked = processor_of(opened) - worked
+    MEASURED.append(f"dashboard: another cell answers after {worked:.2f} s of the kernel while it trains")
+    assert exceeded("the kernel, until another cell's answer,", worked, 2) == []
     board = page.locator(keyboard.DASHBOARDS)
     for name, key in (("learning rate", "Home"), ("temperature", "End"), ("strength of the views", "Home")):
         slider = board.get_by_role("slider", name=name)
         slider.press(key)
-    condition = "text => document.querySelector('.rpm-dashboard').textContent.includes(text)"
-    assert wait(page, condition, "temperature 1.9") or wait(page, condition, "temperature 2.0")
+    assert wait(page, "text => /temperature (1.9|2.0)/.test(document.querySelector('.rpm-dashboard').textContent)")
     found = ask(page, "print(trainer.learning_rate, trainer.pairs.strength, trainer.critic.temperature.item() > 1.5)")
     assert found.split() == ["1e-05", "0.0", "True"]
     assert ask(page, "print(dashboard.state)").strip() == "running" and trains(page, step(page))
@@ -156,18 +162,18 @@ def test_other_cells_and_sliders_work_while_it_trains(page):
     assert wait(page, SAYS, "Paused.")
 
 
-def test_stop_answers_within_half_a_second(page):
-    seconds = []
+def test_stop_answers_within_half_a_second(page, opened):
+    seconds, worked = [], []
     for _ in range(7):
         resume(page)
-        page.wait_for_timeout(150)
         page.evaluate(ARM, ["Stopped."])
+        begin = processor_of(opened)
         press(page, "Stop")
         seconds.append(page.evaluate("window.rpmAnswer"))
-    MEASURED.append(
-        f"dashboard, in the page: Stop answers in {statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s"
-    )
-    assert statistics.median(seconds) < 0.5
+        worked.append(processor_of(opened) - begin)
+    median, kernel = map(statistics.median, (seconds, worked))
+    MEASURED.append(f"dashboard, in the page: Stop answers in {median:.2f} s, {kernel:.2f} s of the kernel")
+    assert exceeded("the kernel, until Stop's answer,", kernel, 0.5) == []
 
 
 def test_an_error_is_shown_with_its_remedy_and_the_kernel_lives(page):
@@ -200,26 +206,25 @@ def test_its_cell_run_again_leaves_no_second_training(page):
 
 def test_it_pauses_when_its_page_is_closed(page, server):
     resume(page)
-    page.wait_for_timeout(7000)  # longer than its timeout
+    signs = {ask(page, "print(dashboard.page.told)")}
+    wait_until(lambda: signs.add(ask(page, "print(dashboard.page.told)")) or len(signs) == 4)
     assert ask(page, "print(dashboard.state)").strip() == "running"
-    kernel, closed = page.evaluate(KERNEL), time.monotonic()
+    kernel = page.evaluate(KERNEL)
     page.close()
     client = jupyter_client.BlockingKernelClient(connection_file=str(server.runtime / f"kernel-{kernel}.json"))
     client.load_connection_file()
     client.start_channels()
     try:
         assert asked(client, "dashboard.state") == "'running'"
-        while asked(client, "dashboard.state") == "'running'" and time.monotonic() < closed + 20:
-            time.sleep(0.25)
-        seconds = time.monotonic() - closed
+        asked(client, "setattr(dashboard, 'page_timeout', 6)")
+        wait_until(lambda: asked(client, "dashboard.state") != "'running'")
         assert "no page shows this dashboard" in asked(client, "dashboard.message.value")
         assert asked(client, "dashboard.task.done()") == "True"
-        MEASURED.append(f"dashboard: paused {seconds:.1f} s after its page was closed, of a timeout of 6 s")
     finally:
         client.stop_channels()
 
 
 def asked(client, expression: str) -> str:
     """What an expression is in the kernel, as repr."""
-    reply = client.execute("", user_expressions={"it": expression}, reply=True, timeout=20)
+    reply = client.execute("", user_expressions={"it": expression}, reply=True, timeout=HANG)
     return reply["content"]["user_expressions"]["it"]["data"]["text/plain"]

@@ -1,0 +1,290 @@
+"""A chain of latents with uncertainty: a Gaussian prior on sequences, its exact posterior, and the bound (E25)-(E27).
+
+The prior P(Z) is a stationary chain, z_{t+1} = A z_t + noise. Its unit is its own spread: z_t ~ N(0, I) at every t, which
+costs no generality, since an encoder's latents have no unit of their own; `unit_chain` brings a chain of another unit here.
+Recognition speaks of the first k of the d dimensions of a state, u_t, by Q(u_t|x_t) = N(mean, covariance); the others, such
+as a velocity, are known through the chain alone. A frame that was not seen drops its factor: so a gap is filled, and a future
+is predicted, by frames with `seen=False`.
+
+Shapes: B sequences of T frames; means (B, T, k), covariances (B, T, k, k), `seen` (B, T) of bool. All is in nats a sequence.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ._checks import check_alike, check_generator, check_latents, check_tensor, shape_of
+
+
+class Gaussian(NamedTuple):
+    """Normal distributions: Q(u_t|x_t), (B, T, k) and (B, T, k, k); or Gamma_t of (E27), (T, k) and (T, k, k)."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+class Smoothed(NamedTuple):
+    """The posterior q(Z|X) ~ P(Z) prod_t Q(u_t|x_t) / Gamma_t(u_t), Gaussian and exact. Source: (E27).
+
+    `mean` (B, T, d) and `covariance` (B, T, d, d) are those of each z_t given all frames; `log_normaliser` (B,) is the log of
+    the integral over Z, in nats. Given z_{t+1}, z_t has the mean `gain` z_{t+1} + `offset` and the covariance `residual`.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    log_normaliser: Tensor
+    gain: Tensor
+    offset: Tensor
+    residual: Tensor
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """n whole paths Z ~ q(Z|X), shape (n, B, T, d), through which gradients flow."""
+        noise = _normal(self.mean, n, *self.mean.shape, generator=generator)
+        step = self.offset + _times(torch.linalg.cholesky(self.residual), noise)
+        path = [step[:, :, -1]]
+        for t in range(self.mean.shape[1] - 2, -1, -1):
+            path.append(_times(self.gain[:, t], path[-1]) + step[:, :, t])
+        return torch.stack(path[::-1], 2)
+
+
+class ChainBound(NamedTuple):
+    """The bound L - C of each sequence and its terms, shape (B,), nats: value = log_normaliser + log_reference - log_q.
+
+    `log_reference` = E_q sum_t log Gamma_t(u_t) and `log_q` = E_q sum_t log Q(u_t), over the frames that were seen, are means
+    over the paths drawn. `log_evidence` is log P(X) - sum_t log P_true(x_t) itself, by importance weights of the same paths:
+    from below in expectation, and exact for many. Source: (E25), (E27).
+    """
+
+    value: Tensor
+    log_normaliser: Tensor
+    log_reference: Tensor
+    log_q: Tensor
+    log_evidence: Tensor
+
+
+class GaussianChain(nn.Module):
+    """The prior P(Z): z_1 ~ N(0, I), z_{t+1} = A z_t + noise of covariance I - A A^T, so that each z_t ~ N(0, I).
+
+    Args:
+        transition: where A starts, shape (d, d), float32 or float64; every singular value is below one. It stays so in
+            training: with W W^T + I = L L^T (Cholesky), the parameter W gives A = L^-1 W, and every such A has its W.
+        learnable: whether W is trained.
+    Raises:
+        ValueError: A is not square, not finite, or has a singular value of one or more.
+    """
+
+    def __init__(self, transition: Tensor, *, learnable: bool = True):
+        super().__init__()
+        check_tensor("transition", transition, dims=2)
+        largest = torch.linalg.matrix_norm(transition, 2).item()
+        if transition.shape[0] != transition.shape[1] or not largest < 1:
+            raise ValueError(
+                f"transition has shape {shape_of(transition)} and the singular value {largest:.4g}; expected (d, d) and all "
+                "below 1, or no chain has unit covariance. For a chain of another unit call unit_chain(transition, noise)"
+            )
+        noise = torch.linalg.cholesky(_eye_like(transition) - transition @ transition.T)
+        weight = torch.linalg.solve_triangular(noise, transition, upper=False)
+        self.weight = nn.Parameter(weight.detach(), requires_grad=learnable)
+
+    @property
+    def transition(self) -> Tensor:
+        """A, shape (d, d)."""
+        return torch.linalg.solve_triangular(self._scale(), self.weight, upper=False)
+
+    @property
+    def noise(self) -> Tensor:
+        """The covariance of a step given the state before it, I - A A^T, shape (d, d)."""
+        root = torch.linalg.solve_triangular(self._scale(), _eye_like(self.weight), upper=False)
+        return root @ root.T  # positive, however close A A^T is to I
+
+    def _scale(self) -> Tensor:
+        return torch.linalg.cholesky(_eye_like(self.weight) + self.weight @ self.weight.T)
+
+    def sample(self, n: int, frames: int, *, generator: torch.Generator) -> Tensor:
+        """n paths Z ~ P(Z), shape (n, frames, d)."""
+        noise = _normal(self.weight, frames, n, len(self.weight), generator=generator)
+        transition, step = self.transition, torch.linalg.cholesky(self.noise)
+        path = [noise[0]]
+        for t in range(1, frames):
+            path.append(path[-1] @ transition.T + noise[t] @ step.T)
+        return torch.stack(path, 1)
+
+    def smooth(
+        self, recognition: Gaussian, *, reference: Gaussian | None = None, seen: Tensor | None = None
+    ) -> Smoothed:
+        """The posterior over states given all frames seen: Kalman's filter forwards, Rauch's smoother backwards, O(T).
+
+        Args:
+            recognition: Q(u_t|x_t); what stands at a frame not seen is not used.
+            reference: Gamma_t; by default the standard normal, the prior's own marginal.
+            seen: which frames were seen; by default all.
+        Raises:
+            ValueError: wrong shapes, mixed dtypes or devices, NaN, a covariance that is not positive definite, or a Gamma_t
+                so much narrower than a Q(u_t|x_t) that q can't be normalised.
+        """
+        mean, seen = recognition.mean, self._seen(recognition, seen)
+        factors = _factors(recognition, reference or _unit(mean), seen)
+        transition, noise, eye = self.transition, self.noise, _eye_like(self.weight)
+        state, spread = mean.new_zeros(len(mean), len(eye)), eye.expand(len(mean), -1, -1)
+        log_normaliser, backwards = mean.new_zeros(len(mean)), []
+        for t, factor in enumerate(zip(*factors)):
+            if t:
+                ahead = transition @ spread @ transition.mT + noise
+                gain = torch.linalg.solve(ahead, transition @ spread).mT
+                offset = state - _times(gain, state @ transition.mT)
+                keep = eye - gain @ transition  # Joseph's form of the residual stays positive
+                backwards.append((gain, offset, _symmetric(keep @ spread @ keep.mT + gain @ noise @ gain.mT)))
+                state, spread = state @ transition.mT, ahead
+            state, spread, log_integral = _update(state, spread, *factor, frame=t)
+            log_normaliser = log_normaliser + log_integral
+        backwards.append((torch.zeros_like(spread), state, spread))
+        marginals = [(state, spread)]
+        for gain, offset, residual in backwards[-2::-1]:
+            state, spread = marginals[-1]
+            marginals.append((_times(gain, state) + offset, _symmetric(gain @ spread @ gain.mT) + residual))
+        means, covariances = (torch.stack(part[::-1], 1) for part in zip(*marginals))
+        return Smoothed(means, covariances, log_normaliser, *(torch.stack(part, 1) for part in zip(*backwards)))
+
+    def bound(
+        self,
+        recognition: Gaussian,
+        *,
+        reference: Gaussian | None = None,
+        seen: Tensor | None = None,
+        samples: int = 8,
+        generator: torch.Generator,
+    ) -> ChainBound:
+        """L - C <= log P(X) - sum_t log P_true(x_t) of each sequence, its Q(u_t) the mixture over the B sequences given.
+
+        `samples` paths are drawn from q for what has no closed form; the other arguments and the errors are those of `smooth`.
+        """
+        seen, reference = self._seen(recognition, seen), reference or _unit(recognition.mean)
+        posterior = self.smooth(recognition, reference=reference, seen=seen)
+        u = posterior.sample(samples, generator=generator)[..., : recognition.mean.shape[2]]
+        log_q = _log_mixture(u, recognition, seen).masked_fill(~seen, 0).sum(2)  # (samples, B)
+        log_reference = _log_normal(u, reference).masked_fill(~seen, 0).sum(2)
+        log_evidence = posterior.log_normaliser + (log_reference - log_q).logsumexp(0) - math.log(samples)
+        log_reference, log_q = log_reference.mean(0), log_q.mean(0)
+        value = posterior.log_normaliser + log_reference - log_q
+        return ChainBound(value, posterior.log_normaliser, log_reference, log_q, log_evidence)
+
+    def _seen(self, recognition: Gaussian, seen: Tensor | None) -> Tensor:
+        """`seen` as a table of bool, after the checks of shapes."""
+        mean, covariance = recognition
+        for name, part, dims in (("mean", mean, 3), ("covariance", covariance, 4)):
+            check_tensor(name, part, dims)
+            check_latents(name, part.flatten(0, -2))
+        check_alike("mean", mean, "covariance", covariance)
+        check_alike("mean", mean, "chain", self.weight)
+        k, d = mean.shape[2], len(self.weight)
+        if covariance.shape != (*mean.shape, k) or k > d:
+            raise ValueError(
+                f"mean has shape {shape_of(mean)} and covariance {shape_of(covariance)}; expected (B, T, k) and (B, T, k, k) "
+                f"with k at most the chain's {d}: torch.diag_embed(variance) for independent dimensions"
+            )
+        seen = torch.ones_like(mean[..., 0], dtype=torch.bool) if seen is None else seen
+        if seen.shape != mean.shape[:2] or seen.dtype != torch.bool:
+            raise ValueError(
+                f"seen is {shape_of(seen)} of {seen.dtype}; expected {shape_of(mean[..., 0])} of torch.bool"
+            )
+        return seen
+
+
+def unit_chain(transition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """A stationary chain z_{t+1} = F z_t + N(0, noise) in its own unit: the A of `GaussianChain`, and L with z = L z_unit.
+
+    L is lower triangular, so that the first k dimensions of z stay the first k. `ValueError` unless every eigenvalue of F is
+    smaller than one in size and the noise is positive definite. Source: (E26).
+    """
+    check_tensor("transition", transition, dims=2)
+    check_alike("transition", transition, "noise", noise)
+    _root("the noise", noise)
+    lyapunov = torch.kron(-transition, transition)
+    stationary = torch.linalg.solve(_eye_like(lyapunov) + lyapunov, noise.flatten()).view_as(noise)
+    scale = _root("a stationary chain (is every eigenvalue of the transition below 1?)", stationary)
+    return torch.linalg.solve_triangular(scale, transition @ scale, upper=False), scale
+
+
+def _factors(recognition: Gaussian, reference: Gaussian, seen: Tensor) -> tuple[Tensor, ...]:
+    """log Q(u|x) - log Gamma(u) = -u^T precision u / 2 + u^T shift + constant, frame by frame (T, B, ..); 0 where not seen."""
+    used = torch.where(seen[..., None, None], recognition.covariance, _eye_like(recognition.covariance))
+    parts = zip((seen[..., None, None], seen[..., None], seen), _natural(recognition.mean, used), _natural(*reference))
+    return tuple(torch.where(shown, own - gamma, 0).movedim(1, 0) for shown, own, gamma in parts)
+
+
+def _natural(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    root = _root("a Gaussian", covariance)
+    precision = torch.cholesky_inverse(root)
+    shift = _times(precision, mean)
+    return precision, shift, -_half_log_det(root) - (shift * mean).sum(-1) / 2
+
+
+def _update(
+    state: Tensor, spread: Tensor, precision: Tensor, shift: Tensor, constant: Tensor, *, frame: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """N(z; state, spread) times a factor of its first k dimensions: mean, covariance and the log of the integral.
+
+    With u = mean + C e, e ~ N(0, I), the factor is a Gaussian in e of precision I + C^T precision C.
+    """
+    u, k = state[:, : shift.shape[-1]], shift.shape[-1]
+    root = torch.linalg.cholesky(spread[:, :k, :k])
+    inner, failed = torch.linalg.cholesky_ex(_eye_like(precision) + root.mT @ precision @ root)
+    if failed.any():
+        raise ValueError(
+            f"q can't be normalised at frame {frame}: its Q(u|x) is wider than the reference by more than the chain allows; "
+            "expected covariances below the reference's. Remedy: let the encoder give a precision R >= 0, with covariance "
+            "(I + R)^-1; or a wider reference"
+        )
+    pull = shift - _times(precision, u)
+    b = _times(root.mT, pull)
+    e = torch.cholesky_solve(b[..., None], inner)[..., 0]
+    log_integral = constant + (u * (shift + pull)).sum(-1) / 2 + (b * e).sum(-1) / 2 - _half_log_det(inner)
+    cross = torch.linalg.solve_triangular(root, spread[:, :k], upper=False).mT  # Cov(z, e), (B, d, k)
+    gained = _eye_like(precision) - torch.cholesky_inverse(inner)
+    return state + _times(cross, e), _symmetric(spread - cross @ gained @ cross.mT), log_integral
+
+
+def _unit(mean: Tensor) -> Gaussian:
+    return Gaussian(torch.zeros_like(mean[0]), _eye_like(mean).expand(mean.shape[1], -1, -1))
+
+
+def _normal(like: Tensor, *shape: int, generator: torch.Generator) -> Tensor:
+    check_generator(generator)
+    return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def _log_normal(u: Tensor, gaussian: Gaussian) -> Tensor:
+    return torch.distributions.MultivariateNormal(*gaussian, validate_args=False).log_prob(u)
+
+
+def _log_mixture(u: Tensor, recognition: Gaussian, seen: Tensor) -> Tensor:
+    """log Q(u_t), the mixture of the frames seen at t, at u of shape (samples, B, T, k)."""
+    seen = seen | ~seen.any(0)  # a frame that nobody saw is not asked for
+    used = torch.where(seen[..., None, None], recognition.covariance, _eye_like(recognition.covariance))
+    log_p = _log_normal(u[:, :, None], Gaussian(recognition.mean, used))
+    return log_p.masked_fill(~seen, -torch.inf).logsumexp(2) - seen.sum(0).log()
+
+
+def _root(name: str, covariance: Tensor) -> Tensor:
+    root, failed = torch.linalg.cholesky_ex(covariance)
+    if failed.any():
+        raise ValueError(f"the covariance of {name} is not positive definite; expected no variance of zero or less")
+    return root
+
+
+def _half_log_det(root: Tensor) -> Tensor:
+    return root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix @ vector[..., None])[..., 0]
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.mT) / 2
+
+
+def _eye_like(matrix: Tensor) -> Tensor:
+    return torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
