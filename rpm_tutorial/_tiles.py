@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import rounding, shape_of, values_checked
+from ._checks import found, rounding, shape_of, values_checked
 from ._log_space import fine, full_precision
 
 STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 MiB in float32
@@ -215,6 +215,40 @@ def in_training_mode(critic: nn.Module) -> str | None:
         if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
             return f"{name or 'module'} is a {type(module).__name__} in training mode"
     return None
+
+
+def change_between_calls(score: Callable[..., tuple[Tensor | None, ...]], z: Tensor, z_prime: Tensor) -> str | None:
+    """What two calls on the same latents show of a critic that is not fixed, in words."""
+    results, draws = [], []
+    with torch.no_grad():
+        for _ in range(2):
+            before = _global_states(z.device)
+            results.append([part.clone() for part in score(z, z_prime) if part is not None])
+            draws.append(any(not torch.equal(*states) for states in zip(before, _global_states(z.device))))
+    off = max(_beyond_rounding(*parts) for parts in zip(*results))
+    if off > 0:
+        return f"two calls differ by up to {off:.2g}"
+    return "each call draws from torch's global generator" if all(draws) else None  # another thread may have drawn once
+
+
+def _beyond_rounding(one: Tensor, other: Tensor) -> float:
+    """How far two tables lie from each other; 0 if it is rounding, or nobody can see it."""
+    apart = (one - other).abs().masked_fill((one == other) | (one.isnan() & other.isnan()), 0).nan_to_num(torch.inf)
+    return apart.max().item() if found(lambda t: t > table_rounding(one), apart) else 0.0
+
+
+def table_rounding(table: Tensor) -> Tensor:
+    """Rounding of scores of this size, a thousand times over: far below what any other pair would change; 0-dimensional."""
+    size = table.detach().masked_fill(~table.isfinite(), 0).abs().max()
+    return 1e3 * torch.finfo(table.dtype).eps * size.clamp(min=1)
+
+
+def _global_states(device: torch.device) -> list[Tensor]:
+    """Where torch's global generators are that a critic on this device may draw from."""
+    if device.type == "cuda":
+        return [torch.get_rng_state(), torch.cuda.get_rng_state(device)]
+    module = getattr(torch, device.type, None)
+    return [torch.get_rng_state(), *([module.get_rng_state()] if hasattr(module, "get_rng_state") else [])]
 
 
 def check_rows(log_sum: Tensor, rows: Tensor | None = None) -> None:

@@ -1,7 +1,6 @@
 """`check_critic`: what every critic of this course has to be, tried on one of yours, and what to do where it is not."""
 
 import copy
-import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from ._checks import check_count, seeded, shape_of
 from ._log_space import full_precision
-from ._tiles import in_training_mode
+from ._tiles import change_between_calls, in_training_mode, table_rounding
 from .evidence import dataset_evidence
 from .objectives import symmetric_infonce
 
@@ -61,7 +60,7 @@ def check_critic(
     The checks, in order; one that builds on a failed one is not run:
 
     - shape: (n, dim), (m, dim_prime) give (n, m), rows z and columns z', in the dtype of the latents;
-    - determinism: two calls agree (no dropout in training mode, no sampling), and leave z and z' as they were;
+    - determinism: two calls agree and draw nothing (no dropout in training mode, no sampling), and leave z and z' as they were;
     - pairing: entry (i, j) depends on z_i and z'_j alone (no softmax, batch norm or mean over the batch inside);
     - finite: no NaN and no +inf, at coincident, zero and far latents too; -inf is legal where f = 0;
     - interaction: log f is no a(z) + b(z'), under which InfoNCE cannot exceed 0;
@@ -158,15 +157,12 @@ def _shape_remedy(log_f: Tensor) -> str:
 
 def _determinism(critic, z, z_prime) -> str:
     before = {"z": z.clone(), "z′": z_prime.clone()}
-    with torch.no_grad():
-        first, second = critic(z, z_prime).clone(), critic(z, z_prime)
+    change = change_between_calls(lambda *latents: (critic(*latents),), z, z_prime)
     for name, after in (("z", z), ("z′", z_prime)):
         if not torch.equal(before[name], after):
             raise _Wrong(f"the call changes {name}", f"compute a new tensor: no +=, mul_ or {name}[...] = in forward")
-    off = _difference(first, second)
-    if not off <= _tolerance(first):
-        found = "NaN in one of two calls alone" if math.isnan(off) else f"two calls differ by up to {off:.2g}"
-        raise _Wrong(found, "draw nothing in forward")
+    if change is not None:
+        raise _Wrong(change, "draw nothing in forward: F.dropout(z, p, self.training) is still in evaluation mode")
     return "two calls agree"
 
 
@@ -175,7 +171,7 @@ def _pairing(critic, z, z_prime) -> str:
         table = critic(z, z_prime)
         alone = torch.stack([torch.cat([critic(a[None], b[None])[0] for b in z_prime]) for a in z])
     off = _apart(table, alone)
-    if not off.max() <= _tolerance(table):
+    if not off.max() <= table_rounding(table):
         i, j = divmod(int(off.nan_to_num(torch.inf).argmax()), M)
         raise _Wrong(
             f"entry ({i}, {j}) is {table[i, j]:.4g} in the table and {alone[i, j]:.4g} for that pair alone",
@@ -206,8 +202,8 @@ def _interaction(critic, z, z_prime) -> str:
         table = critic(z, z_prime)
     table = table.clamp(min=torch.finfo(table.dtype).min / 1e3)
     both = table - table.mean(0) - table.mean(1, keepdim=True) + table.mean()  # what is left without a(z) + b(z')
-    if not both.abs().max() > _tolerance(table):
-        what = "log f does not depend on z′" if _spread(table, 1) <= _tolerance(table) else "log f = a(z) + b(z′)"
+    if not both.abs().max() > table_rounding(table):
+        what = "log f does not depend on z′" if _spread(table, 1) <= table_rounding(table) else "log f = a(z) + b(z′)"
         raise _Wrong(what, "let z and z′ meet: a product, a difference, or a network of both")
     return "z and z′ interact"
 
@@ -247,13 +243,13 @@ def _evidence(critic, z, z_prime) -> str:
     z, z_prime = inputs["z"], inputs["z′"]
     by_table = symmetric_infonce(critic(z, z_prime)).value
     by_engine = dataset_evidence(z, z_prime, critic, normalise="both").infonce
-    scale = _tolerance(critic(z, z_prime).detach())
+    scale = table_rounding(critic(z, z_prime).detach())
     if not (by_table - by_engine).abs() <= scale:
         raise _Wrong(f"{by_engine.item():.5g} nats, and {by_table.item():.5g} from the table", remedy)
     grads = zip(*(torch.autograd.grad(v, inputs.values(), allow_unused=True) for v in (by_table, by_engine)))
     for name, pair in zip(inputs, grads):
         expected, found = (torch.zeros_like(inputs[name]) if grad is None else grad for grad in pair)
-        if not _difference(expected, found) <= max(scale, _tolerance(expected)):
+        if not _difference(expected, found) <= max(scale, table_rounding(expected)):
             raise _Wrong(f"another gradient to {name} than from the table", remedy)
     return f"dataset_evidence agrees with the table: {by_engine.item():.4f} nats, and its gradients"
 
@@ -316,13 +312,6 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 def _spread(table: Tensor, dim: int) -> float:
     return (table.amax(dim) - table.amin(dim)).max().item()
-
-
-def _tolerance(table: Tensor) -> float:
-    """Rounding of scores of this size, a thousand times over: far below what any other pair would change."""
-    finite = table[table.isfinite()]
-    size = finite.abs().max().item() if finite.numel() else 1.0
-    return 1e3 * torch.finfo(table.dtype).eps * max(1.0, size)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from ._tiles import (
     block_for,
     by_strips,
     by_tiles,
+    change_between_calls,
     check_rows,
     in_training_mode,
     scores,
@@ -78,7 +79,8 @@ def dataset_evidence(
         TypeError: the critic is no `nn.Module` (tensors that a plain function captures would get no gradient), or
             returns no tensor.
         ValueError: NaN, +inf, unequal numbers of rows, mixed dtypes or devices, a row whose candidates all score -inf,
-            dropout or batch norm in training mode, a critic whose output is not (n, m), an unknown option.
+            a critic that draws or changes from call to call, or has dropout or batch norm in training mode, or whose
+            output is not (n, m), an unknown option.
         RuntimeError: in `backward`, a critic that changed since the call, as a loop changes an attribute (parameters and
             buffers that are exchanged, as by `functional_call`, are remembered); a second derivative, or a transform of
             `torch.func`, is asked for; a process of the group is lost.
@@ -105,8 +107,7 @@ def dataset_evidence(
     z, z_prime, critic = _at_least_float32(z, z_prime, critic)
     n, directions = len(z), []
     with full_precision(z.device):
-        if _linear_form(critic) is None:
-            _probe(z, z_prime, critic)
+        _probe(z, z_prime, critic, _linear_form(critic))
         if normalise != "columns":
             all_z_prime, first, n = gather(z_prime, group)
             directions.append(_log_p(z, all_z_prime, critic, first, block, "rows", reduction))
@@ -225,11 +226,24 @@ def _linear_form(critic: nn.Module):
     return None
 
 
-def _probe(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
-    """Raise for scores of another shape, by two pairs: a tile may be square, and a square does not show a transposed table."""
-    if len(z_prime) > 1:
-        with torch.no_grad():
-            scores(critic, z[:1], z_prime[:2])
+def _probe(z: Tensor, z_prime: Tensor, critic: nn.Module, linear_form=None) -> None:
+    """Raise for scores of another shape, or another at each call, by a few pairs: the same number of rows as of columns would
+    not show a transposed table."""
+    rows = min(8, len(z_prime) // 2)
+    if rows == 0:
+        return
+
+    def score(z, z_prime):
+        return (
+            (scores(critic, z, z_prime),) if linear_form is None else _checked(linear_form(z, z_prime), rows, 2 * rows)
+        )
+
+    change = change_between_calls(score, z[:rows], z_prime[: 2 * rows])
+    if change is not None:
+        raise ValueError(
+            f"the critic's scores change from call to call: {change}; expected a fixed critic: call critic.eval(), and "
+            "F.dropout(z, p, self.training) for F.dropout(z, p) in forward"
+        )
 
 
 def _checked(form: LinearForm, n: int, m: int) -> LinearForm:

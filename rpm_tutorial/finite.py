@@ -1,6 +1,5 @@
 """The whole recognition-parameterised model as tables: every quantity of the course is a finite sum here (E21)."""
 
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -48,8 +47,8 @@ class FiniteRPM:
         ValueError: a table is no distribution, a shape does not match, dtypes or devices are mixed.
 
     Use float64: the identities then hold to 1e-12. A prior is given as a table log P(z,z') of shape (Z, Z'), for
-    example from `rpm_tutorial.priors`. The tables are copies, through which gradients flow. What follows from them is
-    computed once, so they are not to be changed: make another world.
+    example from `rpm_tutorial.priors`. The tables are copies, through which gradients flow; what follows from them is
+    computed each time it is read, with a gradient of its own. A changed table is not checked again: make another world.
     """
 
     def __init__(self, p_true: Tensor, recognition: Tensor, recognition_prime: Tensor | None = None):
@@ -120,47 +119,47 @@ class FiniteRPM:
         recognition_prime = (sharpness * torch.cos(at_x_prime[:, None] - at_z_prime)).softmax(1)
         return cls(log_p.flatten().softmax(0).view(x, x_prime), recognition, recognition_prime)
 
-    @cached_property
+    @property
     def p_x(self) -> Tensor:
         """P_true(x), shape (X,)."""
         return self.p_true.sum(1)
 
-    @cached_property
+    @property
     def p_x_prime(self) -> Tensor:
         """P_true(x'), shape (X',)."""
         return self.p_true.sum(0)
 
-    @cached_property
+    @property
     def q_joint(self) -> Tensor:
         """The aggregate joint Q(z,z') = sum Q(z|x) Q(z'|x') P_true(x,x'), shape (Z, Z')."""
         return self.recognition.T @ self.p_true @ self.recognition_prime
 
-    @cached_property
+    @property
     def q_z(self) -> Tensor:
         """The aggregate posterior Q(z) = sum Q(z|x) P_true(x), shape (Z,)."""
         return self.recognition.T @ self.p_x
 
-    @cached_property
+    @property
     def q_z_prime(self) -> Tensor:
         """The aggregate posterior Q(z'), shape (Z',)."""
         return self.recognition_prime.T @ self.p_x_prime
 
-    @cached_property
+    @property
     def mutual_information(self) -> Tensor:
         """I_Q(z;z') in nats, 0-dimensional."""
         return mutual_information(self.q_joint)
 
-    @cached_property
+    @property
     def constant(self) -> Tensor:
         """C = E log P_true(x) + E log P_true(x') in nats, 0-dimensional: what "up to a constant" means. Source: (E4)."""
         return expectation(log(self.p_x), self.p_x) + expectation(log(self.p_x_prime), self.p_x_prime)
 
-    @cached_property
+    @property
     def log_p_x_given_z(self) -> Tensor:
         """log P(x|z) = log Q(z|x) + log P_true(x) - log Q(z), shape (Z, X); -inf for a z that no x reaches. Source: (E2)."""
         return log_likelihood(self.recognition, self.p_x, self.q_z)
 
-    @cached_property
+    @property
     def log_p_x_prime_given_z_prime(self) -> Tensor:
         """log P(x'|z'), shape (Z', X'). Source: (E2)."""
         return log_likelihood(self.recognition_prime, self.p_x_prime, self.q_z_prime)
@@ -226,9 +225,10 @@ class FiniteRPM:
 
     def _check_prior(self, log_prior: Tensor, unnormalised: bool = False) -> None:
         check_log_table("log_prior", log_prior)
-        if log_prior.shape != self.q_joint.shape:
+        q_joint = self.q_joint
+        if log_prior.shape != q_joint.shape:
             raise ValueError(
-                f"log_prior has shape {shape_of(log_prior)}; expected (Z, Z') = {shape_of(self.q_joint)}, rows z, columns z'"
+                f"log_prior has shape {shape_of(log_prior)}; expected (Z, Z') = {shape_of(q_joint)}, rows z, columns z'"
             )
         check_alike("p_true", self.p_true, "log_prior", log_prior)
         prior, tolerance = log_prior.detach().exp(), rounding(log_prior)

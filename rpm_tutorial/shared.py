@@ -5,7 +5,6 @@ AISTATS 2023. Every quantity is a finite sum.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,7 +27,8 @@ class SharedLatentRPM:
         ValueError: a table is no distribution, a shape does not match, dtypes or devices are mixed, or the prior gives
             mass to a z that some factor never reaches.
 
-    Use float64: identities then hold to 1e-12. EM is `model = model.m_step(model.posterior)`.
+    Use float64: identities then hold to 1e-12. Tables are copied, and what follows from them is computed each time it is
+    read, as in a `FiniteRPM`. EM is `model = model.m_step(model.posterior)`.
     """
 
     def __init__(self, p_true: Tensor, factors: Sequence[Tensor], prior: Tensor | None = None):
@@ -53,7 +53,11 @@ class SharedLatentRPM:
                     f"factors[{j}] has shape {shape_of(factor)}; expected ({count}, {len(prior)}): a row for each x_{j + 1}, "
                     "a column for each z"
                 )
-        self.p_true, self.factors, self.prior = p_true, tuple(factors), prior
+        self.p_true, self.factors, self.prior = (
+            p_true.clone(),
+            tuple(factor.clone() for factor in factors),
+            prior.clone(),
+        )
         for j, f_z in enumerate(self.f_z):
             lost = prior.detach()[f_z == 0].sum().item()
             if lost > rounding(prior):
@@ -71,17 +75,17 @@ class SharedLatentRPM:
         logits = [torch.randn(x, z, generator=generator, dtype=p_true.dtype) for x in p_true.shape]
         return cls(p_true, [table.softmax(1) for table in logits])
 
-    @cached_property
+    @property
     def p_x(self) -> tuple[Tensor, ...]:
         """P_0(x_j), J vectors of shape (X_j,)."""
         return tuple(self._keep(j, self.p_true) for j in range(len(self.factors)))
 
-    @cached_property
+    @property
     def f_z(self) -> tuple[Tensor, ...]:
         """The aggregate factors F_j(z), J vectors of shape (Z,)."""
         return tuple(factor.T @ p for factor, p in zip(self.factors, self.p_x))
 
-    @cached_property
+    @property
     def log_joint(self) -> Tensor:
         """log P(x_1..x_J, z), shape (X_1, .., X_J, Z), nats. Source: (E22)."""
         total = log(self.prior)
@@ -90,7 +94,7 @@ class SharedLatentRPM:
             total = total + log_likelihood(*parts).T.reshape(*shape, len(self.prior))
         return total
 
-    @cached_property
+    @property
     def log_p(self) -> Tensor:
         """log P(x_1..x_J), shape (X_1, .., X_J), nats."""
         return log_sum(self.log_joint.movedim(-1, 0))
@@ -110,11 +114,13 @@ class SharedLatentRPM:
         """E log P_true - C, nats: what log evidence - C cannot exceed (E23); for J = 2 the mutual information of the data."""
         return expectation(log(self.p_true), self.p_true) - self.constant
 
-    @cached_property
+    @property
     def posterior(self) -> Tensor:
         """The E-step: P(z|x_1..x_J) by Bayes' rule, shape (X_1, .., X_J, Z); the prior where P(x_1..x_J) = 0."""
-        impossible = torch.isneginf(self.log_p.detach())[..., None]
-        posterior = (self.log_joint - self.log_p[..., None].masked_fill(impossible, 0)).exp()
+        log_joint = self.log_joint
+        log_p = log_sum(log_joint.movedim(-1, 0))[..., None]
+        impossible = torch.isneginf(log_p.detach())
+        posterior = (log_joint - log_p.masked_fill(impossible, 0)).exp()
         return torch.where(impossible, self.prior, posterior)
 
     def elbo(self, q: Tensor) -> Tensor:
@@ -134,10 +140,11 @@ class SharedLatentRPM:
         )
 
     def _weights(self, q: Tensor) -> Tensor:
+        like = self.prior.expand(*self.p_true.shape, -1)
         if not isinstance(q, Tensor):
-            check_tensor("q", q, dims=self.log_joint.dim())
-        if q.shape != self.log_joint.shape:
-            raise ValueError(f"q has shape {shape_of(q)}; expected (X_1, .., X_J, Z) = {shape_of(self.log_joint)}")
+            check_tensor("q", q, dims=like.dim())
+        if q.shape != like.shape:
+            raise ValueError(f"q has shape {shape_of(q)}; expected (X_1, .., X_J, Z) = {shape_of(like)}")
         check_distribution("q", q.reshape(-1, len(self.prior)), over="rows")
         check_alike("p_true", self.p_true, "q", q)
         return self.p_true[..., None] * q

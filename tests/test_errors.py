@@ -201,7 +201,7 @@ BAD = {
     "evidence: a numpy table": (TypeError, lambda: evidence(Critic(lambda a, b: (a @ b.T).detach().numpy())), "a ndarray", "expected one torch.Tensor of shape (1, 2)"),
     "evidence: a linear form that is a pair": (TypeError, lambda: evidence(Formed(lambda a, b: (a, b))), "a tuple", "expected a LinearForm", "critics.LinearForm(q, k)"),
     "evidence: a linear form with a column for a bias": (
-        ValueError, lambda: evidence(Formed(lambda a, b: LinearForm(a, b, None, a[:, :1]))), "column_bias", "shape (3, 1)", "expected (3)",
+        ValueError, lambda: evidence(Formed(lambda a, b: LinearForm(a, b, None, a[:, :1]))), "column_bias", "shape (1, 1)", "expected (2)",
     ),
     "evidence: within torch.func": (
         RuntimeError, lambda: torch.func.grad(lambda z: evidence(Critic(lambda a, b: a @ b.T), z=z).infonce)(Z), "a transform of torch.func", "expected torch.autograd.grad", "infonce(critic(z, z_prime))",
@@ -239,9 +239,9 @@ BAD = {
     "sampled evidence: dropout": (ValueError, lambda: sampled(Critic(None, nn.Dropout())), "Dropout in training mode", "critic.eval()"),
     "sampled evidence: scores of NaN": (ValueError, lambda: sampled(Critic(lambda a, b: (a @ b.T - INF).log())), "NaN", "expected finite scores"),
     "sampled evidence: scores of another shape": (
-        ValueError, lambda: sampled(Critic(lambda a, b: a)), "shape (2, 2)", "one score per pair",
+        ValueError, lambda: sampled(Critic(lambda a, b: a)), "shape (8, 2)", "one score per pair",
     ),
-    "sampled evidence: a transposed table": (ValueError, lambda: sampled(Critic(lambda a, b: b @ a.T), negatives=2), "shape (2, 1)", "expected (1, 2)"),
+    "sampled evidence: a transposed table": (ValueError, lambda: sampled(Critic(lambda a, b: b @ a.T), negatives=2), "shape (16, 8)", "expected (8, 16)"),
     "sampled evidence: no generator": (TypeError, lambda: rpm.sampled_evidence(LONG, LONG, rpm.RandomWalk().double()), "'generator'"),
     # probes
     "probe: C out of range": (ValueError, lambda: probes.linear_probe(*LABELLED, C=1e20), "C is 1e+20", "expected a number from 1e-15 to 1e+15"),

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import rpm_tutorial as rpm
 from rpm_tutorial import _tiles, dataset_evidence
+from rpm_tutorial.critics import LinearForm
 
 
 class Steps(nn.Module):
@@ -31,10 +32,10 @@ def steps(dtype=torch.float64) -> Steps:
     return Steps().to(dtype)
 
 
-def error_of(call) -> RuntimeError | None:
+def error_of(call) -> Exception | None:
     try:
         return call()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         return error
 
 
@@ -156,7 +157,65 @@ def test_a_critic_whose_call_was_changed_is_called(change, way):
     agrees_with_the_dense_table(way, critic, z, z_prime, "both")
 
 
-def test_the_two_pairs_that_are_tried_first_leave_a_critic_as_it_was():
+class Changing(Steps):
+    """Another score at each call: by draws that `eval()` does not stop, of a generator of its own, or by a count."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.how, self.calls, self.own = how, 0, torch.Generator().manual_seed(0)
+        self.attention = nn.MultiheadAttention(DIM, 1, dropout=0.01, batch_first=True)
+        self.attention.train(how == "attention in training mode")
+
+    def changed(self, z):
+        if self.how == "dropout":
+            return F.dropout(z, 0.5)
+        if self.how == "rare dropout":  # of a few rows none is dropped
+            return F.dropout(z, 1e-6)
+        if self.how == "bernoulli":
+            return z * torch.bernoulli(torch.full_like(z, 0.5))
+        if self.how == "a generator of its own":
+            return z + 0.1 * torch.randn(z.shape, generator=self.own)
+        if self.how == "a count":
+            self.calls += 1
+            return z / self.calls
+        return z + self.attention(z[None], z[None], z[None])[0][0]
+
+    def forward(self, z, z_prime):
+        return super().forward(self.changed(z), z_prime)
+
+
+class ChangingForm(Changing):
+    def linear_form(self, z, z_prime):
+        return LinearForm(self.changed(z), z_prime)
+
+
+HOW = ("dropout", "rare dropout", "bernoulli", "a generator of its own", "a count", "attention in training mode")
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("kind", [Changing, ChangingForm])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_critic_whose_scores_change_from_call_to_call_is_refused_with_gradients_and_without(kind, how, mode):
+    z, z_prime = (side.detach().float() for side in pairs(80))
+    critic, draw = kind(how), torch.Generator().manual_seed(0)
+    with mode():
+        for evidence in (
+            lambda: dataset_evidence(z, z_prime, critic),
+            lambda: dataset_evidence(z, z_prime, critic, normalise="columns", block=8),
+            lambda: dataset_evidence(z.half(), z_prime.half(), kind(how).half()),
+            lambda: rpm.sampled_evidence(z, z_prime, critic, generator=draw),
+        ):
+            assert "expected a fixed critic: call critic.eval(), and F.dropout(z, p, self.t" in str(error_of(evidence))
+    failed = [check for check in rpm.check_critic(critic, DIM).checks if check.passed is False]
+    assert failed[0].name in ("determinism", "pairing") and (failed[0].name == "determinism" or "attention" in how)
+
+
+def test_a_fixed_critic_may_have_layers_that_could_draw():
+    critic = Changing("attention").eval()
+    assert dataset_evidence(*(side.float() for side in pairs(12)), critic, block=12).infonce.isfinite()
+
+
+def test_the_few_pairs_that_are_tried_first_leave_a_critic_as_it_was():
     class Counting(nn.Module):
         def __init__(self):
             super().__init__()
@@ -168,7 +227,7 @@ def test_the_two_pairs_that_are_tried_first_leave_a_critic_as_it_was():
 
     critic = Counting()
     dataset_evidence(*pairs(5), critic)
-    assert critic.calls == [(1, 2, True, False), (5, 5, True, False)] and critic.training
+    assert critic.calls == [(2, 4, True, False), (2, 4, True, False), (5, 5, True, False)] and critic.training
     assert (
-        dataset_evidence(*pairs(1), critic).infonce == 0 and len(critic.calls) == 3
+        dataset_evidence(*pairs(1), critic).infonce == 0 and len(critic.calls) == 4
     )  # nothing to try on a single pair

@@ -1,5 +1,6 @@
 """FiniteRPM as a program: gradients, extreme scores, ready-made worlds. Its theory is in test_theorems.py."""
 
+from functools import cached_property
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,7 @@ from residuals import agree
 from torch.autograd import gradcheck
 from worlds import SEEDS, models
 
-from rpm_tutorial import FiniteRPM, infonce, priors
+from rpm_tutorial import FiniteRPM, SharedLatentRPM, infonce, priors
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -96,7 +97,7 @@ def test_a_ring_without_tilt_has_uniform_marginals():
 
 
 def test_a_world_keeps_tables_of_its_own_through_which_gradients_flow():
-    """What follows from a table is computed once: changed in place, the table would no longer be the one that it followed from."""
+    """They were checked when the world was made: what the caller does to its own afterwards is no concern of the world."""
     tables = [t.clone() for t in vars(FiniteRPM.random()).values()]
     world, log_f = FiniteRPM(*tables), normal(3, 4)
     before = world.q_joint.clone()
@@ -109,6 +110,56 @@ def test_a_world_keeps_tables_of_its_own_through_which_gradients_flow():
     logits = normal(5, 3).requires_grad_()
     FiniteRPM(world.p_true, logits.softmax(1), world.recognition_prime).mutual_information.backward()
     assert logits.grad.any()
+
+
+DERIVED = [
+    (kind, name)
+    for kind in (FiniteRPM, SharedLatentRPM)
+    for name, entry in vars(kind).items()
+    if isinstance(entry, (property, cached_property))
+]
+
+
+def a_world(kind, p_true, recognition, recognition_prime):
+    if kind is FiniteRPM:
+        return FiniteRPM(p_true, recognition, recognition_prime)
+    return SharedLatentRPM(p_true, [recognition, recognition_prime])
+
+
+def leaves() -> list[torch.Tensor]:
+    """P_true, and two recognition models of three latents each, with gradients."""
+    p_true = normal(5, 4).flatten().softmax(0).view(5, 4)
+    return [t.requires_grad_() for t in (p_true, normal(5, 3, seed=1).softmax(1), normal(4, 3, seed=2).softmax(1))]
+
+
+def squares(derived) -> torch.Tensor:
+    return sum(part.square().sum() for part in (derived if isinstance(derived, tuple) else [derived]))
+
+
+@pytest.mark.parametrize("kind, name", DERIVED, ids=lambda part: getattr(part, "__name__", part))
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_what_was_read_without_gradients_has_them_when_read_again_and_as_often_as_asked(kind, name, mode):
+    tables, again = leaves(), leaves()
+    expected = torch.autograd.grad(squares(getattr(a_world(kind, *tables), name)), tables, allow_unused=True)
+    world = a_world(kind, *again)
+    with mode():
+        for _, every in (each for each in DERIVED if each[0] is kind):
+            getattr(world, every)
+    for _ in range(2):  # the second has a graph of its own
+        value = squares(getattr(world, name))
+        assert value.requires_grad
+        found = torch.autograd.grad(value, again, allow_unused=True)
+        for one, other in zip(found, expected, strict=True):
+            assert (one is None and other is None) or torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind, name", DERIVED, ids=lambda part: getattr(part, "__name__", part))
+def test_all_that_follows_from_a_table_follows_a_change_of_it(kind, name):
+    (p_true, *others), (_, mine, _) = leaves(), leaves()
+    world, changed = (a_world(kind, p_true, table, others[1]) for table in (others[0], mine.flip(0)))
+    getattr(world, name)
+    (world.recognition if kind is FiniteRPM else world.factors[0]).data.copy_(mine.flip(0))
+    assert torch.equal(squares(getattr(world, name)), squares(getattr(changed, name)))
 
 
 def test_a_world_shows_its_shapes():
