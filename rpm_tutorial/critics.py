@@ -28,7 +28,7 @@ from ._checks import (
     found,
     shape_of,
 )
-from ._log_space import full_precision, wide
+from ._log_space import float64, full_precision, wide
 
 Map = Callable[[Tensor], Tensor]
 LOST = 0.01  # nats that a score may lose to rounding, before it is computed in float64
@@ -79,11 +79,11 @@ class RandomWalk(nn.Module):
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
         _check(z, z_prime)
-        return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale)
+        return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale.to(step))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        return self.linear_form(z, z_prime).table().to(z.dtype)
+        return self.linear_form(z, z_prime).table().to(z)
 
 
 class LaplaceWalk(nn.Module):
@@ -161,13 +161,13 @@ class LinearDynamics(nn.Module):
         _check(z, z_prime, self.A)
 
         def move(z):
-            return z @ self.A.T.to(z.dtype)
+            return z @ self.A.T.to(z)
 
-        return _gaussian(z, z_prime, move, lambda step: step @ self.precision_root.T.to(step.dtype))
+        return _gaussian(z, z_prime, move, lambda step: step @ self.precision_root.T.to(step))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        return self.linear_form(z, z_prime).table().to(z.dtype)
+        return self.linear_form(z, z_prime).table().to(z)
 
 
 class Bilinear(nn.Module):
@@ -239,7 +239,7 @@ def _gaussian(z: Tensor, z_prime: Tensor, move: Map, whiten: Map) -> LinearForm:
     reach = -2 * (form.row_bias.detach().amin() + form.column_bias.detach().amin())  # infinite: it is refused as it is
     lost = found(lambda t: (t > LOST / torch.finfo(t.dtype).eps) & t.isfinite(), reach, scanned=z.device.type != "cpu")
     if lost and z.dtype != torch.float64:
-        return _gaussian(z.double(), z_prime.double(), move, whiten)
+        return _gaussian(float64(z), float64(z_prime), move, whiten)
     return form
 
 

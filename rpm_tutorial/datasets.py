@@ -118,7 +118,7 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
     low, high = x.min().item(), x.max().item()
     if low < 0 or high > 1:
         raise ValueError(f"x lies in [{low:.3g}, {high:.3g}]; expected [0, 1]: divide bytes by 255")
-    check_generator(generator)
+    check_generator(generator, x.device)
     if not isinstance(strength, float | int):
         check_number("strength", strength)
     if not 0 <= strength <= 2:
@@ -332,7 +332,7 @@ def _check_frames(n: int, size: int, scale: float, generator: torch.Generator) -
     if scale > 1e6:
         raise ValueError(f"scale is {scale}; expected at most 1e6: the box has side 1")
     check_count("size", size, least=5)  # a ball is 4.5 pixels wide
-    check_generator(generator)
+    check_generator(generator, torch.device("cpu"))
 
 
 def _render(position: Tensor, size: int, radius: float = 2.25) -> Tensor:

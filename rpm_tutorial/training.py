@@ -73,6 +73,8 @@ class Trainer:
             check_number(name, value)
             if value < 0:
                 raise ValueError(f"{name} is {value}; expected a number that is not negative")
+            if value > 1e15:
+                raise ValueError(f"{name} is {value}; expected at most 1e15, a step that float32 can hold")
         self.encoder, self.critic = encoder, critic
         self.encoder_prime = encoder if encoder_prime is None else encoder_prime
         networks = {"encoder": encoder, "encoder_prime": self.encoder_prime, "critic": critic}
