@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import rpm_tutorial as rpm
 from rpm_tutorial import _tiles, datasets, distributed, encoders, gaussian, runtime
 from rpm_tutorial.dashboard import TrainingDashboard
+from rpm_tutorial.estimators import ESTIMATORS
 from rpm_tutorial.training import LogRow
 
 CRITICS = {
@@ -54,7 +55,8 @@ def moved(thing, device):
 def tensors_in(thing) -> list[Tensor]:
     if isinstance(thing, Tensor | nn.Module):
         return [thing] if isinstance(thing, Tensor) else [*thing.state_dict().values()]
-    parts = thing if isinstance(thing, list | tuple) else vars(thing).values() if hasattr(thing, "__dict__") else ()
+    thing = thing if isinstance(thing, dict | list | tuple) else getattr(thing, "__dict__", ())
+    parts = thing.values() if isinstance(thing, dict) else thing
     return [tensor for part in parts for tensor in tensors_in(part)]
 
 
@@ -154,6 +156,17 @@ def test_the_stand_in_refuses_what_a_gpu_refuses():
         here.double().to(device)
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_each_estimator_of_a_batch(name):
+    table = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    with StandIn() as device:
+        for function in ESTIMATORS[name]:
+            here, there = table.clone().requires_grad_(), table.to(device).requires_grad_()
+            (expected := function(here)).value.backward()
+            (found := function(there)).value.backward()
+            assert_same([*found, there.grad], [*expected, here.grad], device)
+
+
 def pairs(n: int = 300) -> tuple[Tensor, Tensor]:
     z = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
     return z, z + 0.3 * torch.randn(n, 3, generator=torch.Generator().manual_seed(1))
@@ -228,6 +241,7 @@ def test_a_training_there_gives_the_numbers_of_one_here_and_is_continued_on_eith
         there.save(tmp_path / "there.pt")
         assert [row.value for row in there] == pytest.approx(rest, abs=1e-5)
         for file in ("here.pt", "there.pt"):
+            assert {t.device for t in tensors_in(rpm.load_checkpoint(tmp_path / file, device))} == {device}
             again = trainer(device, data)
             again.load(tmp_path / file)
             moments = [m for state in again._optimiser.state.values() for key, m in state.items() if key != "step"]
