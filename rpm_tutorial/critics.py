@@ -38,7 +38,7 @@ class LinearForm(NamedTuple):
     """A table of scores as inner products: log_f_ij = q_i . k_j + row_bias_i + column_bias_j.
 
     q has shape (n, k), k (m, k), row_bias (n) and column_bias (m); a bias of None is 0. That of a walk is wider than the
-    latents where their dtype would lose digits.
+    latents where their dtype would lose digits; if their device, MPS, has no float64, it is then on the processor.
     """
 
     q: Tensor

@@ -143,6 +143,7 @@ def sampled_evidence(
     Args:
         rows: how many of the N rows, at most all of them; rounded down to a multiple of 32.
         negatives: M, candidates of each group of rows; at most all.
+        generator: on any device; it chooses rows and candidates.
     Raises:
         ValueError: as `dataset_evidence`; also for fewer than 64 rows or 2 negatives.
 

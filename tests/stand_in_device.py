@@ -97,6 +97,8 @@ def _tensors(thing) -> list[torch.Tensor]:
 def _run(func, args, kwargs):
     leaves = _tensors((args, kwargs))
     ours = any(isinstance(leaf, OnDevice) for leaf in leaves)
+    if func.namespace == "c10d" and not all(isinstance(leaf, OnDevice) for leaf in leaves):  # as NCCL
+        raise RuntimeError("No backend type associated with device type cpu")
     if ours and func not in COPIES:
         _refuse_mixed(func, leaves[:1] if func in INDEXED and isinstance(args[0], OnDevice) else leaves)
     target = kwargs.get("device")
