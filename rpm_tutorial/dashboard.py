@@ -262,7 +262,7 @@ class TrainingDashboard(ipywidgets.VBox):
     def _picture(self):
         sphere = hasattr(self.trainer.critic, "temperature")
         latents = F.normalize(self._latents, dim=1) if sphere else self._latents
-        return training(self.history, latents.cpu(), self.labels, steps=self.trainer.steps)
+        return training(self.history, latents.cpu(), self.labels.cpu(), steps=self.trainer.steps)
 
     def _draw(self) -> None:
         self.figure = self._picture()
