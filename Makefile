@@ -5,6 +5,7 @@ PIP_ARGS =
 ONLY     =
 JOBS     = 2
 ROW      =
+FOLDER   =
 KIND     =
 PYTHONS  =
 IN_VENV  = .venv/bin/python
@@ -13,18 +14,18 @@ PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
 # The install leaves compiling to the first import, which has to keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lab test test-fast test-matrix test-colab test-mutants build site run-times bench clean
+.PHONY: help lab test test-fast test-matrix test-colab test-processors test-mutants build site run-times bench clean
 
 help:  ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
-lab: .venv/installed-lab  ## open the course in JupyterLab (PORT=8899 chooses the port)
+lab: .venv/installed-lab  ## open your copy of the course, my-course, in JupyterLab (PORT=8899 chooses the port)
 	@$(IN_VENV) -m rpm_tutorial.cli doctor
-	@exec $(IN_VENV) -m rpm_tutorial.cli lab $(if $(PORT),--port $(PORT))
+	@exec $(IN_VENV) -m rpm_tutorial.cli lab $(if $(FOLDER),"$(FOLDER)") $(if $(PORT),--port $(PORT))
 
-# A file's tests stay in one process; the longest files come first.
+# A file's tests stay in one process; the longest files come first. Notebooks outside the browser run on the plainest arithmetic.
 test: .venv/installed-test  ## run every test: library, lessons, pipeline, browser (JOBS=2 processes)
-	@$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder --processor plain
 
 test-fast: .venv/installed-test  ## the edit loop: no lesson, no browser, nothing slow
 	@$(PYTEST) -m "not slow and not notebook and not browser" tests
@@ -34,6 +35,9 @@ test-matrix: .venv/installed-test  ## the fast tests beside oldest and newest ve
 
 test-colab: .venv/installed-test  ## every lesson beside Colab's kind of packages, older and newer (KIND=tested for one)
 	@$(IN_VENV) tools/colab.py --write $(if $(KIND),"$(KIND)")
+
+test-processors: .venv/installed-test  ## every notebook on other arithmetic (KIND=plain ONLY=04 for one of both)
+	@$(IN_VENV) tools/processors.py --write $(KIND) --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
 test-mutants: .venv/installed-mutants  ## plant small mistakes in each module, count those that the fast tests catch (ONLY=priors for one)
 	@$(IN_VENV) tools/mutants.py $(ONLY)

@@ -50,7 +50,7 @@ rpm.figures.images({"x": x[:12], "x′": x_prime[:12]}, caption="Each column is 
 # latents fit; we write $s = \log f$. Ours is the cosine of the two latents over a temperature, $s = \cos(z, z')/0.2$, as in SimCLR and CLIP; lesson 7
 # says why it is named after von Mises and Fisher. Rows are $z$, columns are $z'$, and the pairs that belong together lie on the diagonal.
 
-# %% tags=["approximate"]
+# %%
 torch.manual_seed(0)
 encoder = rpm.encoders.mlp(inputs=64, dim=16)
 critic = rpm.VonMisesFisher(temperature=0.2)
@@ -74,7 +74,7 @@ print(
 # chance. Chance is 0: if all scores are equal, both terms are the same.
 # </details>
 
-# %% tags=["approximate"]
+# %%
 before = rpm.infonce(log_f)
 print(
     f"InfoNCE = {before.score:.3f} (score) − {before.log_normaliser:.3f} (log normaliser) = {before.value:.3f} nats per pair"
@@ -99,7 +99,7 @@ assert abs(math.log(len(x)) - cross_entropy - before.value) < 1e-5
 pairs = rpm.datasets.view_pairs(digits.x[:1297], batch_size=256, flip=False, seed=0)
 log = list(tqdm(rpm.train(encoder, critic, pairs, steps=400), total=400))
 
-# %% tags=["approximate"]
+# %%
 rpm.figures.lines(
     [row.step for row in log],
     {"InfoNCE": [row.value for row in log]},
@@ -115,7 +115,7 @@ rpm.figures.lines(
 # The number to keep comes from pairs that training has not seen, all 500 of them in one table. From here on we compute
 # in float64: an identity deserves to be checked to the last digit.
 
-# %% tags=["approximate"]
+# %%
 critic.double()
 z, z_prime = rpm.encode(encoder, x).double(), rpm.encode(encoder, x_prime).double()
 log_f = critic(z, z_prime).detach()
@@ -135,7 +135,7 @@ assert infonce > 2, "training should lift InfoNCE well above chance"
 # "latent k" is the vector $z_k$, and the encoder $Q(z|x)$ is a table with a single 1 in each row, `one_each`. Where the vectors lie enters through
 # `log_f` alone, and that means through the prior.
 
-# %% tags=["approximate"]
+# %%
 n = len(x)
 one_each = torch.eye(n, dtype=torch.float64)
 world = rpm.FiniteRPM(p_true=one_each / n, recognition=one_each)
@@ -149,7 +149,7 @@ for name, term in elbo._asdict().items():
 # Four terms are zero, since every image has a latent to itself: given one, the other is certain, and $\log 1 = 0$. What the model has to say
 # is said by the prior. $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$ depends on the data alone: no encoder, no critic. Take it away and compare.
 
-# %% tags=["approximate"]
+# %%
 print(f"C          {world.constant:.4f} = −2 log {n}")
 print(f"ELBO − C   {elbo.value - world.constant:.4f}")
 print(f"InfoNCE    {infonce:.4f}, residual {abs(elbo.value - world.constant - infonce):.1e}")
@@ -170,7 +170,7 @@ assert abs(elbo.value - world.constant - infonce) < 1e-11
 # By nothing. Our encoder is deterministic: given $x$ it leaves no doubt about $z$, so the bound is tight (E13).
 # </details>
 
-# %% tags=["approximate"]
+# %%
 evidence = world.log_evidence(prior)
 names = {"InfoNCE": infonce, "ELBO − C": elbo.value - world.constant, "log evidence − C": evidence - world.constant}
 assert abs(evidence - elbo.value) < 1e-11
@@ -186,7 +186,7 @@ rpm.figures.dots(
 # The temperature sets how sharp the prior is: low is sharp. Training has learned one, starting from 0.2. Here we vary it, the encoder held
 # fixed, and compute the three numbers again, each by its own code.
 
-# %% tags=["approximate"]
+# %%
 temperatures = torch.logspace(-1.5, 0.5, 13, dtype=torch.float64).tolist()
 curves = {name: [] for name in names}
 for temperature in temperatures:
@@ -196,7 +196,7 @@ for temperature in temperatures:
     curves["ELBO − C"].append((world.elbo(prior).value - world.constant).item())
     curves["log evidence − C"].append((world.log_evidence(prior) - world.constant).item())
 
-# %% tags=["approximate"]
+# %%
 best = temperatures[max(range(13), key=lambda k: curves["log evidence − C"][k])]
 spread = torch.tensor(list(curves.values()), dtype=torch.float64).std(0).max()
 trained = critic.temperature.item()
@@ -222,7 +222,7 @@ rpm.figures.lines(
 # The next cell makes a new model and trains it for 100 steps. The rest is yours: **Resume** trains on while you read, the sliders
 # change the training as it runs, **Stop** saves it, **Reset** begins again. The other cells stay usable meanwhile.
 
-# %% tags=["approximate"]
+# %%
 torch.manual_seed(1)
 trainer = rpm.Trainer(
     rpm.encoders.mlp(inputs=64, dim=16),

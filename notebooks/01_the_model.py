@@ -26,7 +26,7 @@ device = rpm.setup()
 # so small that each is a table: six values of $x$ on a circle, seven of $x'$, three of $z$, four of $z'$. The data distribution
 # $P_\text{true}(x, x')$ likes $x'$ to lie near $x$.
 
-# %%
+# %% tags=["reproducible"]
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 rpm.figures.tables(
     {"P_true(x,x′)": world.p_true},
@@ -40,7 +40,7 @@ rpm.figures.tables(
 #
 # An encoder is a distribution $Q(z|x)$: the **recognition model**. Rows are $x$, and each row sums to one.
 
-# %%
+# %% tags=["reproducible"]
 recognition = world.recognition  # Q(z|x), shape (X, Z)
 print("shape", tuple(recognition.shape), "  row sums", recognition.sum(1).numpy().round(12))
 assert torch.allclose(recognition.sum(1), torch.ones(6, dtype=torch.float64))
@@ -52,7 +52,7 @@ assert torch.allclose(recognition.sum(1), torch.ones(6, dtype=torch.float64))
 #
 # $Q(z)$ is the **aggregate posterior**: how often the encoder says $z$ over the whole data set.
 
-# %%
+# %% tags=["reproducible"]
 p_x = world.p_true.sum(1)
 q_z = recognition.T @ p_x  # Q(z): average the encoder over the data
 p_x_given_z = recognition.T * p_x / q_z[:, None]  # (E2), rows z
@@ -71,7 +71,7 @@ rpm.figures.tables(
 # Only $Q(z)$, an average over the data. $\sum_x Q(z|x) P_\text{true}(x)$ is $Q(z)$ by definition, so each row sums to one for any encoder whatever.
 # </details>
 
-# %%
+# %% tags=["reproducible"]
 other_worlds = [rpm.FiniteRPM.random(seed=seed) for seed in range(5)]  # other encoders, other data
 tables = [p_x_given_z, *(other.log_p_x_given_z.exp() for other in other_worlds)]
 residual = max((table.sum(1) - 1).abs().max() for table in tables)
@@ -88,7 +88,7 @@ assert residual < 1e-12
 #
 # $$\sum_z Q(z)\,P(x|z) = \sum_z Q(z|x)\,P_\text{true}(x) = P_\text{true}(x).$$
 
-# %%
+# %% tags=["reproducible"]
 model_x = q_z @ p_x_given_z
 print(f"P(z) = Q(z):     worst |P(x) − P_true(x)| = {(model_x - p_x).abs().max():.1e}")
 assert (model_x - p_x).abs().max() < 1e-12
@@ -101,7 +101,7 @@ assert (model_x - p_x).abs().max() < 1e-12
 # No. The encoder says $z = 0$ more often than a uniform prior does, so the observations that $z = 0$ stands for become rarer.
 # </details>
 
-# %%
+# %% tags=["reproducible"]
 uniform = torch.full((3,), 1 / 3, dtype=torch.float64)
 model_x_uniform = uniform @ p_x_given_z
 print("Q(z) =", q_z.numpy().round(2), "  uniform =", uniform.numpy().round(2))
@@ -117,7 +117,7 @@ assert (model_x_uniform - p_x).abs().max() > 0.01
 #
 # $$Q(z, z') = \sum_{x,x'} Q(z|x)\,Q(z'|x')\,P_\text{true}(x, x').$$
 
-# %%
+# %% tags=["reproducible"]
 q_joint = recognition.T @ world.p_true @ world.recognition_prime  # Q(z,z')
 p_x_prime_given_z_prime = world.log_p_x_prime_given_z_prime.exp()
 model = p_x_given_z.T @ q_joint @ p_x_prime_given_z_prime  # P(x,x'): (E1) summed over z and z'
@@ -127,7 +127,7 @@ assert abs(model.sum() - 1) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 # %% [markdown]
 # The library keeps logarithms, and does these sums for any prior: `world.log_p(log_prior)` is $\log P(x, x')$.
 
-# %%
+# %% tags=["reproducible"]
 log_prior = rpm.priors.optimal(world.q_joint)  # log Q(z,z'); lesson 3 says what it is optimal for
 assert torch.allclose(world.log_p(log_prior).exp(), model, atol=1e-12)
 rpm.show_source(rpm.FiniteRPM.log_p)
@@ -144,7 +144,7 @@ rpm.show_source(rpm.FiniteRPM.log_p)
 # It falls apart into $P_\text{true}(x)\,P_\text{true}(x')$: both marginals right, every tie gone.
 # </details>
 
-# %%
+# %% tags=["reproducible"]
 independent = torch.log(world.q_z[:, None] * world.q_z_prime)
 apart = world.log_p(independent).exp()
 assert torch.allclose(apart, world.p_x[:, None] * world.p_x_prime, atol=1e-12)
@@ -163,7 +163,7 @@ rpm.figures.tables(
 #
 # Draw $z, z'$ from the prior, then each observation from its likelihood. A hundred thousand draws should come back to the table above.
 
-# %%
+# %% tags=["reproducible"]
 rng = torch.Generator().manual_seed(0)
 x, x_prime, z, z_prime = world.sample(log_prior, 100_000, generator=rng)
 frequency = torch.bincount(x * 7 + x_prime, minlength=42).view(6, 7) / 100_000
@@ -185,14 +185,14 @@ assert worst < 5  # the largest of 42 normal deviations exceeds 5 once in forty 
 # Equal rows, each of them $P_\text{true}(x')$: every $z$ says the same of $x$, so the model knows the marginals and nothing else, however strong the coupling is.
 # </details>
 
-# %%
+# %% tags=["reproducible"]
 rpm.explore(rpm.explorations.likelihood)
 
 # %% [markdown]
 # A sharper encoder brings the model nearer to the data, but with three and four latents for six and seven observations it never arrives: what
 # the encoder merges, the model cannot tell apart.
 
-# %%
+# %% tags=["reproducible"]
 for sharpness in (0, 2, 8, 50):
     sharper = rpm.FiniteRPM.ring(coupling=3.0, sharpness=sharpness)
     log_ratio = sharper.p_true.log() - sharper.log_p(rpm.priors.optimal(sharper.q_joint))

@@ -24,7 +24,7 @@ world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 # Any normalised prior will do; the derivation does not ask which. We take one with a tilt, so that no symmetry can make a wrong line
 # right by accident.
 
-# %%
+# %% tags=["reproducible"]
 tilt = torch.tensor([[1.0, 0.0, 0.5, 0.0], [0.0, 1.5, 0.0, 0.2], [0.3, 0.0, 0.7, 1.0]], dtype=torch.float64)
 log_prior = tilt - tilt.logsumexp((0, 1))  # log P(z,z'), sums to one
 print(f"Σ P(z,z′) = {log_prior.exp().sum():.12f}")
@@ -33,7 +33,7 @@ print(f"Σ P(z,z′) = {log_prior.exp().sum():.12f}")
 # All tables are broadcast to four axes, in the order $x, x', z, z'$. The weight of a cell is how often data and encoder produce it:
 # $P_\text{true}(x,x')\,Q(z|x)\,Q(z'|x')$. An expectation $\mathbb E$ without index is a sum with these weights.
 
-# %%
+# %% tags=["reproducible"]
 log_q_z_given_x = world.recognition.log()[:, None, :, None]
 log_q_z_prime_given_x_prime = world.recognition_prime.log()[None, :, None, :]
 log_p_x_given_z = world.log_p_x_given_z.T[:, None, :, None]
@@ -59,7 +59,7 @@ print("axes x, x′, z, z′:", tuple(weights.shape), f"  Σ weights = {weights.
 #
 # Averaged over the data, the right side is $L$. The left side is the log evidence, which this small world can compute.
 
-# %%
+# %% tags=["reproducible"]
 log_joint = log_prior + log_p_x_given_z + log_p_x_prime_given_z_prime  # log P(x,x',z,z'), (E1)
 L = E(log_joint - log_q_z_given_x - log_q_z_prime_given_x_prime)  # (E3)
 log_p = log_joint.logsumexp((2, 3))  # log P(x,x')
@@ -81,7 +81,7 @@ assert L < evidence
 # By Bayes' rule $\log P(x,x') = \log P(x,x',z,z') - \log P(z,z'|x,x')$ for all $z, z'$. Average both sides under $Q(z|x)Q(z'|x')$, and add and subtract
 # $\log Q(z|x)Q(z'|x')$: the right side becomes (E3) plus that divergence.
 
-# %%
+# %% tags=["reproducible"]
 log_posterior = log_joint - log_p[:, :, None, None]  # log P(z,z'|x,x'), Bayes' rule
 gap = E(log_q_z_given_x + log_q_z_prime_given_x_prime - log_posterior)
 line_0 = evidence - gap
@@ -98,7 +98,7 @@ assert abs(world.gap(independent)) < 1e-12
 #
 # The likelihood is *defined* by (E2), $\log P(x|z) = \log Q(z|x) + \log P_\text{true}(x) - \log Q(z)$. Put it in, on both sides.
 
-# %%
+# %% tags=["reproducible"]
 log_p_x = world.p_x.log()[:, None, None, None]
 log_p_x_prime = world.p_x_prime.log()[None, :, None, None]
 log_q_z, log_q_z_prime = world.q_z.log()[:, None], world.q_z_prime.log()
@@ -118,7 +118,7 @@ assert abs(line_2 - L) < 1e-12
 #
 # $$L = \mathbb E\big[\log P(z,z') - \log Q(z) - \log Q(z') + \log P_\text{true}(x) + \log P_\text{true}(x')\big]$$
 
-# %%
+# %% tags=["reproducible"]
 line_3 = E(log_prior + log_p_x - log_q_z + log_p_x_prime - log_q_z_prime)
 print(f"after cancelling {line_3:.6f},  residual {abs(line_3 - line_2):.1e}")
 assert abs(line_3 - line_2) < 1e-12
@@ -134,7 +134,7 @@ assert abs(line_3 - line_2) < 1e-12
 #
 # $$C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x') = -H(x) - H(x').$$
 
-# %%
+# %% tags=["reproducible"]
 C = (world.p_x * world.p_x.log()).sum() + (world.p_x_prime * world.p_x_prime.log()).sum()
 line_4 = E(log_prior - log_q_z - log_q_z_prime) + C
 print(f"C = {C:.6f};  with C outside {line_4:.6f},  residual {abs(line_4 - line_3):.1e}")
@@ -151,7 +151,7 @@ assert abs(line_4 - line_3) < 1e-12 and abs(C - world.constant) < 1e-12
 #
 # $$L - C = \mathbb E_{Q(z,z')}\big[\log P(z,z') - \log Q(z) - \log Q(z')\big] \tag{E4}$$
 
-# %%
+# %% tags=["reproducible"]
 q_joint = weights.sum((0, 1))  # Q(z,z'): what is left when x and x' are summed out
 line_5 = (q_joint * (log_prior - log_q_z - log_q_z_prime)).sum() + C
 print(f"(E4) {line_5:.6f},  residual {abs(line_5 - line_4):.1e}")
@@ -167,7 +167,7 @@ assert abs(line_5 - line_4) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 #
 # $$L - C = I_Q(z;z') - \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big). \tag{E5}$$
 
-# %%
+# %% tags=["reproducible"]
 information = (q_joint * (q_joint.log() - log_q_z - log_q_z_prime)).sum()
 divergence = (q_joint * (q_joint.log() - log_prior)).sum()
 line_6 = information - divergence + C
@@ -203,14 +203,14 @@ assert abs(line_6 - line_5) < 1e-12 and abs(information - world.mutual_informati
 # - aggregate: (E5). The lines before it carry the same wrong $Q(z)$ and agree with one another; (E5) takes the marginals of $Q(z,z')$.
 # </details>
 
-# %%
+# %% tags=["reproducible"]
 rpm.explore(rpm.explorations.proof(world, log_prior))
 
 # %% [markdown]
 # The widget's claim, asserted: with nothing broken all lines agree with the ones we computed by hand, and each broken assumption fails
 # exactly one line.
 
-# %%
+# %% tags=["reproducible"]
 by_hand = torch.stack([line_0, L, line_2, line_3, line_4, line_5, line_6])
 lines = rpm.derivation.derive(world, log_prior)
 assert torch.allclose(torch.stack([line.value for line in lines]), by_hand, atol=1e-12)
@@ -226,7 +226,7 @@ for broken in rpm.derivation.ASSUMPTIONS:
 # `world.elbo(log_prior)` returns the five terms of (E3) by name; the two recognition terms enter with a minus. Each depends on at most two
 # of the four variables, so it sums over two axes instead of four. (`slack` is for a prior that does not sum to one, in lesson 3.)
 
-# %%
+# %% tags=["reproducible"]
 elbo = world.elbo(log_prior)
 for name, term in elbo._asdict().items():
     print(f"{name:22} {term:9.6f}")
@@ -263,7 +263,7 @@ rpm.exercises.lesson_02.gap.check(gap_of_one_pair)
 # $I_Q(z;z') - \mathrm{KL}(Q\,\|\,P)$, finds less. Repair it.
 
 
-# %% tags=["exercise", "bug"]
+# %% tags=["exercise", "bug", "reproducible"]
 def elbo_above_c(q_joint, log_prior):
     prior = log_prior.exp()
     side, side_prime = prior.sum(1).log(), prior.sum(0).log()

@@ -22,7 +22,7 @@ world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 # %% [markdown]
 # We need a critic. Any table of scores $s = \log f(z,z')$ will do; this one is lopsided, so that nothing holds by symmetry.
 
-# %%
+# %% tags=["reproducible"]
 rng = torch.Generator().manual_seed(0)
 log_ratio = torch.log(world.q_joint / world.q_z[:, None] / world.q_z_prime)
 log_f = 1 + log_ratio + 0.4 * torch.randn(3, 4, generator=rng, dtype=torch.float64)
@@ -41,7 +41,7 @@ rpm.figures.tables(
 #
 # $$P(z,z') = Q(z,z') \quad\Rightarrow\quad L - C = I_Q(z;z'). \tag{E6}$$
 
-# %%
+# %% tags=["reproducible"]
 prior = rpm.priors.optimal(world.q_joint)  # log P(z,z') = log Q(z,z')
 elbo = world.elbo(prior).value - world.constant
 print(f"L − C = {elbo:.6f},  MI = {world.mutual_information:.6f},  residual {abs(elbo - world.mutual_information):.1e}")
@@ -57,7 +57,7 @@ assert abs(elbo - world.mutual_information) < 1e-12
 #
 # $$P(z'|z) = \frac{Q(z')\,f(z,z')}{Z(z)}, \qquad Z(z) = \mathbb E_{Q(z')} f(z,z'). \tag{E7}$$
 
-# %%
+# %% tags=["reproducible"]
 f = log_f.exp()
 Z = f @ world.q_z_prime  # Z(z): one number per z
 P = world.q_z[:, None] * world.q_z_prime * f / Z[:, None]  # the prior, (E7)
@@ -79,7 +79,7 @@ assert torch.allclose(P.log(), rpm.priors.infonce(log_f, world.q_joint), atol=1e
 # All of them; what differs is rounding.
 # </details>
 
-# %%
+# %% tags=["reproducible"]
 score = (world.q_joint * log_f).sum()
 log_normaliser = (world.q_z * Z.log()).sum()
 infonce = score - log_normaliser
@@ -96,7 +96,7 @@ assert abs(elbo - infonce) < 1e-12
 #
 # $$I_Q(z;z') - I_\infty = \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big) \ge 0. \tag{E8}$$
 
-# %%
+# %% tags=["reproducible"]
 gap = world.mutual_information - infonce
 divergence = (world.q_joint * (world.q_joint.log() - P.log())).sum()
 print(f"MI − InfoNCE = {gap:.6f},  KL(Q‖P) = {divergence:.6f},  residual {abs(gap - divergence):.1e}")
@@ -121,7 +121,7 @@ assert gap > 0 and abs(gap - divergence) < 1e-12
 #
 # the NWJ objective, after Nguyen, Wainwright and Jordan. It is best at $f = e\,Q(z,z')/Q(z)Q(z')$; the 1 in our critic supplies that $e$.
 
-# %%
+# %% tags=["reproducible"]
 Z_bar = world.q_z @ Z
 dv = score - Z_bar.log()
 nwj = score - Z_bar / torch.e
@@ -140,7 +140,7 @@ assert abs(dv - elbo_dv) < 1e-12 and abs(nwj - elbo_nwj) < 1e-12
 # NWJ ≤ DV ≤ InfoNCE ≤ MI. Jensen gives the middle step ($\mathbb E\log Z(z) \le \log \mathbb E Z(z)$), $\log \bar Z \le \bar Z/e$ the left one, (E8) the right one.
 # </details>
 
-# %%
+# %% tags=["reproducible"]
 assert nwj <= dv <= infonce <= world.mutual_information
 rpm.figures.dots(
     {"NWJ": nwj.item(), "DV": dv.item(), "InfoNCE": infonce.item(), "MI": world.mutual_information.item()},
@@ -161,7 +161,7 @@ rpm.figures.dots(
 # the Barber–Agakov bound. Here $H(Q(z'))$ is a sum; for a network it is unknown, which is why the other priors keep $Q(z')$ as a factor. Now all five, each as an
 # ELBO by the sum (E3) and as the objective of its name.
 
-# %%
+# %% tags=["reproducible"]
 q, log_p = world.q_joint, log_f.log_softmax(1)  # log_p: a normalised P(z'|z)
 table = {
     "optimal (E6)": (rpm.priors.optimal(q), rpm.mutual_information(q)),
@@ -182,7 +182,7 @@ for name, (prior, objective) in table.items():
 # The symmetric loss normalises once over $z'$ and once over $z$. Each half is an ELBO under a prior of its own; the second is (E7) with the roles exchanged (E12). The mean
 # of the two is not the ELBO of the averaged prior: that one is larger, by Jensen.
 
-# %%
+# %% tags=["reproducible"]
 two_priors = rpm.priors.infonce(log_f, q), rpm.priors.infonce(log_f.T, q.T).T
 over_z_prime, over_z = (world.elbo(prior).value - world.constant for prior in two_priors)
 clip = rpm.symmetric_infonce(log_f, q).value
@@ -207,13 +207,13 @@ assert abs((over_z_prime + over_z) / 2 - clip) < 1e-12 and clip < elbo
 # InfoNCE. Its $Z(z)$ divides out anything that depends on $z$ alone; DV and NWJ have one normaliser or none, and pay for it.
 # </details>
 
-# %%
+# %% tags=["reproducible"]
 rpm.explore(rpm.explorations.prior_choice)
 
 # %% [markdown]
 # The answer, asserted: an offset per row leaves InfoNCE unchanged to rounding.
 
-# %%
+# %% tags=["reproducible"]
 c = torch.tensor([[-1.0], [0.0], [2.0]], dtype=torch.float64)
 shift = {
     fn.__name__: (fn(log_f + c, q).value - fn(log_f, q).value).item()
@@ -234,7 +234,7 @@ assert abs(shift["infonce"]) < 1e-12 and shift["donsker_varadhan"] < -0.1
 #
 # Feed samples to the same function, in blocks of 1 000 pairs.
 
-# %%
+# %% tags=["reproducible"]
 rho, scale = 0.8, 0.7
 rng = torch.Generator().manual_seed(1)
 z, z_prime = rpm.gaussian.sample(100_000, rho, generator=rng)
@@ -252,7 +252,7 @@ assert mean + 4 * error < information
 # InfoNCE comes out at the value of (E20), below the MI, and more samples narrow it down there. The gap is the prior's error: under
 # $P(z'|z) \propto Q(z')f$, $z'$ has mean $\frac{a}{1+a}z$ and variance $\frac1{1+a}$; in truth they are $\rho z$ and $1-\rho^2$. One number $a$ cannot set both right.
 
-# %%
+# %% tags=["reproducible"]
 a = 1 / scale**2
 mean, variance, true_variance = a / (1 + a), 1 / (1 + a), 1 - rho**2
 print(
@@ -291,7 +291,7 @@ rpm.exercises.lesson_03.prior.check(infonce_prior)
 # and another value comes out. Repair it.
 
 
-# %% tags=["exercise", "bug"]
+# %% tags=["exercise", "bug", "reproducible"]
 def my_clip(log_f):
     over_z_prime = log_f.log_softmax(1).diagonal().mean()
     over_z = log_f.T.log_softmax(0).diagonal().mean()

@@ -41,7 +41,7 @@ rng = torch.Generator().manual_seed(seed)
 # of the two it was.
 # </details>
 
-# %%
+# %% tags=["reproducible"]
 q_joint = rpm.FiniteRPM.ring().q_joint
 renamed = q_joint[torch.randperm(3, generator=rng)][:, torch.randperm(4, generator=rng)]
 merged = torch.cat([q_joint[:1] + q_joint[1:2], q_joint[2:]])
@@ -65,14 +65,14 @@ assert abs(information["renamed"] - information["Q"]) < 1e-12 and information["m
 # %%
 rpm.show_source(rpm.datasets.twist)
 
-# %%
+# %% tags=["reproducible"]
 z, z_prime = rpm.gaussian.sample(2000, 0.9, 2, generator=rng)
 jacobian = torch.func.vmap(torch.func.jacrev(lambda point: twist(point, 2.0)))(z[:100])
 undone = (twist(twist(z, 2.0), -2.0) - z).abs().max().item()
 print(f"twisted and undone: off by {undone:.1e};  |det - 1| at most {(jacobian.det() - 1).abs().max():.1e}")
 assert undone < 1e-12 and (jacobian.det() - 1).abs().max() < 1e-12
 
-# %%
+# %% tags=["reproducible"]
 rpm.figures.clouds(
     {f"k = {k}": (twist(z[:600], k), z[:600, 0]) for k in (0.0, 1.0, 2.0)},
     x_label="z₁",
@@ -87,7 +87,7 @@ rpm.figures.clouds(
 # The best critic for the twisted pairs untwists its arguments first. It gives the same table of scores, so its evidence is the same to the last digit: nothing
 # was lost.
 
-# %%
+# %% tags=["reproducible"]
 information = rpm.gaussian.mutual_information(0.9, 2)
 straight = rpm.infonce(rpm.gaussian.log_optimal_critic(z, z_prime, 0.9)).value
 twisted = twist(z, 2.0), twist(z_prime, 2.0)
@@ -117,7 +117,7 @@ assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
 # </details>
 
 
-# %%
+# %% tags=["reproducible"]
 def walk_evidence(z, z_prime):
     """I_N (E14) under the random walk whose scale suits these pairs best."""
     scales = torch.logspace(-0.6, 0.5, 16)
@@ -160,14 +160,14 @@ def universal_evidence(k, seed, steps=400):
         return rpm.dataset_evidence(twist(z, k).float(), twist(z_prime, k).float(), critic).infonce.item()
 
 
-# %% tags=["approximate"]
+# %%
 universal = {}
 for k in tqdm((0.0, 1.0, 2.0)):
     universal[k] = np.array([universal_evidence(k, seed + i) for i in range(3)])
     print(f"k = {k}: universal critic {universal[k].mean():.2f} ± {universal[k].std(ddof=1):.2f} nats, three seeds")
 assert (universal[2.0] > 0.85 * universal[0.0].mean()).all()
 
-# %% tags=["approximate"]
+# %%
 rpm.figures.lines(
     (0.0, 1.0, 2.0),
     {"universal": [v.mean() for v in universal.values()], "random walk": [walk[k] for k in universal]},
@@ -200,7 +200,7 @@ def ksg(z, z_prime, k=5):
     return digamma(k) + digamma(len(z)) - sum(digamma(c).mean() for c in counts)
 
 
-# %%
+# %% tags=["reproducible"]
 estimated = {k: ksg(twist(z, k).numpy(), twist(z_prime, k).numpy()) for k in tqdm(strengths)}
 print("KSG:", ", ".join(f"{value:.2f} at k = {k}" for k, value in estimated.items()), f"(true: {information:.2f})")
 assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information - 0.2
@@ -219,7 +219,7 @@ assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information
 # A little above k = 1: at a typical distance from the origin the turn is then over a radian. The line under the figure gives the value.
 # </details>
 
-# %%
+# %% tags=["reproducible"]
 rpm.explore(rpm.explorations.twisted)
 
 # %% [markdown]
@@ -263,7 +263,7 @@ rpm.exercises.lesson_06.lost_by_merging.check(lost_by_merging)
 # prints: $z$ and $-z$, an invertible map of it, come out as nearly independent; they share $\log 4$ nats. Repair it.
 
 
-# %% tags=["exercise", "bug"]
+# %% tags=["exercise", "bug", "reproducible"]
 def binned(z, z_prime):
     n, bins = len(z), 4
     row = z.argsort() * bins // n

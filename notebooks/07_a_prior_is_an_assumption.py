@@ -47,7 +47,7 @@ rpm.figures.images(
 # nats, so that a value may come out slightly above. (On $N$ given pairs alone the ceiling is $\log N$, as in lesson 4.)
 
 
-# %%
+# %% tags=["reproducible"]
 def true_information(step, scale=0.15, cells=500):
     """Nats per dimension: E log p(p'|p), where p' is p plus a step, reflected into [0, 1]."""
     p = (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
@@ -136,19 +136,20 @@ def compare(step, steps=240):
     return found
 
 
-# %% tags=["approximate"]
+# %%
 print("Gaussian steps")
 on_gaussian = compare("gaussian")
 
-# %% tags=["approximate"]
+# %%
 print("Laplace steps")
 on_laplace = compare("laplace")
 
-# %% tags=["approximate"]
+# %%
 for found, step, other in ((on_gaussian, "gaussian", "laplace"), (on_laplace, "laplace", "gaussian")):
     margin = found[step][:, 0] - found[other][:, 0]
     print(f"{step} steps: the right prior leads by {margin.min():.2f} nats a pair at least, over {len(seeds)} seeds")
-    assert (margin > 0).all() and (found[step][:, 1] > 0.98).all()
+    assert (2048 * margin > 100).all(), "a hundred nats and more: at least 0.06 a pair for six seeds"
+    assert (found[step][:, 1] > 0.98).all()
     assert (found[step][:, 0] < ceiling[step] + 0.06).all()
 
 # %% [markdown]
@@ -160,7 +161,7 @@ for found, step, other in ((on_gaussian, "gaussian", "laplace"), (on_laplace, "l
 # Rotate $z$ and $z'$ together: the squared distance $\lVert z-z'\rVert^2$ stays, and so do all scores of the random walk. It cannot prefer one set of axes. The
 # Laplace walk measures $\lVert z-z'\rVert_1$, which does change: its contours have corners, and they point along the axes.
 
-# %%
+# %% tags=["reproducible"]
 z, z_prime = torch.randn(2, 50, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 turn = torch.tensor([[math.cos(0.5), -math.sin(0.5)], [math.sin(0.5), math.cos(0.5)]], dtype=torch.float64)
 changes = {}
@@ -180,7 +181,7 @@ assert changes["gaussian"] < 1e-12 < 0.1 < changes["laplace"]
 # </details>
 
 
-# %% tags=["approximate"]
+# %%
 def three_balls(name, steps=450):
     found = np.array([judge(*fitted(priors[name], data, s, steps), test) for s in tqdm(seeds)])
     (nats, r_squared, _), mcc = found.mean(0), found[:, 2]
@@ -193,7 +194,7 @@ def three_balls(name, steps=450):
 data, test = frames(10_000, seed, step="laplace", balls=3), frames(2048, seed + 1000, step="laplace", balls=3)
 walk = three_balls("gaussian")
 
-# %% tags=["approximate"]
+# %%
 laplace = three_balls("laplace")
 assert (laplace[:, 2] > 0.95).all() and (walk[:, 2] < 0.9).all()
 assert (laplace[:, 0] > walk[:, 0]).all() and (walk[:, 1] > 0.95).all()
@@ -202,7 +203,7 @@ assert (laplace[:, 0] > walk[:, 0]).all() and (walk[:, 1] > 0.95).all()
 # To read an MCC, know what chance gives: the true positions, rotated at random.
 
 
-# %%
+# %% tags=["reproducible"]
 def chance(position, tries=20):
     """The mean MCC of random rotations of the positions."""
     size = position.shape[1]
@@ -220,11 +221,12 @@ assert abs(walk[:, 2].mean() - in_six) < 0.1
 # There are limits: the Laplace prior can only find axes along which the world *does* take independent heavy-tailed steps, and it likes axes where they are
 # wrong. With one ball and Gaussian steps, where no step prefers an axis, it often lines up with the box all the same, as here (chance is the number for the plane above):
 
-# %% tags=["approximate"]
+# %%
 for name in ("laplace", "gaussian"):
     nats, _, mcc = on_gaussian[name].mean(0)
     print(f"Gaussian steps, {name:8} prior: MCC {mcc:.2f} and {nats:.2f} nats")
 assert (on_gaussian["laplace"][:, 0] < on_gaussian["gaussian"][:, 0]).all()
+assert on_gaussian["laplace"][:, 2].mean() > in_the_plane + 0.03  # MCC 0.97 to 0.99 for six seeds
 
 # %% [markdown]
 # Its bias looks like a discovery, and only the nats say that it is none. Judge the prior first, then believe its axes.
@@ -284,13 +286,13 @@ data, test = frames(10_000, seed), frames(2048, seed + 1000)
 scrambles = [scrambled(data, s) for s in tqdm(seeds)]
 readers = [warmed_up(start, data, s) for start, s in zip(tqdm(scrambles), seeds)]
 
-# %% tags=["approximate"]
+# %%
 paths = {"random walk": [], "universal": []}
 for s, start, reader in zip(tqdm(seeds), scrambles, readers):
     paths["random walk"].append(continued(copy.deepcopy(start), rpm.RandomWalk(), data, test, s))
     paths["universal"].append(continued(copy.deepcopy(start), reader, data, test, s))
 
-# %% tags=["approximate"]
+# %%
 ends = {name: np.array([run[400][1:3] for run in runs]) for name, runs in paths.items()}
 begin = np.array([run[0][2] for run in paths["universal"]])
 print(f"start: R² {begin.mean():.2f}")
@@ -301,9 +303,11 @@ for name, (nats, r_squared) in ((n, e.T) for n, e in ends.items()):
 print(f"true information: {ceiling['gaussian']:.3f} nats")
 assert (abs(ends["random walk"][:, 0] - ends["universal"][:, 0]) < 0.05).all()
 assert (ends["random walk"][:, 1] > 0.97).all() and (ends["universal"][:, 1] < 0.7).all()
-assert all(run[100][2] > 0.9 for run in paths["random walk"]) and (ends["universal"][:, 1] > begin).all()
+assert (abs(np.concatenate([*ends.values()])[:, 0] - ceiling["gaussian"]) < 0.05).all()  # 0.02 for six seeds
+assert (ends["random walk"][:, 0] > ends["universal"][:, 0]).all() and (ends["universal"][:, 1] > begin).all()
+assert all(run[100][2] > 0.9 for run in paths["random walk"])
 
-# %% tags=["approximate"]
+# %%
 color = test.position[:500, 0]
 rpm.figures.clouds(
     {
@@ -322,9 +326,11 @@ rpm.figures.clouds(
 # critic that knows the whirl would score it exactly as the walk scores the map, as in lesson 6. One is a map of the box, the other a whirl. The start was our choice, and a
 # network with a default start is kinder:
 
-# %% tags=["approximate"]
+# %%
 default = np.array([judge(*fitted(lambda: rpm.Universal(2), data, s, steps=500, starts=1), test) for s in tqdm(seeds)])
 print("universal prior, default start: R²", ", ".join(f"{r:.2f}" for r in default[:, 1]))
+kinder = default[:, 1].mean() > ends["universal"][:, 1].mean()
+assert kinder and default[:, 1].max() > 0.9  # of six seeds four are above 0.95, the others at 0.62 and 0.48
 
 # %% [markdown]
 # There, the smoothness of a freshly initialised network often does what the prior does not ask for. That is an assumption too, only one that nobody wrote down
@@ -340,7 +346,7 @@ print("universal prior, default start: R²", ", ".join(f"{r:.2f}" for r in defau
 # straight after the first hundred steps.
 # </details>
 
-# %% tags=["approximate"]
+# %%
 rpm.explore(rpm.explorations.unfolding({name: runs[0] for name, runs in paths.items()}, test.position[:, 0]))
 
 # %% [markdown]

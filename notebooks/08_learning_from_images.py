@@ -33,7 +33,7 @@ print(f"training on {device}")
 # Two views of an image are a pair. Views of the first 20 000 training images train; two fixed views of 2 000 test images are kept for the evidence; the labels
 # of all test images, which the encoder never sees, for the probe.
 
-# %% tags=["approximate"]
+# %%
 images, test = rpm.datasets.fashion_mnist_or_digits(), rpm.datasets.fashion_mnist_or_digits("test")
 train_x, test_x, test_labels = images.x[:20_000].to(device), test.x.to(device), test.labels
 probe_x, probe_labels = train_x[:1000], images.labels[:1000]  # what the probe is fitted on
@@ -71,7 +71,7 @@ def new_encoder(seed):
     return rpm.encoders.conv(dim=16).to(device)
 
 
-# %% tags=["approximate"]
+# %%
 accuracy = {"raw pixels": np.array([probe(None)])}
 accuracy["random network"] = np.array([probe(new_encoder(s)) for s in tqdm(seeds)])
 for name, values in accuracy.items():
@@ -104,7 +104,7 @@ def trained(critic, seed, every=150, steps=150):
 # %%
 learned = [trained(rpm.VonMisesFisher(0.1), s, every=75) for s in seeds]
 
-# %% tags=["approximate"]
+# %%
 curves = np.array([list(along.values()) for *_, along in learned])
 steps = list(learned[0][2])
 rpm.figures.lines(
@@ -116,18 +116,18 @@ rpm.figures.lines(
     caption="The evidence of 2 000 held-out pairs rises throughout, nearly alike for three seeds, and is far from its ceiling.",
 )
 
-# %% tags=["approximate"]
+# %%
 accuracy["trained"] = np.array([probe(encoder) for encoder, *_ in learned])
 for name, values in accuracy.items():
     spread = f" ± {values[:, 0].std(ddof=1):.3f}" if len(values) > 1 else ""
     print(f"{name:15} linear probe {values[:, 0].mean():.3f}{spread}, nearest neighbours {values[:, 1].mean():.3f}")
 baselines = np.concatenate([accuracy["raw pixels"], accuracy["random network"]])
-assert (np.diff(curves.mean(0)) > 0).all()
-assert (
-    accuracy["trained"][:, 0].mean() > baselines[:, 0].max() and accuracy["trained"][:, 1].min() > baselines[:, 1].max()
-)
+assert (np.diff(curves.mean(0)) > 0).all() and curves[:, -1].std(ddof=1) < 0.2  # twice three seeds: 0.03, 0.07
+assert accuracy["trained"][:, 0].mean() > baselines[:, 0].max()
+digits = len(images.x) < 20_000  # where they stand in, the pixels have the nearest neighbours that the latents have
+assert digits or accuracy["trained"][:, 1].min() > baselines[:, 1].max()
 
-# %% tags=["approximate"]
+# %%
 fit, scored = (rpm.encode(learned[0][0], side) for side in (probe_x, test_x))
 of_latents = rpm.probes.linear_probe(fit, probe_labels, scored, test_labels)
 print(
@@ -147,8 +147,8 @@ assert of_latents < accuracy["trained"][0, 0]
 #
 # <details><summary>Answer</summary>
 #
-# About three nats in evidence, and a percent in the probe. Such a prior trains less well, but what the latents contain hardly depends on how sure
-# it is of them.
+# About three nats in evidence, and a percent at most in the probe. Such a prior is unsure of every partner, but what the latents contain hardly depends on
+# how sure it is.
 # </details>
 
 # %%
@@ -157,7 +157,7 @@ fixed = [trained(rpm.VonMisesFisher(1.0, learnable=False), s) for s in seeds]
 # %%
 walks = [trained(rpm.RandomWalk(), s) for s in seeds]
 
-# %% tags=["approximate"]
+# %%
 runs = {"temperature learned": learned, "temperature 1": fixed, "random walk": walks}
 nats, read = {}, {}
 for name, run in runs.items():
@@ -166,13 +166,16 @@ for name, run in runs.items():
     print(
         f"{name:20} evidence − C {nats[name].mean():.2f} ± {nats[name].std(ddof=1):.2f} nats, probe {read[name].mean():.3f} ± {read[name].std(ddof=1):.3f}"
     )
-assert (nats["temperature learned"] > nats["temperature 1"] + 1).all()
+assert (abs(nats["temperature learned"] - nats["temperature 1"] - 3) < 0.6).all(), (
+    "about three: 2.7 to 2.9 for six seeds"
+)
 chosen = max(nats, key=lambda name: nats[name].mean())
 print(f"most evidence: {chosen}")
-assert read[chosen].mean() > max(r.mean() for r in read.values()) - 0.02
+means = np.array([r.mean() for r in read.values()])
+assert np.ptp(means) < 0.02 and read[chosen].mean() > means.max() - 0.01  # twice three seeds: 0.009, 0.005; 0, 0.003
 
 # %% [markdown]
-# The evidence separates the priors by nats. The probe cannot tell the best two apart, and puts the third about a percent lower. So we may say: *the prior with the highest evidence
+# The evidence separates the priors by nats. The probe hardly tells them apart: its means lie within a percent or so. So we may say: *the prior with the highest evidence
 # has a probe as good as any*. We may not say that the evidence predicts the probe.
 #
 # The temperature need not be trained at all. For a finished encoder it is one number, and the held-out evidence is a curve over it.
@@ -184,7 +187,7 @@ assert read[chosen].mean() > max(r.mean() for r in read.values()) - 0.02
 # Below. Each step moves it a little, and a hundred and fifty were not enough; the curve gives it at once.
 # </details>
 
-# %% tags=["approximate"]
+# %%
 temperatures = [0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0]
 tuned = {}
 for s, (encoder, *_) in zip(seeds, learned):
@@ -209,7 +212,7 @@ print(
 assert abs(at_one - nats["temperature 1"]).max() < 0.2
 
 # %% [markdown]
-# So the nats between those priors belong to the priors. At temperature 1 this encoder earns what one earns that was trained there; the encoder's own share is the percent of the probe.
+# So the nats between those priors belong to the priors. At temperature 1 this encoder earns what one earns that was trained there; the encoder's own share is what the probe sees, a percent at most.
 #
 # ## What the evidence does not compare: different data
 #
@@ -221,14 +224,14 @@ assert abs(at_one - nats["temperature 1"]).max() < 0.2
 # It rises by most of a nat, and the model is the same model. The data are others.
 # </details>
 
-# %% tags=["approximate"]
+# %%
 encoder, critic, _ = learned[0]
 by_strength = {}
 for strength in (1.0, 0.5, 0.0):
     views = rpm.datasets.two_views(test_x[:2000], strength=strength, generator=torch.Generator(device).manual_seed(5))
     by_strength[strength] = evidence(encoder, critic, *views)
     print(f"views of strength {strength}: evidence − C {by_strength[strength]:.2f} nats")
-assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.1
+assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.5
 
 # %% [markdown]
 # With pairs without end, the evidence is bounded by the information in the *data*, $I(x;x')$ (E23), and the augmentation sets that bound: views that keep everything have most of it.
@@ -245,7 +248,7 @@ assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.1
 # </details>
 
 
-# %%
+# %% tags=["reproducible"]
 def new_trainer():
     encoder, critic = new_encoder(seed), rpm.VonMisesFisher(0.1).to(device)
     torch.manual_seed(seed)
@@ -278,7 +281,7 @@ assert largest == 0 if device.type == "cpu" else largest < 1e-3
 # identical, the model becomes sure of wrong ones. To be right about easy pairs is no evidence on hard ones.
 # </details>
 
-# %% tags=["approximate"]
+# %%
 trainer = rpm.training.Trainer(
     copy.deepcopy(encoder), copy.deepcopy(critic), rpm.datasets.view_pairs(train_x, 256, seed=seed), steps=1000
 )
@@ -287,13 +290,13 @@ rpm.TrainingDashboard(trainer, x[:1000], x_prime[:1000], test_labels[:1000], che
 # %% [markdown]
 # A hundred steps of it, without the dashboard:
 
-# %% tags=["approximate"]
+# %%
 sure, certain = copy.deepcopy(encoder), copy.deepcopy(critic)
 easy = rpm.datasets.view_pairs(train_x, 128, strength=0.0, seed=seed)
 batch = [row.value for row in tqdm(rpm.train(sure, certain, easy, 100, learning_rate=4e-3), total=100, leave=False)]
 print(f"batch of 128: {batch[-1]:.2f} of at most {math.log(128):.2f} nats")
 print(f"held-out evidence − C: {evidence(encoder, critic):.2f} before, {evidence(sure, certain):.2f} after")
-assert batch[-1] > 4 and evidence(sure, certain) < evidence(encoder, critic) - 1
+assert batch[-1] > 4 and evidence(sure, certain) < evidence(encoder, critic) - 2  # lower by 3.6 to 3.9
 
 # %% [markdown]
 # ## Exercises
@@ -335,7 +338,7 @@ rpm.exercises.lesson_08.infonce_at.check(infonce_at)
 # know the label, though a guess is right one time in three. Repair it.
 
 
-# %% tags=["exercise", "bug"]
+# %% tags=["exercise", "bug", "reproducible"]
 def probe_accuracy(z, labels, z_test, labels_test):
     everything = torch.cat([z, z_test])
     targets = F.one_hot(torch.cat([labels, labels_test])).to(z)

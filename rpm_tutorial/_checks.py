@@ -148,11 +148,15 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(int(seed))
 
 
-def check_generator(generator: torch.Generator) -> None:
-    """Raise unless it is one: with None, torch would draw from the global generator."""
+def check_generator(generator: torch.Generator, device: torch.device | None = None) -> None:
+    """Raise unless it is one (with None, torch would take the global generator), on the device on which it is to draw."""
     if not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator is a {type(generator).__name__}; expected a torch.Generator: torch.Generator().manual_seed(0)"
+        )
+    if device is not None and generator.device.type != device.type:
+        raise ValueError(
+            f"generator is on {generator.device}; expected one on {device}: torch.Generator('{device}').manual_seed(0)"
         )
 
 

@@ -18,6 +18,11 @@ def saveable(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() and not torch.is_inference_mode_enabled() else tensor
 
 
+def float64(tensor: Tensor) -> Tensor:
+    """The tensor in float64; on the processor where its device, MPS, has none."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
 def full_precision(device: torch.device):
     """Within it, autocast is off: it would round the scores, and differently in the backward pass."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

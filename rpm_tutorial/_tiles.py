@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import found, rounding, shape_of, values_checked
-from ._log_space import fine, full_precision
+from ._log_space import fine, float64, full_precision
 
 STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 MiB in float32
 STRIP_ROWS = {"cpu": (32, 128), "cuda": (128, 4096)}  # at least and at most: a processor's cache prefers few
@@ -168,7 +168,7 @@ class _ByStrips(torch.autograd.Function):
                 "Divide the latents by their spread, or raise the critic's scale"
             )
         ctx.save_for_backward(d_q, d_k, *(() if bias is None else (d_bias,)))
-        return log_p.double().sum()
+        return float64(log_p).sum()
 
     @staticmethod
     def backward(ctx, grad):

@@ -67,14 +67,14 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("folder", type=FOLDER, default="notebooks")
+@click.argument("folder", type=FOLDER, default="my-course")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the server.  [default: the first free from 8888]")
 def lab(folder: Path, port: int | None) -> None:
     """Open the lessons in JupyterLab.
 
-    The first lesson in FOLDER (default: notebooks) is shown. A folder without notebooks gets a copy of all of them;
-    what is there is never overwritten. The server listens on this machine only, with a token, and asks no other host for
-    news or updates; Ctrl-C stops it.
+    The first lesson in FOLDER (default: my-course) is shown. A folder without notebooks gets a copy of all of them;
+    what is there is never overwritten: a newer course needs a new folder. The server listens on this machine only, with
+    a token, and asks no other host for news or updates; Ctrl-C stops it.
 
     \b
     Examples:

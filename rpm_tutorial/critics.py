@@ -28,7 +28,7 @@ from ._checks import (
     found,
     shape_of,
 )
-from ._log_space import full_precision, saveable, wide
+from ._log_space import float64, full_precision, saveable, wide
 
 Map = Callable[[Tensor], Tensor]
 LOST = 0.01  # nats that a score may lose to rounding, before it is computed in float64
@@ -38,7 +38,7 @@ class LinearForm(NamedTuple):
     """A table of scores as inner products: log_f_ij = q_i . k_j + row_bias_i + column_bias_j.
 
     q has shape (n, k), k (m, k), row_bias (n) and column_bias (m); a bias of None is 0. That of a walk is wider than the
-    latents where their dtype would lose digits.
+    latents where their dtype would lose digits; if their device, MPS, has no float64, it is then on the processor.
     """
 
     q: Tensor
@@ -80,11 +80,11 @@ class RandomWalk(nn.Module):
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
         z, z_prime = _checked(z, z_prime)
-        return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale)
+        return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale.to(step))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        return self.linear_form(z, z_prime).table().to(z.dtype)
+        return self.linear_form(z, z_prime).table().to(z)
 
 
 class LaplaceWalk(nn.Module):
@@ -162,13 +162,13 @@ class LinearDynamics(nn.Module):
         z, z_prime = _checked(z, z_prime, self.A)
 
         def move(z):
-            return z @ self.A.T.to(z.dtype)
+            return z @ self.A.T.to(z)
 
-        return _gaussian(z, z_prime, move, lambda step: step @ self.precision_root.T.to(step.dtype))
+        return _gaussian(z, z_prime, move, lambda step: step @ self.precision_root.T.to(step))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        return self.linear_form(z, z_prime).table().to(z.dtype)
+        return self.linear_form(z, z_prime).table().to(z)
 
 
 class Bilinear(nn.Module):
@@ -261,7 +261,7 @@ def _gaussian(z: Tensor, z_prime: Tensor, move: Map, whiten: Map) -> LinearForm:
     reach = -2 * (form.row_bias.detach().amin() + form.column_bias.detach().amin())  # infinite: it is refused as it is
     bad = LOST / torch.finfo(z.dtype).eps
     if found(lambda t: (t > bad) & t.isfinite(), reach, scanned=False, unseen=True):
-        return _gaussian(z.double(), z_prime.double(), move, whiten)
+        return _gaussian(float64(z), float64(z_prime), move, whiten)
     return form
 
 

@@ -17,7 +17,6 @@ import weakref
 from pathlib import Path
 
 import ipywidgets
-import plotly.graph_objects as go
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,7 +29,7 @@ from .checkpoints import load_checkpoint, save_checkpoint
 from .evidence import dataset_evidence
 from .figures import training
 from .training import Trainer, encode
-from .widgets import Accessibility, live_and_still, redraw
+from .widgets import Accessibility, Plot, live_and_still
 
 CHUNK, REST = 0.05, 0.03  # seconds of training, then for the page: Stop is answered after a chunk
 REDRAW = 0.5  # seconds between two pictures, at the least
@@ -97,7 +96,7 @@ class TrainingDashboard(ipywidgets.VBox):
         self._evaluate()
         self._beginning = copy.deepcopy(self._everything())
         self.figure = self._picture()
-        self.plot = go.FigureWidget(self.figure.plotly)
+        self.plot = Plot(self.figure)
         self.settings, self.buttons = self._make_settings(), self._make_buttons()
         self.progress = ipywidgets.IntProgress(max=trainer.steps, description="step", layout=_wide())
         self.count, self.message, self.summary, self.page = *(ipywidgets.HTML() for _ in range(3)), Page()
@@ -263,11 +262,11 @@ class TrainingDashboard(ipywidgets.VBox):
     def _picture(self):
         sphere = hasattr(self.trainer.critic, "temperature")
         latents = F.normalize(self._latents, dim=1) if sphere else self._latents
-        return training(self.history, latents.cpu(), self.labels, steps=self.trainer.steps)
+        return training(self.history, latents.cpu(), self.labels.cpu(), steps=self.trainer.steps)
 
     def _draw(self) -> None:
-        before, self.figure = self.figure, self._picture()
-        redraw(self.plot, before.plotly, self.figure.plotly)
+        self.figure = self._picture()
+        self.plot.show(self.figure)
         self._drawn = time.monotonic()
         self._show_count()
 

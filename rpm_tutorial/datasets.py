@@ -118,7 +118,7 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
     if not -slack <= low <= high <= 1 + slack:
         check_data("x", x)
         raise ValueError(f"x lies in [{low:.3g}, {high:.3g}]; expected [0, 1]: divide bytes by 255")
-    check_generator(generator)
+    check_generator(generator, x.device)
     strength = _strength(strength)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))  # a processor has no affine map in half precision
     one, other = (view(wide, strength, flip, generator).to(x.dtype) for _ in range(2))
@@ -361,7 +361,7 @@ def _check_frames(n: int, size: int, scale: float, generator: torch.Generator) -
     n, scale = check_count("n", n), check_positive("scale", scale)
     if scale > 1e6:
         raise ValueError(f"scale is {scale}; expected at most 1e6: the box has side 1")
-    check_generator(generator)
+    check_generator(generator, torch.device("cpu"))
     return n, check_count("size", size, least=5), scale  # a ball is 4.5 pixels wide
 
 

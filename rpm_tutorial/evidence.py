@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import check_alike, check_count, check_generator, check_latents, shape_of
-from ._log_space import fine, full_precision, saveable
+from ._log_space import fine, float64, full_precision, saveable
 from ._tiles import (
     InFloat32,
     InnerProduct,
@@ -116,8 +116,8 @@ def dataset_evidence(
             directions.append(_log_p(all_z, z_prime, critic, first, block, "columns", reduction))
     log_p = sum(directions) / len(directions)
     if reduction == "mean":
-        log_p = mean_over_ranks(log_p.double().sum() / n, group)
-    return Evidence((log_p + math.log(n)).to(z.dtype), (log_p - math.log(n)).to(z.dtype), n)
+        log_p = mean_over_ranks(float64(log_p).sum() / n, group)
+    return Evidence((log_p + math.log(n)).to(z), (log_p - math.log(n)).to(z), n)
 
 
 @torch.no_grad()
@@ -144,6 +144,7 @@ def sampled_evidence(
     Args:
         rows: how many of the N rows, at most all of them; rounded down to a multiple of 32.
         negatives: M, candidates of each group of rows; at most all.
+        generator: on any device; it chooses rows and candidates.
     Raises:
         ValueError: as `dataset_evidence`; also for fewer than 64 rows or 2 negatives.
 
@@ -166,7 +167,9 @@ def sampled_evidence(
         raise ValueError(f"negatives is {negatives}; expected at least 2")
     z, z_prime, critic = _at_least_float32(z, z_prime, critic)
     _probe(z, z_prime, critic)
-    choice = np.random.default_rng(torch.randint(2**63 - 1, (), generator=generator).item()).choice
+    choice = np.random.default_rng(
+        torch.randint(2**63 - 1, (), generator=generator, device=generator.device).item()
+    ).choice
     means = []
     for group in tqdm(choice(n, (groups, rows // groups), replace=False), "evidence, sampled", delay=2, leave=False):
         own, others = (torch.from_numpy(k).to(z.device) for k in (group, choice(n, negatives, replace=False)))
@@ -176,7 +179,7 @@ def sampled_evidence(
         log_share = ((n - 1) / (negatives - pair_itself.sum(1))).log()
         log_sum = torch.logaddexp(positive, log_f.logsumexp(1) + log_share)
         check_rows(log_sum, own)
-        means.append((positive - log_sum).double().mean())
+        means.append(float64(positive - log_sum).mean())
     means = torch.stack(means)
     log_p, standard_error = means.mean().item(), means.std().item() / math.sqrt(groups)
     if log_p == -math.inf:

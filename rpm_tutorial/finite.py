@@ -216,7 +216,7 @@ class FiniteRPM:
         """Draw n times z, z' ~ P(z,z'), x ~ P(x|z), x' ~ P(x'|z'). Returns x, x', z, z', each of shape (n,). Source: (E1)."""
         self._check_prior(log_prior)
         check_count("n", n)
-        check_generator(generator)
+        check_generator(generator, log_prior.device)
         cell = torch.multinomial(log_prior.exp().flatten(), n, replacement=True, generator=generator)
         z, z_prime = cell // log_prior.shape[1], cell % log_prior.shape[1]
         x = torch.multinomial(self.log_p_x_given_z.exp()[z], 1, generator=generator).squeeze(1)

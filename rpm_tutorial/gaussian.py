@@ -46,7 +46,7 @@ def sample(n: int, rho: float, dim: int = 1, *, generator: torch.Generator) -> t
     """Draw n pairs z, z', each of shape (n, dim), float64."""
     _check(rho, dim)
     check_count("n", n)
-    check_generator(generator)
+    check_generator(generator, torch.device("cpu"))
     z, noise = torch.randn(2, n, dim, generator=generator, dtype=torch.float64)
     return z, rho * z + math.sqrt(1 - rho**2) * noise
 

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ._checks import check_count, check_positive, check_range, check_tensor, shape_of
+from ._log_space import float64
 
 __all__ = ["linear_probe", "match", "mean_correlation", "nearest_neighbours", "r_squared"]
 
@@ -28,7 +29,7 @@ def linear_probe(z: Tensor, labels: Tensor, z_test: Tensor, labels_test: Tensor,
     _check_labelled(z, labels, z_test, labels_test)
     if len(labels.unique()) < 2:
         raise ValueError(f"labels has one class, {labels[0].item()}; expected at least two to tell apart")
-    width = z.detach().double().amax(0) - z.detach().double().amin(0)
+    width = float64(z.detach()).amax(0) - float64(z.detach()).amin(0)
     if ((width > 0) & (width < 1 / MOST)).any():
         column = int(((width > 0) & (width < 1 / MOST)).nonzero()[0])
         raise ValueError(
@@ -80,15 +81,16 @@ def match(counts: Tensor) -> Tensor:
     With classes as rows and categories as columns, `counts[:, match(counts)]` has the agreement on its diagonal. Raises
     `ValueError` if there are fewer columns than rows.
     """
+    device = getattr(counts, "device", None)
     if isinstance(counts, Tensor) and not counts.is_complex():
-        counts = counts.double()
+        counts = float64(counts)
     check_tensor("counts", counts, dims=2)
     check_range("an entry of counts", counts)
     if counts.shape[0] > counts.shape[1]:
         raise ValueError(
             f"counts has {counts.shape[0]} rows and {counts.shape[1]} columns; expected a column for each row"
         )
-    return torch.from_numpy(linear_sum_assignment(_array(counts), maximize=True)[1])
+    return torch.from_numpy(linear_sum_assignment(_array(counts), maximize=True)[1]).to(device)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -125,5 +127,5 @@ def _check_labelled(z: Tensor, labels: Tensor, z_test: Tensor, labels_test: Tens
         if not isinstance(classes, Tensor) or classes.dim() != 1 or classes.is_floating_point() or classes.is_complex():
             found = f"{classes.dtype} {shape_of(classes)}" if isinstance(classes, Tensor) else type(classes).__name__
             raise TypeError(f"{other} is a {found}; expected a torch.Tensor of shape (n,) with whole numbers")
-        _check_rows((name, table), (other, classes.double()[:, None]))
+        _check_rows((name, table), (other, float64(classes)[:, None]))
     _check_columns(("z", z), ("z_test", z_test))

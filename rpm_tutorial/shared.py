@@ -72,7 +72,7 @@ class SharedLatentRPM:
         check_count("z", z)
         _check_table("p_true", p_true)
         generator = seeded(seed)
-        logits = [torch.randn(x, z, generator=generator, dtype=p_true.dtype) for x in p_true.shape]
+        logits = [torch.randn(x, z, generator=generator, dtype=p_true.dtype).to(p_true.device) for x in p_true.shape]
         return cls(p_true, [table.softmax(1) for table in logits])
 
     @property

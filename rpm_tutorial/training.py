@@ -350,6 +350,8 @@ def _not_negative(name: str, value: float) -> float:
     value = check_number(name, value)
     if value < 0:
         raise ValueError(f"{name} is {value}; expected a number that is not negative")
+    if value > 1e15:
+        raise ValueError(f"{name} is {value}; expected at most 1e15, a step that float32 can hold")
     return value
 
 

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import html
 import inspect
-import json
 import textwrap
 
 import anywidget
@@ -61,7 +60,7 @@ class Explorer(ipywidgets.VBox):
         self.reset = ipywidgets.Button(description="Reset", tooltip="Back to the first settings")
         self.summary = ipywidgets.HTML()
         self.figure = self.render(self.state)
-        self.plot = go.FigureWidget(self.figure.plotly)
+        self.plot = Plot(self.figure)
         self._say()
         for control in self.controls.values():
             control.observe(self._update, "value")
@@ -76,8 +75,8 @@ class Explorer(ipywidgets.VBox):
         return self.state_type(**{name: control.value for name, control in self.controls.items()})
 
     def _update(self, _change=None) -> None:
-        before, self.figure = self.figure, self.render(self.state)
-        redraw(self.plot, before.plotly, self.figure.plotly)
+        self.figure = self.render(self.state)
+        self.plot.show(self.figure)
         self._say()
 
     def _reset(self, _button) -> None:
@@ -96,6 +95,25 @@ def live_and_still(live: ipywidgets.Widget, still: Figure) -> dict:
     """One MIME bundle of a widget, which ipywidgets 7 makes no bundle of, and of the figure to show where no kernel answers."""
     view = {"version_major": 2, "version_minor": 0, "model_id": live.model_id}
     return {"application/vnd.jupyter.widget-view+json": view, **bundle(still)}
+
+
+class Plot(ipywidgets.Output):
+    """A figure that the kernel changes.
+
+    All of it is state, which JupyterLab draws as it draws any figure: a page whose plotly comes late, or that is loaded
+    again, shows the figure of the moment. (Of plotly's FigureWidget a page that takes over two seconds misses every message.)
+    """
+
+    def __init__(self, figure: Figure):
+        super().__init__(outputs=_output(figure))
+
+    def show(self, figure: Figure) -> None:
+        """Put another figure in the place of the one shown."""
+        self.outputs = _output(figure)
+
+
+def _output(figure: Figure) -> tuple[dict]:
+    return ({"output_type": "display_data", "data": bundle(figure), "metadata": {}},)
 
 
 class Accessibility(anywidget.AnyWidget):
@@ -185,24 +203,6 @@ def _title(figure: Figure) -> dict:
     """The caption as a title, which changes with the frame."""
     text = "<br>".join(textwrap.wrap(figure.caption, 105))
     return {"text": text, "font": {"size": 12}, "x": 0.02, "y": 0.98, "yanchor": "top"}
-
-
-def redraw(plot: go.FigureWidget, before: go.Figure, after: go.Figure) -> None:
-    """Turn the drawn figure `before` into `after`, of the same kind of traces, in one message to the browser.
-
-    Only what differs is set: plotly validates whatever it is given, and a whole layout would cost a second.
-    """
-    with plot.batch_update():
-        for drawn, old, new in zip(plot.data, before.data, after.data, strict=True):
-            _set_changed(drawn, old, new)
-        _set_changed(plot.layout, before.layout, after.layout)
-
-
-def _set_changed(drawn, old, new) -> None:
-    was, now = json.loads(old.to_json()), json.loads(new.to_json())
-    for key in {*was, *now} - {"template"}:
-        if was.get(key) != now.get(key):
-            drawn[key] = new[key]
 
 
 def _state_type(render):

@@ -251,8 +251,8 @@ FUZZED = {
     **{
         f"critics.{name}.linear_form": fuzzed(
             lambda critic, z, z_prime: (
-                critic.linear_form(z, z_prime).table().to(z.dtype)
-            ),  # that of a walk may be wider
+                critic.linear_form(z, z_prime).table().to(z)
+            ),  # that of a walk may be wider, or elsewhere
             critic_table,
             critic=_critic(FAMILIES[name]),
             **PAIR,

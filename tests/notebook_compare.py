@@ -1,21 +1,20 @@
-"""When do a notebook's new outputs agree with its stored ones?
+"""When do a notebook's new outputs agree with its stored ones? Where both show what every processor must agree on.
 
-Text agrees when what stands around the numbers is identical, up to the number of blanks (a table's padding
-moves with its numbers), and the numbers agree one by one:
+Of every cell that is: the kinds of its outputs and their order; in a text, what stands around the numbers, up to the
+number of blanks (a table's padding moves with its numbers); in a plotly figure its structure, its texts, and of each
+array the shape and the gaps. A network's training makes of one last bit what it likes, so its digits are no
+specification: what a cell claims of them is an assertion in the cell.
+
+In a cell tagged `reproducible` (an identity, a finite world) the numbers have to agree as well, one by one:
 
 - whole numbers are equal;
 - other numbers differ by at most one unit in the last printed digit,
-- or are both below 1e-9 in absolute value: residuals are rounding noise, which differs between processors.
-
-A plotly figure agrees when it has the same structure and texts, and every number agrees to 1e-6 relative plus
-1e-9 absolute; its typed arrays are decoded first.
-
-In a cell tagged `approximate` (a trained network) numbers may also differ by 5 %: of the larger of the two in
-a text, of the array's largest magnitude in a figure.
+- or are both below 1e-9 in absolute value: residuals are rounding noise, which differs between processors;
+- in a figure they agree to 1e-6 relative plus 1e-9 absolute; its typed arrays are decoded first.
 
 Pictures and HTML aren't compared, nor is a widget's random id: what they show is in the text and the figure
 beside them. A widget without a figure, as a progress bar, leaves no output at all. A warning on stderr is
-text like any other. The order of outputs matters.
+text like any other.
 """
 
 import base64
@@ -27,40 +26,41 @@ from itertools import zip_longest
 import numpy as np
 from build_notebooks import WIDGET, is_only_live
 
+REPRODUCIBLE = "reproducible"
 NOT_COMPARED = {WIDGET, "image/jpeg", "image/png", "image/svg+xml", "text/html"}
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 ROUNDING_NOISE = Decimal("1e-9")
-APPROXIMATE = Decimal("0.05")
 FIGURE_RTOL, FIGURE_ATOL = 1e-6, 1e-9
 
 
-def numbers_agree(old: str, new: str, approximate: bool = False) -> bool:
+def is_reproducible(cell) -> bool:
+    return REPRODUCIBLE in cell.metadata.get("tags", [])
+
+
+def numbers_agree(old: str, new: str) -> bool:
     """Whether two printed numbers agree, by the rule above."""
     a, b = Decimal(old), Decimal(new)
-    difference = abs(a - b)
-    if approximate and difference <= APPROXIMATE * max(abs(a), abs(b)):
-        return True
     if old.lstrip("+-").isdigit() and new.lstrip("+-").isdigit():
         return a == b
     last_digit = Decimal(1).scaleb(min(a.as_tuple().exponent, b.as_tuple().exponent))
-    return difference <= last_digit or max(abs(a), abs(b)) < ROUNDING_NOISE
+    return abs(a - b) <= last_digit or max(abs(a), abs(b)) < ROUNDING_NOISE
 
 
-def text_difference(old: str, new: str, approximate: bool = False) -> str | None:
+def text_difference(old: str, new: str, numbers: bool = True) -> str | None:
     """The first difference of two texts, or None when they agree."""
     if old == new:
         return None
     if _around_numbers(old) != _around_numbers(new):
         return _first_differing_line(old, new)
     for a, b in zip(NUMBER.findall(old), NUMBER.findall(new), strict=True):
-        if not numbers_agree(a, b, approximate):
+        if numbers and not numbers_agree(a, b):
             return f"number {b}, stored {a}\n{_first_differing_line(old, new)}"
     return None
 
 
 def _around_numbers(text: str) -> list[list[list[str]]]:
-    """The words of each line of each piece of text between two numbers."""
-    return [[line.split() for line in part.split("\n")] for part in NUMBER.split(text)]
+    """The words of each line of each piece of text between two numbers; numpy prints a whole number as `2.`."""
+    return [[line.split() for line in part.removeprefix(".").split("\n")] for part in NUMBER.split(text)]
 
 
 def _first_differing_line(old: str, new: str) -> str:
@@ -80,18 +80,17 @@ def _as_array(value) -> np.ndarray | None:
     if isinstance(value, str):
         return None
     try:
-        return np.asarray(value, dtype=float)  # null, a gap in a line, becomes nan
+        array = np.asarray(value)
+        return None if array.dtype == bool else array.astype(float)  # null, a gap in a line, becomes nan
     except (TypeError, ValueError):  # a list that holds texts, or a ragged one
         return None
 
 
-def _array_difference(old: np.ndarray, new: np.ndarray, approximate: bool) -> str | None:
+def _array_difference(old: np.ndarray, new: np.ndarray, numbers: bool) -> str | None:
     if old.shape != new.shape:
         return f"shape {new.shape}, stored {old.shape}"
-    atol = FIGURE_ATOL
-    if approximate and old.size and np.isfinite(old).any():
-        atol += float(APPROXIMATE) * np.abs(old[np.isfinite(old)]).max()
-    differs = ~np.isclose(new, old, rtol=FIGURE_RTOL, atol=atol, equal_nan=True)
+    same = np.isclose(new, old, rtol=FIGURE_RTOL, atol=FIGURE_ATOL, equal_nan=True)
+    differs = ~same if numbers else np.isfinite(new) != np.isfinite(old)
     if not differs.any():
         return None
     worst = np.unravel_index(np.argmax(np.where(differs, np.abs(new - old), -1)), old.shape)
@@ -99,22 +98,22 @@ def _array_difference(old: np.ndarray, new: np.ndarray, approximate: bool) -> st
     return f"{differs.sum()} of {old.size} numbers differ, worst{where}: {new[worst]}, stored {old[worst]}"
 
 
-def figure_difference(old, new, approximate: bool = False, path: str = "figure") -> str | None:
+def figure_difference(old, new, numbers: bool = True, path: str = "figure") -> str | None:
     """The first difference of two figures (any JSON), with the path to it, or None when they agree."""
     old_array, new_array = _as_array(old), _as_array(new)
     if old_array is not None and new_array is not None:
-        found = _array_difference(old_array, new_array, approximate)
+        found = _array_difference(old_array, new_array, numbers)
     elif isinstance(old, str) and isinstance(new, str):
-        found = text_difference(old, new, approximate)
+        found = text_difference(old, new, numbers)
     elif isinstance(old, dict) and isinstance(new, dict):
         keys = (old.keys() | new.keys()) - {"uid"}  # a FigureWidget's traces have random ones
         if lacking := sorted(key for key in keys if key not in old or key not in new):
             return f"{path}: only one of the two has {lacking}"
-        inner = (figure_difference(old[key], new[key], approximate, f"{path}.{key}") for key in sorted(keys))
+        inner = (figure_difference(old[key], new[key], numbers, f"{path}.{key}") for key in sorted(keys))
         return next(filter(None, inner), None)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        inner = (figure_difference(a, b, approximate, f"{path}[{i}]") for i, (a, b) in pairs)
+        inner = (figure_difference(a, b, numbers, f"{path}[{i}]") for i, (a, b) in pairs)
         return next(filter(None, inner), None)
     else:
         found = None if old == new else f"{str(new)[:80]}, stored {str(old)[:80]}"
@@ -133,8 +132,8 @@ def comparable(outputs: list[dict]) -> Iterator[tuple[str, object]]:
             yield from ((kind, output["data"][kind]) for kind in kinds)
 
 
-def outputs_difference(old: list[dict], new: list[dict], approximate: bool = False) -> str | None:
-    """The first difference of two cells' outputs, or None when they agree. Streams must have been merged."""
+def outputs_difference(old: list[dict], new: list[dict], numbers: bool = True) -> str | None:
+    """The first difference of two cells' outputs, numbers included or not, or None. Streams must have been merged."""
     nothing = ("nothing", None)
     for stored, now in zip_longest(comparable(old), comparable(new), fillvalue=nothing):
         if stored[0] != now[0]:
@@ -142,6 +141,6 @@ def outputs_difference(old: list[dict], new: list[dict], approximate: bool = Fal
         kind, old_value, new_value = stored[0], stored[1], now[1]
         is_text = isinstance(old_value, str) and isinstance(new_value, str)
         compare = text_difference if is_text else figure_difference
-        if found := compare(old_value, new_value, approximate):
+        if found := compare(old_value, new_value, numbers):
             return f"{kind}: {found}"
     return None

@@ -93,6 +93,12 @@ def test_the_course_is_lessons_and_then_neighbours():
 
 
 @each_notebook
+def test_a_notebook_is_written_as_it_was_read(path: Path, tmp_path: Path):
+    classroom.write(classroom.read(path), tmp_path / path.name)
+    assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+@each_notebook
 def test_a_students_notebook_has_every_cell_and_no_output(path: Path, handout: Path):
     given, ours = (nbformat.read(p, as_version=4) for p in (classroom.place(path, handout), path))
     nbformat.validate(given)
@@ -249,6 +255,7 @@ def test_a_function_with_a_bug_is_replaced_as_a_whole_but_for_its_docstring():
     [
         ("def f(n):\n    return ...", "a blank that no check names"),
         ("def f(n):\n    return ...\nrpm.exercises.lesson_00.nothing.check(f)", "defines no exercise 'nothing'"),
+        ("def f(n):\n    return ...\nrpm.exercises.lesson_00.log_evidence.check(f)", "argument 2 is shorter"),
         ("def f(n):\n    return ...\nrpm.exercises.lesson_99.ceiling.check(f)", "lesson_99.py defines no exercise"),
     ],
 )
@@ -267,14 +274,13 @@ def test_a_solution_that_is_not_right_is_not_handed_out(monkeypatch):
 
 def test_a_slide_describes_each_picture_by_its_text_whatever_is_in_it():
     texts = ["I < \"MI\" & 'log N'", "<script>alert(1)</script>"]
-    outputs = [
-        {"output_type": "display_data", "data": {"image/png": "iVBORw0KGgo=", "text/plain": [text]}, "metadata": {}}
-        for text in texts
-    ]
+    data = [{"image/png": "iVBORw0KGgo=", "text/plain": [text]} for text in texts]
+    outputs = [{"output_type": "execute_result", "data": d, "metadata": {}, "execution_count": 1} for d in data]
     cell = {"cell_type": "code", "metadata": {}, "source": "", "outputs": outputs, "execution_count": 1}
     page = classroom.slides({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, "one")
     assert re.findall(r'<img alt="([^"]*)"', page) == [html.escape(text) for text in texts]
     assert texts[1] not in page and "<title>one slides</title>" in page
+    assert "[1]:" not in page, "no prompts"
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from residuals import MEASURED
 import rpm_tutorial as rpm
 from rpm_tutorial import dashboard, datasets, encoders, probes
 from rpm_tutorial.dashboard import TrainingDashboard
+from rpm_tutorial.figures import bundle
 
 pytestmark = pytest.mark.usefixtures(nothing_is_left_behind.__name__)
 
@@ -123,7 +124,7 @@ def test_only_what_can_be_set_has_a_slider():
     with pytest.warns(UserWarning, match="no state_dict: the training continues with the batches that come next"):
         board.reset()
     assert torch.equal(parameters(board), beginning)
-    assert set(trained.settings) == {"learning_rate", "temperature", "strength"}
+    assert set(trained.settings) == {"learning_rate", "temperature", "strength"} and trained.progress.max == STEPS
 
 
 def test_held_out_pairs_go_through_the_encoder_of_their_own_side():
@@ -232,10 +233,10 @@ def test_figure_words_and_data_follow_the_history():
     for steps in (4, 8):
         board.advance(steps)
         history = board.history
-        for drawn in (board.plot, board.figure.plotly):
-            for name in ("InfoNCE", "held-out InfoNCE", "probe"):
-                (trace,) = (t for t in drawn.data if t.name == name)
-                assert list(trace.x) == history["step"] and list(trace.y)[1:] == history[name][1:]
+        for name in ("InfoNCE", "held-out InfoNCE", "probe"):
+            (trace,) = (t for t in board.figure.plotly.data if t.name == name)
+            assert list(trace.x) == history["step"] and list(trace.y)[1:] == history[name][1:]
+        assert board.plot.outputs[0]["data"] == bundle(board.figure)
         assert list(board.figure.rows) == list(zip(*history.values()))
         assert f"after step {history['step'][-1]} of {STEPS}" in board.figure.alt
         assert f"probe accuracy {history['probe'][-1]:.3g}" in board.figure.alt

@@ -21,6 +21,7 @@ from budgets import exceeded
 from packaging.version import Version
 
 import rpm_tutorial
+from rpm_tutorial import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 BINDER = ROOT / "binder"
@@ -162,9 +163,13 @@ def test_binder_installs_the_tested_set_but_for_condas_torch_and_numpy(tmp_path:
 @pytest.mark.parametrize(("limit", "threads"), [(None, "1"), ("2.0", "2"), ("0.5", "1"), ("4", "4"), ("nonsense", "1")])
 def test_binders_start_script_gives_each_library_the_containers_share(limit: str | None, threads: str):
     environment = {"PATH": os.environ["PATH"]} | ({"CPU_LIMIT": limit} if limit else {})
-    command = [BINDER / "start", "sh", "-c", "echo $OMP_NUM_THREADS $MKL_NUM_THREADS $OPENBLAS_NUM_THREADS; exit 3"]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.stdout.split() == [threads] * 3 and run.returncode == 3, "and the command's own exit code"
+    said = "echo $OMP_NUM_THREADS $MKL_NUM_THREADS $OPENBLAS_NUM_THREADS $JUPYTER_CONFIG_PATH; exit 3"
+    run = subprocess.run(
+        [BINDER / "start", "sh", "-c", said], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert run.stdout.split() == [*[threads] * 3, str(cli.JUPYTER)] and run.returncode == 3, (
+        "and the command's own exit code"
+    )
 
 
 @pytest.mark.slow

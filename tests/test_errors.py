@@ -35,6 +35,7 @@ IMAGES = torch.rand(5, 1, 4, 4, generator=GENERATOR)
 LONG = torch.arange(160.0).double().view(80, 2)
 PAIR = torch.rand(2, 5, 2, generator=GENERATOR)
 LABELS = torch.arange(5)
+LABELLED = (Z, LABELS[:3], Z_PRIME, LABELS[:3])
 
 
 class Twice(nn.Linear):
@@ -146,7 +147,7 @@ BAD = {
     # the finite world
     "world: P_true unnormalised": (ValueError, lambda: FiniteRPM(4 * HALF, EYE), "p_true has entries that sum to 4", "expected 1", "divide by .sum()"),
     "world: P_true negative": (ValueError, lambda: FiniteRPM(put(HALF, -0.25), EYE), "p_true has a negative entry", "expected probabilities"),
-    "world: recognition rows": (ValueError, lambda: FiniteRPM(HALF, 2 * EYE), "recognition has a row that sums to 2", "expected 1", "keepdim=True"),
+    "world: recognition rows": (ValueError, lambda: FiniteRPM(HALF, f64([0.8], [1.9]) * EYE), "recognition has a row that sums to 1.9", "expected 1", "keepdim=True"),
     "world: too few rows": (ValueError, lambda: FiniteRPM(HALF, EYE[:1], EYE), "recognition has shape (1, 2)", "expected one row of recognition for each row"),
     "world: shared weights, X is not X'": (
         ValueError, lambda: FiniteRPM(Q[:2] * 1.5, EYE), "recognition_prime has shape (2, 2)", "expected one row of recognition_prime for each column",
@@ -242,6 +243,18 @@ BAD = {
     ),
     "sampled evidence: a transposed table": (ValueError, lambda: sampled(Critic(lambda a, b: b @ a.T), negatives=2), "shape (16, 8)", "expected (8, 16)"),
     "sampled evidence: no generator": (TypeError, lambda: rpm.sampled_evidence(LONG, LONG, rpm.RandomWalk().double()), "'generator'"),
+    # probes
+    "probe: C out of range": (ValueError, lambda: probes.linear_probe(*LABELLED, C=1e20), "C is 1e+20", "expected a number from 1e-15 to 1e+15"),
+    "probe: one class": (ValueError, lambda: probes.linear_probe(Z, 0 * LABELS[:3], *LABELLED[2:]), "labels has one class, 0", "expected at least two"),
+    "probe: a column that hardly varies": (
+        ValueError, lambda: probes.linear_probe(Z * f64([1.0, 1e-20]), *LABELLED[1:]), "column 1 of z varies by 2e-20", "expected at least 1e-15",
+    ),
+    "probe: more neighbours than rows": (ValueError, lambda: probes.nearest_neighbours(*LABELLED, k=4), "k is 4", "expected at most the 3 rows"),
+    "probe: labels are no classes": (TypeError, lambda: probes.nearest_neighbours(Z, Z[:, 0], *LABELLED[2:]), "labels is a torch.float64 (3)", "expected a torch.Tensor of shape (n,)"),
+    "probe: too few labels": (ValueError, lambda: probes.linear_probe(*LABELLED[:3], LABELS[:2]), "z_test has shape (3, 2) and labels_test (2, 1)", "expected one row each"),
+    "probe: enormous latents": (ValueError, lambda: probes.r_squared(Z, Z, 1e20 * Z, Z), "z_test reaches 2e+20", "expected at most 1e+15", "divide"),
+    "probe: other columns": (ValueError, lambda: probes.r_squared(Z, Z, Z[:, :1], Z), "z has shape (3, 2) and z_test (3, 1)", "expected the same columns"),
+    "probe: a single row": (ValueError, lambda: probes.mean_correlation(Z[:1], Z[:1]), "z has 1 row", "expected at least two"),
     # data and training
     "data: an unknown split": (ValueError, lambda: datasets.fashion_mnist("valid"), "'valid'", 'expected "train" or "test"'),
     "data: strength out of range": (ValueError, lambda: datasets.two_views(IMAGES, strength=3, generator=GENERATOR), "strength is 3", "expected a number from 0"),

@@ -71,11 +71,19 @@ def test_texts_that_differ(old, new):
     assert text_difference(old, new)
 
 
-def test_only_an_approximate_text_may_differ_by_five_percent():
-    assert text_difference("probe 0.800", "probe 0.780")
-    assert text_difference("probe 0.800", "probe 0.780", approximate=True) is None
-    assert text_difference("probe 0.800", "probe 0.700", approximate=True)
-    assert text_difference("probe 0.800", "score 0.800", approximate=True)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("probe 0.800", "probe 0.2"),
+        ("60000 pairs", "7 pairs"),
+        ("[0.98 1.  ]", "[1.   0.5 ]"),
+        ("up to 5.", "up to 4.87."),
+    ],
+)
+def test_without_numbers_the_text_around_them_has_to_agree(old, new):
+    assert text_difference(old, new, numbers=False) is None
+    assert text_difference(old, new.replace(new.split()[-1], "nan"), numbers=False)
+    assert text_difference(old, f"{new} more", numbers=False)
 
 
 def typed_array(values) -> dict:
@@ -120,11 +128,13 @@ def test_figures_that_differ(figure, trace, key, value):
     assert "figure.data" in figure_difference(figure, changed(figure, trace, key, value))
 
 
-def test_only_an_approximate_figure_may_differ_by_five_percent_of_its_largest_number(figure):
-    close, far = (changed(figure, 0, "y", [1.15, 2.15, 4.1 + shift]) for shift in (0.0, 0.2))
-    assert figure_difference(figure, close)
-    assert figure_difference(figure, close, approximate=True) is None
-    assert figure_difference(figure, far, approximate=True)
+@pytest.mark.parametrize(
+    ("key", "value"), [("y", [9.0, 9.0]), ("y", [9.0, None, 9.0]), ("name", "CLIP"), ("visible", False)]
+)
+def test_without_numbers_shapes_gaps_texts_and_switches_have_to_agree(figure, key, value):
+    figure["data"][0]["visible"] = True
+    assert figure_difference(figure, changed(figure, 0, "y", [9.0, 9.0, 9.0]), numbers=False) is None
+    assert "figure.data" in figure_difference(figure, changed(figure, 0, key, value), numbers=False)
 
 
 def display(**data) -> dict:
@@ -159,16 +169,16 @@ def test_warnings_missing_outputs_and_their_order_count():
     ("cost", "overruns"),
     [
         (Cost(worked={"Cell 0": 19.9, "Cell 1": 0.1}, peak_mib=1024), []),
-        (Cost(worked={"Cell 0": 20.1}, peak_mib=100), ["Cell 0 took 20.1 s"]),
-        (Cost(worked={f"Cell {i}": 19 for i in range(5)}, peak_mib=100), ["the notebook took 95 s"]),
-        (Cost(worked={f"Cell {i}": 10 for i in range(7)}, limit=60), ["the notebook took 70 s"]),
+        (Cost(worked={"Cell 0": 20.1}, peak_mib=100), ["Cell 0 took 20.1 s of 20 s"]),
+        (Cost(worked={f"Cell {i}": 19 for i in range(5)}, peak_mib=100), ["the notebook took 95 s of 90 s"]),
+        (Cost(worked={f"Cell {i}": 10 for i in range(7)}, limit=60), ["the notebook took 70 s of 60 s"]),
         (Cost(worked={"Cell 0": 1}, peak_mib=1025), ["the notebook reached 1025 MiB of 1024"]),
         (Cost(cells={"Cell 0": 50.0}, worked={"Cell 0": 15.0}, peak_mib=100), []),  # on a busy machine
     ],
 )
 def test_a_notebook_above_its_budget_is_noticed(cost: Cost, overruns: list[str], slowness):
     slowness(1.0, 1.0, 1.0)
-    assert [line.split(" of the processor")[0] for line in cost.overruns()] == overruns
+    assert [line.split(" x ")[0] for line in cost.overruns()] == overruns
 
 
 @pytest.fixture
@@ -187,10 +197,7 @@ def test_a_budget_grows_with_the_slowness_of_the_machine_which_it_names(slowness
     slowness(1.31, 1.2)
     assert budgets.exceeded("Cell 3", 26.1, 20) == []
     (line,) = budgets.exceeded("Cell 3", 26.3, 20)
-    assert (
-        line
-        == "Cell 3 took 26.3 s of the processor, of 20 s x 1.31 (this machine is 1.31 times slower than the reference)"
-    )
+    assert line == "Cell 3 took 26.3 s of 20 s x 1.31 (this machine is 1.31 times slower than the reference)"
 
 
 def test_load_that_comes_after_the_calibration_is_calibrated_again(slowness):

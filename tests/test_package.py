@@ -14,7 +14,7 @@ ORDER = (
     "_checks", "_log_space", "objectives", "priors", "finite", "shared", "derivation", "gaussian", "chain", "critics",
     "_tiles", "distributed", "evidence", "estimators", "checking", "_images", "datasets", "encoders", "checkpoints",
     "training", "probes", "runtime", "figures", "widgets", "_page", "dashboard", "explorations", "exercises", "classroom",
-    "_runs", "cli",
+    "_runs", "_saving", "cli",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import build_notebooks
 import chromium
+import environments
 import pytest
 from budgets import HANG, wait_until
 from needs import need_chromium, need_fashion_mnist
@@ -104,7 +105,7 @@ def test_check_names_what_is_out_of_step(lesson: Path):
     stored(cells[:-1])
     assert build_notebooks.check(lesson.parent) == ["01_tiny.ipynb has 4 cells, its source 5"]
     stored(cells)
-    lesson.write_text(TINY.replace("nats", "bits").replace("nbval-ignore-output", "approximate"))
+    lesson.write_text(TINY.replace("nats", "bits").replace("nbval-ignore-output", "reproducible"))
     lines = build_notebooks.check(lesson.parent)
     assert [line.split(" is not")[0] for line in lines] == ["01_tiny.ipynb cell 2", "01_tiny.ipynb cell 5"]
     lesson.rename(lesson.with_name("02_other.py"))
@@ -200,6 +201,8 @@ def test_make_alone_lists_the_commands(checkout: Path):
         "test-fast",
         "test-matrix",
         "test-colab",
+        "test-processors",
+        "test-mutants",
         "build",
         "site",
         "run-times",
@@ -260,14 +263,15 @@ def port() -> int:
 
 
 @pytest.fixture
-def lab(installed: Path, port: int, tmp_path: Path) -> Iterator[str]:
-    """What a real `make lab` has printed by the time that it has printed its address."""
+def lab(port: int, tmp_path: Path) -> Iterator[str]:
+    """What a real `make lab` has printed by the time that it has printed its address, in an environment of its own."""
+    checkout = environments.checkout_for("lab", tmp_path / "a folder with space")
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
     log = tmp_path / "lab.log"
     with log.open("w") as output:
         process = subprocess.Popen(
             ["make", "lab", f"PORT={port}"],
-            cwd=installed,
+            cwd=checkout,
             env=os.environ | own,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -305,10 +309,10 @@ def status_code(url: str) -> int:
 def test_make_lab_serves_the_first_lesson_on_loopback_with_a_token(lab: str, port: int):
     address = re.search(rf"http://127\.0\.0\.1:{port}(/\S+)\?token=(\w+)", lab)
     assert address, lab
-    assert address[1] == "/lab/tree/notebooks/00_start_here.ipynb"
+    assert address[1] == "/lab/tree/my-course/00_start_here.ipynb"
     assert "Installing" not in lab and "identity" in lab
     server = f"http://127.0.0.1:{port}/api/status"
     wait_until(lambda: status_code(server) == 403)
     assert status_code(f"{server}?token={address[2]}") == 200
-    first_lesson = f"http://127.0.0.1:{port}/api/contents/notebooks/00_start_here.ipynb?token={address[2]}"
+    first_lesson = f"http://127.0.0.1:{port}/api/contents/my-course/00_start_here.ipynb?token={address[2]}"
     assert status_code(first_lesson) == 200

@@ -46,6 +46,12 @@ def test_the_smaller_c_is_the_less_a_probe_learns_down_to_the_majority_alone():
     assert found[0] == pytest.approx(majority) and found[1] > 0.98
 
 
+def test_as_many_neighbours_of_the_test_rows_vote_as_are_asked_for():
+    z, labels = torch.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1, 1]], torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])
+    found = [probes.nearest_neighbours(z, labels, z[:2], labels[:2], k=k) for k in (1, 9)]
+    assert found == [1, 0], "the three nearest are of class 0, most of all nine are not"
+
+
 def test_neighbours_are_found_by_direction_not_by_length():
     z, labels = clusters(300, 0)
     assert probes.nearest_neighbours(z, labels, 1e-3 * z, labels) > 0.98

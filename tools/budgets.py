@@ -45,7 +45,7 @@ def calibrate() -> float:
 
 
 def exceeded(what: str, worked: float, limit: float) -> list[str]:
-    """The complaint, if `worked` seconds of the processor are more than the budget of `limit`."""
+    """The complaint, if these seconds of the processor are more than the budget of `limit`."""
     if not _calibrations:
         _calibrations.append(calibrate())
     if worked > limit * max(_calibrations):
@@ -54,7 +54,7 @@ def exceeded(what: str, worked: float, limit: float) -> list[str]:
     if worked <= limit * slower:
         return []
     machine = f"(this machine is {slower:.2f} times slower than the reference)"
-    return [f"{what} took {worked:.3g} s of the processor, of {limit:g} s x {slower:.2f} {machine}"]
+    return [f"{what} took {worked:.3g} s of {limit:g} s x {slower:.2f} {machine}"]
 
 
 def wait_until(reached, nap: float = 0.1):

@@ -52,9 +52,7 @@ ARM = """([widget, quiet]) => {
             requestAnimationFrame(() => { drawn = performance.now() - pressed; });
             timer = setTimeout(() => { watch.disconnect(); done(drawn / 1000); }, quiet);
         });
-        for (const svg of widget.querySelectorAll('.svg-container')) {
-            watch.observe(svg, { subtree: true, childList: true, attributes: true, characterData: true });
-        }
+        watch.observe(widget.querySelector('.jp-OutputArea'), { subtree: true, childList: true, attributes: true });
         setTimeout(() => { watch.disconnect(); done(null); }, 3000);
     }, { once: true, capture: true }));
 }"""

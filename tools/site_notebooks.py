@@ -8,17 +8,18 @@ import itertools
 import json
 
 import nbformat
-from build_notebooks import PLOTLY, code_cells
 from nbformat import NotebookNode
 
 from rpm_tutorial.widgets import SLIDER_HEIGHT, TITLE_HEIGHT
+
+PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def read(text: str) -> NotebookNode:
     """A stored notebook, its figures turned into HTML; the site's reader of .ipynb files."""
     notebook, numbers = nbformat.reads(text, as_version=4), itertools.count(1)
-    for cell in code_cells(notebook):
-        for output in cell.outputs:
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if PLOTLY in data:
                 output.data = NotebookNode({"text/html": figure(data[PLOTLY], data["text/plain"], next(numbers))})

@@ -40,7 +40,7 @@ rng = torch.Generator().manual_seed(seed)
 # Multiply $f$ by $c(z)$: the anchor does not move with it. The library counts from what a guess without looking would get, so $f = 1$ has the value 0; with
 # $\nu = 0$ that is InfoNCE, and with $K = \nu = 1$ the logistic loss.
 
-# %%
+# %% tags=["reproducible"]
 q_joint = torch.rand(4, 4, generator=rng, dtype=torch.float64) + 0.05
 q_joint /= q_joint.sum()
 log_r = (q_joint / torch.outer(q_joint.sum(1), q_joint.sum(0))).log()
@@ -91,7 +91,7 @@ def read(estimate, trained):
     return torch.stack([estimate(log_f).value for log_f in trained]).mean().item()
 
 
-# %% tags=["approximate"]
+# %%
 ceiling = np.log(batch)
 trained = {(nats, s): tables(rpm.infonce, nats, s) for nats in tqdm(information) for s in seeds}
 by_infonce = {nats: np.array([read(rpm.infonce, trained[nats, s]) for s in seeds]) for nats in information}
@@ -99,7 +99,7 @@ for nats, found in by_infonce.items():
     print(f"I = {nats:.0f}: InfoNCE {found.mean():.2f} ± {found.std(ddof=1):.2f} nats, three seeds")
 assert all((found < ceiling).all() for found in by_infonce.values()) and by_infonce[8.0].mean() < 4.1
 
-# %% tags=["approximate"]
+# %%
 light = functools.partial(infonce_anchor, nu=1.0)  # one anchor among 63 candidates; by default nu is their number
 anchored = {(nats, s): tables(light, nats, s) for nats in tqdm(information) for s in seeds}
 by_anchor = {nats: np.array([read(plug_in, anchored[nats, s]) for s in seeds]) for nats in information}
@@ -109,7 +109,7 @@ assert all((abs(found - nats) < 0.25 * nats).all() for nats, found in by_anchor.
 assert (by_anchor[8.0] > ceiling + 1).all() and all(found.mean() < nats for nats, found in by_anchor.items())
 assert abs(by_anchor[8.0].mean() - 7) < 0.5, "a nat short"
 
-# %% tags=["approximate"]
+# %%
 rpm.figures.lines(
     information,
     {
@@ -129,7 +129,7 @@ rpm.figures.lines(
 # The same formula $\mathbb E\log f$, read from the critics that InfoNCE trained: nothing in that loss cared about their level. What the anchor pinned is
 # $\mathbb E_{Q(z')}f$, which is one where $f = r$.
 
-# %% tags=["approximate"]
+# %%
 free = np.array([read(plug_in, trained[2.0, s]) for s in seeds])
 print("plug-in at 2 nats: InfoNCE's critics", free.round(2), " anchor's critics", by_anchor[2.0].round(2))
 assert (abs(free - 2) > 2 * abs(by_anchor[2.0] - 2)).all()
@@ -139,7 +139,7 @@ assert (abs(free - 2) > 2 * abs(by_anchor[2.0] - 2)).all()
 #
 # Now an encoder is trained, on two views of each of 1 200 digits: by InfoNCE; with one anchor among 127 candidates, nearly InfoNCE; and with as much weight on the anchor as on all of them. A linear probe then reads the other 597.
 
-# %% tags=["approximate"]
+# %%
 digits = rpm.datasets.digits()
 x, labels = digits.x, digits.labels
 
@@ -170,7 +170,7 @@ assert all(abs(found.mean() - accuracy["InfoNCE"].mean()) < 0.03 for found in ac
 # At $\alpha = 0$ it is $I_\infty$ (E7). For $\alpha\to\infty$ it is $\mathbb E\,s - \mathbb E_{Q(z)} Z + 1$, the NWJ objective (E10) of $ef$. By Jensen's inequality it falls from the one to the other as $\alpha$ grows, and all
 # agree where $Z(z) = 1$: the anchor is an ELBO less a fine for being unnormalised.
 
-# %%
+# %% tags=["reproducible"]
 s = torch.randn(4, 4, generator=rng, dtype=torch.float64)
 
 

@@ -113,7 +113,7 @@ def trained(beta, seed, make=lambda: torch.nn.Linear(D, 2 * K), steps=500, learn
 # For this linear encoder it falls by about a third, and mostly in two of the five seeds. Plain weight decay does more than half of the same: on this toy we cannot credit the nats.
 # </details>
 
-# %% tags=["approximate"]
+# %%
 betas = (0, 0.003, 0.03, 0.1, 0.3)
 models = {beta: [trained(beta, s) for s in seeds] for beta in tqdm(betas)}
 share = {beta: np.array([irrelevant(m, s) for (m, _), s in zip(runs, seeds)]) for beta, runs in models.items()}
@@ -134,7 +134,7 @@ assert all(a > b for a, b in zip(rates, rates[1:])), "a dearer nat is used less"
 # **The limit of the claim.** A network can memorise sixty preferences and pass each through the bottleneck for a bit; the rate counts nats, and does not ask which. The same experiment with two hidden layers:
 
 
-# %% tags=["approximate"]
+# %%
 def network():
     return rpm.encoders.mlp(D, 2 * K, width=64)
 
@@ -195,7 +195,7 @@ def climb(model, seed, penalty=0.0, steps=100, length=0.25):
 # For longer, and then it falls as well. The reward is wrong somewhere, and a climber finds out where. A penalty stops it near the data, if it is heavy enough for that reward's scale.
 # </details>
 
-# %% tags=["approximate"]
+# %%
 settings = {"standard": (0, 0.0), "bottleneck": (0.1, 0.0), "standard, IBL": (0, 0.5), "bottleneck, IBL": (0.1, 0.5)}
 climbs = {
     name: [climb(model, s, penalty) for (model, _), s in zip(models[beta], seeds)]
@@ -212,7 +212,7 @@ highest, safe = reward["bottleneck"][..., 1].max(1), reward["bottleneck, IBL"][:
 assert highest.mean() > reward["standard"][..., 1].max(1).mean()
 assert (safe > 0).mean() >= 0.8 and safe.mean() > max(reward[k][:, -1, 1].mean() for k in ("standard", "bottleneck"))
 
-# %% tags=["approximate"]
+# %%
 rise = {name: (r[:, -1, 0] - r[:, 0, 0]).mean() for name, r in reward.items()}
 held, highest = reward["standard, scaled"][..., 1], reward["standard"][..., 1].max(1)
 print(f"the standard reward rises {rise['standard'] / rise['bottleneck']:.1f} times as far as the bottleneck's")
@@ -236,7 +236,7 @@ rpm.figures.lines(
 #
 # The alarm: a response is an outlier if its distance exceeds that of 99 % of ordinary ones (the papers' outlier probability is the share of these). Does it ring before the gold reward turns, and how well does the distance tell a climbed response from an ordinary one?
 
-# %% tags=["approximate"]
+# %%
 for name in ("standard", "bottleneck"):
     alarm, turn, auc = [], [], []
     for (model, _), s, (rewards, path) in zip(models[settings[name][0]], seeds, climbs[name]):
@@ -267,7 +267,7 @@ for name in ("standard", "bottleneck"):
 #
 # InfoRM charges for every nat about the response; the RPM charges for none, and asks instead that the latents be distributed as the prior says. On a table:
 
-# %%
+# %% tags=["reproducible"]
 rng = torch.Generator().manual_seed(seed)
 p_x, prior = (torch.rand(n, generator=rng, dtype=torch.float64) for n in (6, 4))
 p_x, prior = p_x / p_x.sum(), prior / prior.sum()

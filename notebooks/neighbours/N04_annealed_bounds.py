@@ -31,7 +31,7 @@ n, dim = 500, 10
 # $K = 500$ candidates reads
 
 
-# %%
+# %% tags=["reproducible"]
 def gain_for(nats):
     return math.sqrt(math.expm1(2 * nats / dim))
 
@@ -87,7 +87,7 @@ def giwae(nats, k, seed, wide=1.6):
     return torch.stack([barber_agakov, barber_agakov + (T.log_softmax(1)[:, 0] + math.log(k)).mean()])
 
 
-# %%
+# %% tags=["reproducible"]
 for k in (1, 10, 100, 1000):
     runs = torch.stack([giwae(30.0, k, s) for s in seeds])
     print(
@@ -154,7 +154,7 @@ def sandwich(nats, temperatures, seed):
     return torch.stack([(log_likelihood(x, z, gain) - w).mean() for w in (below, above)])
 
 
-# %%
+# %% tags=["reproducible"]
 temperatures = (20, 80, 320, 1280)
 bounds = {t: torch.stack([sandwich(30.0, t, s) for s in seeds]) for t in tqdm(temperatures)}
 for t, found in bounds.items():
@@ -163,7 +163,7 @@ for t, found in bounds.items():
 assert all((found[:, 0] < found[:, 1]).all() for found in bounds.values())
 assert (bounds[1280][:, 1] - bounds[1280][:, 0] < 0.6).all() and (abs(bounds[1280] - 30) < 0.8).all()
 
-# %%
+# %% tags=["reproducible"]
 rpm.figures.lines(
     temperatures,
     {
@@ -189,7 +189,7 @@ rpm.figures.lines(
 # the same normaliser, and $\log K$ is a property of the first. The paper trains $T$ as well (MINE-AIS). We take one that is given, a random walk on Gaussian latents (E20), whose $I_\infty$ has a closed form. The chain goes
 # forwards, so its $\log Z$ is too low on average, and the estimate of $I_\infty$ too high.
 
-# %%
+# %% tags=["reproducible"]
 rho, scale = 0.98, 0.2
 exact = rpm.gaussian.infonce_random_walk(rho, scale, dim)
 found = []

@@ -47,7 +47,7 @@ def maze(number):
     return doors, np.where(np.take_along_axis(doors, there, 1), there, here)
 
 
-# %%
+# %% tags=["reproducible"]
 mazes = [maze(seed + k) for k in range(3)]
 steps_to_goal = [shortest_path(doors, unweighted=True)[:, GOAL] for doors, _ in mazes]
 print("steps from start to goal:", *(int(steps[START]) for steps in steps_to_goal))
@@ -82,7 +82,7 @@ def dual(doors):
     return found.x, -found.fun
 
 
-# %%
+# %% tags=["reproducible"]
 critics = []
 for (doors, _), steps in zip(mazes, steps_to_goal):
     f, distance = dual(doors)
@@ -136,7 +136,7 @@ def first_short(took, shortest):
     return short.argmax() + 1 if short.any() else len(took) + 1
 
 
-# %%
+# %% tags=["reproducible"]
 curves, needed = {}, {}
 for name, reward in tqdm(REWARDS.items()):
     took = np.array(
@@ -152,7 +152,7 @@ mean = {name: episodes.mean(1) for name, episodes in needed.items()}
 assert (mean["change of f"] < mean["f"]).all() and (mean["f"] < mean["-1 a move"]).all()
 assert (mean["-1 a move"] < mean["1 at the goal"]).all() and (needed["change of f"] <= 5).all()
 
-# %%
+# %% tags=["reproducible"]
 rpm.figures.lines(
     np.arange(1, 151),
     curves,
@@ -173,7 +173,7 @@ rpm.figures.lines(
 #
 # and its objective is the mutual information (E6).
 
-# %%
+# %% tags=["reproducible"]
 # P(next | room); as it is symmetric, every room is visited equally often
 walk = torch.nn.functional.one_hot(torch.tensor(mazes[0][1]), ROOMS).double().mean(1)
 eye = torch.eye(ROOMS).double()
@@ -203,7 +203,7 @@ def log_critic(log_gamma):
     return ((1 - gamma) * ROOMS * (gamma**k * arrivals).sum(0)).log()
 
 
-# %%
+# %% tags=["reproducible"]
 shortest = torch.tensor(steps_to_goal[0])
 for gamma in torch.tensor([0.9, 0.5, 1e-1, 1e-4], dtype=torch.float64):
     weights = gamma**k * arrivals

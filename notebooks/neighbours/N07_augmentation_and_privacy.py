@@ -128,7 +128,7 @@ def attack(network, seed, known=True):
     return {name: roc_auc_score(MEMBER[judged], score[judged]) for name, score in scores.items()}
 
 
-# %% tags=["approximate"]
+# %%
 found = {kind: [attack(n, s) for n, s in zip(runs, seeds)] for kind, runs in networks.items()}
 found["kept, unknown"] = [attack(n, s, known=False) for n, s in zip(networks["kept views"], seeds)]
 auc = {kind: {name: np.array([run[name] for run in runs]) for name in runs[0]} for kind, runs in found.items()}
@@ -140,7 +140,7 @@ assert kept["moments"].mean() > kept["mean"].mean()
 assert (kept["moments"] > auc["images"]["image"] + 0.1).all(), "augmented in advance, it leaks more than without"
 assert max(auc[kind]["moments"].max() for kind in ("fresh views", "kept, unknown")) < kept["moments"].min()
 
-# %% tags=["approximate"]
+# %%
 rpm.figures.dots(
     {
         f"{kind}: {name}": auc[kind][name].mean()
@@ -199,7 +199,7 @@ def log_p(encoder, critic, views):
     return torch.stack(found, 1) - math.log(2 * N)
 
 
-# %%
+# %% tags=["reproducible"]
 encoder, critic = encoders["kept views"][0]
 a, b = (rpm.encode(encoder, digits_of(seed)[2][:, k]).double() for k in (0, 1))
 log_f = critic.double()(a, b).detach()
@@ -213,7 +213,7 @@ assert off < 1e-10
 # %%
 tables = {kind: [log_p(*m, digits_of(s)[2]) for m, s in zip(models, seeds)] for kind, models in tqdm(encoders.items())}
 
-# %% tags=["approximate"]
+# %%
 leak = {}
 for kind, values in tables.items():
     leak[kind] = np.array(

@@ -62,7 +62,7 @@ def learned(objective):
     return log_f.detach()
 
 
-# %%
+# %% tags=["reproducible"]
 matched = learned(rpm.donsker_varadhan)
 ratios = {
     "classifier": learned(jensen_shannon).exp(),
@@ -112,7 +112,7 @@ def oracle(name, nats, seed, batches=60):
     return np.mean(found), np.std(found, ddof=1)
 
 
-# %%
+# %% tags=["reproducible"]
 scatter = {
     name: {nats: np.array([oracle(name, nats, s) for s in seeds]) for nats in information} for name in tqdm(names)
 }
@@ -128,7 +128,7 @@ print("scatter at 8 nats / at 2:", ", ".join(f"{name} {ratio:.1f}" for name, rat
 assert 1.3 < growth["PC"] < 1.8 and growth["NWJ"] > 4
 assert (at_8["SMILE"][:, 0] > 9).all() and (abs(at_8["PC"][:, 0] - 8) < 0.15).all()
 
-# %%
+# %% tags=["reproducible"]
 rpm.figures.lines(
     information,
     {
@@ -162,7 +162,7 @@ def trained(name, seed, nats=5.0, steps=500):
         return np.mean([estimate(critic(*next(fresh))).value.item() for _ in range(10)])
 
 
-# %% tags=["approximate"]
+# %%
 estimates = {name: np.array([trained(name, s) for s in seeds]) for name in tqdm(("PC", "NWJ", "DRF"))}
 for name, found in estimates.items():
     print(f"{name:4} {found.mean():5.2f}, from {found.min():.2f} to {found.max():.2f} (true: 5)")
@@ -182,7 +182,7 @@ assert off["PC"] < 1.2 and off["PC"] < off["DRF"] and off["PC"] < off["NWJ"]
 #
 # the plug-in, less the prior's mass above one. So the plug-in is an ELBO where the mass is one, and overstates it where it is more: what it saves in variance is the term that made the bound a bound.
 
-# %%
+# %% tags=["reproducible"]
 world = rpm.FiniteRPM.ring()
 log_f = torch.randn(world.q_joint.shape, generator=rng, dtype=torch.float64)
 independent = torch.outer(world.q_z, world.q_z_prime)

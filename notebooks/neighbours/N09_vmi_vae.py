@@ -126,16 +126,16 @@ def over_seeds(weight):
     return models[0], rows
 
 
-# %% tags=["approximate"]
+# %%
 plain, rows_plain = over_seeds(0)
 assert (rows_plain[:, 0] < 0.6).all(), "the code is nearly ignored"
 
-# %% tags=["approximate"]
+# %%
 bounded, rows_bounded = over_seeds(1)
 assert (rows_bounded[:, 0] > 0.9 * math.log(CODES)).all(), "the images say which code made them"
 assert (rows_bounded[:, 1] - rows_plain[:, 1]).abs().max() < 1, "and the ELBO stays within a nat"
 
-# %% tags=["approximate"]
+# %%
 _, rows_heavy = over_seeds(5)
 assert (rows_heavy[:, 2] > rows_bounded[:, 2]).all() and (rows_heavy[:, 3] < 0.9).all()
 
@@ -144,7 +144,7 @@ assert (rows_heavy[:, 2] > rows_bounded[:, 2]).all() and (rows_heavy[:, 3] < 0.9
 # less than what generated images carry, because the bound is taken over the prior's images alone; a heavier weight narrows the gap. And the codes are not the classes: agreement, under the best matching of codes with classes, stays far from 1. The bound
 # asks that the ten codes be told apart, not that they mean digits.
 
-# %% tags=["approximate"]
+# %%
 z = torch.randn(2, DIM, generator=torch.Generator().manual_seed(seed)).repeat_interleave(CODES, 0)
 codes = torch.arange(CODES).repeat(2)
 with torch.no_grad():
@@ -164,7 +164,7 @@ rpm.figures.images(
 #
 # The letters have changed places: here $P(c\mid\hat x)$ is the reader, in our words the *prior* $P(z'\mid z)$, and $Q(c\mid\hat x)$ the true conditional of the code, given its image. On tables, with 6 images and 4 codes, for any reader:
 
-# %%
+# %% tags=["reproducible"]
 rng = torch.Generator().manual_seed(seed)
 q_joint = torch.rand(6, 4, generator=rng, dtype=torch.float64).softmax(0) / 4  # of image and code: P(c) = 1/4
 log_reader = torch.randn(6, 4, generator=rng, dtype=torch.float64).log_softmax(1)
@@ -179,7 +179,7 @@ assert abs(bound - from_the_model) < 1e-10 and abs(bound - (world.mutual_informa
 # So the VAE with the bound is two models: a generative one, and beside it an RPM of image and code. An RPM cannot ignore *all* its latents without a loss: by (E5) a recognition model that ignores its input has
 # $L - C = 0$ at most. But it may leave one idle, just as the VAE does, if the others tell all: the ELBO counts what they carry together.
 
-# %%
+# %% tags=["reproducible"]
 ignores = torch.full((6, 4), 1 / 4, dtype=torch.float64)
 world = rpm.FiniteRPM(q_joint, ignores, torch.eye(4).double())
 best = (world.elbo(rpm.priors.optimal(world.q_joint)).value - world.constant).item()

@@ -77,7 +77,7 @@ rpm.figures.images(
 # All classes are equally likely, all textures too, and they are drawn independently, so their information adds: $I(v;v') = I_\text{class} + I_\text{texture}$, and both are sums over small tables. The task needs $I(v;y) = \log 10$.
 
 
-# %%
+# %% tags=["reproducible"]
 def shared(k, probability):
     """I in nats between one of k equally likely values and its partner, which is kept with this probability."""
     table = (probability * torch.eye(k, dtype=torch.float64) + (1 - probability) / k) / k
@@ -123,7 +123,7 @@ def over_seeds(dials):
     return found
 
 
-# %% tags=["approximate"]
+# %%
 accuracy = [over_seeds(setting) for setting in tqdm(dials[:4])]
 assert (accuracy[3] > accuracy[0] + 0.2).all() and (accuracy[3] > 0.85).all()
 
@@ -132,12 +132,12 @@ assert (accuracy[3] > accuracy[0] + 0.2).all() and (accuracy[3] > 0.85).all()
 #
 # ## More than the task needs
 
-# %% tags=["approximate"]
+# %%
 accuracy += [over_seeds(setting) for setting in tqdm(dials[4:])]
 mean = [found.mean().item() for found in accuracy]
 assert (accuracy[6] < accuracy[3] - 0.3).all() and mean[3] > max(mean) - 0.01
 
-# %% tags=["approximate"]
+# %%
 rpm.figures.lines(
     information,
     {
@@ -164,7 +164,7 @@ rpm.figures.lines(
 # A recognition model that sees the class alone reaches $I_\text{class}$, and falls short of the ceiling by exactly $I_\text{texture}$. Under good views the ceiling comes down to meet it: then the encoder that the task
 # wants is also the one that the evidence wants. In a small world, 4 classes and 3 textures, every term is a finite sum.
 
-# %%
+# %% tags=["reproducible"]
 table = {k: (0.8 * torch.eye(k, dtype=torch.float64) + 0.2 / k) / k for k in (4, 3)}
 independent = torch.full((3, 3), 1 / 9, dtype=torch.float64)
 sees_all, sees_class = torch.eye(12).double(), torch.eye(4).double().repeat_interleave(3, 0)

@@ -36,7 +36,7 @@ rng = torch.Generator().manual_seed(seed)
 # %%
 rpm.show_source(stein_score)
 
-# %%
+# %% tags=["reproducible"]
 for dim in (1, 2, 8):
     x = torch.randn(500, dim, generator=rng, dtype=torch.float64)  # whose true score is -x
     error = (stein_score(x) + x).square().mean() / x.square().mean()
@@ -65,7 +65,7 @@ def slope(value_of, rho, seed):
     return torch.autograd.grad(value_of(*pairs), rho)[0]
 
 
-# %%
+# %% tags=["reproducible"]
 rhos = (-0.8, -0.4, 0.4, 0.8)
 truth = torch.tensor([dim * rho / (1 - rho**2) for rho in rhos], dtype=torch.float64)
 by_mige = torch.tensor([[slope(mige, rho, s) for rho in rhos] for s in tqdm(seeds)])
@@ -101,7 +101,7 @@ def by_critic(rho, seed, steps=300):
     return slope(lambda *moved: objective(critic(*moved)).value, rho, seed), value
 
 
-# %% tags=["approximate"]
+# %%
 mine = torch.tensor([[by_critic(rho, s) for rho in rhos] for s in tqdm(seeds)])
 by_mine, value = mine[..., 0], mine[..., 1]
 for k, rho in enumerate(rhos):
@@ -115,7 +115,7 @@ print("off at |rho| = 0.8:", ", ".join(f"{name} {e.mean():.2f}" for name, e in e
 assert (error["MIGE"] < error["MINE"]).all()
 assert all(abs(ratio - 0.7) < 0.1 for ratio in (by_mine.mean(0) / truth)[[0, 3]])
 
-# %% tags=["approximate"]
+# %%
 longer = by_critic(-0.8, seed, steps=1500)[0]
 print(f"one run at rho = -0.8: {by_mine[0, 0]:.1f} after 300 steps, {longer:.1f} after 1 500, true {truth[0]:.1f}")
 assert abs(longer - truth[0]) < abs(by_mine[0, 0] - truth[0]) - 0.5
@@ -123,7 +123,7 @@ assert abs(longer - truth[0]) < abs(by_mine[0, 0] - truth[0]) - 0.5
 # %% [markdown]
 # MINE is stopped early here; more steps bring it nearer. The authors' stored runs at $\rho=-0.8$ have $-16.7$ for MIGE and $-12.9$ for MINE, where the truth is $-17.8$: the same order.
 
-# %% tags=["approximate"]
+# %%
 rpm.figures.lines(
     rhos,
     {"truth": truth, "MIGE": by_mige.mean(0), "MINE": by_mine.mean(0)},
@@ -137,7 +137,7 @@ rpm.figures.lines(
 #
 # Four coordinates of $x$ and $x'$ correlate by 0.9, 0.6, 0.3 and 0. A linear encoder $z = w\cdot x$, $z' = w\cdot x'$ climbs the information by MIGE alone. The best that one direction can do is the first coordinate.
 
-# %%
+# %% tags=["reproducible"]
 correlations = torch.tensor([0.9, 0.6, 0.3, 0.0], dtype=torch.float64)
 directions = []
 for s in tqdm(seeds):
@@ -164,7 +164,7 @@ assert all(abs(w[0]) > 0.9 for w in directions)
 #
 # Of the critic only its slope is needed, a difference of scores. The normaliser adds nothing: where $r$ is the true ratio $Z(z)=1$ for all $z$, and to first order its mean logarithm stays zero. On a table both sides are exact:
 
-# %%
+# %% tags=["reproducible"]
 logits = torch.randn(4, 4, generator=rng, dtype=torch.float64, requires_grad=True)
 q = logits.flatten().softmax(0).view(4, 4)
 log_r = (q / torch.outer(q.sum(1), q.sum(0))).log().detach()

@@ -7,7 +7,7 @@ from . import Exercise
 
 
 def _pairs(seed: int) -> tuple[int]:
-    return (random.Random(seed).randint(2, 5000),)
+    return (random.Random(seed).randint(2, 500),)
 
 
 def _value_and_pairs(seed: int) -> tuple[float, int]:
@@ -25,7 +25,6 @@ ceiling = Exercise(
         "So each bracket is at most log(f_ii / (f_ii / N)).",
     ),
     misconceptions={
-        lambda n: math.log2(n): "that is in bits. This course counts in nats: natural logarithms.",
         lambda n: n: "that is the number of candidates itself; InfoNCE is a difference of logarithms.",
         lambda n: 2 * math.log(n): "2 log N would need a pair with P = 1, but each row has only 1/N to give.",
         lambda n: math.log(n - 1): "the positive is one of the N candidates: N - 1 are the negatives alone.",
@@ -44,5 +43,9 @@ log_evidence = Exercise(
     misconceptions={
         lambda infonce, n: infonce + 2 * math.log(n): "the sign of C: log P(x,x') of a discrete pair is negative.",
         lambda infonce, n: infonce - math.log(n): "that is log P(x'|x). The pair also needs log P(x) = -log N.",
+        lambda infonce, n: infonce - 2 * math.log2(n): "you took log N in bits, from a value in nats.",
+        lambda infonce, n: infonce - math.log(n) - math.log(n - 1): (
+            "x' is one of N, not of N - 1: the pairs that the model might have given are N^2."
+        ),
     },
 )

@@ -96,6 +96,9 @@ clip = Exercise(
         lambda log_f: (log_f.log_softmax(1).diagonal().mean() + log_f.log_softmax(0).diagonal().mean()) / 2: (
             "log n is missing: a table of equal scores, which knows nothing, should give 0 nats."
         ),
+        lambda log_f: math.log(len(log_f)) - _clip(log_f): (
+            "that is the cross-entropy, the loss: log n minus the objective, which is to be large."
+        ),
         lambda log_f: (
             log_f.log_softmax(0).diagonal().mean() + math.log(len(log_f))
         ): "now z is normalised over, but z' is not.",

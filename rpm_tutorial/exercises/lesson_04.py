@@ -27,6 +27,9 @@ log_p = Exercise(
     ),
     misconceptions={
         lambda log_f: log_f.log_softmax(1).diagonal(): "that is log P(x'_i|x_i); the pair also needs P(x_i) = 1/N.",
+        lambda log_f: log_f.log_softmax(1).diagonal() + math.log(len(log_f)): (
+            "that is the bracket of InfoNCE, log P(x'_i|x_i) above chance; P(x_i) = 1/N lowers the probability of the pair."
+        ),
         lambda log_f: log_f.log_softmax(0).diagonal() - math.log(len(log_f)): (
             "you normalised over columns: that is the model with the prior normalised over z."
         ),
@@ -54,7 +57,9 @@ pairs_needed = Exercise(
 
 
 def _wide(seed: int) -> tuple:
-    return (3 * torch.randn(5, 13 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64),)
+    """Rows whose f are far outside of float64: that is what the largest score is taken out for."""
+    scores = 3 * torch.randn(5, 13 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (scores + torch.tensor([[-900.0], [-9.0], [0.0], [9.0], [900.0]], dtype=torch.float64),)
 
 
 def _by_tiles(log_f):

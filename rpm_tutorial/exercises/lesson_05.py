@@ -52,6 +52,9 @@ batch_size = Exercise(
         lambda information, error: (
             math.exp(2 * information) / (2 * error)
         ): "chi^2 is e^(2 MI) minus 1: without dependence there is no bias.",
+        lambda information, error: (
+            (4**information - 1) / (2 * error)
+        ): "the information is in nats: e^(2 MI), not 2^(2 MI).",
         lambda information, error: math.exp(information): (
             "e^MI is where the ceiling log N stops hiding the value; the bias needs far more."
         ),
@@ -83,6 +86,12 @@ normaliser = Exercise(
         lambda positive, others, n: torch.cat([positive[None], others]).logsumexp(0) - math.log(len(others) + 1): (
             "that is the normaliser of a small batch, with the ceiling of its size; here M candidates stand for n - 1."
         ),
+        lambda positive, others, n: torch.logaddexp(positive, others.logsumexp(0) + math.log((n - 1) / len(others))): (
+            "Z is a mean over the n candidates: the 1/n is missing."
+        ),
+        lambda positive, others, n: (
+            torch.logaddexp(positive, others.logsumexp(0) + math.log(n / len(others))) - math.log(n)
+        ): "the M stand for the n - 1 others: the n-th candidate is the positive, which is counted already.",
         lambda positive, others, n: others.logsumexp(0) - math.log(len(others)): (
             "the positive is one of the n candidates; without it the value can exceed log n."
         ),
@@ -128,6 +137,9 @@ of_a_batch = Exercise(
         ),
         lambda log_f: (log_f.diagonal() - log_f.logsumexp(1)).mean(): (
             "that is never positive: log n is missing, so that a table of equal scores gives -log n instead of 0."
+        ),
+        lambda log_f: (log_f.logsumexp(1) - log_f.diagonal()).mean(): (
+            "that is the cross-entropy, the loss: log n minus I_N, which is to be large."
         ),
         lambda log_f: (log_f.diagonal() - log_f.logsumexp(0)).mean() + math.log(len(log_f)): (
             "that sums over the z of each z'; (E15) compares the z' of each z."

@@ -132,7 +132,6 @@ binned = Exercise(
     ),
     misconceptions={
         _by_the_order: "z and -z come out as nearly independent, though each determines the other: no invertible map may do that.",
-        lambda z, z_prime: _binned(z, z_prime) / math.log(2): "that is in bits; the course counts in nats.",
         lambda z, z_prime: _by_the_order(z.argsort(), z_prime): "only z is cut rightly, z′ not yet.",
         lambda z, z_prime: _by_the_order(z, z_prime.argsort()): "only z′ is cut rightly, z not yet.",
         lambda z, z_prime: _binned(z.sort().values, z_prime.sort().values): (

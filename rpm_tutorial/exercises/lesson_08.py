@@ -48,6 +48,7 @@ typical_probability = Exercise(
     ),
     misconceptions={
         lambda infonce, n: math.exp(infonce) / n**2: "that is the joint P(x, x'); given x, divide by P(x) = 1/n.",
+        lambda infonce, n: math.exp(infonce) / (n - 1): "the partner is one of the n candidates itself.",
         lambda infonce, n: math.exp(infonce): "that is how many times more probable than chance; chance is 1/n.",
         lambda infonce, n: infonce / math.log(n): "that is the fraction of the ceiling, not a probability.",
         lambda infonce, n: math.exp(-infonce) / n: "more evidence means more probable: the sign.",
@@ -122,7 +123,7 @@ def _fitted_on_the_test(z, labels, z_test, labels_test):
 
 
 probe = Exercise(
-    prompt="Return the test accuracy, in [0, 1], of a linear probe: one-hot labels regressed on z, the largest output wins.",
+    prompt="Return the test accuracy, in [0, 1], of a linear probe: one-hot labels regressed on z alone, the largest output wins.",
     case=_noisy_classes,
     solution=_probe,
     hints=(
@@ -136,6 +137,9 @@ probe = Exercise(
         lambda z, labels, z_test, labels_test: _probe(z, labels, z, labels): (
             "that is the accuracy on what the probe was fitted on; the question is how it does on the test."
         ),
+        lambda z, labels, z_test, labels_test: _probe(
+            F.pad(z, (0, 1), value=1), labels, F.pad(z_test, (0, 1), value=1), labels_test
+        ): "your probe has an intercept, a feature that is always 1; here the labels are regressed on z alone.",
         lambda z, labels, z_test, labels_test: 1 - _probe(z, labels, z_test, labels_test): "that is the error rate.",
     },
     planted=_fitted_on_everything,

@@ -94,6 +94,9 @@ noise = Exercise(
             sigma * math.sqrt(k)
         ): "that is a random walk's; here a push lasts, because it changes the velocity.",
         lambda sigma, k: sigma * k * (k + 1) / 2: "pushes are independent: their variances add, not their sizes.",
+        lambda sigma, k: sigma * math.sqrt((k - 1) * k * (2 * k - 1) / 6): (
+            "one push is missing: z_{1+k} is k steps after z_1, each with a push."
+        ),
         lambda sigma, k: sigma * k: "that is the first push alone, the one with the most time to act.",
     },
 )

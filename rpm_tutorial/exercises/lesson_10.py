@@ -37,6 +37,9 @@ posterior = Exercise(
         lambda prior, f, f_prime, f_z, f_prime_z: prior * f / f_z * f_prime / f_prime_z: (
             "that is P(x,x',z) up to P_0(x) P_0(x'); a posterior over z sums to one."
         ),
+        lambda prior, f, f_prime, f_z, f_prime_z: _normalised((prior * f / f_z * f_prime / f_prime_z).T).T: (
+            "your columns sum to one; each row, one pair, is a distribution over z."
+        ),
         lambda prior, f, f_prime, f_z, f_prime_z: _normalised(f * f_prime): (
             "a product of the factors counts the class frequencies twice and the prior not at all."
         ),
@@ -92,6 +95,9 @@ found_all = Exercise(
         lambda beta, k: math.log(
             k
         ): "log k is the mutual information, the limit of a large beta; at this one KL(Q||P) is left.",
+        lambda beta, k: (
+            beta - math.log1p(math.exp(beta) / k)
+        ): "z = z' is one of the k terms of Z(z): k - 1 are left over.",
         lambda beta, k: beta - math.log(math.exp(beta) + k - 1): (
             "you summed over candidates; Z(z) is a mean under Q(z'), so a constant code would be at 0."
         ),

@@ -35,6 +35,9 @@ outlyingness = Exercise(
         lambda z, reference: ((z - reference.mean(0)) / reference.std(0)).square().sum(1): (
             "each feature is scaled, but their correlations are left out: use the whole covariance."
         ),
+        lambda z, reference: _distance(z, reference, reference.mean(0)) * len(reference) / (len(reference) - 1): (
+            "your covariance is divided by m; m - 1 is asked for, since the mean was estimated too."
+        ),
         lambda z, reference: _distance(z, reference, z.mean(0)): (
             "the centre is that of the ordinary responses, reference, and not of those under suspicion."
         ),

@@ -31,6 +31,9 @@ score = Exercise(
         lambda target, others: _standardised(target, others).sum(0): (
             "that adds the standardised statistics; one wild round would outvote all the others, which is why Phi stands there."
         ),
+        lambda target, others: torch.special.ndtr((target - others.mean(1)) / others.std(1, correction=0)).sum(0): (
+            "your sd is divided by the number of clients; it is to be divided by clients - 1."
+        ),
         lambda target, others: (2 * torch.special.ndtr(_standardised(target, others).abs()) - 1).sum(0): (
             "that test has two tails: a member's statistic is higher, never lower."
         ),

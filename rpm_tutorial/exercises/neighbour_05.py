@@ -40,6 +40,9 @@ bits_of_logs = Exercise(
         lambda y, prediction: math.log(2) * (_squared(y.log() - prediction.log()) + torch.log2(y).mean()): (
             "those are nats; a bit has log 2 of them."
         ),
+        lambda y, prediction: _squared((y.log() - prediction.log()).std()) + torch.log2(y).mean(): (
+            "your density has its mean fitted too; that of the MSE is centred at the prediction."
+        ),
         lambda y, prediction: _squared(
             y - prediction
         ): "that is the plain MSE: the error is to be taken of logarithms.",

@@ -36,6 +36,9 @@ chosen = Exercise(
         lambda shared, left, right, needed: shared.argmin(): (
             "those share least, but have lost what the task needs: that is the left end of the curve."
         ),
+        lambda shared, left, right, needed: shared[_chosen(shared, left, right, needed)]: (
+            "that is I(v;v') of the pair that is chosen; return its index."
+        ),
         lambda shared, left, right, needed: shared.argmax(): (
             "that is the opposite, InfoMax: the views that share most, the right end of the curve."
         ),

@@ -30,14 +30,14 @@ def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
         with torch.no_grad():
             p = critic(z[[state.image]], z_prime).softmax(1)[0].cpu()
             evidence = dataset_evidence(z, z_prime, critic)
-        best = p.topk(8).indices
+        best = p.topk(8).indices.tolist()
         own = int((p > p[state.image]).sum()) + 1
         return images(
-            {"x": x[[state.image]], "x′": x_prime[best]},
-            below={"x′": [f"{p[j]:.3f}{' ✓' if j == state.image else ''}" for j in best]},
+            {"x": x[[state.image]], "x′": x_prime[[*best, state.image]]},
+            below={"x′": [*(f"{p[j]:.3f}" for j in best), f"✓ {p[state.image]:.3f}"]},
             caption=(
-                f"The eight most probable x′ given image {state.image}, with P(x′|x); ✓ is its own other view, ranked {own} of "
-                f"{evidence.n} with P = {p[state.image]:.3f}. Log evidence at this temperature: "
+                f"The eight most probable x′ given image {state.image}, with P(x′|x); behind them ✓, its own other view, ranked "
+                f"{own} of {evidence.n} with P = {p[state.image]:.3f}. Log evidence at this temperature: "
                 f"{evidence.log_evidence:.3f} nats per pair."
             ),
         )

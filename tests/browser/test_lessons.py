@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from lesson_items import COSTS, Cost, peak_mib
 from needs import need_fashion_mnist
-from notebook_compare import outputs_difference
+from notebook_compare import is_reproducible, outputs_difference
 from residuals import MEASURED
 
 NOTEBOOKS = sorted(build_notebooks.NOTEBOOKS.glob("*.ipynb"))
@@ -62,9 +62,8 @@ def test_outputs_are_the_stored_ones(opened):
         zip(*map(build_notebooks.code_cells, (read(notebook), run.notebook)), strict=True)
     ):
         if build_notebooks.IGNORED not in stored.metadata.get("tags", []):
-            approximate = "approximate" in stored.metadata.get("tags", [])
             outputs = build_notebooks.lasting(now.outputs)
-            differ[f"Cell {number}"] = outputs_difference(stored.outputs, outputs, approximate)
+            differ[f"Cell {number}"] = outputs_difference(stored.outputs, outputs, is_reproducible(stored))
     assert {cell: difference for cell, difference in differ.items() if difference} == {}
 
 
