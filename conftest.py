@@ -5,4 +5,4 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 
-pytest_plugins = ["lesson_items", "residuals"]
+pytest_plugins = ["lesson_items", "residuals", "two_threads"]

@@ -13,16 +13,34 @@ Example, `torchrun --standalone --nproc-per-node 2 evidence.py`:
     ...     mine = slice(group.rank(), None, group.size())
     ...     z, z_prime = encode(encoder, x[mine]), encode(encoder, x_prime[mine])
     ...     evidence = dataset_evidence(z, z_prime, critic, group=group)     # of all pairs, on each process
+
+Training, from pairs of its own on each process: a pair that two of them draw would be among its own negatives.
+
+    >>> pairs = tensor_pairs(x[mine], x_prime[mine], seed=group.rank())
+    >>> trainer = Trainer(encoder, critic, pairs, steps=1000, group=group)
+    >>> rows = list(trainer)
+    >>> trainer.save("mine.pt")     # each process calls it, and rank 0 writes the places in the data of all
 """
 
+import io
 import os
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+CALLS = (
+    "a step or an evidence",
+    "a mean of gradients",
+    "a start",
+    "a comparison of batches",
+    "a state",
+    "the end of a save",
+)
 
 
 @contextmanager
@@ -58,13 +76,10 @@ def gather(local: Tensor, group: "dist.ProcessGroup | None") -> tuple[Tensor, in
     """
     if group is None:
         return local, 0, len(local)
-    size, rank = group.size(), group.rank()
+    rank = group.rank()
     kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
-    held = torch.zeros(size, 3, dtype=torch.int64, device=local.device)
-    held[rank] = torch.tensor([len(local), local.shape[1], kinds.index(local.dtype)])
-    with _told_which_process_is_lost(group):
-        dist.all_reduce(held, group=group)
-    lengths, widths, dtypes = held.T.tolist()
+    said = [len(local), local.shape[1], kinds.index(local.dtype)]
+    lengths, widths, dtypes = zip(*_said(CALLS[0], said, group, local.device))
     if len({*widths}) > 1 or len({*dtypes}) > 1:
         said = "; ".join(f"process {r}: (n, {w}) {kinds[k]}" for r, (w, k) in enumerate(zip(widths, dtypes)))
         raise ValueError(f"the processes hold different latents ({said}); expected the same columns and dtype on each")
@@ -84,31 +99,119 @@ def mean_over_ranks(share: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
 
 
 def average_gradients(modules: Iterable[nn.Module], group: "dist.ProcessGroup") -> None:
-    """Replace the gradients of the modules' parameters by their means over the processes."""
-    with _told_which_process_is_lost(group):
-        for parameter in (p for module in modules for p in module.parameters() if p.grad is not None):
-            dist.all_reduce(parameter.grad, group=group)
-            parameter.grad /= group.size()
+    """Replace the gradients of the modules' parameters by their means over the processes.
+
+    A gradient of `None` counts as 0, and stays `None` if it is so on all of them; a sparse one becomes dense. Raises
+    `ValueError` where the processes hold other parameters.
+    """
+    parameters = [p for module in modules for p in module.parameters()]
+    present = [p.grad is not None for p in parameters]
+    if len({row[2] for row in _alike(CALLS[1], parameters, group, zlib.crc32(bytes(present)))}) > 1:
+        anywhere = torch.tensor(present, dtype=torch.int64, device=parameters[0].device)
+        with _told_which_process_is_lost(group):
+            dist.all_reduce(anywhere, group=group)
+        present = anywhere.tolist()
+    for parameter in (p for p, somewhere in zip(parameters, present) if somewhere):
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
+        with _told_which_process_is_lost(group):
+            dist.all_reduce(gradient, group=group)
+        parameter.grad = gradient.div_(group.size())
 
 
 def broadcast_parameters(modules: Iterable[nn.Module], group: "dist.ProcessGroup") -> None:
-    """Give every process the parameters and buffers of rank 0."""
-    with torch.no_grad(), _told_which_process_is_lost(group):
-        for module in modules:
-            for tensor in (*module.parameters(), *module.buffers()):
-                dist.broadcast(tensor, dist.get_global_rank(group, 0), group=group)
+    """Give every process the parameters and buffers of rank 0. Raises `ValueError` where they hold others."""
+    tensors = [t.detach() for module in modules for t in (*module.parameters(), *module.buffers())]
+    _alike(CALLS[2], tensors, group)
+    for tensor in tensors:
+        with _told_which_process_is_lost(group):
+            dist.broadcast(tensor, dist.get_global_rank(group, 0), group=group)
+
+
+def check_batches_differ(sides: Sequence[Tensor], group: "dist.ProcessGroup") -> bool:
+    """True, or `ValueError` on every process where two of them hold the same pairs (x, x'), in whatever order."""
+    rows = torch.cat([side.detach().cpu().reshape(len(side), -1).contiguous().view(torch.uint8) for side in sides], 1)
+    found = zlib.crc32(str(sorted(zlib.crc32(row) for row in rows.numpy())).encode())
+    batches = [row[0] for row in _said(CALLS[3], [found], group, sides[0].device)]
+    twin = next((r for r, batch in enumerate(batches) if batch in batches[:r]), None)
+    if twin is not None:
+        raise ValueError(
+            f"processes {batches.index(batches[twin])} and {twin} draw the same batch; expected pairs of its own on each: a "
+            f"pair among its own negatives keeps the value below log {len(rows)}, whatever the number of processes. Remedy: "
+            "tensor_pairs(x[rank::size], x_prime[rank::size], seed=rank), with rank = group.rank(), size = group.size()"
+        )
+    return True
+
+
+def everyones(mine, group: "dist.ProcessGroup", device: torch.device) -> list:
+    """What each process holds, in the order of their ranks: tensors, numbers and text; no code that another sends is run."""
+    file = io.BytesIO()
+    torch.save(mine, file)
+    sent = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8).to(device)
+    lengths = [row[0] for row in _said(CALLS[4], [len(sent)], group, device)]
+    files = [io.BytesIO(part.cpu().numpy().tobytes()) for part in _of_each(sent, lengths, group)]
+    return [torch.load(file, "cpu", weights_only=True) for file in files]
+
+
+def check_same(mine: dict, group: "dist.ProcessGroup", device: torch.device) -> None:
+    """Raise `ValueError` on every process where they hold another value of a name."""
+    all_of_them = everyones(mine, group, device)
+    for name in mine:
+        values = [held[name] for held in all_of_them]
+        if any(value != values[0] for value in values):
+            said = "; ".join(f"process {rank}: {str(value)[:200]}" for rank, value in enumerate(values))
+            raise ValueError(f"the processes differ in {name} ({said}); expected the same on each, or they drift apart")
+
+
+def own_part(state: dict, group: "dist.ProcessGroup | None") -> dict:
+    """A state whose "processes" lists what is each one's own, for this one; `ValueError` for another number of them."""
+    processes, size, rank = state.get("processes", [{}]), *((1, 0) if group is None else (group.size(), group.rank()))
+    if len(processes) != size:
+        raise ValueError(
+            f"it was saved by {len(processes)} processes, each with its own place in the data, and here are {size}: start "
+            f"torchrun --nproc-per-node {len(processes)}"
+        )
+    return state | processes[rank]
+
+
+def wait_for_all(group: "dist.ProcessGroup | None", device: torch.device) -> None:
+    if group is not None:
+        _said(CALLS[5], [], group, device)
+
+
+def _said(call: str, numbers: Sequence[int], group: "dist.ProcessGroup", device: torch.device) -> list[list[int]]:
+    """Up to three whole numbers of each process; `ValueError` where they are at different calls, whose tensors don't fit."""
+    table = torch.zeros(group.size(), 4, dtype=torch.int64, device=device)
+    table[group.rank()] = torch.tensor([CALLS.index(call), *numbers, *[0] * (3 - len(numbers))])
+    with _told_which_process_is_lost(group):
+        dist.all_reduce(table, group=group)
+    rows = table.tolist()
+    if len({row[0] for row in rows}) > 1:
+        where = "; ".join(f"process {rank}: {CALLS[row[0]]}" for rank, row in enumerate(rows))
+        raise ValueError(
+            f"the processes make different calls ({where}); expected the same on each, in the same order. Remedy: call save "
+            "and state_dict on every process, and train each for as many steps"
+        )
+    return [row[1:] for row in rows]
+
+
+def _alike(call: str, tensors: Sequence[Tensor], group: "dist.ProcessGroup", more: int = 0) -> list[list[int]]:
+    """What `_said` gives of the number of tensors, their shapes and dtypes, and `more`; `ValueError` where the first two differ."""
+    shapes = zlib.crc32(str([(*t.shape, t.dtype) for t in tensors]).encode())
+    rows = _said(call, [len(tensors), shapes, more], group, tensors[0].device if tensors else torch.device("cpu"))
+    if len({tuple(row[:2]) for row in rows}) > 1:
+        held = "; ".join(f"process {rank}: {row[0]} tensors" for rank, row in enumerate(rows))
+        raise ValueError(
+            f"the processes hold other parameters ({held}, whose shapes or dtypes differ); expected the same modules, made "
+            "alike, on each, in the same order"
+        )
+    return rows
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, local, lengths, first, group):
         ctx.rows, ctx.group = slice(first, first + len(local)), group
-        longest = max(lengths)
-        padded = torch.cat([local, local.new_zeros(longest - len(local), *local.shape[1:])])
-        everywhere = [torch.empty_like(padded) for _ in lengths]
-        with _told_which_process_is_lost(group):
-            dist.all_gather(everywhere, padded, group=group)
-        return torch.cat([rows[:length] for rows, length in zip(everywhere, lengths, strict=True)])
+        return torch.cat(_of_each(local, lengths, group))
 
     @staticmethod
     def backward(ctx, grad):
@@ -116,6 +219,14 @@ class _Gather(torch.autograd.Function):
         with _told_which_process_is_lost(ctx.group):
             dist.all_reduce(total, group=ctx.group)
         return total[ctx.rows], None, None, None
+
+
+def _of_each(local: Tensor, lengths: Sequence[int], group: "dist.ProcessGroup") -> list[Tensor]:
+    padded = torch.cat([local, local.new_zeros(max(lengths) - len(local), *local.shape[1:])])
+    everywhere = [torch.empty_like(padded) for _ in lengths]
+    with _told_which_process_is_lost(group):
+        dist.all_gather(everywhere, padded, group=group)
+    return [rows[:length] for rows, length in zip(everywhere, lengths, strict=True)]
 
 
 @contextmanager

@@ -14,7 +14,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ._checks import check_count, check_data, check_number, check_rows, found, shape_of
 from .checkpoints import copied, load_checkpoint, reason, remember, save_checkpoint
-from .distributed import average_gradients, broadcast_parameters, gather
+from .distributed import (
+    average_gradients,
+    broadcast_parameters,
+    check_batches_differ,
+    check_same,
+    everyones,
+    gather,
+    own_part,
+    wait_for_all,
+)
 from .objectives import Objective, infonce
 
 
@@ -46,13 +55,15 @@ class Trainer:
             begins. Without one, a training continues with whatever batches come next, and a warning says so.
         encoder_prime: the encoder of x', for pairs of two kinds; by default that of x, as for two views of one kind.
         objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does.
-        group: a process group (`distributed.process_group()`), each of whose processes draws batches of its own. The
-            batch of a step is all of theirs, so that negatives come from every process; all start from rank 0's
-            parameters and stay equal. Batch norm sees its own process's rows.
+        group: a process group (`distributed.process_group()`), each of whose processes draws pairs of its own (see there).
+            The batch of a step is all of theirs, so that negatives come from every process; all start from rank 0's
+            parameters and stay equal. Batch norm sees its own process's rows. Every process calls `state_dict`, `save`,
+            for which rank 0 writes, and `load`, which needs as many processes; and sets a `learning_rate`.
     Raises:
         ValueError: `steps` is not positive, there is nothing to train, `pairs` ends early, the two sides of a batch don't
             fit, or scores, objective or a gradient are not finite (the message says at which step). Weights, buffers and
-            optimiser are then those of the step before, and can be saved.
+            optimiser are then those of the step before, and can be saved. Of a group: the processes draw the same batch,
+            or differ in networks, objective or settings.
         TypeError: encoder or critic is no `nn.Module`, `pairs` gives no batches of two tensors, or the encoder returns no
             tensor, the objective no `Objective`.
     """
@@ -98,7 +109,10 @@ class Trainer:
             )
         self.device, self._batches = parameters[0].device, iter(pairs)
         self._optimiser = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=weight_decay)
+        self._compared = group is None  # the batches of the processes
         if group is not None:
+            rates = {"learning_rate": self.learning_rate, "weight_decay": weight_decay}
+            check_same(self._kind() | rates, group, self.device)
             broadcast_parameters((self._networks,), group)
 
     @property
@@ -126,6 +140,7 @@ class Trainer:
         numbers = {name: vars(self)[name] for name in ("step", "seconds", "batch_size", "_batch")}
         try:
             x, x_prime = sides = self._sides(self._batch)
+            self._compared = self._compared or check_batches_differ(sides, self.group)
             if self.encoder_prime is self.encoder:  # one call: batch norm sees both views alike
                 z, z_prime = self._encode("encoder", torch.cat([x, x_prime])).chunk(2)
             else:
@@ -240,10 +255,15 @@ class Trainer:
 
         So `best = trainer.state_dict()` keeps the best so far, and `trainer.load_state_dict(best)` goes back to it.
         """
-        parts = {**self._networks, "optimiser": self._optimiser, "pairs": self.pairs}
-        state = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
+        state = {name: part.state_dict() for name, part in {**self._networks, "optimiser": self._optimiser}.items()}
         state |= {"kind": self._kind(), "step": self.step, "seconds": self.seconds, "learning_rate": self.learning_rate}
-        return copied(state if self._batch is None else state | {"batch": self._batch})
+        own = {} if self._batch is None else {"batch": self._batch}
+        if hasattr(self.pairs, "state_dict"):
+            own["pairs"] = self.pairs.state_dict()
+        if self.group is None:
+            return copied(state | own)
+        own["buffers"] = dict(self._networks.named_buffers())  # batch norm's
+        return copied(state | {"processes": everyones(own, self.group, self.device)})
 
     def _kind(self) -> dict:
         """What has to be the same where a training is continued, and doesn't show in the shapes of its tensors."""
@@ -259,16 +279,23 @@ class Trainer:
                 "the saved state is that of rpm-tutorial train, or of a dashboard, and holds the trainer's in it. Expected the "
                 'trainer\'s: load_state_dict(load_checkpoint(path)["trainer"])'
             )
-        before = self.state_dict()
+        before, wrong = self.state_dict(), None
         try:
-            self._set(copied(state))
+            state = own_part(copied(state), self.group)
+            self._set(state)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            self._set(before)  # a module of other shapes takes those of its tensors that fit
+            wrong = error
+        if self.group is not None:
+            said = everyones([wrong and reason(wrong), self.step, self.learning_rate], self.group, self.device)
+            if wrong is None and said != [said[0]] * len(said):
+                wrong = ValueError(f"the processes read different ones (error, step, learning rate: {said})")
+        if wrong is not None:
+            self._set(own_part(before, self.group))  # a module of other shapes takes those of its tensors that fit
             raise ValueError(
-                f"the saved state is not of this training: {reason(error)}. Expected the same encoder, critic, objective, "
+                f"the saved state is not of this training: {reason(wrong)}. Expected the same encoder, critic, objective, "
                 "pairs and steps. Remedy: make the trainer as that one was; or take over its weights alone: "
                 'encoder.load_state_dict(state["encoder"])'
-            ) from error
+            ) from wrong
         if "pairs" not in state:
             warnings.warn(
                 f"pairs is a {type(self.pairs).__name__}, which has no state_dict: the training continues with the batches "
@@ -290,11 +317,18 @@ class Trainer:
             self.pairs.load_state_dict(state["pairs"])
             self._batches = iter(self.pairs)  # a state may count from the next iteration only
         self.step, self.seconds, self.learning_rate = (state[k] for k in ("step", "seconds", "learning_rate"))
-        self._batch = state.get("batch")
+        self._batch, self._compared = state.get("batch"), self.group is None
+        for name, own in state.get("buffers", {}).items():
+            self._networks.get_buffer(name).copy_(own)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the state; a file of that name is replaced at once or not at all. Raises as `save_checkpoint` does."""
-        save_checkpoint(self.state_dict(), path)
+        state = self.state_dict()
+        try:
+            if self.group is None or self.group.rank() == 0:
+                save_checkpoint(state, path)
+        finally:
+            wait_for_all(self.group, self.device)  # so that each may load it
 
     def load(self, path: str | os.PathLike) -> None:
         """Continue from a file that `save` wrote; errors as for `load_state_dict`, `FileNotFoundError` if there is none."""

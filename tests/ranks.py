@@ -14,6 +14,7 @@ import warnings
 from datetime import timedelta
 from functools import partial
 
+import ranks_own
 import torch
 import torch.distributed as dist
 import torch.distributed.nn  # before any group: its functions keep the one they find, and with it the connection
@@ -248,7 +249,7 @@ def on_both_processes(parameters) -> list[torch.Tensor]:
 def agree() -> None:
     with distributed.process_group(timeout=600) as group:
         residual, found = Residuals(), [None, None]
-        for compare in (building_blocks, evidence, data_parallel, training):
+        for compare in (building_blocks, evidence, data_parallel, training, *ranks_own.SCENES.values()):
             compare(residual, group)
         dist.all_gather_object(found, residual.found)
         if group.rank() == 0:
@@ -284,7 +285,7 @@ def value_too_late(group) -> None:
 
 
 def lengths(group) -> None:
-    dist.all_reduce(torch.tensor([[0, 0, 0], [N, DIM, 0]]), group=group)  # what `gather` says of its rows first
+    dist.all_reduce(torch.tensor([[0, 0, 0, 0], [0, N, DIM, 0]]), group=group)  # what `gather` says of its rows first
 
 
 def gathered(group) -> None:
@@ -302,7 +303,7 @@ def broadcast(group) -> None:
 
 
 def train(group, batches: int = 2, nan: bool = False) -> None:
-    sides = [pairs() for _ in range(batches)]
+    sides = [[side.roll(group.rank(), 1) for side in pairs()] for _ in range(batches)]  # no batch is the other's
     if nan:
         sides[-1][0][3] = torch.nan
     list(rpm.train(*model(), sides, 2, group=group))

@@ -8,8 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -151,6 +149,14 @@ def test_processes_whose_critics_drop_different_latents_stay_equal(agreement):
     assert agreement["training with dropout: the same on both processes"] == [0, 0]
 
 
+@pytest.mark.slow
+def test_what_is_each_process_s_own_is_kept_compared_or_refused(agreement):
+    own = {name: found for name, found in agreement.items() if name.startswith("own: ")}
+    assert own
+    for name, found in own.items():
+        agree(name, found, [0, 0], tolerance=1e-12)
+
+
 # one process is lost
 
 
@@ -205,9 +211,12 @@ def test_a_process_that_fails_says_why_and_the_other_does_not_wait_for_it(losses
 
 @pytest.mark.slow
 def test_latents_of_nan_end_the_training_of_every_process_with_their_step(losses):
-    for outcome in (found["trains on NaN"] for found in losses):
-        assert outcome["error"] == "ValueError" and outcome["message"].startswith("step 2: z"), outcome
-        assert "NaN" in outcome["message"] and outcome["left"]
+    for found, side in zip(losses, ("z", "x")):  # the other's latents, and one's own data
+        outcome = found["trains on NaN"]
+        assert outcome["error"] == "ValueError" and outcome["message"].startswith(f"step 2: {side} contains NaN"), (
+            outcome
+        )
+        assert outcome["left"]
 
 
 # the group
@@ -272,56 +281,7 @@ def test_without_a_group_a_process_is_on_its_own():
     assert distributed.mean_over_ranks(rows, None) is rows
 
 
-# threads in the place of processes, which start at once: the arithmetic, without the network
-
-
-class Rank:
-    """What the library asks of a process group, played by one of several threads that exchange tensors in memory."""
-
-    def __init__(self, rank: int, held: list, barrier: threading.Barrier):
-        self.held, self.barrier = held, barrier
-        self.rank, self.size = lambda: rank, lambda: len(held)
-
-    def exchange(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        self.held[self.rank()] = tensor.detach().clone()
-        self.barrier.wait()
-        everyones = list(self.held)
-        self.barrier.wait()
-        return everyones
-
-
-@pytest.fixture
-def on_two_threads(monkeypatch):
-    """A function that calls `action(group)` on two threads and returns what they returned."""
-
-    def all_reduce(tensor, group):
-        tensor.copy_(sum(group.exchange(tensor)))
-
-    def all_gather(everywhere, tensor, group):
-        for place, found in zip(everywhere, group.exchange(tensor), strict=True):
-            place.copy_(found)
-
-    def broadcast(tensor, source, group):
-        tensor.copy_(group.exchange(tensor)[source])
-
-    for function in (all_reduce, all_gather, broadcast):
-        monkeypatch.setattr(dist, function.__name__, function)
-    monkeypatch.setattr(dist, "get_global_rank", lambda group, rank: rank)
-
-    def run(action) -> list:
-        held, barrier = [None, None], threading.Barrier(2, timeout=LIMIT)
-
-        def guarded(rank: int):
-            try:
-                return action(Rank(rank, held, barrier))
-            except BaseException:
-                barrier.abort()  # or the other would wait
-                raise
-
-        with ThreadPoolExecutor(2) as pool:
-            return [future.result() for future in [pool.submit(guarded, rank) for rank in range(2)]]
-
-    return run
+# on two threads, which start at once: the arithmetic, without the network
 
 
 @pytest.mark.parametrize("way", ["RandomWalk", "LaplaceWalk by tiles"])
