@@ -68,8 +68,8 @@ class GaussianChain(nn.Module):
     """The prior P(Z): z_1 ~ N(0, I), z_{t+1} = A z_t + noise of covariance I - A A^T, so that each z_t ~ N(0, I).
 
     Args:
-        transition: where A starts, shape (d, d), float32 or float64; every singular value is below one. It stays so in
-            training: with W W^T + I = L L^T (Cholesky), the parameter W gives A = L^-1 W, and every such A has its W.
+        transition: where A starts, shape (d, d), float32 or float64; every singular value is below one. Training keeps it so,
+            since the parameter is W, and A = L^-1 W with I + W W^T = L L^T (Cholesky); every such A has its W.
         learnable: whether W is trained.
     Raises:
         ValueError: A is not square, not finite, or has a singular value of one or more.
