@@ -111,8 +111,9 @@ class Trainer:
         self._optimiser = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=weight_decay)
         self._compared = group is None  # the batches of the processes
         if group is not None:
-            rates = {"learning_rate": self.learning_rate, "weight_decay": weight_decay}
-            check_same(self._kind() | rates, group, self.device)
+            check_same(
+                self._kind() | {"learning_rate": learning_rate, "weight_decay": weight_decay}, group, self.device
+            )
             broadcast_parameters((self._networks,), group)
 
     @property
