@@ -86,9 +86,7 @@ def infonce_anchor(
     """
     pairs = Pairs.of(log_f, q_joint)
     nu, k = _checked_odds(log_f, q_joint, nu, k)
-    share = max(
-        k / (k + nu), torch.finfo(pairs.scores.dtype).tiny
-    )  # of the cases with a partner; 0 * -inf would be NaN
+    share = max(k / (k + nu), torch.finfo(pairs.scores.dtype).tiny)  # of cases with a partner; 0 * -inf would be NaN
     pairs = pairs._replace(scores=pairs.scores.to(fine(log_f.device)))  # whose digits the difference of two means needs
     with_partner, without = (_batch_log_sums if q_joint is None else _table_log_sums)(pairs, nu, k)
     if found(torch.isneginf, with_partner):

@@ -60,6 +60,7 @@ EXEMPT = {
             "checkpoints.reason",
             "checkpoints.copied",
             "checkpoints.remember",
+            "checkpoints.sole_writer",
         ),
         INSIDE,
     ),

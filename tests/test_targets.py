@@ -16,10 +16,11 @@ TRIED = {
     "run-times": [COLLECT],
     "test-matrix": ["ROW=--help"],
     "test-colab": ["KIND=--help"],
+    "test-processors": ["KIND=--help"],
     "build": ["ONLY=N06"],
 }
 ELSEWHERE = {"lab", "site", "test-fast"}
-UNTRIED = {"bench"}  # forty minutes, and packages that the tests do without
+UNTRIED = {"bench", "test-mutants"}  # long, and packages that the tests do without
 
 
 def test_every_target_that_installs_something_is_tried():
