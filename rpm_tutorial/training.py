@@ -349,10 +349,8 @@ def train(
 
 def _not_negative(name: str, value: float) -> float:
     value = check_number(name, value)
-    if value < 0:
-        raise ValueError(f"{name} is {value}; expected a number that is not negative")
-    if value > 1e15:
-        raise ValueError(f"{name} is {value}; expected at most 1e15, a step that float32 can hold")
+    if not 0 <= value <= 1e15:  # more is no step that float32 could hold
+        raise ValueError(f"{name} is {value}; expected a number that is not negative, and at most 1e15")
     return value
 
 

@@ -11,7 +11,10 @@ The budget counts seconds of the processor, by tools/budgets.py; the table at th
 a reader's on a quiet machine.
 """
 
+import functools
 import os
+import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +31,7 @@ from processors import KINDS
 
 SECONDS, SECONDS_OF_A_NEIGHBOUR, SECONDS_OF_A_CELL, PEAK_MIB = 90, 60, 20, 1024
 
+TOOLS = Path(budgets.__file__).parent
 SENSITIVE = ("04", "07", "08", "10")  # lessons whose trained networks differ most from processor to processor
 
 
@@ -39,6 +43,7 @@ class Cost:
     worked: dict[str, float] = field(default_factory=dict)  # seconds of the processor
     peak_mib: float | None = None
     limit: int = SECONDS
+    kind: str = "own"  # of arithmetic
 
     @property
     def seconds(self) -> float:
@@ -50,11 +55,23 @@ class Cost:
 
     def overruns(self) -> list[str]:
         """What lies above the budget."""
-        found = [line for cell in self.worked.items() for line in budgets.exceeded(*cell, SECONDS_OF_A_CELL)]
-        found += budgets.exceeded("the notebook", sum(self.worked.values()), self.limit)
+        slower = slowdown(self.kind)
+        found = [line for cell in self.worked.items() for line in budgets.exceeded(*cell, SECONDS_OF_A_CELL * slower)]
+        found += budgets.exceeded("the notebook", sum(self.worked.values()), self.limit * slower)
         if self.peak_mib is not None and self.peak_mib > PEAK_MIB:
             found.append(f"the notebook reached {self.peak_mib:.0f} MiB of {PEAK_MIB}")
         return found
+
+
+@functools.cache
+def slowdown(kind: str) -> float:
+    """How many times longer the calibration takes on this kind of arithmetic than on the processor's own, at least 1."""
+    code = "import budgets; print(min(budgets.seconds(budgets.work) for _ in range(5)))"
+    own, other = (
+        float(subprocess.check_output([sys.executable, "-c", code], env=os.environ | KINDS[each], cwd=TOOLS))
+        for each in ("own", kind)
+    )
+    return max(1.0, other / own)
 
 
 COSTS = pytest.StashKey[dict[str, Cost]]()
@@ -108,7 +125,7 @@ class Lesson(IPyNbFile):
         limit = SECONDS_OF_A_NEIGHBOUR if self.path.parent.name == "neighbours" else SECONDS
         kind = self.config.option.processor
         name = self.path.stem if kind == "own" else f"{self.path.stem}, {kind}"
-        self.cost = self.config.stash[COSTS].setdefault(name, Cost(limit=limit))
+        self.cost = self.config.stash[COSTS].setdefault(name, Cost(limit=limit, kind=kind))
         for cell in super().collect():
             yield Cell.from_parent(self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options)
         yield Budget.from_parent(self, name="budget")

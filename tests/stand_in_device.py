@@ -195,6 +195,8 @@ class StandIn(TorchFunctionMode):
             "torch.cuda.get_device_name": lambda device=None: "a stand-in",
             "torch.cuda.get_rng_state": lambda device: torch.get_rng_state(),
             "torch.cuda.set_rng_state": lambda state, device: torch.set_rng_state(state),
+            "torch.mps.get_rng_state": torch.get_rng_state,
+            "torch.mps.set_rng_state": torch.set_rng_state,
         }
 
     def _is_here(self, device) -> bool:

@@ -259,7 +259,7 @@ def clock(monkeypatch) -> list[float]:
     return seconds
 
 
-@pytest.mark.parametrize("k", [2, 4, 8, 13])  # after the two pairs that are tried first, of 6 tiles forward, 6 backward
+@pytest.mark.parametrize("k", [3, 4, 8, 13])  # after the two calls that are tried first, of 6 tiles forward, 6 backward
 def test_an_interrupt_leaves_no_bar_and_no_switched_off_check_behind(k, visible_bars):
     (z, z_prime), critic = pairs(6), Interrupted(k)
     before = len(tqdm.auto.tqdm._instances)
