@@ -258,8 +258,7 @@ class Trainer:
         state = {name: part.state_dict() for name, part in {**self._networks, "optimiser": self._optimiser}.items()}
         state |= {"kind": self._kind(), "step": self.step, "seconds": self.seconds, "learning_rate": self.learning_rate}
         own = {} if self._batch is None else {"batch": self._batch}
-        if hasattr(self.pairs, "state_dict"):
-            own["pairs"] = self.pairs.state_dict()
+        own |= {"pairs": self.pairs.state_dict()} if hasattr(self.pairs, "state_dict") else {}
         if self.group is None:
             return copied(state | own)
         own["buffers"] = dict(self._networks.named_buffers())  # batch norm's

@@ -3,6 +3,7 @@
 import pytest
 import ranks
 import ranks_own
+import torch
 from residuals import agree
 
 import rpm_tutorial as rpm
@@ -29,9 +30,11 @@ def test_every_process_saves_and_rank_0_writes_what_all_of_them_load(on_two_thre
         [first.advance() for _ in range(2)]
         first.save(path)
         second.load(path)
-        return expected, expected[:2] + [row.value for row in second]
+        found = expected[:2] + [row.value for row in second]
+        return expected, found, *(list(one.encoder.buffers()) for one in (whole, second))
 
-    for expected, found in on_two_threads(stopped_and_continued):
+    for expected, found, *statistics in on_two_threads(stopped_and_continued):
         assert found == expected
+        assert all(torch.equal(*both) for both in zip(*statistics, strict=True)), "batch norm saw its own rows"
     assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
     assert len(rpm.load_checkpoint(path)["processes"]) == 2
