@@ -66,6 +66,8 @@ class Cost:
 @functools.cache
 def slowdown(kind: str) -> float:
     """How many times longer the calibration takes on this kind of arithmetic than on the processor's own, at least 1."""
+    if kind == "own":
+        return 1.0
     code = "import budgets; print(min(budgets.seconds(budgets.work) for _ in range(5)))"
     own, other = (
         float(subprocess.check_output([sys.executable, "-c", code], env=os.environ | KINDS[each], cwd=TOOLS))

@@ -167,7 +167,7 @@ def test_binders_start_script_gives_each_library_the_containers_share(limit: str
     run = subprocess.run(
         [BINDER / "start", "sh", "-c", said], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert run.stdout.split() == [*[threads] * 3, str(cli.JUPYTER)] and run.returncode == 3, (
+    assert run.stdout.split(maxsplit=3) == [*[threads] * 3, f"{cli.JUPYTER}\n"] and run.returncode == 3, (
         "and the command's own exit code"
     )
 

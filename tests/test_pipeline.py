@@ -29,7 +29,7 @@ TINY = """\
 # %% [markdown]
 # # A tiny lesson
 
-# %%
+# %% tags=["reproducible"]
 print(f"I = {1 / 3:.4f} nats")
 
 # %%
