@@ -25,7 +25,7 @@ def many(n, critic, draws, **options):
     found = [sampled(z, z_prime, critic, seed, **options) for seed in range(draws)]
     with torch.no_grad():
         log_f = critic(z, z_prime)
-        exact = rpm.infonce(log_f).value
+        exact = rpm.infonce(log_f).value.item()
         f = (log_f - log_f.diagonal()[:, None]).exp()
     others, m = f.fill_diagonal_(0).sum(1) / (n - 1), options["negatives"]
     variance = ((f.square().sum(1) / (n - 1) - others**2) * (1 - m / n) / m) / (others + 1 / n) ** 2
