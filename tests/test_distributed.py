@@ -5,10 +5,11 @@ The processes run tests/ranks.py and exchange their rows over the loopback inter
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from itertools import product
@@ -32,11 +33,15 @@ LIMIT = HANG  # for both processes; those that were cut short end earlier, by th
 
 
 def free_ports(n: int) -> list[str]:
+    """Ports below those that the system hands out by itself: no server of another test may take one before it is used."""
+    ports = []
     with ExitStack() as stack:  # all open at once, so that all differ
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [str(one.getsockname()[1]) for one in sockets]
+        while len(ports) < n:
+            port, one = random.randrange(10_000, 32_768), stack.enter_context(socket.socket())
+            with suppress(OSError):  # another program has it
+                one.bind(("127.0.0.1", port))
+                ports.append(str(port))
+    return ports
 
 
 def run(folder: Path, *commands: list[str], **variables: list[str]) -> list[tuple[int, str, str]]:
@@ -170,7 +175,7 @@ def losses(tmp_path_factory) -> list[dict]:
     (first, out, err), (second, other_out, other_err) = run(
         folder, command, command, RANK=["0", "1"], WORLD_SIZE=["2", "2"]
     )
-    assert (first, second) == (0, ranks.DEATH), err + other_err
+    assert (first, second) == (0, ranks.DEATH), f"rank 0: {err}\nrank 1: {other_err}"
     outcomes = [[json.loads(line) for line in lines.splitlines()] for lines in (out, other_out)]
     return [{outcome["scene"]: outcome for outcome in of_one} for of_one in outcomes]
 
