@@ -20,8 +20,8 @@ help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 lab: .venv/installed-lab  ## open your copy of the course, my-course, in JupyterLab (PORT=8899 chooses the port)
-	@$(IN_VENV) -m rpm_tutorial.cli doctor
-	@exec $(IN_VENV) -m rpm_tutorial.cli lab $(if $(FOLDER),"$(FOLDER)") $(if $(PORT),--port $(PORT))
+	@$(IN_VENV) -m rpm_tutorial.course.cli doctor
+	@exec $(IN_VENV) -m rpm_tutorial.course.cli lab $(if $(FOLDER),"$(FOLDER)") $(if $(PORT),--port $(PORT))
 
 # A file's tests stay in one process; the longest files come first. Notebooks outside the browser run on the plainest arithmetic.
 test: .venv/installed-test  ## run every test: library, lessons, pipeline, browser (JOBS=2 processes)

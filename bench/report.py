@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from contenders import CONTENDERS
 from plotly.subplots import make_subplots
 
-from rpm_tutorial.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
+from rpm_tutorial.course.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
 
 MODES = ("forward", "both")
 COLOURS = (BLACK, BLUE, GREEN, PURPLE)  # ours solid and dark, the others dashed

@@ -282,7 +282,7 @@ def ceiling(n):
     return ...
 
 
-rpm.exercises.lesson_00.ceiling.check(ceiling)
+rpm.lessons.lesson_00.ceiling.check(ceiling)
 
 # %% [markdown]
 # **2.** Someone reports the InfoNCE of all `n` pairs of a data set. Return the log evidence per pair.
@@ -293,7 +293,7 @@ def log_evidence(infonce, n):
     return ...
 
 
-rpm.exercises.lesson_00.log_evidence.check(log_evidence)
+rpm.lessons.lesson_00.log_evidence.check(log_evidence)
 
 # %% [markdown]
 # ## Quiz

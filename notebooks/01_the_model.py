@@ -186,7 +186,7 @@ assert worst < 5  # the largest of 42 normal deviations exceeds 5 once in forty 
 # </details>
 
 # %% tags=["reproducible"]
-rpm.explore(rpm.explorations.likelihood)
+rpm.explore(rpm.lessons.lesson_01.ring)
 
 # %% [markdown]
 # A sharper encoder brings the model nearer to the data, but with three and four latents for six and seven observations it never arrives: what
@@ -211,7 +211,7 @@ def likelihood(recognition, p_x):
     return ...
 
 
-rpm.exercises.lesson_01.likelihood.check(likelihood)
+rpm.lessons.lesson_01.likelihood.check(likelihood)
 
 # %% [markdown]
 # **2.** Return $P(x, x')$, shape (X, X'), from $P(z, z')$, $P(x|z)$ and $P(x'|z')$, the latter two with one row per latent.
@@ -222,7 +222,7 @@ def pairs(prior, p_x_given_z, p_x_prime_given_z_prime):
     return ...
 
 
-rpm.exercises.lesson_01.pairs.check(pairs)
+rpm.lessons.lesson_01.pairs.check(pairs)
 
 # %% [markdown]
 # ## Quiz

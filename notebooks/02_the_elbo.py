@@ -204,7 +204,7 @@ assert abs(line_6 - line_5) < 1e-12 and abs(information - world.mutual_informati
 # </details>
 
 # %% tags=["reproducible"]
-rpm.explore(rpm.explorations.proof(world, log_prior))
+rpm.explore(rpm.lessons.lesson_02.proof(world, log_prior))
 
 # %% [markdown]
 # The widget's claim, asserted: with nothing broken all lines agree with the ones we computed by hand, and each broken assumption fails
@@ -245,7 +245,7 @@ def constant(p_true):
     return ...
 
 
-rpm.exercises.lesson_02.constant.check(constant)
+rpm.lessons.lesson_02.constant.check(constant)
 
 # %% [markdown]
 # **2.** Return $\mathrm{KL}(q\,\|\,p)$ of two tables of the same shape, here $q = Q(z|x)Q(z'|x')$ and $p = P(z,z'|x,x')$ for one pair.
@@ -256,7 +256,7 @@ def gap_of_one_pair(q, p):
     return ...
 
 
-rpm.exercises.lesson_02.gap.check(gap_of_one_pair)
+rpm.lessons.lesson_02.gap.check(gap_of_one_pair)
 
 # %% [markdown]
 # **3. Find the bug.** This function should return $L - C$ of (E4). **Symptom**, the last line that it prints: under a prior that is uniform it finds exactly 0 nats, and (E5),
@@ -271,7 +271,7 @@ def elbo_above_c(q_joint, log_prior):
     return (q_joint * inside).sum()
 
 
-rpm.exercises.lesson_02.elbo_above_c.check(elbo_above_c)
+rpm.lessons.lesson_02.elbo_above_c.check(elbo_above_c)
 tilted = rpm.FiniteRPM.ring(tilt=2.0).q_joint
 uniform = torch.full_like(tilted, 1 / tilted.numel()).log()
 by_e5 = rpm.mutual_information(tilted) - (tilted * (tilted.log() - uniform)).sum()

@@ -208,7 +208,7 @@ assert abs((over_z_prime + over_z) / 2 - clip) < 1e-12 and clip < elbo
 # </details>
 
 # %% tags=["reproducible"]
-rpm.explore(rpm.explorations.prior_choice)
+rpm.explore(rpm.lessons.lesson_03.prior_choice)
 
 # %% [markdown]
 # The answer, asserted: an offset per row leaves InfoNCE unchanged to rounding.
@@ -273,7 +273,7 @@ def my_infonce(log_f, q_joint):
     return ...
 
 
-rpm.exercises.lesson_03.infonce.check(my_infonce)
+rpm.lessons.lesson_03.infonce.check(my_infonce)
 
 # %% [markdown]
 # **2.** Return the InfoNCE prior $P(z,z')$ as a table of probabilities, not logarithms. Its rows must sum to $Q(z)$.
@@ -284,7 +284,7 @@ def infonce_prior(log_f, q_joint):
     return ...
 
 
-rpm.exercises.lesson_03.prior.check(infonce_prior)
+rpm.lessons.lesson_03.prior.check(infonce_prior)
 
 # %% [markdown]
 # **3. Find the bug.** This function should return the symmetric objective (E12) of a batch, pairs on the diagonal. **Symptom**, the last line that it prints: exchange $z$ and $z'$,
@@ -298,7 +298,7 @@ def my_clip(log_f):
     return (over_z_prime + over_z) / 2 + math.log(len(log_f))
 
 
-rpm.exercises.lesson_03.clip.check(my_clip)
+rpm.lessons.lesson_03.clip.check(my_clip)
 scores = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
 print(f"the table: {my_clip(scores):.4f} nats; the transposed table: {my_clip(scores.T):.4f} nats")
 

@@ -279,7 +279,7 @@ rpm.figures.images(
 
 # %%
 k = 1000
-render = rpm.explorations.retrieval(z[:k], z_prime[:k], images.x[:k], images.x[:k])
+render = rpm.lessons.lesson_04.retrieval(z[:k], z_prime[:k], images.x[:k], images.x[:k])
 rpm.explore(render)
 
 # %%
@@ -304,14 +304,14 @@ def log_p(log_f):
     return ...
 
 
-rpm.exercises.lesson_04.log_p.check(log_p)
+rpm.lessons.lesson_04.log_p.check(log_p)
 
 # %% [markdown]
 # **2.** What is the smallest number of pairs on which InfoNCE can reach 5 nats?
 
 # %% tags=["exercise"]
 pairs_needed = ...
-rpm.exercises.lesson_04.pairs_needed.check(pairs_needed)
+rpm.lessons.lesson_04.pairs_needed.check(pairs_needed)
 
 # %% [markdown]
 # **3. Find the bug.** This function should return $\log\sum_j f_{ij}$ of each row, visiting four columns at a time, as `rpm.dataset_evidence` does with larger tiles. **Symptom**, the last
@@ -329,7 +329,7 @@ def by_tiles(log_f):
     return largest + total.log()
 
 
-rpm.exercises.lesson_04.by_tiles.check(by_tiles)
+rpm.lessons.lesson_04.by_tiles.check(by_tiles)
 rising = torch.arange(12.0)[None]
 print(f"falling: {by_tiles(rising.flip(1)).item():.4f}; rising: {by_tiles(rising).item():.4f}")
 

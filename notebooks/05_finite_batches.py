@@ -266,7 +266,7 @@ assert rows[8][1] < rows[32][1] < rows[256][1]  # five seeds: 3.4 to 3.7, 3.8 to
 # </details>
 
 # %% tags=["reproducible"]
-rpm.explore(rpm.explorations.finite_batches)
+rpm.explore(rpm.lessons.lesson_05.finite_batches)
 
 # %% tags=["reproducible"]
 print(f"e^2MI at 6 nats: {math.exp(2 * 6):,.0f} pairs; the slider ends at {2**10:,}")
@@ -282,7 +282,7 @@ def bias(chi_squared, n):
     return ...
 
 
-rpm.exercises.lesson_05.bias.check(bias)
+rpm.lessons.lesson_05.bias.check(bias)
 
 # %% [markdown]
 # **2.** For Gaussian pairs $1 + \chi^2 = e^{2\,\mathrm{MI}}$. Return the $N$ at which (E16) predicts a batch too low by `error` nats, for `information` nats of MI.
@@ -293,7 +293,7 @@ def batch_size(information, error):
     return ...
 
 
-rpm.exercises.lesson_05.batch_size.check(batch_size)
+rpm.lessons.lesson_05.batch_size.check(batch_size)
 
 # %% [markdown]
 # **3.** An estimate whose ceiling is $\log n$, and not that of its few candidates (`rpm.sampled_evidence` is built on it). Given `positive`, the log f of the pair itself, and `others`, the log f of
@@ -305,7 +305,7 @@ def normaliser(positive, others, n):
     return ...
 
 
-rpm.exercises.lesson_05.normaliser.check(normaliser)
+rpm.lessons.lesson_05.normaliser.check(normaliser)
 
 # %% [markdown]
 # **4. Find the bug.** This function should return $I_N$ of a batch (E15). **Symptom**, the last line that it prints: a batch of 8 gives more than its ceiling. Repair it.
@@ -319,7 +319,7 @@ def of_a_batch(log_f):
     return (log_f.diagonal() - log_Z).mean()
 
 
-rpm.exercises.lesson_05.of_a_batch.check(of_a_batch)
+rpm.lessons.lesson_05.of_a_batch.check(of_a_batch)
 print(f"{of_a_batch(10 * torch.eye(8)):.4f} nats from a batch of 8, whose ceiling is log 8 = {math.log(8):.4f}")
 
 # %% [markdown]

@@ -220,7 +220,7 @@ assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information
 # </details>
 
 # %% tags=["reproducible"]
-rpm.explore(rpm.explorations.twisted)
+rpm.explore(rpm.lessons.lesson_06.twisted)
 
 # %% [markdown]
 # ## Exercises
@@ -234,7 +234,7 @@ def divergence(rho, scale):
     return ...
 
 
-rpm.exercises.lesson_06.divergence.check(divergence)
+rpm.lessons.lesson_06.divergence.check(divergence)
 
 # %% [markdown]
 # **2.** Return the scale of the walk that suits correlation `rho` best: the maximum over $a = 1/\sigma^2$ of (E20), $I_\infty = -a(1-\rho) + \frac12\log(1+a) + \frac{a}{2(1+a)}$.
@@ -245,7 +245,7 @@ def best_scale(rho):
     return ...
 
 
-rpm.exercises.lesson_06.best_scale.check(best_scale)
+rpm.lessons.lesson_06.best_scale.check(best_scale)
 
 # %% [markdown]
 # **3.** `q_joint` is a table $Q(z,z')$. Return how many nats of information are lost when the first two values of $z$ are merged into one.
@@ -256,7 +256,7 @@ def lost_by_merging(q_joint):
     return ...
 
 
-rpm.exercises.lesson_06.lost_by_merging.check(lost_by_merging)
+rpm.lessons.lesson_06.lost_by_merging.check(lost_by_merging)
 
 # %% [markdown]
 # **4. Find the bug.** This function should cut each side into four bins of equally many samples, by size, and return the information between the bins. **Symptom**, the last line that it
@@ -272,7 +272,7 @@ def binned(z, z_prime):
     return rpm.mutual_information(counts.view(bins, bins) / n)
 
 
-rpm.exercises.lesson_06.binned.check(binned)
+rpm.lessons.lesson_06.binned.check(binned)
 normal = torch.randn(400, generator=torch.Generator().manual_seed(0))
 print(
     f"z and z: {binned(normal, normal):.4f} nats; z and -z: {binned(normal, -normal):.4f} nats; log 4 = {np.log(4):.4f}"

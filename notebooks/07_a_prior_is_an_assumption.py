@@ -347,7 +347,7 @@ assert kinder and default[:, 1].max() > 0.9  # of six seeds four are above 0.95,
 # </details>
 
 # %%
-rpm.explore(rpm.explorations.unfolding({name: runs[0] for name, runs in paths.items()}, test.position[:, 0]))
+rpm.explore(rpm.lessons.lesson_07.unfolding({name: runs[0] for name, runs in paths.items()}, test.position[:, 0]))
 
 # %% [markdown]
 # ## Exercises
@@ -360,7 +360,7 @@ def laplace_scores(z, z_prime, b):
     return ...
 
 
-rpm.exercises.lesson_07.laplace_scores.check(laplace_scores)
+rpm.lessons.lesson_07.laplace_scores.check(laplace_scores)
 
 # %% [markdown]
 # **2.** Two models have evidence `infonce_a` and `infonce_b`, nats a pair, on the same `n` pairs. Return the logarithm of the Bayes factor of a over b.
@@ -371,7 +371,7 @@ def log_bayes_factor(infonce_a, infonce_b, n):
     return ...
 
 
-rpm.exercises.lesson_07.log_bayes_factor.check(log_bayes_factor)
+rpm.lessons.lesson_07.log_bayes_factor.check(log_bayes_factor)
 
 # %% [markdown]
 # **3.** A tensor `infonce` holds the evidence of several priors, nats a pair, on the same `n` pairs. Return the posterior probability of each prior, if all were equally probable before.
@@ -382,7 +382,7 @@ def posterior(infonce, n):
     return ...
 
 
-rpm.exercises.lesson_07.posterior.check(posterior)
+rpm.lessons.lesson_07.posterior.check(posterior)
 
 # %% [markdown]
 # ## Quiz

@@ -310,7 +310,7 @@ def top_one(log_f):
     return ...
 
 
-rpm.exercises.lesson_08.top_one.check(top_one)
+rpm.lessons.lesson_08.top_one.check(top_one)
 
 # %% [markdown]
 # **2.** Return the probability that the model gives to the right partner among `n`, as a geometric mean over pairs, from `infonce`, nats per pair.
@@ -321,7 +321,7 @@ def typical_probability(infonce, n):
     return ...
 
 
-rpm.exercises.lesson_08.typical_probability.check(typical_probability)
+rpm.lessons.lesson_08.typical_probability.check(typical_probability)
 
 # %% [markdown]
 # **3.** Return the InfoNCE of normalised latents `z`, `z_prime` (each row of length 1, partners in the same row) under the von Mises-Fisher prior of temperature `temperature`.
@@ -332,7 +332,7 @@ def infonce_at(z, z_prime, temperature):
     return ...
 
 
-rpm.exercises.lesson_08.infonce_at.check(infonce_at)
+rpm.lessons.lesson_08.infonce_at.check(infonce_at)
 
 # %% [markdown]
 # **4. Find the bug.** This function should return the test accuracy of a linear probe, fitted by least squares. **Symptom**, the last line that it prints: latents of pure noise seem to
@@ -348,7 +348,7 @@ def probe_accuracy(z, labels, z_test, labels_test):
     return (predicted == labels_test).double().mean()
 
 
-rpm.exercises.lesson_08.probe.check(probe_accuracy)
+rpm.lessons.lesson_08.probe.check(probe_accuracy)
 noise = torch.randn(2, 600, 300, generator=torch.Generator().manual_seed(0))
 labels = torch.arange(600) % 3
 print(f"accuracy of noise: {probe_accuracy(noise[0], labels, noise[1], labels):.2f}; chance: {1 / 3:.2f}")

@@ -473,7 +473,7 @@ assert (direct - implied).abs().max() < 0.4
 
 # %%
 z = rpm.encode(models["constant velocity"][0][0], held_out.x[:2048]).view(2048, 7, 2)
-rpm.explore(rpm.explorations.forecast(z, held_out.position[:2048]))
+rpm.explore(rpm.lessons.lesson_09.forecast(z, held_out.position[:2048]))
 
 
 # %% tags=["reproducible"]
@@ -500,7 +500,7 @@ def chain(q, log_f_1, log_f_2):
     return ...
 
 
-rpm.exercises.lesson_09.chain.check(chain)
+rpm.lessons.lesson_09.chain.check(chain)
 
 # %% [markdown]
 # **2.** Return what a chain loses, at its best, if the context of $z_2$ is $z_1$ alone, from `q` = $Q(z_0,z_1,z_2)$.
@@ -511,7 +511,7 @@ def forgotten_by(q):
     return ...
 
 
-rpm.exercises.lesson_09.forgotten.check(forgotten_by)
+rpm.lessons.lesson_09.forgotten.check(forgotten_by)
 
 # %% [markdown]
 # **3.** At constant velocity, $z_{t+1} = 2z_t - z_{t-1} + \sigma\varepsilon_t$. Return the standard deviation of $z_{1+k}$ given $z_0$ and $z_1$.
@@ -522,7 +522,7 @@ def noise_ahead(sigma, k):
     return ...
 
 
-rpm.exercises.lesson_09.noise.check(noise_ahead)
+rpm.lessons.lesson_09.noise.check(noise_ahead)
 
 # %% [markdown]
 # ## Quiz

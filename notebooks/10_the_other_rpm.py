@@ -334,7 +334,7 @@ for s in tqdm(range(seed, seed + 3)):
 # %%
 pairs, weights, history = runs[seed]
 found, counts = (torch.stack(column) for column in zip(*history))
-rpm.explore(rpm.explorations.restarts(found, counts))
+rpm.explore(rpm.lessons.lesson_10.restarts(found, counts))
 
 # %% [markdown]
 # ## The same pairs collapse two untied latents
@@ -505,7 +505,7 @@ def posterior(prior, f, f_prime, f_z, f_prime_z):
     return ...
 
 
-rpm.exercises.lesson_10.posterior.check(posterior)
+rpm.lessons.lesson_10.posterior.check(posterior)
 
 # %% [markdown]
 # **2.** The M-step. From `p_true` (X, X′) and `q` (X, X′, Z), return the new factor $F_1(z|x)$, shape (X, Z).
@@ -516,7 +516,7 @@ def m_step(p_true, q):
     return ...
 
 
-rpm.exercises.lesson_10.m_step.check(m_step)
+rpm.lessons.lesson_10.m_step.check(m_step)
 
 # %% [markdown]
 # **3.** Two untied latents and the prior $\log f = \beta\,[z=z']$. Return $L - C$ for an encoder that finds `k` equally frequent classes without doubt, so that $z = z'$ in every pair.
@@ -527,7 +527,7 @@ def found_all(beta, k):
     return ...
 
 
-rpm.exercises.lesson_10.found_all.check(found_all)
+rpm.lessons.lesson_10.found_all.check(found_all)
 
 # %% [markdown]
 # ## Quiz

@@ -242,7 +242,7 @@ for name, pairs in codes.items():
     best_kappa[name] = k = max(of_kappa, key=of_kappa.get)
     print(f"{name:10} best kappa {k}, where it earns {of_kappa[k]:.2f} nats")
 assert abs(best_kappa["wound once"] - best_kappa["folded"]) <= 3
-rpm.explore(rpm.explorations.concentration(codes))
+rpm.explore(rpm.lessons.lesson_11.concentration(codes))
 
 # %% [markdown]
 # ## A real series: the evidence chooses, and names the pairs that decide
@@ -471,7 +471,7 @@ def periodic(theta, theta_prime, kappa):
     return ...
 
 
-rpm.exercises.lesson_11.periodic.check(periodic)
+rpm.lessons.lesson_11.periodic.check(periodic)
 
 # %% [markdown]
 # **2.** Return the drifting Laplace walk's $\log f = -\lVert z + \mathrm{drift} - z'\rVert_1/\mathrm{scale}$, shape (n, m), from `z`, shape (n, d), `z_prime`, shape (m, d), and
@@ -483,7 +483,7 @@ def drifting_walk(z, z_prime, drift, scale):
     return ...
 
 
-rpm.exercises.lesson_11.drifting_walk.check(drifting_walk)
+rpm.lessons.lesson_11.drifting_walk.check(drifting_walk)
 
 # %% [markdown]
 # ## Quiz

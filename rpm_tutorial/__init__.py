@@ -1,62 +1,28 @@
 """InfoNCE is variational inference in a recognition-parameterised model: a course that runs.
 
-Names load on first use, so that importing the package costs nothing.
+Names load on first use, so that importing the package costs nothing; `__init__.pyi` lists them.
 """
 
 import importlib
+import warnings
+
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "objectives": (
-        "Objective",
-        "infonce",
-        "symmetric_infonce",
-        "donsker_varadhan",
-        "nwj",
-        "barber_agakov",
-        "mutual_information",
-    ),
-    "finite": ("FiniteRPM", "ELBO"),
-    "shared": ("SharedLatentRPM",),
-    "chain": ("GaussianChain",),
-    "critics": ("RandomWalk", "LaplaceWalk", "VonMisesFisher", "LinearDynamics", "Bilinear", "Universal", "WithBias"),
-    "evidence": ("Evidence", "dataset_evidence", "SampledEvidence", "sampled_evidence"),
-    "checking": ("Check", "CriticReport", "check_critic"),
-    "checkpoints": ("load_checkpoint", "save_checkpoint"),
-    "training": ("LogRow", "Trainer", "train", "encode"),
-    "runtime": ("setup", "self_check", "show_source"),
-    "widgets": ("explore",),
-    "dashboard": ("TrainingDashboard",),
+_RENAMED = {  # for one release
+    "shared": "shared_latent",
+    "checking": "critic_checks",
+    "runtime": "course.environment",
+    "classroom": "course.handouts",
+    "exercises": "course.lessons",
 }
-_MODULES = (
-    *_HOME,
-    "priors",
-    "gaussian",
-    "estimators",
-    "datasets",
-    "distributed",
-    "encoders",
-    "probes",
-    "figures",
-    "derivation",
-    "explorations",
-    "exercises",
-    "classroom",
-    "cli",
-)
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-
-__all__ = [*_MODULE_OF, *_MODULES]
+_lazy_getattr, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str):
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"rpm_tutorial has no {name!r}; it has {', '.join(sorted(__all__))}")
-
-
-def __dir__():
-    return sorted([*globals(), *__all__])
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"rpm_tutorial.{name} is now rpm_tutorial.{new}", DeprecationWarning, stacklevel=2)
+        return importlib.import_module(f".{new}", __name__)
+    return _lazy_getattr(name)

@@ -10,7 +10,7 @@ from budgets import HANG
 
 import rpm_tutorial as rpm
 from rpm_tutorial import dashboard, datasets, encoders
-from rpm_tutorial.dashboard import TrainingDashboard
+from rpm_tutorial.course.dashboard import TrainingDashboard
 
 STEPS = 12
 

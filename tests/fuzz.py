@@ -4,7 +4,6 @@ A call is drawn right first: its shapes fit, its dtypes agree, its values may be
 is then replaced by junk. `fuzz_calls.FUZZED` says how each function is called, `fuzz_answers` what a right answer is.
 """
 
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -277,7 +276,9 @@ def public(module) -> Iterator[str]:
 
 def inventory() -> list[str]:
     """Every public function, class and method of the package: what `rpm.__all__` leads to."""
-    modules = [
-        importlib.import_module(f"rpm_tutorial.{name}") for name in rpm.__all__ if inspect.ismodule(getattr(rpm, name))
+    modules = [getattr(rpm, name) for name in rpm.__all__ if inspect.ismodule(getattr(rpm, name))]
+    return [
+        f"{module.__name__.removeprefix('rpm_tutorial.').removeprefix('course.')}.{name}"
+        for module in modules
+        for name in public(module)
     ]
-    return [f"{module.__name__.removeprefix('rpm_tutorial.')}.{name}" for module in modules for name in public(module)]

@@ -45,8 +45,18 @@ from fuzz_estimators import ESTIMATOR_CALLS
 from torch import Tensor, nn
 
 import rpm_tutorial as rpm
-from rpm_tutorial import critics, datasets, derivation, encoders, gaussian, objectives, priors, probes, training
-from rpm_tutorial import widgets as widget_module
+from rpm_tutorial import (
+    critics,
+    datasets,
+    derivation,
+    encoders,
+    gaussian,
+    objectives,
+    priors,
+    probes,
+    training,
+    widgets as widget_module,
+)
 
 # The arguments of each
 
@@ -208,7 +218,7 @@ FUZZED = {
     **{f"finite.FiniteRPM.{kind}": of(kind) for kind in ("elbo", "log_p", "log_evidence", "posterior")},
     "finite.FiniteRPM.gap": of("gap", divergence),
     "finite.FiniteRPM.sample": of("sample", **SAMPLES),
-    "shared.SharedLatentRPM": fuzzed(
+    "shared_latent.SharedLatentRPM": fuzzed(
         lambda p_true, factors_0, factors_1, prior: rpm.SharedLatentRPM(p_true, [factors_0, factors_1], prior).log_p,
         of_world,
         p_true=distribution("n", "m"),
@@ -216,15 +226,15 @@ FUZZED = {
         factors_1=distribution("m", "d", rows=True),
         prior=optional(distribution("d")),
     ),
-    "shared.SharedLatentRPM.random": fuzzed(
+    "shared_latent.SharedLatentRPM.random": fuzzed(
         lambda **k: rpm.SharedLatentRPM.random(**k).log_p,
         of_world,
         p_true=distribution("n", "m"),
         z=size(1, 3),
         seed=size(0, 5),
     ),
-    "shared.SharedLatentRPM.elbo": fuzzed(lambda model, q: model.elbo(q), of_world, model=shared, q=posterior),
-    "shared.SharedLatentRPM.m_step": fuzzed(
+    "shared_latent.SharedLatentRPM.elbo": fuzzed(lambda model, q: model.elbo(q), of_world, model=shared, q=posterior),
+    "shared_latent.SharedLatentRPM.m_step": fuzzed(
         lambda model, q: model.m_step(q).log_p, of_world, model=shared, q=posterior
     ),
     **{
@@ -279,7 +289,7 @@ FUZZED = {
         negatives=size(5, 70),
         generator=generator,
     ),
-    "checking.check_critic": fuzzed(
+    "critic_checks.check_critic": fuzzed(
         rpm.check_critic, lambda found, _: None, critic=one_of(rpm.RandomWalk()), dim=size(1, 3), seed=size(0, 3)
     ),
     "training.Trainer": fuzzed(

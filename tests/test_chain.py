@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from residuals import agree
 from statsmodels.tsa.statespace import kalman_smoother
 from torch.func import functional_call

@@ -20,7 +20,7 @@ from residuals import MEASURED
 import rpm_tutorial as rpm
 from rpm_tutorial import checkpoints, datasets, encoders
 from rpm_tutorial.checkpoints import load_checkpoint, save_checkpoint
-from rpm_tutorial.cli import main
+from rpm_tutorial.course.cli import main
 
 CPU = torch.device("cpu")
 DIGITS = ("--data", "digits", "--batch-size", "64")

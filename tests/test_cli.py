@@ -17,8 +17,9 @@ from budgets import HANG, wait_until
 from needs import NO_DEPRECATIONS
 
 import rpm_tutorial as rpm
-from rpm_tutorial import _runs, checkpoints, critics, datasets, encoders, objectives, runtime
-from rpm_tutorial.cli import main
+from rpm_tutorial import checkpoints, critics, datasets, encoders, environment, objectives
+from rpm_tutorial.course import _runs
+from rpm_tutorial.course.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("doctor", "evidence", "export", "lab", "train")
@@ -27,7 +28,7 @@ SLOW_TO_IMPORT = {"IPython", "plotly", "scipy", "sklearn", "torch._dynamo"}  # o
 
 
 def rpm_tutorial(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "rpm_tutorial.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "rpm_tutorial.course.cli", *map(str, arguments)]
     environment = {**os.environ, **NO_DEPRECATIONS, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
@@ -66,7 +67,7 @@ def trained(tmp_path_factory) -> Path:
 def test_help_has_examples_and_imports_nothing_heavy(command: tuple[str, ...]):
     code = """if True:
         import sys
-        from rpm_tutorial.cli import main
+        from rpm_tutorial.course.cli import main
         main(sys.argv[1:], prog_name="rpm-tutorial", standalone_mode=False)
         assert not {"torch", "numpy", "plotly", "sklearn", "IPython"} & set(sys.modules)"""
     run = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True)
@@ -120,7 +121,7 @@ def test_the_doctor_checks_the_identity_and_says_where_the_data_is(tmp_path: Pat
 
 
 def test_a_broken_identity_is_an_error(monkeypatch, capsys):
-    monkeypatch.setattr(runtime, "identity_residual", lambda: 1e-3)
+    monkeypatch.setattr(environment, "identity_residual", lambda: 1e-3)
     with pytest.raises(SystemExit) as ended:
         main(["doctor"])
     assert ended.value.code == 1 and "WRONG" in capsys.readouterr().out
@@ -170,7 +171,7 @@ def test_training_raises_the_evidence_which_is_that_of_the_library(trained: Path
 
 @pytest.mark.slow
 def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was_not(trained: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "rpm_tutorial.cli", "train", "run.pt", *DIGITS, "--steps", "60"]
+    command = [sys.executable, "-m", "rpm_tutorial.course.cli", "train", "run.pt", *DIGITS, "--steps", "60"]
     process = subprocess.Popen(
         [*command, "--save-every", "1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -199,7 +200,7 @@ def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was
 def test_a_terminal_sees_a_progress_bar(tmp_path: Path):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    command = [sys.executable, "-m", "rpm_tutorial.cli", "train", "run.pt", *DIGITS, "--steps", "60"]
+    command = [sys.executable, "-m", "rpm_tutorial.course.cli", "train", "run.pt", *DIGITS, "--steps", "60"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs)
     os.close(theirs)
     shown = b""

@@ -13,8 +13,8 @@ from residuals import MEASURED
 
 import rpm_tutorial as rpm
 from rpm_tutorial import dashboard, datasets, encoders, probes
-from rpm_tutorial.dashboard import TrainingDashboard
-from rpm_tutorial.figures import bundle
+from rpm_tutorial.course.dashboard import TrainingDashboard
+from rpm_tutorial.course.figures import bundle
 
 pytestmark = pytest.mark.usefixtures(nothing_is_left_behind.__name__)
 

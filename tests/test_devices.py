@@ -12,8 +12,8 @@ from stand_in_device import Generator, StandIn
 from torch import Tensor, nn
 
 import rpm_tutorial as rpm
-from rpm_tutorial import _tiles, datasets, distributed, encoders, gaussian, runtime
-from rpm_tutorial.dashboard import TrainingDashboard
+from rpm_tutorial import _tiles, datasets, distributed, encoders, environment, gaussian
+from rpm_tutorial.course.dashboard import TrainingDashboard
 from rpm_tutorial.estimators import ESTIMATORS
 from rpm_tutorial.training import LogRow
 
@@ -320,11 +320,11 @@ def test_a_spread_that_needs_float64_is_computed_on_the_processor_where_the_devi
 
 def test_the_device_of_a_machine_with_a_gpu_is_the_gpu_unless_another_is_named():
     with StandIn() as device:
-        assert runtime.pick_device().type == "cuda" and runtime.pick_device("cuda:0") == device
-        assert runtime.pick_device("cpu").type == "cpu" and runtime.setup().type == "cuda"
-        assert "device    cuda (a stand-in)" in runtime.self_check() and "right" in runtime.self_check()
+        assert environment.pick_device().type == "cuda" and environment.pick_device("cuda:0") == device
+        assert environment.pick_device("cpu").type == "cpu" and environment.setup().type == "cuda"
+        assert "device    cuda (a stand-in)" in environment.self_check() and "right" in environment.self_check()
     with StandIn("mps") as device:
-        assert runtime.pick_device("mps:0") == device and runtime.pick_device().type == "cpu"
+        assert environment.pick_device("mps:0") == device and environment.pick_device().type == "cpu"
 
 
 def test_rows_gathered_from_processes_stay_on_the_device(tmp_path):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import rpm_tutorial as rpm
-from rpm_tutorial import FiniteRPM, datasets, estimators, explorations, gaussian, priors, probes, runtime, widgets
+from rpm_tutorial import FiniteRPM, datasets, environment, estimators, gaussian, lessons, priors, probes, widgets
 from rpm_tutorial.critics import LinearForm
 from rpm_tutorial.derivation import derive
 
@@ -99,7 +99,7 @@ def without_gradients():
 
 def without_gpu():
     with mock.patch("torch.cuda.is_available", lambda: False):
-        return runtime.pick_device("cuda")
+        return environment.pick_device("cuda")
 
 
 BAD = {
@@ -273,8 +273,8 @@ BAD = {
     "data: no scale": (ValueError, lambda: datasets.moving_balls(3, scale=0, generator=GENERATOR), "scale is 0", "expected a positive finite number"),
     "data: no motion": (ValueError, lambda: datasets.constant_velocity(3, scale=-1, generator=GENERATOR), "scale is -1", "expected a positive finite number"),
     "data: too few frames": (ValueError, lambda: datasets.constant_velocity(3, frames=2, generator=GENERATOR), "frames is 2", "expected at least 3"),
-    "widget: too short sequences": (ValueError, lambda: explorations.forecast(torch.zeros(30, 6, 2), torch.zeros(30, 7, 2)), "z has shape (30, 6, 2)", "expected (n, 7, 2)"),
-    "widget: too few sequences": (ValueError, lambda: explorations.forecast(torch.zeros(30, 7, 2), torch.zeros(19, 7, 2)), "position has shape (19, 7, 2)", "n at least 20"),
+    "widget: too short sequences": (ValueError, lambda: lessons.lesson_09.forecast(torch.zeros(30, 6, 2), torch.zeros(30, 7, 2)), "z has shape (30, 6, 2)", "expected (n, 7, 2)"),
+    "widget: too few sequences": (ValueError, lambda: lessons.lesson_09.forecast(torch.zeros(30, 7, 2), torch.zeros(19, 7, 2)), "position has shape (19, 7, 2)", "n at least 20"),
     "training: no steps": (ValueError, lambda: train([], 0), "0", "positive"),
     "training: batches with labels": (TypeError, lambda: train([(*PAIR, LABELS)]), "pairs gave a tuple of Tensor, Tensor, Tensor", "expected batches of two tensors", "for x, x_prime, label in loader"),
     "training: images and labels": (ValueError, lambda: train([(PAIR[0], LABELS)]), "step 1: x has shape (5, 2) and x_prime (5)", "expected the same", "if it holds labels, two views of x"),
@@ -294,7 +294,6 @@ BAD = {
     "training: all frozen": (ValueError, lambda: train([PAIR], encoder=nn.Identity(), critic=rpm.RandomWalk().requires_grad_(False)), "step 1: the objective has no gradient", "requires_grad_()"),
     "training: without gradients": (ValueError, without_gradients, "step 1: the objective has no gradient", "outside torch.no_grad()"),
     # the rest
-    "package: an unknown name": (AttributeError, lambda: rpm.info_nce, "'info_nce'", "it has", "infonce"),
     "machine: CUDA without a GPU": (ValueError, without_gpu, "'cuda' was asked for", "sees no GPU", 'use "cpu"'),
     "widget: a default off its slider": (ValueError, lambda: widgets.slider(5, 0, 1, 0.1, "k"), "default 5 of 'k'", "[0, 1]"),
 }  # fmt: skip

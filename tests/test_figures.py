@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rpm_tutorial import figures
-from rpm_tutorial.figures import STYLES, Figure, bundle
+from rpm_tutorial.course.figures import STYLES, Figure, bundle
 
 X = [1, 2, 4, 8]
 MAKERS = {

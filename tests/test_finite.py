@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from residuals import agree
 from torch.autograd import gradcheck
 from worlds import SEEDS, models

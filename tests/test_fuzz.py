@@ -22,7 +22,7 @@ RESULT = "holds what a function returned, and computes nothing from arguments"
 INSIDE = "shared by modules of the package, after their checks; not named in rpm.__all__"
 PROCESSES = "talks to other processes: tests/test_distributed.py"
 DRAWS = "draws numbers that were computed, and checked, elsewhere: tests/test_figures.py"
-STATES = "every state that its sliders allow is rendered: tests/test_explorations.py"
+STATES = "every state that its sliders allow is rendered: tests/test_lesson_widgets.py"
 FILES = "reads or writes files: tests/test_checkpoints.py and test_datasets.py"
 NO_ARRAYS = "takes no arrays and no numbers of the caller's"
 PAGE = "needs a page or an event loop: tests/test_dashboard.py"
@@ -34,15 +34,15 @@ EXEMPT = {
             "critics.LinearForm",
             "evidence.Evidence",
             "evidence.SampledEvidence",
-            "checking.Check",
-            "checking.CriticReport",
+            "critic_checks.Check",
+            "critic_checks.CriticReport",
             "training.LogRow",
             "datasets.Images",
             "datasets.MovingBalls",
             "datasets.MovingSequences",
             "derivation.Line",
-            "exercises.Verdict",
-            "classroom.Solution",
+            "exercise.Verdict",
+            "handouts.Solution",
         ),
         RESULT,
     ),
@@ -81,19 +81,19 @@ EXEMPT = {
         ("datasets.digits", "datasets.fashion_mnist_folder", "widgets.choice", "widgets.explore"), NO_ARRAYS
     ),
     **dict.fromkeys(
-        ("exercises.Exercise", "exercises.Exercise.check", "exercises.Exercise.hint", "exercises.Exercise.verdict"),
+        ("exercise.Exercise", "exercise.Exercise.check", "exercise.Exercise.hint", "exercise.Exercise.verdict"),
         "takes a reader's answer of any kind, and says what is wrong with it: tests/test_exercises.py",
     ),
     **{
         f"{name}.": reason
         for name, reason in {
             "chain": "takes tables that have to fit each other: tests/test_chain.py",
-            "runtime": NO_ARRAYS,
+            "environment": NO_ARRAYS,
             "cli": "click parses its arguments: tests/test_cli.py",
-            "classroom": FILES,
+            "handouts": FILES,
             "distributed": PROCESSES,
             "figures": DRAWS,
-            "explorations": STATES,
+            "lessons": STATES,
             "dashboard": PAGE,
             "widgets": PAGE,
         }.items()

@@ -11,29 +11,36 @@ import rpm_tutorial
 
 ROOT = Path(rpm_tutorial.__file__).parent
 ORDER = (
-    "_checks", "_log_space", "objectives", "priors", "finite", "shared", "derivation", "gaussian", "chain", "critics",
-    "_tiles", "distributed", "evidence", "estimators", "checking", "_images", "datasets", "encoders", "checkpoints",
-    "training", "probes", "runtime", "figures", "widgets", "_page", "dashboard", "explorations", "exercises", "classroom",
-    "_runs", "_saving", "cli",
+    "_checks", "_log_space", "objectives", "priors", "finite", "shared_latent", "derivation", "gaussian", "chain", "critics",
+    "_tiles", "distributed", "evidence", "estimators", "critic_checks", "_images", "datasets", "encoders", "checkpoints",
+    "training", "probes", "course.environment", "course.figures", "course.widgets", "course._page", "course.dashboard",
+    "course.exercise", "course.lessons", "course.handouts", "course._runs", "course._saving", "course.cli", "course",
 )  # fmt: skip
 
 
 def module_of(path: Path) -> str:
     """The name in ORDER of a file: its own, or its package's."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+    return room(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def room(parts: tuple[str, ...]) -> str:
+    parts = tuple(part for part in parts if part != "__init__")
+    return ".".join(parts[: 2 if parts[0] == "course" else 1])
 
 
 def imports(path: Path) -> set[str]:
-    """The modules of the package that a file imports, at any depth of its code."""
-    found, depth = set(), len(path.relative_to(ROOT).parts)
+    """The modules of the package that a file imports, at any depth of its code; not those that it holds itself."""
+    found, package = set(), (ROOT.name, *path.relative_to(ROOT).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:  # from the package itself
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rpm_tutorial"):
-            found |= set(node.module.split(".")[1:2]) or {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("rpm_tutorial.")}
-    return found - {"__version__"}
+        if not isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        else:
+            base = ".".join(package[: len(package) - node.level + 1]) + "." if node.level else ""
+            names = [f"{base}{node.module or ''}".rstrip(".")]
+            if names[0] in (ROOT.name, f"{ROOT.name}.course"):
+                names = [f"{names[0]}.{alias.name}" for alias in node.names]
+        found |= {room(tuple(name.split(".")[1:])) for name in names if name.startswith(f"{ROOT.name}.")}
+    return found - {"__version__", module_of(path)}
 
 
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parts[-1] != "__init__.py" or path.parent != ROOT)
@@ -54,8 +61,8 @@ def test_every_public_name_resolves_and_is_documented(name):
 
 def test_every_public_module_is_in_the_package_and_in_the_order():
     assert {module_of(path) for path in FILES} == set(ORDER)
-    public = {name for name in ORDER if not name.startswith("_")}
-    assert public <= set(rpm_tutorial.__all__)
+    public = {name.split(".")[-1] for name in ORDER if "_" not in (name[0], name.split(".")[-1][0])}
+    assert public - {"course"} <= set(rpm_tutorial.__all__)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -60,7 +60,7 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with log.open("w") as output:
-        command = [sys.executable, "-m", "rpm_tutorial.cli", "lab", "course", "--port", str(port)]
+        command = [sys.executable, "-m", "rpm_tutorial.course.cli", "lab", "course", "--port", str(port)]
         environment = os.environ | own | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:

@@ -16,8 +16,9 @@ import children
 import pytest
 import torch
 
-from rpm_tutorial import _runs, checkpoints, cli, training
+from rpm_tutorial import checkpoints, cli, training
 from rpm_tutorial.checkpoints import load_checkpoint
+from rpm_tutorial.course import _runs
 
 DIGITS = ("--data", "digits", "--batch-size", "64")
 
@@ -104,7 +105,7 @@ def test_when_nobody_reads_on_a_command_ends_quietly(tmp_path):
     """As with `rpm-tutorial export ... | head -0`."""
     ours, theirs = os.pipe()
     os.close(ours)
-    command = [sys.executable, "-m", "rpm_tutorial.cli", "export", "--student", "handout", "--only", "00"]
+    command = [sys.executable, "-m", "rpm_tutorial.course.cli", "export", "--student", "handout", "--only", "00"]
     found = subprocess.run(command, cwd=tmp_path, stdout=theirs, stderr=subprocess.PIPE, text=True)
     os.close(theirs)
     assert found.stderr == "" and found.returncode == 1

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, settings, strategies as st
 from torch import Tensor, nn
 
 from rpm_tutorial import FiniteRPM

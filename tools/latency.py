@@ -23,7 +23,7 @@ from playwright.sync_api import Locator, Page
 KERNEL_TARGET, PAGE_TARGET = 0.100, 0.250
 FIND = """\
 import gc, json, time
-from rpm_tutorial.widgets import Explorer
+from rpm_tutorial.course.widgets import Explorer
 _explorers = [o for o in gc.get_objects() if issubclass(type(o), Explorer)]
 """
 FORGET = FIND + "_ = [o.render.cache_clear() for o in _explorers]"

@@ -137,7 +137,7 @@ def serve() -> Iterator[Server]:
         folders["JUPYTER_CONFIG_DIR"].mkdir()
         ours = {"ServerApp": {"open_browser": False}, "LabApp": {"expose_app_in_browser": True}}
         (folders["JUPYTER_CONFIG_DIR"] / "jupyter_server_config.json").write_text(json.dumps(ours))
-        command = [sys.executable, "-m", "rpm_tutorial.cli", "lab", server.folder, "--port", str(port)]
+        command = [sys.executable, "-m", "rpm_tutorial.course.cli", "lab", server.folder, "--port", str(port)]
         with log.open("w") as output:
             environment = os.environ | {key: str(folder) for key, folder in folders.items()} | {"JUPYTER_TOKEN": token}
             process = subprocess.Popen(

@@ -35,7 +35,16 @@ HEADER = ("row", "passed", "failed", "skipped", "Python", *SHOWN, "seconds")  # 
 CHOICE = "not notebook and not browser and (not slow or jupyterlab)"
 EVERYTHING = ("tests", "--ignore=tests/test_matrix.py")
 # What draws, shows or serves; the rest of the suite is arithmetic, which knows nothing of the front end.
-DRAWN = ("widgets", "explorations", "figures", "dashboard", "dashboard_continued", "exercises", "classroom", "runtime")
+DRAWN = (
+    "widgets",
+    "lesson_widgets",
+    "figures",
+    "dashboard",
+    "dashboard_continued",
+    "exercises",
+    "handouts",
+    "environment",
+)
 SERVED = ("cli", "pipeline", "security", "doors", "package")
 FRONT_END = tuple(f"tests/test_{name}.py" for name in DRAWN + SERVED)
 LIMIT = 3600  # seconds for an installation, and for the tests

@@ -43,8 +43,9 @@ PACKAGE = ROOT / "rpm_tutorial"
 PAGE = ROOT / "docs" / "versions.md"
 BLOCK = re.compile(r"(?s)(<!-- mutants -->\n).*?(<!-- end mutants -->)")
 MODULES = (
-    "_checks", "_log_space", "objectives", "priors", "finite", "shared", "gaussian", "derivation", "critics", "estimators",
-    "_tiles", "evidence", "checking", "datasets", "checkpoints", "training", "distributed", "probes", "classroom", "dashboard",
+    "_checks", "_log_space", "objectives", "priors", "finite", "shared_latent", "gaussian", "derivation", "critics", "estimators",
+    "_tiles", "evidence", "critic_checks", "datasets", "checkpoints", "training", "distributed", "probes",
+    "course.handouts", "course.dashboard",
 )  # fmt: skip
 SAMPLE = 40
 LONGEST = 20  # seconds of tests for one mistake: past it, those that remain are left out
@@ -117,8 +118,14 @@ def difference(old: str, new: str) -> str:
     return " ".join(["-", *map(str.strip, old), " +", *map(str.strip, new)])
 
 
+def path_of(module: str) -> Path:
+    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+
+
 def mistakes_of(module: str, sample: int) -> list[Mistake]:
-    wrapper = MetadataWrapper(cst.parse_module((PACKAGE / f"{module}.py").read_text(encoding="utf-8")))
+    wrapper = MetadataWrapper(
+        cst.parse_module((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    )
     planter = Planter(module, wrapper)
     wrapper.visit(planter)
     hashed = {hashlib.sha256(f"{m.function} {m.change}".encode()).digest(): m for m in planter.mistakes}
@@ -197,13 +204,13 @@ class Tries:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         for module in self.modules:
             import_module(f"rpm_tutorial.{module}")
-        live = {module: functions_in(PACKAGE / f"{module}.py") for module in self.modules}
+        live = {module: functions_in(PACKAGE / f"{module.replace('.', '/')}.py") for module in self.modules}
         gc.collect(), gc.freeze()
         reached, seconds = self.reached(session)
         by_name = {item.nodeid: item for item in session.items}
         for module in self.modules:
             started, outcomes = time.perf_counter(), defaultdict(list)
-            lines = reached.get(str(PACKAGE / f"{module}.py"), {})
+            lines = reached.get(str(PACKAGE / f"{module.replace('.', '/')}.py"), {})
             for mistake in mistakes_of(module, self.sample):
                 names = {name for line in mistake.lines for name in lines.get(line, ()) if name in seconds}
                 items = [by_name[name] for name in self.chosen(names, module, seconds)]
@@ -215,7 +222,7 @@ class Tries:
             for kind in ("survived", "not reached", "no place"):
                 for mistake, count in sorted(outcomes[kind], key=lambda pair: pair[0].lines.start):
                     print(
-                        f"  {kind} ({count}) {module}.py:{mistake.lines.start} {mistake.function}: {mistake.change}",
+                        f"  {kind} ({count}) {module}:{mistake.lines.start} {mistake.function}: {mistake.change}",
                         flush=True,
                     )
         return True

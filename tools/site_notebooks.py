@@ -10,7 +10,7 @@ import json
 import nbformat
 from nbformat import NotebookNode
 
-from rpm_tutorial.widgets import SLIDER_HEIGHT, TITLE_HEIGHT
+from rpm_tutorial.course.widgets import SLIDER_HEIGHT, TITLE_HEIGHT
 
 PLOTLY = "application/vnd.plotly.v1+json"
 

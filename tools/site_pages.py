@@ -149,9 +149,11 @@ def benchmark() -> str:
 
 def api() -> str:
     """A section for each public module."""
-    modules = [name for name in rpm_tutorial.__all__ if inspect.ismodule(getattr(rpm_tutorial, name))]
-    section = "## {0}\n\n```{{eval-rst}}\n.. automodule:: rpm_tutorial.{0}\n   :members:\n```"
-    return "\n\n".join(section.format(name) for name in modules)
+    modules = [
+        getattr(rpm_tutorial, name) for name in rpm_tutorial.__all__ if inspect.ismodule(getattr(rpm_tutorial, name))
+    ]
+    section = "## {0}\n\n```{{eval-rst}}\n.. automodule:: {1}\n   :members:\n```"
+    return "\n\n".join(section.format(module.__name__.split(".")[-1], module.__name__) for module in modules)
 
 
 def table(head: tuple[str, ...], rows: list[tuple]) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from build_notebooks import NEIGHBOURS, NOTEBOOKS, read_source
 
-from rpm_tutorial import exercises
-from rpm_tutorial.exercises import LESSONS, Exercise
+from rpm_tutorial import lessons
+from rpm_tutorial.course.exercise import Exercise
+from rpm_tutorial.course.lessons import LESSONS
 
 GUIDE = NOTEBOOKS.parent / "docs" / "teaching.md"
 BLOCK = re.compile(r"(?s)<!-- lesson (\d\d) -->\n.*?<!-- end -->")
@@ -65,7 +66,7 @@ def block(number: str) -> str:
         return "*This lesson is not in this version.*"
     lines = ["| minutes | section |", "|---:|---|"]
     lines += [f"| {count} | {heading} |" for heading, count in minutes(source).items()]
-    for name, exercise in vars(getattr(exercises, f"lesson_{number}")).items() if f"lesson_{number}" in LESSONS else ():
+    for name, exercise in vars(getattr(lessons, f"lesson_{number}")).items() if f"lesson_{number}" in LESSONS else ():
         if isinstance(exercise, Exercise):
             lines += [
                 "",

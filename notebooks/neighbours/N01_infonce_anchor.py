@@ -199,7 +199,7 @@ def pinned(log_f, q_joint):
     return ...
 
 
-rpm.exercises.neighbour_01.pinned.check(pinned)
+rpm.lessons.neighbour_01.pinned.check(pinned)
 
 # %% [markdown]
 # ## What we saw

@@ -292,7 +292,7 @@ def outlyingness(z, reference):
     return ...
 
 
-rpm.exercises.neighbour_02.outlyingness.check(outlyingness)
+rpm.lessons.neighbour_02.outlyingness.check(outlyingness)
 
 # %% [markdown]
 # ## What we saw

@@ -235,7 +235,7 @@ def score(target, others):
     return ...
 
 
-rpm.exercises.neighbour_03.score.check(score)
+rpm.lessons.neighbour_03.score.check(score)
 
 # %% [markdown]
 # ## What we saw

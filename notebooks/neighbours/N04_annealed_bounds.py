@@ -214,7 +214,7 @@ def energy_based(T, q, p):
     return ...
 
 
-rpm.exercises.neighbour_04.energy_based.check(energy_based)
+rpm.lessons.neighbour_04.energy_based.check(energy_based)
 
 # %% [markdown]
 # ## What we saw

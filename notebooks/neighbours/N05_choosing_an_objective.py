@@ -285,7 +285,7 @@ def bits_of_logs(y, prediction):
     return ...
 
 
-rpm.exercises.neighbour_05.bits_of_logs.check(bits_of_logs)
+rpm.lessons.neighbour_05.bits_of_logs.check(bits_of_logs)
 
 # %% [markdown]
 # ## What we saw

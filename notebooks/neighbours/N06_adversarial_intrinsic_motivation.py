@@ -230,7 +230,7 @@ def objective(f, visited, goal, transitions, weight):
     return ...
 
 
-rpm.exercises.neighbour_06.objective.check(objective)
+rpm.lessons.neighbour_06.objective.check(objective)
 
 # %% [markdown]
 # ## What we saw

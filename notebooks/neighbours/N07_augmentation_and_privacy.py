@@ -239,7 +239,7 @@ def success(members, others):
     return ...
 
 
-rpm.exercises.neighbour_07.success.check(success)
+rpm.lessons.neighbour_07.success.check(success)
 
 # %% [markdown]
 # ## What we saw

@@ -204,7 +204,7 @@ def log_ratio(p, n_pairs, n_independent):
     return ...
 
 
-rpm.exercises.neighbour_08.log_ratio.check(log_ratio)
+rpm.lessons.neighbour_08.log_ratio.check(log_ratio)
 
 # %% [markdown]
 # ## What we saw

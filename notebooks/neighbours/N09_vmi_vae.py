@@ -204,7 +204,7 @@ def bound(logits, codes):
     return ...
 
 
-rpm.exercises.neighbour_09.bound.check(bound)
+rpm.lessons.neighbour_09.bound.check(bound)
 
 # %% [markdown]
 # ## What we saw

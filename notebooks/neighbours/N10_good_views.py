@@ -193,7 +193,7 @@ def chosen(shared, left, right, needed):
     return ...
 
 
-rpm.exercises.neighbour_10.chosen.check(chosen)
+rpm.lessons.neighbour_10.chosen.check(chosen)
 
 # %% [markdown]
 # ## What we saw

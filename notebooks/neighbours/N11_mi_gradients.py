@@ -184,7 +184,7 @@ def entropy_slope(score, motion):
     return ...
 
 
-rpm.exercises.neighbour_11.entropy_slope.check(entropy_slope)
+rpm.lessons.neighbour_11.entropy_slope.check(entropy_slope)
 
 # %% [markdown]
 # ## What we saw

@@ -13,9 +13,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 WIDGET = """\
 # %%
 from rpm_tutorial import explorations
-from rpm_tutorial.widgets import explore
+from rpm_tutorial.course.widgets import explore
 
-widget = explore(explorations.likelihood)
+widget = explore(lessons.lesson_01.ring)
 widget
 """
 # A busy machine is long in reading a module that comes with a widget: each of them waits for ten seconds.

@@ -1,0 +1,344 @@
+"""The command line `rpm-tutorial`: lab, doctor, train, evidence, export.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once. Exit codes: 0; 1 for a failure,
+2 for a command that was typed wrong; both with a message and its remedy instead of a traceback.
+"""
+
+import importlib.util
+import math
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import webbrowser
+from pathlib import Path
+
+import click
+
+from .. import __version__
+from . import handouts
+
+NO_LAB = "JupyterLab is not installed. Remedy: python -m pip install 'rpm-tutorial[lab]'"
+LOADING = "Loading PyTorch ..."  # takes seconds, so that it is said before; on stderr, as no result
+# JupyterLab asks its makers for news and for a newer release; here it asks nobody, and doesn't ask whether it may.
+NO_NEWS = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
+JUPYTER = Path(__file__).with_name("jupyter")  # a configuration folder, read beside the reader's own
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "size calculation overflowed",
+)  # of a GPU, a machine, any machine
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+device_option = click.option("--device", help="cpu, cuda, cuda:1, ...  [default: CUDA where there is one]")
+
+
+class Commands(click.Group):
+    """Says what the library's errors say, which name the remedy, without the traceback that leads to them."""
+
+    def invoke(self, context: click.Context):
+        try:
+            return super().invoke(context)
+        except (click.exceptions.Exit, BrokenPipeError):  # click ends quietly when nobody reads on
+            raise
+        except (ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+        except RuntimeError as error:
+            if not any(words in str(error) for words in NO_MEMORY):
+                raise
+            why, remedy = str(error).splitlines()[0], "a smaller --dim or --batch-size, or --device cpu"
+            raise click.ClickException(f"There is too little memory ({why}). Remedy: {remedy}") from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rpm-tutorial")
+def main() -> None:
+    """InfoNCE is variational inference: a course that runs.
+
+    \b
+    Examples:
+      rpm-tutorial lab                        open the lessons in JupyterLab
+      rpm-tutorial doctor                     check this machine
+      rpm-tutorial train run.pt               train on Fashion-MNIST
+      rpm-tutorial evidence run.pt            the held-out log evidence of that training
+      rpm-tutorial export --student handout   notebooks to hand out
+    """
+
+
+@main.command()
+@click.argument("folder", type=FOLDER, default="my-course")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the server.  [default: the first free from 8888]")
+def lab(folder: Path, port: int | None) -> None:
+    """Open the lessons in JupyterLab.
+
+    The first lesson in FOLDER (default: my-course) is shown. A folder without notebooks gets a copy of all of them;
+    what is there is never overwritten: a newer course needs a new folder. The server listens on this machine only, with
+    a token, and asks no other host for news or updates; Ctrl-C stops it.
+
+    \b
+    Examples:
+      rpm-tutorial lab
+      rpm-tutorial lab "my course" --port 8899
+    """
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise click.ClickException(NO_LAB)
+    if port and not _is_free(port):
+        raise click.ClickException(f"Port {port} is taken. Remedy: another one, for example --port {port % 65535 + 1}")
+    if not list(folder.glob("*.ipynb")):
+        for path in handouts.notebooks():
+            shutil.copyfile(path, handouts.place(path, folder))
+        click.echo(f"The lessons are in {folder}.")
+    first = sorted(folder.glob("*.ipynb"))[0].resolve()
+    arguments = ["--ip=127.0.0.1", *NO_NEWS, "--log-level=WARN", f"--ServerApp.root_dir={first.parents[1]}"]
+    arguments += [f"--LabApp.default_url=/lab/tree/{first.parent.name}/{first.name}"]
+    arguments += [f"--port={port}", "--ServerApp.port_retries=0"] if port else []
+    arguments += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # as in a container
+    arguments += [] if _can_open_a_browser() else ["--no-browser"]
+    click.echo("JupyterLab is starting; its address follows. Stop it with Ctrl-C.")
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "jupyterlab", *arguments]
+    folders = [str(JUPYTER), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    environment = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(folders)}
+    os.execve(sys.executable, command, environment)  # so that Ctrl-C and signals reach JupyterLab itself
+
+
+@main.command()
+def doctor() -> None:
+    """Check this machine.
+
+    Versions, device, threads, memory, data, and the course's identity. Exits with 1 if the identity does not hold here.
+    """
+    click.echo(LOADING, err=True)
+    from .. import datasets
+    from . import environment
+
+    report = environment.self_check()
+    *machine, identity = report.splitlines()
+    folder = datasets.fashion_mnist_folder()
+    data = f"Fashion-MNIST in {folder}" if folder else f"Fashion-MNIST is missing. {datasets.REMEDIES}"
+    lab = "JupyterLab is installed" if importlib.util.find_spec("jupyterlab") else NO_LAB
+    click.echo("\n".join([*machine, f"data      {data}", f"lab       {lab}", identity]))
+    if not identity.endswith("right"):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("checkpoint", type=FILE)
+@click.option("--resume", is_flag=True, help="Continue from CHECKPOINT, which holds the settings.")
+@click.option("--data", type=click.Choice(["fashion-mnist", "digits"]), default="fashion-mnist", show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=300, show_default=True)
+@click.option("--batch-size", type=click.IntRange(2), default=256, show_default=True, help="Pairs in a batch.")
+@click.option("--dim", type=click.IntRange(1), default=16, show_default=True, help="Dimension of the latents z.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Of the critic cos(z,z')/temperature, where training starts.",
+)
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=2e-3, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--save-every", type=click.IntRange(1), default=100, show_default=True, metavar="STEPS")
+@device_option
+@click.pass_context
+def train(context: click.Context, checkpoint: Path, resume: bool, save_every: int, device: str, **settings) -> None:
+    """Train an encoder with InfoNCE.
+
+    Encoder, critic and the state of the training are kept in the file CHECKPOINT. Ctrl-C saves and ends, and so does
+    a terminal that is closed; --resume continues with the numbers of a training that was never stopped.
+
+    \b
+    Examples:
+      rpm-tutorial train run.pt
+      rpm-tutorial train run.pt --resume --device cuda
+      rpm-tutorial train digits.pt --data digits --steps 500 --temperature 0.2
+    """
+    chosen = [name for name in settings if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    if resume and chosen:
+        option = "--" + chosen[0].replace("_", "-")
+        raise click.UsageError(f"{option} can't be given with --resume: {checkpoint} holds the settings.")
+    _check_place(checkpoint, resume)
+
+    click.echo(LOADING, err=True)
+    from .. import checkpoints, datasets
+    from ..training import Trainer
+    from . import _runs, environment
+
+    environment.setup()
+    device = environment.pick_device(device)
+    context.with_resource(checkpoints.sole_writer(checkpoint))
+    _check_place(checkpoint, resume)  # while this waited for its imports, another may have come and gone
+    state = _runs.load(checkpoint, device) if resume else {"settings": settings}
+    settings = state["settings"]
+    if not resume or context.get_parameter_source("save_every") is click.core.ParameterSource.COMMANDLINE:
+        settings["save_every"] = save_every
+    pairs = datasets.view_pairs(
+        _runs.images(settings["data"], "train"),
+        settings["batch_size"],
+        flip=settings["data"] != "digits",
+        seed=settings["seed"],
+    )
+    encoder, critic = _runs.networks(settings, device)
+    trainer = Trainer(encoder, critic, pairs, settings["steps"], learning_rate=settings["learning_rate"])
+    if resume:
+        trainer.load_state_dict(state["trainer"])
+    again, following = (
+        f"rpm-tutorial train {_quoted(checkpoint)} --resume",
+        f"rpm-tutorial evidence {_quoted(checkpoint)}",
+    )
+    if trainer.step == trainer.steps:
+        click.echo(f"{checkpoint} is complete: its {trainer.steps} steps are made. Next: {following}")
+        return
+    click.echo(f"{settings['data']}, {settings['steps']} steps of {settings['batch_size']} pairs, on {device}")
+    try:
+        finished = _runs.train(trainer, settings, checkpoint)
+    except ValueError as error:
+        raise click.ClickException(f"{error}\nThe {trainer.step} steps before are saved in {checkpoint}.") from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        left = f"\nWhat was saved before is whole. Continue, once there is room: {again}" if trainer.step else ""
+        raise click.ClickException(f"{error}{left}") from error
+    if not finished:
+        raise click.ClickException(
+            f"Stopped after step {trainer.step} of {trainer.steps}, and saved. Continue: {again}"
+        )
+    click.echo(f"Saved to {checkpoint}. Next: {following}")
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the two views of each image.")
+@device_option
+def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
+    """Compute the held-out log evidence.
+
+    It is that of the model in CHECKPOINT, in nats per pair, and exact. The pairs are two views of each of 10 000
+    images (Fashion-MNIST's test set) or of 500 digits, none of them trained on.
+
+    \b
+    Example:
+      rpm-tutorial evidence run.pt
+    """
+    click.echo(LOADING, err=True)
+    import torch
+
+    from .. import datasets
+    from .._checks import seeded
+    from ..checkpoints import reason
+    from ..evidence import dataset_evidence
+    from ..training import encode
+    from . import _runs, environment
+
+    environment.setup()
+    device = environment.pick_device(device)
+    state = _runs.load(checkpoint, device)
+    settings = state["settings"]
+    encoder, critic = _runs.networks(settings, device)
+    try:
+        encoder.load_state_dict(state["trainer"]["encoder"])
+        critic.load_state_dict(state["trainer"]["critic"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint} holds other networks than its settings say: {reason(error)}. Expected a file that rpm-tutorial "
+            "train saved"
+        ) from error
+    images = _runs.images(settings["data"], "test")
+    views = datasets.two_views(images, flip=settings["data"] != "digits", generator=seeded(seed))
+    with torch.no_grad():
+        found = dataset_evidence(*(encode(encoder, view) for view in views), critic)
+    click.echo(
+        f"model         {checkpoint}, after step {state['trainer']['step']} of {settings['steps']}\n"
+        f"pairs         {found.n} of {settings['data']}, held out\n"
+        f"InfoNCE       {found.infonce.item():.4f} nats per pair, at most log N = {math.log(found.n):.4f}\n"
+        f"log evidence  {found.log_evidence.item():.4f} nats per pair = InfoNCE - 2 log N"
+    )
+
+
+@main.command()
+@click.option("--student", type=FOLDER, help="Notebooks without outputs, exercises blank.", metavar="DIR")
+@click.option("--teacher", type=FOLDER, help="Notebooks with outputs and solutions, each checked.", metavar="DIR")
+@click.option("--slides", type=FOLDER, help="Each notebook as HTML slides.", metavar="DIR")
+@click.option("--nbgrader", type=FOLDER, help="A course for nbgrader, each notebook an assignment.", metavar="DIR")
+@click.option("--only", default="", help="Notebooks whose name starts with this, as 02 or N10.", metavar="NN")
+def export(student: Path | None, teacher: Path | None, slides: Path | None, nbgrader: Path | None, only: str) -> None:
+    """Write the lessons, and the paper's neighbours, for a class.
+
+    The folders have to be new or empty. Slides load their layout and maths from the network when they are shown. For
+    nbgrader (0.9 or newer), run `nbgrader generate_assignment NN_NAME` in DIR; an exercise is worth one point.
+
+    \b
+    Examples:
+      rpm-tutorial export --student handout --teacher solutions
+      rpm-tutorial export --slides slides --only 03
+    """
+    wanted = {"student": student, "teacher": teacher, "slides": slides, "nbgrader": nbgrader}
+    wanted = {kind: folder for kind, folder in wanted.items() if folder}
+    if not wanted:
+        raise click.UsageError("name what to export: --student DIR, --teacher DIR, --slides DIR or --nbgrader DIR.")
+    for folder in wanted.values():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise click.UsageError(f"{folder} is not empty. Remedy: name a new folder.")
+    if len({folder.resolve() for folder in wanted.values()}) < len(wanted):
+        raise click.UsageError("each export needs a folder of its own.")
+    chosen = [path for path in handouts.notebooks() if path.name.startswith(only)]
+    if not chosen:
+        names = ", ".join(path.stem for path in handouts.notebooks())
+        raise click.UsageError(f"no notebook's name starts with {only!r}; there are {names}.")
+    for kind, folder in wanted.items():
+        for path in chosen:
+            _export(kind, path, handouts.place(path, folder, assignment=kind == "nbgrader"))
+        click.echo(f"{len(chosen)} notebooks for {kind} in {folder}")
+
+
+def _export(kind: str, path: Path, target: Path) -> None:
+    notebook = handouts.read(path)
+    if kind == "slides":
+        try:
+            page = handouts.slides(notebook, path.stem)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(f"Slides are made by nbconvert, a part of JupyterLab. {NO_LAB}") from error
+        target.with_suffix(".slides.html").write_text(page, encoding="utf-8")
+    else:
+        handouts.write(getattr(handouts, kind)(notebook), target)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _can_open_a_browser() -> bool:
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True
+
+
+def _check_place(checkpoint: Path, resume: bool) -> None:
+    if resume and not checkpoint.exists():
+        raise click.BadParameter(f"{checkpoint} does not exist. Remedy: start it without --resume.")
+    if not resume and checkpoint.exists():
+        raise click.BadParameter(f"{checkpoint} exists. Remedy: continue it with --resume, or name another file.")
+    if not checkpoint.absolute().parent.is_dir():
+        raise click.BadParameter(f"the folder {checkpoint.parent} does not exist. Remedy: make it first.")
+
+
+def _quoted(path: Path) -> str:
+    """As a shell takes it for one word, and for no option."""
+    name = f".{os.sep}{path}" if str(path).startswith("-") else str(path)
+    return shlex.quote(name) if os.name == "posix" else subprocess.list2cmdline([name])
+
+
+if __name__ == "__main__":
+    main(prog_name="rpm-tutorial")

@@ -1,0 +1,249 @@
+"""The lessons as a class needs them: without outputs for students, with solutions for teachers, for nbgrader, as slides.
+
+Nothing here imports torch, but for running a solution once before it is handed out.
+"""
+
+import ast
+import contextlib
+import copy
+import html
+import io
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+_PACKAGE = Path(__file__).parents[1]
+_NO_ALT = "No description has been provided for this image"  # nbconvert's words
+
+
+def notebooks() -> list[Path]:
+    """The course's notebooks, lessons before neighbours: those that the wheel brought along, or those of the checkout."""
+    return [*sorted(_folder().glob("[0-9]*.ipynb")), *sorted(_folder().glob("neighbours/N*.ipynb"))]
+
+
+def place(path: Path, folder: Path, assignment: bool = False) -> Path:
+    """Where a copy of a notebook goes in `folder`, which is made: where links from one to another stay right.
+
+    nbgrader wants each assignment in a folder of its own, below source.
+    """
+    copy_of = folder / "source" / path.stem / path.name if assignment else folder / path.relative_to(_folder())
+    copy_of.parent.mkdir(parents=True, exist_ok=True)
+    return copy_of
+
+
+def _folder() -> Path:
+    installed = _PACKAGE / "notebooks"
+    return installed if installed.is_dir() else _PACKAGE.parent / "notebooks"
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write(notebook: dict, path: Path) -> None:
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def source_of(cell: dict) -> str:
+    return "".join(cell["source"])  # a list of lines, or one text
+
+
+def student(notebook: dict) -> dict:
+    """A copy without outputs: it shows what its reader runs. Questions keep their folded answers; exercises are blank."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
+    return notebook
+
+
+def teacher(notebook: dict) -> dict:
+    """A copy with a solution in each exercise's cell, which is run: its output is what the check says.
+
+    Raises `ValueError` if an exercise's cell is not of the usual form, or its check doesn't call the solution right.
+    """
+    notebook = copy.deepcopy(notebook)
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    imports = [line for cell in code for line in _imports(source_of(cell))]
+    for cell in code:
+        if "exercise" in cell["metadata"].get("tags", []):
+            solved = _solved(source_of(cell), imports)
+            cell["source"] = solved.splitlines(keepends=True)
+            cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": [_run(solved, imports)]}]
+    return notebook
+
+
+def nbgrader(notebook: dict) -> dict:
+    """The student's copy as nbgrader's source of an assignment: after each exercise a locked cell that gives a point for it.
+
+    The exercise's own cell stays an ordinary one, which nbgrader neither empties nor overwrites.
+    """
+    notebook = student(notebook)
+    cells, notebook["cells"] = notebook["cells"], []
+    for cell in cells:
+        notebook["cells"].append(cell)
+        checks = _checks(ast.parse(source_of(cell))) if "exercise" in cell["metadata"].get("tags", []) else ()
+        for lesson, name, answer in checks:
+            verdict = f"rpm.lessons.{lesson}.{name}.verdict({answer})"
+            grades = {"grade": True, "points": 1, "locked": True, "solution": False, "task": False}
+            point = {
+                "cell_type": "code", "id": f"{cell['id']}-{name}"[:64], "outputs": [], "execution_count": None,
+                "metadata": {"nbgrader": {"grade_id": f"{lesson}-{name}", "schema_version": 3, **grades}},
+                "source": [f"assert (verdict := {verdict}).right, verdict.message"],
+            }  # fmt: skip
+            notebook["cells"].append(point)
+    return notebook
+
+
+def slides(notebook: dict, title: str) -> str:
+    """A page of slides: each heading begins one, and what follows lies below it. `ModuleNotFoundError` without nbconvert."""
+    import nbformat
+    from nbconvert import SlidesExporter
+
+    deck = {**notebook, "cells": [part for cell in notebook["cells"] for part in _parts(cell)]}
+    for number, cell in enumerate(deck["cells"]):
+        cell["source"] = source_of(cell)
+        begins = cell["cell_type"] == "markdown" and cell["source"].startswith("#")
+        cell["metadata"] = {**cell["metadata"], "slideshow": {"slide_type": "slide" if begins else "subslide"}}
+        cell["id"] = f"slide-{number}"
+    exporter = SlidesExporter(reveal_scroll=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    page, _ = exporter.from_notebook_node(nbformat.from_dict(deck), {"metadata": {"name": title}})
+    outputs = [output["data"] for cell in deck["cells"] for output in cell.get("outputs", ()) if "data" in output]
+    for data in outputs:  # a picture is described by the text that stands for it
+        if "image/png" in data:
+            page = page.replace(_NO_ALT, html.escape("".join(data["text/plain"])), 1)
+    return page
+
+
+class Solution(NamedTuple):
+    """What the file of an exercise says: the solution's syntax tree, and the statements of that file that it may need."""
+
+    tree: ast.Lambda | ast.FunctionDef
+    defined: dict[str, ast.stmt]
+
+
+def solution(lesson: str, name: str) -> Solution:
+    """The solution of exercise `name` of `lesson_NN` or `neighbour_NN`; `ValueError` if there is none."""
+    path = _PACKAGE / "course" / "lessons" / f"{lesson}.py"
+    defined: dict[str, ast.stmt] = {}
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else ():
+        defined |= dict.fromkeys(_names(statement), statement)
+    call = getattr(defined.get(name), "value", None)
+    keywords = {keyword.arg: keyword.value for keyword in getattr(call, "keywords", ())}
+    tree = keywords.get("solution")
+    tree = defined.get(tree.id) if isinstance(tree, ast.Name) else tree
+    if not isinstance(tree, ast.Lambda | ast.FunctionDef):
+        raise ValueError(f"{path.name} defines no exercise {name!r} whose solution is a function or a lambda")
+    return Solution(tree, defined)
+
+
+def _names(statement: ast.stmt) -> list[str]:
+    """What a statement at the top of a file binds."""
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name for alias in statement.names]
+    if isinstance(statement, ast.FunctionDef):
+        return [statement.name]
+    targets = statement.targets if isinstance(statement, ast.Assign) else ()
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _needed(tree: ast.AST, defined: dict[str, ast.stmt]) -> list[str]:
+    """Imports, helpers and constants of the exercise's file that a solution uses, in an order that runs."""
+    found: dict[str, None] = {}
+    for node in ast.walk(tree):
+        statement = defined.get(node.id) if isinstance(node, ast.Name) else None
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            found[_import_of(node.id, statement)] = None
+        elif statement is not None and statement is not tree:
+            found |= dict.fromkeys([*_needed(statement, defined), ast.unparse(statement)])
+    return sorted(found, key=lambda text: not text.startswith(("import ", "from ")))
+
+
+def _import_of(name: str, statement: ast.Import | ast.ImportFrom) -> str:
+    """The import of one name, as code outside the package writes it."""
+    alias = next(alias for alias in statement.names if name in (alias.name, alias.asname))
+    if isinstance(statement, ast.Import):
+        return ast.unparse(ast.Import([alias]))
+    package = {0: [], 2: ["rpm_tutorial", "course"], 3: ["rpm_tutorial"]}[statement.level]
+    module = ".".join([*package, *([statement.module] if statement.module else [])])
+    return ast.unparse(ast.ImportFrom(module, [alias], 0))
+
+
+def _imports(code: str) -> list[str]:
+    """The import statements at the top level of a cell."""
+    code = re.sub(r"(?m)^(\s*)[%!].*", r"\1pass", code)
+    return [ast.unparse(s) for s in ast.parse(code).body if isinstance(s, ast.Import | ast.ImportFrom)]
+
+
+class _Renamed(ast.NodeTransformer):
+    def __init__(self, names: dict[str, str]):
+        self.names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self.names.get(node.id, node.id), node.ctx)
+
+
+def _checks(tree: ast.Module):
+    """(lesson, exercise, answer) of each `rpm.lessons.lesson_NN.NAME.check(answer)` in a cell; a neighbour's likewise."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "check":
+            match = re.search(r"\b((?:lesson|neighbour)_\d+)\.(\w+)$", ast.unparse(node.func.value))
+            if match and len(node.args) == 1 and isinstance(node.args[0], ast.Name):
+                yield match[1], match[2], node.args[0].id
+
+
+def _solved(source: str, imports: list[str]) -> str:
+    """An exercise's cell with its blanks filled."""
+    lines, before, tree = source.splitlines(), [], ast.parse(source)
+    checks = {answer: (lesson, name) for lesson, name, answer in _checks(tree)}
+    for statement in reversed(tree.body):  # from the end, so that the line numbers of what is left stay right
+        answer = next(iter(_names(statement)), None)
+        if answer not in checks:
+            continue
+        found, defined = solution(*checks.pop(answer))
+        found = copy.deepcopy(found)
+        before = [text for text in _needed(found, defined) if text not in imports] + before
+        own = [argument.arg for argument in found.args.args]
+        if isinstance(statement, ast.FunctionDef):
+            blank = _blank(statement)
+            names = dict(zip(own, [argument.arg for argument in statement.args.args], strict=True))
+            body = [ast.Return(found.body)] if isinstance(found, ast.Lambda) else found.body
+            text = [f"    {line}" for s in body for line in _unparsed(s, names).splitlines()]
+        else:
+            blank = [statement]
+            value = found.body if isinstance(found, ast.Lambda) else found.body[-1].value
+            text = [f"{answer} = {ast.unparse(value)}"]
+        lines[blank[0].lineno - 1 : blank[-1].end_lineno] = text
+    if checks or re.search(r"(?m)(return|=) \.\.\.$", "\n".join(lines)):
+        raise ValueError(f"this exercise's cell has a blank that no check names:\n{source}")
+    return "\n".join([*dict.fromkeys(before), *([""] if before else []), *lines])
+
+
+def _blank(function: ast.FunctionDef) -> list[ast.stmt]:
+    """The statements that a solution takes the place of: `return ...`, or all of a function that has a bug to find."""
+    if ast.unparse(function.body[-1]) == "return ...":
+        return function.body[-1:]
+    return function.body[ast.get_docstring(function) is not None :]
+
+
+def _unparsed(statement: ast.stmt, names: dict[str, str]) -> str:
+    return ast.unparse(ast.fix_missing_locations(_Renamed(names).visit(statement)))
+
+
+def _run(code: str, imports: list[str]) -> str:
+    """What a solved cell prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec("\n".join([*imports, code]), {})
+    if not printed.getvalue().startswith("✓"):
+        raise ValueError(f"the solution does not pass its own check: {printed.getvalue()}\n{code}")
+    return printed.getvalue()
+
+
+def _parts(cell: dict) -> list[dict]:
+    """A text cell cut before each heading and each question; another cell as it is."""
+    if cell["cell_type"] != "markdown":
+        return [dict(cell)]
+    texts = re.split(r"(?m)^(?=#{1,2} |\*\*Predict\*\*)", source_of(cell))
+    return [{**cell, "source": [text]} for text in texts if text.strip()]

@@ -1,0 +1,151 @@
+"""Lesson 4. Its widget: retrieval under the model.
+
+Its exercises: the log probability of each pair, the pairs that a large InfoNCE needs, and a bug in a sum by tiles.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...critics import VonMisesFisher
+from ...evidence import dataset_evidence
+from ..exercise import Exercise
+from ..figures import Figure, images
+from ..widgets import slider
+
+
+@dataclass(frozen=True)
+class RetrievalState:
+    temperature: float = slider(0.1, 0.02, 0.4, 0.02, "temperature")
+    image: int = slider(0, 0, 19, 1, "image")
+
+
+def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
+    """Lesson 4: the render function for these encoded pairs: the most probable x′ given one x, and the evidence beside it.
+
+    Raises `ValueError` for fewer than the 20 pairs that its slider offers.
+    """
+    if len(z) < 20:
+        raise ValueError(f"z has {len(z)} rows; expected at least 20 encoded pairs")
+
+    def render(state: RetrievalState) -> Figure:
+        critic = VonMisesFisher(state.temperature).to(z)
+        with torch.no_grad():
+            p = critic(z[[state.image]], z_prime).softmax(1)[0].cpu()
+            evidence = dataset_evidence(z, z_prime, critic)
+        best = p.topk(8).indices.tolist()
+        own = int((p > p[state.image]).sum()) + 1
+        return images(
+            {"x": x[[state.image]], "x′": x_prime[[*best, state.image]]},
+            below={"x′": [*(f"{p[j]:.3f}" for j in best), f"✓ {p[state.image]:.3f}"]},
+            caption=(
+                f"The eight most probable x′ given image {state.image}, with P(x′|x); behind them ✓, its own other view, ranked "
+                f"{own} of {evidence.n} with P = {p[state.image]:.3f}. Log evidence at this temperature: "
+                f"{evidence.log_evidence:.3f} nats per pair."
+            ),
+        )
+
+    return render
+
+
+# exercises
+
+
+def _scores(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    return (2 * torch.randn(7, 7, generator=generator, dtype=torch.float64),)
+
+
+def _nothing(_seed: int) -> tuple:
+    return ()
+
+
+log_p = Exercise(
+    prompt="Return log P(x_i,x'_i) of each pair, shape (N,), from the table log_f of shape (N, N). Source: (E14).",
+    case=_scores,
+    solution=lambda log_f: log_f.log_softmax(1).diagonal() - math.log(len(log_f)),
+    hints=(
+        "First the conditional: how probable is x'_i among all N candidates, given x_i?",
+        "P(x'_j|x_i) is a softmax over row i; P(x_i) = 1/N.",
+        "log_f.log_softmax(1).diagonal() - log N",
+    ),
+    misconceptions={
+        lambda log_f: log_f.log_softmax(1).diagonal(): "that is log P(x'_i|x_i); the pair also needs P(x_i) = 1/N.",
+        lambda log_f: log_f.log_softmax(1).diagonal() + math.log(len(log_f)): (
+            "that is the bracket of InfoNCE, log P(x'_i|x_i) above chance; P(x_i) = 1/N lowers the probability of the pair."
+        ),
+        lambda log_f: log_f.log_softmax(0).diagonal() - math.log(len(log_f)): (
+            "you normalised over columns: that is the model with the prior normalised over z."
+        ),
+        lambda log_f: log_f.flatten().log_softmax(0).view_as(log_f).diagonal(): (
+            "one softmax over the whole table is the jointly normalised prior (E9), not InfoNCE's."
+        ),
+    },
+)
+
+pairs_needed = Exercise(
+    prompt="Return the smallest number of pairs N on which InfoNCE can reach 5 nats.",
+    case=_nothing,
+    solution=lambda: math.ceil(math.exp(5)),
+    hints=(
+        "Which bound on InfoNCE depends on N?",
+        "log N must be at least 5.",
+        "N is a whole number: math.ceil(math.exp(5)).",
+    ),
+    misconceptions={
+        lambda: math.exp(5): "N counts pairs: it is a whole number, the next one up.",
+        lambda: math.floor(math.exp(5)): "one pair too few: log 148 is just below 5.",
+        lambda: 32: "2^5 would be right in bits; the ceiling of 5 nats needs e^5.",
+    },
+)
+
+
+def _wide(seed: int) -> tuple:
+    """Rows whose f are far outside of float64: that is what the largest score is taken out for."""
+    scores = 3 * torch.randn(5, 13 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (scores + torch.tensor([[-900.0], [-9.0], [0.0], [9.0], [900.0]], dtype=torch.float64),)
+
+
+def _by_tiles(log_f):
+    largest = torch.full_like(log_f[:, 0], -torch.inf)
+    total = torch.zeros_like(largest)
+    for tile in log_f.split(4, dim=1):
+        new = torch.maximum(largest, tile.amax(1))
+        total = total * (largest - new).exp() + (tile - new[:, None]).exp().sum(1)
+        largest = new
+    return largest + total.log()
+
+
+def _never_rescaled(log_f):
+    largest = torch.full_like(log_f[:, 0], -torch.inf)
+    total = torch.zeros_like(largest)
+    for tile in log_f.split(4, dim=1):
+        new = torch.maximum(largest, tile.amax(1))
+        total = total + (tile - new[:, None]).exp().sum(1)
+        largest = new
+    return largest + total.log()
+
+
+by_tiles = Exercise(
+    prompt="Return log sum_j f_ij of each row of log_f, shape (n,), visiting four columns at a time.",
+    case=_wide,
+    solution=_by_tiles,
+    hints=(
+        "When is the result right? Try columns that fall, then columns that rise.",
+        "What does `total` mean after a tile? It is a sum of f / e^largest: what happens to it when `largest` grows?",
+        "Before the new terms are added, the old total has to be multiplied by exp(largest - new).",
+    ),
+    misconceptions={
+        _never_rescaled: "the value depends on the order of the columns: it is too high where a later tile has a larger score.",
+        lambda log_f: sum(tile.logsumexp(1) for tile in log_f.split(4, dim=1)): (
+            "you added logarithms; the f are to be added."
+        ),
+        lambda log_f: torch.stack([tile.logsumexp(1) for tile in log_f.split(4, dim=1)]).amax(0): (
+            "you kept the largest tile; the others count too."
+        ),
+        lambda log_f: log_f.logsumexp(1) - log_f.amax(1): "the maximum that was taken out has to be added back.",
+    },
+    planted=_never_rescaled,
+)

@@ -1,0 +1,234 @@
+"""One pattern for every widget: controls -> an immutable state -> a pure `render(state) -> Figure` -> the display.
+
+A state is a frozen dataclass whose fields are made by `slider` and `choice`; `explore(render)` finds it in the
+annotation of render's argument. There is no mathematics here.
+"""
+
+import dataclasses
+import functools
+import html
+import inspect
+import textwrap
+
+import anywidget
+import ipywidgets
+import plotly.graph_objects as go
+
+from .._checks import check_number
+from .figures import Figure, bundle
+
+SLIDER_HEIGHT, TITLE_HEIGHT = 170, 60  # pixels that a static twin adds to its figure, and those of them above the plot
+
+
+def slider(default: float, low: float, high: float, step: float, label: str, unit: str = ""):
+    """A field of a state that a slider sets; `unit` is shown beside its value."""
+    named = (("default", default), ("low", low), ("high", high), ("step", step))
+    default, low, high, step = (check_number(name, value) for name, value in named)
+    if not 0 < step or (high - low) / step > 10_000:
+        raise ValueError(f"step is {step}; expected a positive number, so that {label!r} has at most 10 000 values")
+    if not low <= default <= high:
+        raise ValueError(f"the default {default} of {label!r} lies outside [{low}, {high}]")
+    values = _steps(low, high, step)
+    nearest = min(values, key=lambda value: abs(value - default))
+    if abs(nearest - default) > 1e-6 * step:
+        raise ValueError(f"the default {default} of {label!r} is no step; expected one, for example {nearest}")
+    return dataclasses.field(
+        default=nearest, metadata={"values": values, "label": label, "unit": unit, "kind": "slider"}
+    )
+
+
+def choice(options: dict[str, str] | list[str], label: str):
+    """A field of a state that a menu sets: a list of values, or a dict from what is shown to the value; the first is default."""
+    options = options if isinstance(options, dict) else {str(o): o for o in options}
+    return dataclasses.field(
+        default=next(iter(options.values())),
+        metadata={"values": tuple(options.values()), "options": options, "label": label, "unit": "", "kind": "choice"},
+    )
+
+
+class Explorer(ipywidgets.VBox):
+    """The live widget: a control per field of the state, a reset, the figure, and its summary in words, updated with it.
+
+    `.state` is the state shown, `.figure` the `Figure` that `render` made of it. Everything works from the keyboard.
+    Where no kernel answers (GitHub, the static site, print), the static twin is shown instead.
+    """
+
+    def __init__(self, render):
+        self.render = functools.lru_cache(maxsize=256)(render)  # states are hashable: a value seen once is kept
+        self.state_type = _state_type(render)
+        self.controls = {f.name: _control(f) for f in dataclasses.fields(self.state_type)}
+        self.reset = ipywidgets.Button(description="Reset", tooltip="Back to the first settings")
+        self.summary = ipywidgets.HTML()
+        self.figure = self.render(self.state)
+        self.plot = Plot(self.figure)
+        self._say()
+        for control in self.controls.values():
+            control.observe(self._update, "value")
+        self.reset.on_click(self._reset)
+        super().__init__(
+            [ipywidgets.VBox([*self.controls.values(), self.reset, Accessibility()]), self.plot, self.summary]
+        )
+        self.add_class("rpm-explorer")
+
+    @property
+    def state(self):
+        return self.state_type(**{name: control.value for name, control in self.controls.items()})
+
+    def _update(self, _change=None) -> None:
+        self.figure = self.render(self.state)
+        self.plot.show(self.figure)
+        self._say()
+
+    def _reset(self, _button) -> None:
+        for field in dataclasses.fields(self.state_type):
+            self.controls[field.name].value = field.default
+
+    def _say(self) -> None:
+        alt, caption = (html.escape(text, quote=False) for text in (self.figure.alt, self.figure.caption))
+        self.summary.value = f"<div role='status'><p>{alt}</p><p><em>{caption}</em></p></div>"  # both are read out
+
+    def _repr_mimebundle_(self, **kwargs):
+        return live_and_still(self, static_twin(self.render, self.state_type))
+
+
+def live_and_still(live: ipywidgets.Widget, still: Figure) -> dict:
+    """One MIME bundle of a widget, which ipywidgets 7 makes no bundle of, and of the figure to show where no kernel answers."""
+    view = {"version_major": 2, "version_minor": 0, "model_id": live.model_id}
+    return {"application/vnd.jupyter.widget-view+json": view, **bundle(still)}
+
+
+class Plot(ipywidgets.Output):
+    """A figure that the kernel changes.
+
+    All of it is state, which JupyterLab draws as it draws any figure: a page whose plotly comes late, or that is loaded
+    again, shows the figure of the moment. (Of plotly's FigureWidget a page that takes over two seconds misses every message.)
+    """
+
+    def __init__(self, figure: Figure):
+        super().__init__(outputs=_output(figure))
+
+    def show(self, figure: Figure) -> None:
+        """Put another figure in the place of the one shown."""
+        self.outputs = _output(figure)
+
+
+def _output(figure: Figure) -> tuple[dict]:
+    return ({"output_type": "display_data", "data": bundle(figure), "metadata": {}},)
+
+
+class Accessibility(anywidget.AnyWidget):
+    """Mends what ipywidgets and JupyterLab leave undone, for the box of controls that it is in.
+
+    Each slider gets a name and a value in words for screen readers; arrow keys and Enter stay with the control that has
+    the focus: JupyterLab would take them to move between its cells.
+    """
+
+    _esm = """
+    export default { render({ el }) {
+        el.hidden = true;
+        const say = (handle, key, text) => handle.getAttribute(key) === text || handle.setAttribute(key, text);
+        const name = box => {
+            for (const slider of box.querySelectorAll('.widget-slider')) {
+                const [handle, label, value] = ['.noUi-handle', '.widget-label', '.widget-readout'].map(
+                    part => slider.querySelector(part));
+                if (handle) {
+                    say(handle, 'aria-label', label.textContent);
+                    say(handle, 'aria-valuetext', value.textContent);
+                }
+            }
+        };
+        const watch = new MutationObserver(() => name(el.closest('.widget-vbox')));
+        const wait = setInterval(() => {
+            if (!el.isConnected) return;
+            clearInterval(wait);
+            const box = el.closest('.widget-vbox'), widget = box.parentElement.closest('.widget-vbox') ?? box;
+            widget.addEventListener('focusin', ({ target }) => { target.dataset.lmSuppressShortcuts = 'true'; });
+            watch.observe(box, { subtree: true, childList: true, characterData: true, attributeFilter: ['aria-valuetext'] });
+            name(box);
+        }, 50);
+        return () => { clearInterval(wait); watch.disconnect(); };
+    } };
+    """
+
+
+def explore(render) -> Explorer:
+    """The live widget of a pure function `render(state) -> Figure`, whose argument is annotated with its state.
+
+    Raises `TypeError` if the annotation is missing or is no frozen dataclass of sliders and choices.
+    """
+    return Explorer(render)
+
+
+def static_twin(render, state_type) -> Figure:
+    """The same figure without a kernel: its first control as plotly's own slider over frames made by the same `render`."""
+    first, default = dataclasses.fields(state_type)[0], state_type()
+    values, current = list(first.metadata["values"]), getattr(default, first.name)
+    if first.metadata["kind"] == "slider":  # nine frames are enough, the default among them
+        stride = -(-len(values) // 9)
+        values = values[values.index(current) % stride :: stride]
+    shown = [render(dataclasses.replace(default, **{first.name: value})) for value in values]
+    current = values.index(current)
+    fig = go.Figure(shown[current].plotly)
+    fig.frames = [
+        go.Frame(data=f.plotly.data, layout={**_overlay(f), "title": _title(f)}, name=str(v))
+        for v, f in zip(values, shown)
+    ]
+    steps = [
+        {"args": [[str(v)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}], "method": "animate",
+         "label": f"{v:g}" if isinstance(v, float) else str(v)}
+        for v in values
+    ]  # fmt: skip
+    unit = f" ({first.metadata['unit']})" if first.metadata["unit"] else ""
+    fig.update_layout(
+        sliders=[
+            {
+                "active": current,
+                "steps": steps,
+                "currentvalue": {"prefix": f"{first.metadata['label']}{unit}: "},
+                "pad": {"t": 60},
+            }
+        ],
+        title=_title(shown[current]),
+        height=fig.layout.height + SLIDER_HEIGHT,
+        margin_t=fig.layout.margin.t + TITLE_HEIGHT,
+    )
+    return dataclasses.replace(shown[current], plotly=fig)
+
+
+def _overlay(figure: Figure) -> dict:
+    return {key: figure.plotly.layout[key] for key in ("shapes", "annotations", "xaxis", "yaxis", "coloraxis")}
+
+
+def _title(figure: Figure) -> dict:
+    """The caption as a title, which changes with the frame."""
+    text = "<br>".join(textwrap.wrap(figure.caption, 105))
+    return {"text": text, "font": {"size": 12}, "x": 0.02, "y": 0.98, "yanchor": "top"}
+
+
+def _state_type(render):
+    parameters = list(inspect.signature(render, eval_str=True).parameters.values())
+    state_type = parameters[0].annotation if len(parameters) == 1 else None
+    if not (dataclasses.is_dataclass(state_type) and state_type.__dataclass_params__.frozen):
+        raise TypeError(
+            f"{render.__name__} has the signature {inspect.signature(render)}; expected one argument annotated with a "
+            "frozen dataclass, whose fields are made by slider(...) and choice(...)"
+        )
+    return state_type
+
+
+def _control(field: dataclasses.Field):
+    meta, wide = field.metadata, {"description_width": "16em"}
+    label = f"{meta['label']} ({meta['unit']})" if meta["unit"] else meta["label"]
+    layout = ipywidgets.Layout(width="40em")
+    if meta["kind"] == "choice":
+        return ipywidgets.Dropdown(
+            options=list(meta["options"].items()), value=field.default, description=label, style=wide, layout=layout
+        )
+    names = [(f"{v:g}", v) for v in meta["values"]]
+    return ipywidgets.SelectionSlider(options=names, value=field.default, description=label, style=wide, layout=layout)
+
+
+def _steps(low: float, high: float, step: float) -> tuple:
+    count = int((high - low) / step + 1e-6)  # the last step that doesn't pass the end
+    whole = all(float(v).is_integer() for v in (low, high, step))
+    return tuple(int(low + k * step) if whole else round(low + k * step, 10) for k in range(count + 1))

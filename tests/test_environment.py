@@ -1,0 +1,58 @@
+"""The machine: device, self-check, source on show."""
+
+import os
+import subprocess
+import sys
+
+import IPython.display
+import pytest
+import torch
+
+from rpm_tutorial import environment
+
+
+def test_the_self_check_is_five_lines_that_end_with_the_identity():
+    lines = environment.self_check().splitlines()
+    assert [line.split()[0] for line in lines] == ["versions", "device", "threads", "memory", "identity"]
+    assert torch.__version__ in lines[0] and str(environment.pick_device()) in lines[1]
+    assert lines[-1].endswith(": right")
+
+
+def test_the_identity_holds_on_this_machine():
+    assert environment.identity_residual() < 1e-12
+
+
+def test_a_broken_identity_is_not_called_right(monkeypatch):
+    monkeypatch.setattr(environment, "identity_residual", lambda: 1e-6)
+    assert "WRONG" in environment.self_check()
+
+
+def test_the_cpu_is_always_there_and_setup_picks_a_device():
+    assert environment.pick_device("cpu").type == "cpu"
+    assert environment.setup() == environment.pick_device()
+
+
+def test_without_a_gpu_the_device_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert environment.pick_device().type == "cpu"
+
+
+def test_show_source_displays_each_function_as_it_is_written(monkeypatch):
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    environment.show_source(environment.pick_device, environment.identity_residual)
+    assert [code.data.splitlines()[0] for code in shown] == [
+        "def pick_device(name: str | None = None) -> torch.device:",
+        "def identity_residual() -> float:",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("chosen", "threads"), [(None, 1), ("2", 2)])
+def test_a_lesson_runs_on_one_thread_unless_the_reader_decides(chosen, threads):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    if chosen:
+        environment["OMP_NUM_THREADS"] = chosen
+    code = "import rpm_tutorial as rpm, torch; rpm.setup(); print(torch.get_num_threads())"
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(run.stdout) == threads

@@ -1,0 +1,181 @@
+"""SharedLatentRPM: each test is a claim about (E22), exact to rounding on random models."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, strategies as st
+from residuals import agree, at_most
+from torch.autograd import gradcheck
+from worlds import SEEDS, SIZES, encoder
+
+from rpm_tutorial import FiniteRPM, SharedLatentRPM
+
+
+def expectation(weights, values):
+    return torch.where(weights > 0, weights * values, 0.0).sum()
+
+
+def posteriors(model: SharedLatentRPM, seed: int) -> torch.Tensor:
+    """Some q(z|x_1..x_J) that has no mass where the model has none."""
+    logits = torch.randn(model.log_joint.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    reached = ~torch.isneginf(model.log_joint)
+    q = logits.masked_fill(~reached, -torch.inf).softmax(-1)
+    return torch.where(reached.any(-1, keepdim=True), q, model.prior)
+
+
+@st.composite
+def models(draw, observations=(2, 3)) -> SharedLatentRPM:
+    """Two or three observations, with zeros, unreached x_j and z, soft and one-hot factors."""
+    rng, z = np.random.default_rng(draw(SEEDS)), draw(SIZES)
+    sizes = [draw(st.integers(1, 4)) for _ in range(draw(st.sampled_from(observations)))]
+    p_true = rng.gamma(0.7, size=sizes)
+    if draw(st.booleans()):
+        p_true[rng.random(p_true.shape) < 0.4] = 0
+        p_true.flat[-1] = 1
+    kind = draw(st.sampled_from(("soft", "soft with zeros", "one-hot")))
+    factors = [encoder(rng, kind, x, z) for x in sizes]
+    p_true, prior = torch.from_numpy(p_true / p_true.sum()), torch.from_numpy(rng.gamma(0.7, size=z) + 1e-3)
+    for j, factor in enumerate(factors):
+        p_x = p_true.sum([k for k in range(len(sizes)) if k != j])
+        prior = prior * (p_x @ factor > 0)
+    if prior.sum() == 0:  # the factors share no latent: draw softer ones
+        factors, prior = [encoder(rng, "soft", x, z) for x in sizes], torch.ones(z, dtype=torch.float64)
+    return SharedLatentRPM(p_true, factors, prior / prior.sum())
+
+
+@given(models())
+def test_the_model_is_the_product_that_walker_et_al_print(model):
+    p_x, f_z = [p.tolist() for p in model.p_x], [f.tolist() for f in model.f_z]
+    for x in product(*map(range, model.p_true.shape)):
+        expected = sum(
+            p * math.prod(F[x_j, z].item() * p_j[x_j] / f_j[z] for F, p_j, f_j, x_j in zip(model.factors, p_x, f_z, x))
+            for z, p in enumerate(model.prior.tolist())
+            if p > 0
+        )
+        agree("(E22) P(x_1..x_J) as printed", model.log_p[x].exp(), expected)
+    agree("(E22) is a distribution", model.log_p.exp().sum(), 1.0)
+    agree("(E22) with its latent is a distribution", model.log_joint.exp().sum(-1), model.log_p.exp())
+
+
+@given(models(observations=(2,)))
+def test_for_two_observations_it_is_e1_with_its_latents_tied(model):
+    untied, diagonal = FiniteRPM(model.p_true, *model.factors), model.prior.diag().log()
+    agree("(E22) is (E1) with a diagonal prior: log P", model.log_p, untied.log_p(diagonal))
+    agree("(E22) is (E1) with a diagonal prior: evidence", model.log_evidence, untied.log_evidence(diagonal))
+    agree("(E22) has the C of (E4)", model.constant, untied.constant)
+    reached = model.posterior[model.log_p > -torch.inf]
+    tied = untied.posterior(diagonal).diagonal(dim1=2, dim2=3)[model.log_p > -torch.inf]
+    agree("(E22) is (E1) with a diagonal prior: posterior", reached, tied)
+
+
+@given(models(), SEEDS)
+def test_the_bound_lies_below_the_evidence_by_a_kl_and_touches_it_at_the_e_step(model, seed):
+    possible = model.log_p > -torch.inf
+    if not possible[model.p_true > 0].all():
+        assert model.log_evidence == -torch.inf == model.elbo(model.posterior)
+        return
+    agree("(E22) the E-step is exact", model.elbo(model.posterior), model.log_evidence)
+    q = posteriors(model, seed)
+    divergence = expectation(model.p_true[..., None] * q, q.log() - model.posterior.log())
+    agree("(E22) log evidence - ELBO = KL", model.log_evidence - model.elbo(q), divergence, model.elbo(q))
+    assert (q >= 0).all() and divergence > -1e-12
+
+
+@given(models(), SEEDS)
+def test_the_posterior_is_a_distribution_everywhere(model, _seed):
+    agree("(E22) posterior sums to one", model.posterior.sum(-1), torch.ones_like(model.p_true))
+
+
+@given(models(), SEEDS)
+def test_the_m_step_is_the_best_model_for_its_posterior(model, seed):
+    q = posteriors(model, seed)
+    best = model.m_step(q)
+    at_most("the M-step does not lower the ELBO", model.elbo(q), best.elbo(q))
+    generator = torch.Generator().manual_seed(seed)
+    for size in (1e-3, 0.3):
+        other = [
+            (1 - size) * factor + size * torch.rand(factor.shape, generator=generator).double().softmax(1)
+            for factor in best.factors
+        ]
+        prior = (1 - size) * best.prior + size * torch.rand(best.prior.shape, generator=generator).double().softmax(0)
+        at_most("no other model has a higher ELBO", SharedLatentRPM(model.p_true, other, prior).elbo(q), best.elbo(q))
+    for f_z, p_x, j in zip(best.f_z, best.p_x, range(3)):
+        agree("after an M-step F_j(z) = P(z)", f_z, best.prior)
+        axes = [k for k in range(model.p_true.dim()) if k != j]
+        agree("after an M-step the model has the data's marginals", best.log_p.exp().sum(axes), p_x)
+
+
+@given(models())
+def test_em_never_lowers_the_evidence_which_has_the_ceiling_of_e23(model):
+    previous = -torch.inf
+    for _ in range(12):
+        at_most("EM does not lower the evidence", max(previous, -1e9), max(model.log_evidence, -1e9), tolerance=1e-12)
+        above_chance = model.log_evidence - model.constant
+        at_most("(E23) log evidence - C <= total correlation", max(above_chance, -1e9), model.total_correlation)
+        previous, model = model.log_evidence, model.m_step(model.posterior)
+
+
+@given(models(observations=(2,)))
+def test_k_latents_hold_at_most_log_k_nats(model):
+    at_most("log evidence - C <= log K", max(model.log_evidence - model.constant, -1e9), math.log(len(model.prior)))
+
+
+@given(models())
+def test_the_evidence_falls_short_of_the_data_by_a_kl(model):
+    if model.log_evidence > -torch.inf:
+        divergence = expectation(model.p_true, model.p_true.log() - model.log_p)
+        agree("(E23)", model.log_evidence - model.constant, model.total_correlation - divergence)
+
+
+def test_the_gradient_of_the_bound_at_an_exact_e_step_is_that_of_the_evidence():
+    p_true = FiniteRPM.random(seed=1).p_true
+    logits = [torch.randn(n, 3, generator=torch.Generator().manual_seed(n)).double().requires_grad_() for n in (5, 6)]
+    model = SharedLatentRPM(p_true, [table.softmax(1) for table in logits])
+    of_evidence = torch.autograd.grad(model.log_evidence, logits, retain_graph=True)
+    of_bound = torch.autograd.grad(model.elbo(model.posterior.detach()), logits)
+    for one, other in zip(of_evidence, of_bound, strict=True):
+        agree("EM's gradient is the evidence's", one, other)
+    assert gradcheck(lambda *t: SharedLatentRPM(p_true, [table.softmax(1) for table in t]).log_evidence, logits)
+
+
+def test_an_observation_that_never_occurs_gets_the_prior():
+    p_true = torch.tensor([[0.5, 0.5], [0.0, 0.0]], dtype=torch.float64)
+    model = SharedLatentRPM.random(p_true, 3)
+    better = model.m_step(model.posterior)
+    agree("the factor of an unreached x", better.factors[0][1], better.prior)
+
+
+def test_a_random_start_repeats_with_its_seed():
+    p_true = torch.full((2, 3, 2), 1 / 12, dtype=torch.float64)
+    one, again, other = (SharedLatentRPM.random(p_true, 4, seed=seed) for seed in (7, 7, 8))
+    assert [f.shape for f in one.factors] == [(2, 4), (3, 4), (2, 4)]
+    assert torch.equal(one.factors[1], again.factors[1]) and not torch.equal(one.factors[1], other.factors[1])
+    agree("a random start has a uniform prior", one.prior, torch.full((4,), 0.25, dtype=torch.float64))
+
+
+P, F = torch.full((2, 2), 0.25, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+BAD = {
+    "one observation": (lambda: SharedLatentRPM(P.flatten(), [F]), "1 factors; expected at least two dimensions"),
+    "a factor too few": (lambda: SharedLatentRPM(P, [F]), "1 factors; expected at least two dimensions, and one factor"),
+    "P_true unnormalised": (lambda: SharedLatentRPM(2 * P, [F, F]), "p_true has entries that sum to 2"),
+    "rows of a factor": (lambda: SharedLatentRPM(P, [F, 2 * F]), r"factors\[1\] has a row that sums to 2"),
+    "shape of a factor": (lambda: SharedLatentRPM(P, [F, F[:1]]), r"factors\[1\] has shape \(1, 2\); expected \(2, 2\): a row"),
+    "dtype of a factor": (lambda: SharedLatentRPM(P, [F, F.float()]), "float32; expected one dtype"),
+    "prior unnormalised": (lambda: SharedLatentRPM(P, [F, F], torch.ones(2).double()), "prior has entries that sum to 2"),
+    "mass where a factor has none": (
+        lambda: SharedLatentRPM(P, [F, torch.tensor([[1.0, 0], [1, 0]]).double()]),
+        r"mass 0.5 to latents with F_2\(z\) = 0.*give them none",
+    ),
+    "shape of q": (lambda: SharedLatentRPM(P, [F, F]).elbo(P), r"q has shape \(2, 2\); expected \(X_1, .., X_J, Z\) = \(2, 2, 2\)"),
+    "q unnormalised": (lambda: SharedLatentRPM(P, [F, F]).m_step(torch.ones(2, 2, 2).double()), "q has a row that sums to 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named_with_what_was_expected(name):
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        call()
