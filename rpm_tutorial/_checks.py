@@ -18,7 +18,7 @@ def shape_of(tensor: Tensor) -> str:
 
 
 @contextmanager
-def values_checked():
+def values_unchecked():
     """Within it, shapes and dtypes are still checked, values no longer: each scan of them makes a GPU wait."""
     token = _scan.set(False)
     try:
@@ -27,10 +27,10 @@ def values_checked():
         _scan.reset(token)
 
 
-def found(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool = True, unseen: bool = False) -> bool:
+def any_entry(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool = True, unseen: bool = False) -> bool:
     """Whether some entry is bad; `unseen` where values are not looked at, or nobody can: meta tensors, torch.compile, vmap.
 
-    With `scanned=False` they are looked at within `values_checked` too.
+    With `scanned=False` they are looked at within `values_unchecked` too.
     """
     if torch.compiler.is_compiling() or tensor.is_meta or (scanned and not _scan.get()):
         return unseen
@@ -45,7 +45,7 @@ def found(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool = Tr
 def check_tensor(name: str, tensor, dims: int) -> None:
     """Raise unless `tensor` is a floating-point tensor of `dims` dimensions without NaN and with at least one entry."""
     _check_kind(name, tensor, dims)
-    if found(torch.isnan, tensor):
+    if any_entry(torch.isnan, tensor):
         count = int(torch.isnan(tensor.detach()).sum())
         raise ValueError(
             f"{name} contains NaN ({count} of {tensor.numel()} entries); expected numbers. "
@@ -56,7 +56,7 @@ def check_tensor(name: str, tensor, dims: int) -> None:
 def check_latents(name: str, latents) -> None:
     """Raise unless `latents` is a table of finite numbers, (n, d). One look where all is well: each makes a GPU wait."""
     _check_kind(name, latents, dims=2)
-    if found(lambda t: ~t.isfinite(), latents):
+    if any_entry(lambda t: ~t.isfinite(), latents):
         check_tensor(name, latents, dims=2)
         raise ValueError(
             f"{name} contains inf; expected finite latents. Likely cause: a diverged encoder (lower the learning rate)"
@@ -93,7 +93,7 @@ def check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> No
 def check_log_table(name: str, log_table: Tensor) -> None:
     """Raise unless `log_table` is a table of logarithms: -inf is legal (the logarithm of 0), +inf and NaN are not."""
     _check_kind(name, log_table, dims=2)
-    if found(lambda t: ~(t.amax(1) < torch.inf), log_table):  # a row's largest is NaN where one of them is
+    if any_entry(lambda t: ~(t.amax(1) < torch.inf), log_table):  # a row's largest is NaN where one of them is
         check_tensor(name, log_table, dims=2)
         raise ValueError(f"{name} contains +inf; expected finite logarithms or -inf (where the quantity is 0)")
 
@@ -102,13 +102,13 @@ def check_distribution(name: str, table: Tensor, over: str = "entries") -> None:
     """Raise unless `table` is non-negative and sums to one: over all entries, or over each row (over="rows")."""
     check_tensor(name, table, dims=2)
     values = table.detach()
-    if found(lambda t: t < 0, table):
+    if any_entry(lambda t: t < 0, table):
         raise ValueError(
             f"{name} has a negative entry ({values.min().item():.3g}); expected probabilities. "
             "Did you pass logarithms? Call .exp() on them"
         )
     sums = values.sum(1) if over == "rows" else values.sum()
-    if found(lambda t: ~((t - 1).abs() <= rounding(table)), sums):
+    if any_entry(lambda t: ~((t - 1).abs() <= rounding(table)), sums):
         remedy = "divide by .sum(1, keepdim=True)" if over == "rows" else "divide by .sum()"
         what = "a row that sums" if over == "rows" else "entries that sum"
         total = sums.flatten()[(sums - 1).abs().argmax()].item()
@@ -162,7 +162,7 @@ def check_generator(generator: torch.Generator, device: torch.device | None = No
 
 def check_scores(log_f: Tensor) -> None:
     """Raise for NaN and +inf among the scores that a critic has made of finite latents."""
-    if found(lambda t: ~(t.amax(1) < torch.inf), log_f):
+    if any_entry(lambda t: ~(t.amax(1) < torch.inf), log_f):
         count = int((~(log_f.detach() < torch.inf)).sum())
         raise ValueError(
             f"{count} of {log_f.numel()} scores of z and z_prime are NaN or beyond {log_f.dtype}; expected latents whose "
@@ -171,12 +171,12 @@ def check_scores(log_f: Tensor) -> None:
 
 
 def check_range(what: str, tensor: Tensor, remedy: str = "") -> None:
-    if found(lambda t: ~t.isfinite(), tensor):
+    if any_entry(lambda t: ~t.isfinite(), tensor):
         raise ValueError(f"{what} is beyond {tensor.dtype}; expected less extreme numbers{remedy}")
 
 
 def check_lengths(name: str, latents: Tensor) -> None:
-    if found(lambda t: t.norm(dim=1).isinf(), latents):
+    if any_entry(lambda t: t.norm(dim=1).isinf(), latents):
         raise ValueError(
             f"{name} has a row whose length is beyond {latents.dtype}; expected latents whose squares are finite: divide "
             "them by their spread"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def wide(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
     """The tensor, in float32 if it is in half precision: a sum of many such numbers would keep two digits."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -33,7 +33,7 @@ def log(p: Tensor) -> Tensor:
     return p.masked_fill(p == 0, 1).log().masked_fill(p == 0, -torch.inf)
 
 
-def fine(device: torch.device) -> torch.dtype:
+def accumulation_dtype(device: torch.device) -> torch.dtype:
     """The dtype of few numbers that are added up: float64 where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
@@ -44,7 +44,7 @@ def expectation(values: Tensor, weights: Tensor) -> Tensor:
     Weights that add up to one give no more than the largest value: five rounded shares of a fifth of the dtype's largest
     number are beyond it. Halving and doubling are exact, so nothing else changes.
     """
-    shares = weights.to(fine(values.device)) * (values.masked_fill(weights == 0, 0) / 2)
+    shares = weights.to(accumulation_dtype(values.device)) * (values.masked_fill(weights == 0, 0) / 2)
     half = shares.sum(tuple(range(-weights.dim(), 0)))
     most = torch.finfo(values.dtype).max / 2
     return (2 * torch.where(half.isinf(), half, half.clamp(-most, most))).to(values.dtype)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import found, rounding, shape_of, values_checked
-from ._log_space import fine, float64, full_precision
+from ._checks import any_entry, rounding, shape_of, values_unchecked
+from ._log_space import accumulation_dtype, float64, full_precision
 
 STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 MiB in float32
 STRIP_ROWS = {"cpu": (32, 128), "cuda": (128, 4096)}  # at least and at most: a processor's cache prefers few
@@ -80,9 +80,9 @@ class _ByTiles(torch.autograd.Function):
     def forward(ctx, critic, first, block, z, z_prime, *parameters):
         # One number a row may be large and their difference small: of these, all digits.
         dtype = torch.promote_types(z.dtype, torch.float32)
-        positive, log_sum = torch.full((2, len(z)), -torch.inf, dtype=fine(z.device), device=z.device)
+        positive, log_sum = torch.full((2, len(z)), -torch.inf, dtype=accumulation_dtype(z.device), device=z.device)
         tiles = _tiles(first, block, z, z_prime)
-        with _progress(len(tiles), "evidence") as bar, values_checked():
+        with _progress(len(tiles), "evidence") as bar, values_unchecked():
             for rows, columns, own in tiles:
                 log_f = scores(critic, z[rows], z_prime[columns]).to(dtype)
                 found = log_f.diagonal(own)  # from the tile: rounded as in the sum, so that no row exceeds 0
@@ -111,7 +111,7 @@ class _ByTiles(torch.autograd.Function):
         share = (grad / largest)[:, None]
         tiles, critic = _tiles(ctx.first, ctx.block, z, z_prime), _with_state(ctx.critic, ctx.state)
         mass = torch.zeros_like(high)  # of each row, the sum of its softmax weights: minus one
-        with _progress(len(tiles), "its gradient") as bar, values_checked(), full_precision(z.device):
+        with _progress(len(tiles), "its gradient") as bar, values_unchecked(), full_precision(z.device):
             for rows, columns, own in tiles:
                 tile_z, tile_z_prime = (t.detach().requires_grad_() for t in (z[rows], z_prime[columns]))
                 with torch.enable_grad():
@@ -190,7 +190,7 @@ def _logsumexp_(table: Tensor) -> Tensor:
     """`table.logsumexp(1)` with all its digits, which makes the table's exponential in the table's own memory."""
     largest = table.amax(1, keepdim=True).clamp_(min=torch.finfo(table.dtype).min)  # a row of -inf stays one
     log_sum = table.sub_(largest).exp_().sum(1).log_()
-    return log_sum.to(fine(table.device)).add_(largest.squeeze(1))
+    return log_sum.to(accumulation_dtype(table.device)).add_(largest.squeeze(1))
 
 
 def scores(critic: Callable[[Tensor, Tensor], Tensor], z: Tensor, z_prime: Tensor) -> Tensor:
@@ -234,7 +234,7 @@ def change_between_calls(score: Callable[..., tuple[Tensor | None, ...]], z: Ten
 def _beyond_rounding(one: Tensor, other: Tensor) -> float:
     """How far two tables lie from each other; 0 if it is rounding, or nobody can see it."""
     apart = (one - other).abs().masked_fill((one == other) | (one.isnan() & other.isnan()), 0).nan_to_num(torch.inf)
-    return apart.max().item() if found(lambda t: t > table_rounding(one), apart) else 0.0
+    return apart.max().item() if any_entry(lambda t: t > table_rounding(one), apart) else 0.0
 
 
 def table_rounding(table: Tensor) -> Tensor:

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._checks import (
+    any_entry,
     check_alike,
     check_count,
     check_latents,
     check_lengths,
     check_positive,
     check_scores,
-    found,
     shape_of,
 )
-from ._log_space import float64, full_precision, saveable, wide
+from ._log_space import at_least_float32, float64, full_precision, saveable
 
 Map = Callable[[Tensor], Tensor]
 LOST = 0.01  # nats that a score may lose to rounding, before it is computed in float64
@@ -106,7 +106,7 @@ class LaplaceWalk(nn.Module):
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         z, z_prime = _checked(z, z_prime)
         # A processor has no cdist in half precision.
-        log_f = (-torch.cdist(wide(z), wide(z_prime), p=1) / self.scale).to(z.dtype)
+        log_f = (-torch.cdist(at_least_float32(z), at_least_float32(z_prime), p=1) / self.scale).to(z.dtype)
         check_scores(log_f)
         return log_f
 
@@ -251,7 +251,7 @@ def _gaussian(z: Tensor, z_prime: Tensor, move: Map, whiten: Map) -> LinearForm:
 
     A near pair is the small difference of large squares. Where they may be off by LOST nats, float64 takes over.
     """
-    z, z_prime = wide(z), wide(z_prime)
+    z, z_prime = at_least_float32(z), at_least_float32(z_prime)
     with full_precision(z.device):
         centre = z_prime.detach().mean(0)
         q, k = whiten(move(z) - centre), whiten(z_prime - centre)
@@ -260,7 +260,7 @@ def _gaussian(z: Tensor, z_prime: Tensor, move: Map, whiten: Map) -> LinearForm:
         return form
     reach = -2 * (form.row_bias.detach().amin() + form.column_bias.detach().amin())  # infinite: it is refused as it is
     bad = LOST / torch.finfo(z.dtype).eps
-    if found(lambda t: (t > bad) & t.isfinite(), reach, scanned=False, unseen=True):
+    if any_entry(lambda t: (t > bad) & t.isfinite(), reach, scanned=False, unseen=True):
         return _gaussian(float64(z), float64(z_prime), move, whiten)
     return form
 

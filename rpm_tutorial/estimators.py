@@ -33,8 +33,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_count, check_latents, check_number, check_range, found
-from ._log_space import expectation, fine, log_sum, wide
+from ._checks import any_entry, check_alike, check_count, check_latents, check_number, check_range
+from ._log_space import accumulation_dtype, at_least_float32, expectation, log_sum
 from .objectives import Objective, Pairs, donsker_varadhan, infonce, nwj, rounded
 
 SMOOTHER = ". For a heavy tail read rpm.estimators.smile, which clips it"
@@ -87,9 +87,11 @@ def infonce_anchor(
     pairs = Pairs.of(log_f, q_joint)
     nu, k = _checked_odds(log_f, q_joint, nu, k)
     share = max(k / (k + nu), torch.finfo(pairs.scores.dtype).tiny)  # of cases with a partner; 0 * -inf would be NaN
-    pairs = pairs._replace(scores=pairs.scores.to(fine(log_f.device)))  # whose digits the difference of two means needs
+    pairs = pairs._replace(
+        scores=pairs.scores.to(accumulation_dtype(log_f.device))
+    )  # whose digits the difference of two means needs
     with_partner, without = (_batch_log_sums if q_joint is None else _table_log_sums)(pairs, nu, k)
-    if found(torch.isneginf, with_partner):
+    if any_entry(torch.isneginf, with_partner):
         raise ValueError(
             "log_f is -inf for a partner and may be for all k candidates beside it, so their sum is 0; expected f > 0 for "
             "one of them where nu = 0, or an anchor: nu > 0"
@@ -128,7 +130,7 @@ def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
         if q_joint is not None:
             return objective(log_f, q_joint)
         pairs = Pairs.of(log_f, None)
-        scores = pairs.scores.to(fine(log_f.device))  # whose digits the difference of two means needs
+        scores = pairs.scores.to(accumulation_dtype(log_f.device))  # whose digits the difference of two means needs
         score, log_normaliser = plug_in(scores).value, objective(sum(_others(scores))).log_normaliser
         check_range("the normaliser of log_f", log_normaliser.to(pairs.dtype), SMOOTHER)
         return rounded(score - log_normaliser, score, log_normaliser, pairs.dtype)
@@ -209,7 +211,11 @@ def mige(z: Tensor, z_prime: Tensor, *, kept: float = 0.99) -> Tensor:
     check_alike("z", z, "z_prime", z_prime)
     if len(z) != len(z_prime):
         raise ValueError(f"z has {len(z)} rows and z_prime {len(z_prime)}; expected one row each per pair")
-    sides = [wide(z), wide(z_prime), torch.cat([wide(z), wide(z_prime)], dim=1)]
+    sides = [
+        at_least_float32(z),
+        at_least_float32(z_prime),
+        torch.cat([at_least_float32(z), at_least_float32(z_prime)], dim=1),
+    ]
     sides = [side / side.detach().abs().max() for side in sides]  # the score times the side is what it was
     entropies = [-(stein_score(side, kept=kept) * side).sum(1).mean() for side in sides]
     return (entropies[0] + entropies[1] - entropies[2]).to(z.dtype)
@@ -228,7 +234,7 @@ def _check_samples(name: str, x: Tensor) -> None:
 
 def _whitened(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """x about its mean in units of the median distance, at least float32, and that unit in two factors: no overflow."""
-    x = wide(x)
+    x = at_least_float32(x)
     largest = x.abs().max()
     x = x / largest
     x = x - x.mean(0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import check_alike, check_count, check_generator, check_latents, shape_of
-from ._log_space import fine, float64, full_precision, saveable
+from ._log_space import accumulation_dtype, float64, full_precision, saveable
 from ._tiles import (
     InFloat32,
     InnerProduct,
@@ -173,7 +173,7 @@ def sampled_evidence(
     means = []
     for group in tqdm(choice(n, (groups, rows // groups), replace=False), "evidence, sampled", delay=2, leave=False):
         own, others = (torch.from_numpy(k).to(z.device) for k in (group, choice(n, negatives, replace=False)))
-        positive = scores(critic, z[own], z_prime[own]).diagonal().to(fine(z.device))
+        positive = scores(critic, z[own], z_prime[own]).diagonal().to(accumulation_dtype(z.device))
         pair_itself = own[:, None] == others
         log_f = scores(critic, z[own], z_prime[others]).to(positive.dtype).masked_fill(pair_itself, -torch.inf)
         log_share = ((n - 1) / (negatives - pair_itself.sum(1))).log()

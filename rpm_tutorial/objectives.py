@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_distribution, check_log_table, found, rounding, shape_of
-from ._log_space import expectation, fine, log, wide
+from ._checks import any_entry, check_alike, check_distribution, check_log_table, rounding, shape_of
+from ._log_space import accumulation_dtype, at_least_float32, expectation, log
 
 
 class Objective(NamedTuple):
@@ -77,7 +77,7 @@ def barber_agakov(log_p: Tensor, q_joint: Tensor | None = None) -> Objective:
     """
     pairs = Pairs.of(log_p, q_joint, name="log_p")
     sums = pairs.scores.detach().exp().sum(1)
-    if found(lambda t: ~((t - 1).abs() <= rounding(log_p)), sums):
+    if any_entry(lambda t: ~((t - 1).abs() <= rounding(log_p)), sums):
         worst = (sums - 1).abs().argmax()
         raise ValueError(
             f"row {worst} of exp(log_p) sums to {sums[worst].item():.10g}; expected 1, "
@@ -92,7 +92,7 @@ def mutual_information(q_joint: Tensor) -> Tensor:
     `q_joint` has shape (n, m), is non-negative and sums to one; `ValueError` otherwise.
     """
     check_distribution("q_joint", q_joint)
-    q = wide(q_joint)
+    q = at_least_float32(q_joint)
     dependency = log(q) - log(q.sum(1, keepdim=True)) - log(q.sum(0))
     return expectation(dependency, q).to(q_joint.dtype)
 
@@ -124,20 +124,20 @@ class Pairs(NamedTuple):
                     f"{name} has shape ({n}, {m}); expected (n, n) with one row per z and one column per z', pairs on the "
                     f"diagonal. For a distribution over another shape pass q_joint. {_queue(name)}"
                 )
-            return cls(wide(log_f), None, log_f.dtype)
+            return cls(at_least_float32(log_f), None, log_f.dtype)
         check_distribution("q_joint", q_joint)
         if q_joint.shape != log_f.shape:
             raise ValueError(
                 f"q_joint has shape {shape_of(q_joint)} and {name} {shape_of(log_f)}; expected the same, rows z, columns z'"
             )
         check_alike(name, log_f, "q_joint", q_joint)
-        if m > n > 1 and found(_is_a_pairing, q_joint):
+        if m > n > 1 and any_entry(_is_a_pairing, q_joint):
             raise ValueError(
                 f"q_joint pairs each of the {n} rows with a column of its own and gives the other {m - n} no mass, so they "
                 f"would be no candidates. {_queue(name)}; to leave them out, let kept = q_joint.sum(0) > 0 and give "
                 f"{name}[:, kept] and q_joint[:, kept]"
             )
-        return cls(wide(log_f), wide(q_joint), log_f.dtype)
+        return cls(at_least_float32(log_f), at_least_float32(q_joint), log_f.dtype)
 
     @property
     def weights(self) -> Tensor:
@@ -145,7 +145,9 @@ class Pairs(NamedTuple):
         if self.q_joint is not None:
             return self.q_joint
         n, device = len(self.scores), self.scores.device
-        return torch.full((n,), 1 / n, dtype=fine(device), device=device)  # which add up to 1 to float32's last digit
+        return torch.full(
+            (n,), 1 / n, dtype=accumulation_dtype(device), device=device
+        )  # which add up to 1 to float32's last digit
 
     def cells(self, values: Tensor) -> Tensor:
         """Of values that broadcast to (n, m), all, or of a batch those of its pairs, shape (n,)."""
@@ -170,7 +172,7 @@ class Pairs(NamedTuple):
             scores = scores.masked_fill(log_q.isneginf(), -torch.inf)
             scores = scores.masked_fill(self.log_marginal(1 - dim).isneginf(), 0)  # of no mass: it counts nowhere
         largest = scores.detach().amax(dim, keepdim=True)
-        if found(torch.isneginf, largest):
+        if any_entry(torch.isneginf, largest):
             raise ValueError(
                 f"{side} {int(largest.isneginf().flatten().nonzero()[0])} of log_f is -inf wherever its candidates have mass, "
                 "so its normaliser is 0; expected f > 0 somewhere. Likely cause: a mask that hides all candidates of a "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ._checks import check_count, check_data, check_number, check_rows, found, shape_of
+from ._checks import any_entry, check_count, check_data, check_number, check_rows, shape_of
 from .checkpoints import copied, load_checkpoint, reason, remember, save_checkpoint
 from .distributed import (
     average_gradients,
@@ -393,6 +393,6 @@ def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
     finally:
         for module, mode in modes.items():  # one by one: a part that the caller froze stays frozen
             module.training = mode
-    if found(lambda t: ~t.isfinite(), z):
+    if any_entry(lambda t: ~t.isfinite(), z):
         check_data("x", x)
     return z
