@@ -81,7 +81,7 @@ each_render = pytest.mark.parametrize("name", RENDERS)
 
 def drawn(figure: go.Figure | Plot) -> dict:
     """What a browser is shown, as plain lists: without the template."""
-    shown = figure.outputs[0]["data"][PLOTLY] if isinstance(figure, Plot) else json.loads(figure.to_json())
+    shown = figure.children[0].outputs[0]["data"][PLOTLY] if isinstance(figure, Plot) else json.loads(figure.to_json())
     return plain({part: shown.get(part) for part in ("data", "layout")})
 
 
@@ -245,11 +245,28 @@ def test_a_state_seen_before_is_not_rendered_again():
     assert calls == [State(), State(size=1)]
 
 
-def test_a_page_that_comes_late_is_given_the_figure_of_the_moment():
-    explorer = Explorer(picture)
-    explorer.controls["size"].value = 1
-    state = explorer.plot.get_state()["outputs"]  # what a page asks for that is loaded again
-    assert plain(state[0]["data"][PLOTLY]["data"]) == drawn(picture(State(size=1)).plotly)["data"]
+def given(explorer: Explorer) -> tuple[dict, dict]:
+    """The figure that a page is given when it is loaded, and the one sent to a page that hears."""
+    drawing, changes = explorer.plot.children
+    return plain(drawing.get_state()["outputs"][0]["data"][PLOTLY]["data"]), json.loads(changes.figure or "{}")
+
+
+def test_a_page_is_given_the_figure_of_the_moment_whenever_it_comes():
+    explorer, sent = Explorer(picture), []
+    drawing, changes = explorer.plot.children
+    drawing.observe(lambda change: sent.append(change.new), "outputs")
+    for size, heard in ((1, False), (0.5, True), (0.25, True)):
+        if heard and not changes.asked:  # as the first page does, once it has drawn
+            changes.asked = 1.0
+            changes.heard = changes.answered
+        explorer.controls["size"].value = size
+        now = drawn(picture(State(size=size)).plotly)["data"]
+        loaded, changed = given(explorer)
+        assert loaded == now and (plain(changed["data"]) == now if heard else changed == {})
+    assert len(sent) == 1, "a page that hears draws nothing twice"
+    changes.asked = 2.0  # another page, which has not heard yet
+    explorer.controls["size"].value = 0.75
+    assert len(sent) == 2
 
 
 @dataclass

@@ -20,7 +20,7 @@ import keyboard
 import lesson_browser
 from playwright.sync_api import Locator, Page
 
-KERNEL_TARGET, PAGE_TARGET = 0.100, 0.250
+KERNEL_TARGET, PAGE_TARGET = 0.100, 0.100
 FIND = """\
 import gc, json, time
 from rpm_tutorial.course.widgets import Explorer

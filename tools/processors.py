@@ -31,7 +31,10 @@ KINDS = {
     "own": {},
     "plain": {name: value for part in PARTS.values() for name, value in part.items()},
     **PARTS,
-    "threads": {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"},  # a thread that waits leaves its processor to others
+    "threads": {
+        "OMP_NUM_THREADS": "2",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    },  # a thread that waits leaves its processor to others
     "ulp": {"PYTHONPATH": os.pathsep.join(filter(None, (str(ULP), os.environ.get("PYTHONPATH"))))},
 }
 NOTEBOOKS = sorted(matrix.ROOT.glob("notebooks/[0-9]*.ipynb")) + sorted(matrix.ROOT.glob("notebooks/*/N*.ipynb"))

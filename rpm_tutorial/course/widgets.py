@@ -13,6 +13,7 @@ import textwrap
 import anywidget
 import ipywidgets
 import plotly.graph_objects as go
+import traitlets
 
 from .._checks import check_number
 from .figures import Figure, bundle
@@ -97,23 +98,75 @@ def live_and_still(live: ipywidgets.Widget, still: Figure) -> dict:
     return {"application/vnd.jupyter.widget-view+json": view, **bundle(still)}
 
 
-class Plot(ipywidgets.Output):
-    """A figure that the kernel changes.
+class Plot(ipywidgets.Box):
+    """A figure that the kernel changes: drawn by JupyterLab as it draws any figure, and from then on changed in its place.
 
-    All of it is state, which JupyterLab draws as it draws any figure: a page whose plotly comes late, or that is loaded
-    again, shows the figure of the moment. (Of plotly's FigureWidget a page that takes over two seconds misses every message.)
+    The whole figure is the state of an `Output`, so that a page whose plotly comes late, or that is loaded again, shows the
+    figure of the moment. (Of plotly's FigureWidget a page that takes over two seconds misses every message.) But JupyterLab
+    draws an `Output` from nothing each time, which takes longer than a slider may; so a page that has shown that it hears
+    is sent the figure alone, and plotly changes what is different.
     """
 
     def __init__(self, figure: Figure):
-        super().__init__(outputs=_output(figure))
+        self._drawing, self._changes = _Drawing(), _Changes()
+        self.show(figure)
+        self._changes.observe(self._answer, "asked")
+        super().__init__([self._drawing, self._changes])
+        self.add_class("rpm-plot")
 
     def show(self, figure: Figure) -> None:
         """Put another figure in the place of the one shown."""
-        self.outputs = _output(figure)
+        self.figure = figure
+        self._drawing.kept = self._changes.heard == self._changes.asked != 0
+        self._drawing.outputs = ({"output_type": "display_data", "data": bundle(figure), "metadata": {}},)
+        if self._drawing.kept:
+            self._changes.figure = figure.plotly.to_json()
+
+    def _answer(self, _change) -> None:
+        """A page asks whether it hears; what it may have missed until now is sent again."""
+        if self._drawing.kept:
+            self._drawing.kept = False
+            self._drawing.send_state("outputs")
+        self._changes.answered = self._changes.asked
 
 
-def _output(figure: Figure) -> tuple[dict]:
-    return ({"output_type": "display_data", "data": bundle(figure), "metadata": {}},)
+class _Drawing(ipywidgets.Output):
+    """The figure as a page draws it first; while `kept`, a change waits for the next page."""
+
+    kept = False
+
+    def notify_change(self, change) -> None:
+        if not (self.kept and change["name"] == "outputs"):
+            super().notify_change(change)
+
+
+class _Changes(anywidget.AnyWidget):
+    """Later figures, for a page that has drawn one and that hears: it asks, is answered, and says that it has heard."""
+
+    _esm = """
+    export default { render({ model, el }) {
+        el.hidden = true;
+        const plot = () => el.closest('.rpm-plot').querySelector('.js-plotly-plot');
+        const say = (name, value) => { model.set(name, value); model.save_changes(); };
+        const wait = setInterval(() => {
+            if (!window.Plotly || !el.isConnected || !plot()) return;
+            clearInterval(wait);
+            say('asked', Date.now());
+        }, 50);
+        const hear = () => say('heard', model.get('answered'));
+        const draw = () => {
+            const { data, layout } = JSON.parse(model.get('figure'));
+            window.Plotly.react(plot(), data, layout);
+        };
+        model.on('change:answered', hear);
+        model.on('change:figure', draw);
+        return () => { clearInterval(wait); model.off('change:answered', hear); model.off('change:figure', draw); };
+    } };
+    """
+    figure = traitlets.Unicode().tag(sync=True)
+    asked = traitlets.Float().tag(sync=True)
+    answered = traitlets.Float().tag(sync=True)
+    heard = traitlets.Float().tag(sync=True)
 
 
 class Accessibility(anywidget.AnyWidget):

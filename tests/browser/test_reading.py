@@ -12,7 +12,7 @@ from keyboard import wait
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 WIDGET = """\
 # %%
-from rpm_tutorial import explorations
+from rpm_tutorial import lessons
 from rpm_tutorial.course.widgets import explore
 
 widget = explore(lessons.lesson_01.ring)
