@@ -54,7 +54,7 @@ def match(counts: Tensor) -> Tensor:
     With classes as rows and categories as columns, `counts[:, match(counts)]` has the agreement on its diagonal. Raises
     `ValueError` if there are fewer columns than rows.
     """
-    if counts.shape[0] > counts.shape[1]:
+    if counts.shape[0] > counts.shape[1]:  # scipy would leave rows out
         raise ValueError(f"counts has shape {shape_of(counts)}; expected a column for each row")
     return torch.from_numpy(linear_sum_assignment(_array(counts), maximize=True)[1]).to(counts.device)
 
