@@ -271,21 +271,18 @@ class Trainer:
         for name, own in state.get("buffers", {}).items():
             self._networks.get_buffer(name).copy_(own)
 
-    def save(self, path: str | os.PathLike, **more) -> None:
-        """Write the state, and `more` beside it; raises as `save_checkpoint` does, and leaves an old file whole."""
-        state = self.state_dict() | more
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the state; raises as `save_checkpoint` does, and leaves an old file whole."""
+        state = self.state_dict()
         try:
             if self.group is None or self.group.rank() == 0:
                 save_checkpoint(state, path)
         finally:
             wait_for_all(self.group, self.device)  # so that each may load it
 
-    def load(self, path: str | os.PathLike) -> dict:
-        """Continue from a file that `save` wrote, and return what it holds; errors as for `load_state_dict` and
-        `load_checkpoint`."""
-        state = load_checkpoint(path, self.device)
-        self.load_state_dict(state)
-        return state
+    def load(self, path: str | os.PathLike) -> None:
+        """Continue from a file that `save` wrote; errors as for `load_state_dict` and `load_checkpoint`."""
+        self.load_state_dict(load_checkpoint(path, self.device))
 
 
 def train(

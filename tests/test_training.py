@@ -40,8 +40,9 @@ def test_training_on_digits_raises_the_evidence_of_images_it_has_not_seen():
 
 
 def test_the_same_seed_gives_the_same_numbers_without_a_touch_of_the_global_random_state():
-    (first, other), before = (rpm.Trainer(*model(seed), digit_pairs(), 3) for seed in (0, 1)), torch.get_rng_state()
-    first, other = ([row.value for row in found] for found in (first, other))
+    trainings = [rpm.Trainer(*model(seed), digit_pairs(), 3) for seed in (0, 1)]
+    before = torch.get_rng_state()
+    first, other = ([row.value for row in found] for found in trainings)
     assert torch.equal(before, torch.get_rng_state()) and values(3) == first != other
 
 

@@ -79,7 +79,7 @@ def train(trainer: Trainer, settings: dict, checkpoint: Path) -> bool:
 
     def save() -> None:
         nonlocal saved
-        trainer.save(checkpoint, settings=settings)
+        checkpoints.save_checkpoint(trainer.state_dict() | {"settings": settings}, checkpoint)
         saved = trainer.step
 
     ends = [getattr(signal, name) for name in ENDS if hasattr(signal, name)]

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from .. import probes
 from .._checks import check_count, check_positive, seeded
-from ..checkpoints import load_checkpoint
+from ..checkpoints import load_checkpoint, save_checkpoint
 from ..evidence import dataset_evidence
 from ..training import Trainer, encode
 from ._page import Page
@@ -93,7 +93,7 @@ class TrainingDashboard(ipywidgets.VBox):
         self._recent: list[float] = []  # InfoNCE of the batches since the last evaluation
         self.history = {"step": [], "InfoNCE": [], "held-out InfoNCE": [], "probe": []}
         self._evaluate()
-        self._beginning = self.trainer.state_dict() | self._beside()
+        self._beginning = self._everything()
         self.figure = self._picture()
         self.plot = Plot(self.figure)
         self.settings, self.buttons = self._make_settings(), self._make_buttons()
@@ -238,6 +238,10 @@ class TrainingDashboard(ipywidgets.VBox):
         history = {name: [*values, value] for (name, values), value in zip(self.history.items(), row, strict=True)}
         self.history, self._recent, self._latents = history, [], z
 
+    def _everything(self) -> dict:
+        """The trainer's state, and beside it that of the dashboard."""
+        return self.trainer.state_dict() | {"history": self.history, "recent": [*self._recent]}
+
     def _restore(self, state: dict) -> None:
         """Go to a state of the trainer, and to the history beside it, if there is one."""
         self.trainer.load_state_dict(state)
@@ -249,14 +253,10 @@ class TrainingDashboard(ipywidgets.VBox):
         self._show_settings()
         self._draw()
 
-    def _beside(self) -> dict:
-        """What a checkpoint of a dashboard holds beside the trainer's state."""
-        return {"history": self.history, "recent": [*self._recent]}
-
     def _save(self) -> str:
         if self.checkpoint is None:
             return ""
-        self.trainer.save(self.checkpoint, **self._beside())
+        save_checkpoint(self._everything(), self.checkpoint)
         return f" Saved to {self.checkpoint}."
 
     # The page
