@@ -72,8 +72,7 @@ def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> 
 
 def fashion_mnist_folder() -> Path | None:
     """Where `fashion_mnist` finds all its files without a download: RPM_DATA, or the Debian package, or the cache; or None."""
-    named = os.environ.get("RPM_DATA")
-    folders = [Path(named).expanduser()] if named else [DEBIAN_FOLDER, Path(DOWNLOADS.path)]
+    folders = [_named(None)] if _named(None) else [DEBIAN_FOLDER, Path(DOWNLOADS.path)]
     return next((folder for folder in folders if all((folder / name).exists() for name in DOWNLOADS.registry)), None)
 
 
@@ -102,7 +101,7 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
     Raises:
         ValueError: x has no four dimensions, leaves [0, 1] or contains NaN, or `strength` lies outside [0, 2].
     """
-    with values_unchecked():
+    with values_unchecked():  # one look at the range tells
         check_tensor("x", x, dims=4)
     low, high = x.min().item(), x.max().item()
     slack = 16 * torch.finfo(x.dtype).eps  # what rounding in a resize adds; the views end in [0, 1]
@@ -110,7 +109,7 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
         check_data("x", x)
         raise ValueError(f"x lies in [{low:.3g}, {high:.3g}]; expected [0, 1]: divide bytes by 255")
     _check_strength(strength)
-    check_generator(generator)  # with None, torch would draw from its global one
+    check_generator(generator, x.device)  # with None, torch would draw from its global one
     wide = x.to(torch.promote_types(x.dtype, torch.float32))  # a processor has no affine map in half precision
     one, other = (view(wide, strength, flip, generator).to(x.dtype) for _ in range(2))
     return one, other
@@ -121,10 +120,10 @@ def _check_strength(strength: float) -> None:
         raise ValueError(f"strength is {strength}; expected a number from 0 (no change) to 2")
 
 
-class _Batches:
-    """An endless iterator over rows, without replacement within an epoch, which can be stopped and continued."""
+class TensorPairs:
+    """An endless iterator over the rows of one tensor or more, which can be stopped and continued; made by `tensor_pairs`."""
 
-    _same = ("batch_size", "fingerprint")
+    _same = ("batch_size", "fingerprint")  # where a training is continued
 
     def __init__(self, sides: tuple[Tensor, ...], batch_size: int, seed: int):
         n, self.device = len(sides[0]), sides[0].device
@@ -135,15 +134,6 @@ class _Batches:
 
     def __iter__(self):
         return self
-
-    @functools.cached_property
-    def fingerprint(self) -> int:
-        """Of shapes and bytes of the data, as they were when a state was first asked for."""
-        found = 0
-        for side in self.sides:
-            found = zlib.crc32(f"{side.dtype} {shape_of(side)}".encode(), found)
-            found = zlib.crc32(side.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), found)
-        return found
 
     def __next__(self) -> tuple[Tensor, Tensor]:
         before = self._place()
@@ -158,6 +148,18 @@ class _Batches:
             self._go_to(before)
             raise
 
+    def _pairs(self, x: Tensor, x_prime: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x_prime
+
+    @functools.cached_property
+    def fingerprint(self) -> int:
+        """Of shapes and bytes of the data, as they were when a state was first asked for."""
+        found = 0
+        for side in self.sides:
+            found = zlib.crc32(f"{side.dtype} {shape_of(side)}".encode(), found)
+            found = zlib.crc32(side.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), found)
+        return found
+
     def _place(self) -> dict:
         return {"generator": self.generator.get_state(), "order": self.order, "start": self.start}
 
@@ -166,6 +168,7 @@ class _Batches:
         self.order, self.start = place["order"].to(self.device), place["start"]
 
     def state_dict(self) -> dict:
+        """Where the iterator is: loaded into another one over the same rows, it gives the same batches from there."""
         return self._place() | {name: getattr(self, name) for name in self._same}
 
     def load_state_dict(self, state: dict) -> None:
@@ -175,18 +178,6 @@ class _Batches:
                 other = "other data" if name == "fingerprint" else f"{name} {state[name]}, here it is {here}"
                 raise ValueError(f"the saved place is of {other}; expected the same: it would be another training")
         self._go_to(state)
-
-
-class TensorPairs(_Batches):
-    """An endless iterator of mini-batches of given pairs, stopped and continued like `ViewPairs`; made by `tensor_pairs`."""
-
-    def __init__(self, x: Tensor, x_prime: Tensor, batch_size: int, seed: int):
-        if len(x) != len(x_prime):
-            raise ValueError(f"x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair")
-        super().__init__((x, x_prime), batch_size, seed)
-
-    def _pairs(self, x: Tensor, x_prime: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x_prime
 
 
 def tensor_pairs(x: Tensor, x_prime: Tensor, batch_size: int = 256, *, seed: int = 0) -> TensorPairs:
@@ -203,17 +194,15 @@ def tensor_pairs(x: Tensor, x_prime: Tensor, batch_size: int = 256, *, seed: int
         >>> trainer.load("mine.pt")
         >>> rows = list(trainer)  # those of a training that was never stopped
     """
-    return TensorPairs(x, x_prime, batch_size, seed)
+    if len(x) != len(x_prime):
+        raise ValueError(f"x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair")
+    return TensorPairs((x, x_prime), batch_size, seed)
 
 
-class ViewPairs(_Batches):
-    """An endless iterator of mini-batches (x, x'), which can be stopped and continued; made by `view_pairs`.
+class ViewPairs(TensorPairs):
+    """The same over two views of each image; made by `view_pairs`. A `strength` that is set counts from the next batch on."""
 
-    `strength` may be set at any time and counts from the next batch on. `state_dict()` is where the iterator is:
-    loaded into another one over the same images, it gives the same batches from there.
-    """
-
-    _same = (*_Batches._same, "flip")
+    _same = (*TensorPairs._same, "flip")
 
     def __init__(self, x: Tensor, batch_size: int, strength: float, flip: bool, seed: int):
         super().__init__((x,), batch_size, seed)
@@ -242,9 +231,8 @@ class ViewPairs(_Batches):
 def view_pairs(
     x: Tensor, batch_size: int = 256, *, strength: float = 1.0, flip: bool = True, seed: int = 0
 ) -> ViewPairs:
-    """An endless iterator of mini-batches (x, x') of `two_views`, each of shape (batch_size, channels, H, W), without
-    replacement within an epoch; the images left over at its end are skipped. Raises `ValueError` if there are fewer than
-    one batch."""
+    """An endless iterator of mini-batches (x, x') of `two_views`, each of shape (batch_size, channels, H, W), as
+    `tensor_pairs` gives them. Raises `ValueError` if there are fewer images than one batch."""
     return ViewPairs(x, batch_size, strength, flip, seed)
 
 
@@ -329,19 +317,24 @@ def twist(z: Tensor, k: float) -> Tensor:
 
 
 def _check_frames(size: int, scale: float, generator: torch.Generator) -> None:
-    if not scale > 0:
-        raise ValueError(f"scale is {scale}; expected a positive number")
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"scale is {scale}; expected a positive finite number")
     if size < 5:
         raise ValueError(f"size is {size}; expected at least 5: a ball is 4.5 pixels wide")
-    check_generator(generator)
+    check_generator(generator, torch.device("cpu"))
+
+
+def _named(folder: str | Path | None) -> Path | None:
+    """The folder that the caller or the environment names."""
+    folder = folder or os.environ.get("RPM_DATA")
+    return Path(folder).expanduser() if folder else None
 
 
 def _locate(name: str, folder: str | Path | None) -> Path:
-    if folder := folder or os.environ.get("RPM_DATA"):
-        path = Path(folder).expanduser() / name
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; expected the Fashion-MNIST file {name}. {REMEDIES}")
-        return path
+    if folder := _named(folder):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name} does not exist; expected the Fashion-MNIST file. {REMEDIES}")
+        return folder / name
     if (DEBIAN_FOLDER / name).exists():
         return DEBIAN_FOLDER / name
     try:

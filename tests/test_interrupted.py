@@ -68,7 +68,7 @@ def interrupted_at(number: int, call) -> bool:
     return False
 
 
-def test_a_training_interrupted_before_any_line_goes_on_as_one_that_was_not(pairs=digit_pairs, stride=6):
+def test_a_training_interrupted_before_any_line_goes_on_as_one_that_was_not(pairs=digit_pairs, stride=9):
     expected, number = end(a_training(pairs)), 0
     while True:
         found = a_training(pairs)

@@ -38,11 +38,7 @@ def test_as_many_neighbours_of_the_test_rows_vote_as_are_asked_for():
     z, labels = torch.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1, 1]], torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])
     found = [probes.nearest_neighbours(z, labels, z[:2], labels[:2], k=k) for k in (1, 9)]
     assert found == [1, 0], "the three nearest are of class 0, most of all nine are not"
-
-
-def test_neighbours_are_found_by_direction_not_by_length():
-    z, labels = clusters(300, 0)
-    assert probes.nearest_neighbours(z, labels, 1e-3 * z, labels) > 0.98
+    assert probes.nearest_neighbours(z, labels, 1e-3 * z, labels, k=3) == 1, "by direction, not by length"
 
 
 def test_r_squared_is_one_for_a_linear_code_and_about_zero_for_noise():
@@ -66,17 +62,6 @@ def test_mean_correlation_ignores_order_sign_scale_and_spare_latents():
     factors = normal(500, 3)
     z = torch.stack([normal(500, seed=5), -2 * factors[:, 2], factors[:, 0] + 4, 0.1 * factors[:, 1]], 1)
     assert probes.mean_correlation(z, factors) == pytest.approx(1, abs=1e-5)
-
-
-def test_mean_correlation_falls_when_factors_are_mixed():
-    factors = normal(5000, 2)
-    mixed = torch.stack([factors.sum(1), factors[:, 0] - factors[:, 1]], 1)  # a rotation by 45 degrees
-    assert probes.mean_correlation(mixed, factors) == pytest.approx(2**-0.5, abs=0.03)
-
-
-def test_a_factor_without_a_latent_of_its_own_counts_as_uncorrelated():
-    factors = normal(500, 2)
-    assert probes.mean_correlation(factors[:, :1], factors) == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("spare", [torch.zeros(500), normal(500, seed=2)], ids=["a dead latent", "noise"])
