@@ -179,9 +179,9 @@ class Trainer:
         (-value).backward()
         if self.group is not None:
             average_gradients((self._networks,), self.group)
-        gradients = {name: p.grad for name, p in self._networks.named_parameters() if p.grad is not None}
-        if not sum((g.sum().to(value.device) for g in gradients.values()), start=value.detach()).isfinite():
-            self._refuse(sides, z, z_prime, value, gradients)
+        gradients = [p.grad for p in _parameters(self._optimiser) if p.grad is not None]
+        if not sum((g.sum().to(value.device) for g in gradients), start=value.detach()).isfinite():
+            self._refuse(sides, z, z_prime, value)
         if len(z) == 1:
             raise ValueError("the batch is one pair, without negatives; expected batches: a DataLoader's, for example")
         for settings in self._optimiser.param_groups:
@@ -191,7 +191,7 @@ class Trainer:
         return value.detach(), len(z)
 
     @torch.no_grad()
-    def _refuse(self, sides, z: Tensor, z_prime: Tensor, value: Tensor, gradients: dict[str, Tensor]) -> None:
+    def _refuse(self, sides: tuple[Tensor, Tensor], z: Tensor, z_prime: Tensor, value: Tensor) -> None:
         """Raise for what is not finite, which shows in the data first, then in latents and scores, then in gradients."""
         for name, side in zip(("x", "x_prime"), sides):
             check_data(name, side)
@@ -201,8 +201,8 @@ class Trainer:
                 f"the objective is {value.item()} on this batch; expected a finite number. Likely causes: a "
                 "positive pair whose score is -inf (f = 0), or scores too large for exp: see check_critic"
             )
-        for name, gradient in gradients.items():
-            if not gradient.isfinite().all():  # else it is the sum alone that is too large
+        for name, parameter in self._networks.named_parameters():
+            if parameter.grad is not None and not parameter.grad.isfinite().all():  # else the sum alone is too large
                 raise ValueError(
                     f"the gradient of {name} is not finite; expected numbers. The weights are those of the step before, "
                     "and can be saved. Likely cause: a critic or an encoder that divides by 0, or takes the root of 0, at "
@@ -329,7 +329,7 @@ def encoder_evidence(
 def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable[[], None]:
     """Keep all that a step of training changes; what is returned puts it back."""
     lazy = nn.parameter.is_lazy
-    parameters = [(p, p.detach().clone()) for p in networks.parameters() if not lazy(p)]
+    parameters = [(p, p.detach().clone()) for p in _parameters(optimiser) if not lazy(p)]
     places = [(module._buffers, name, b) for module in networks.modules() for name, b in module._buffers.items()]
     buffers = [(*place, b, b.detach().clone()) for *place, b in places if b is not None and not lazy(b)]
     moments = {p: {name: t.clone() for name, t in of.items()} for p, of in optimiser.state.items()}
@@ -352,6 +352,11 @@ def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable
             torch.cuda.set_rng_state(state, gpu)
 
     return undo
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Those of the networks, without a walk through their modules."""
+    return optimiser.param_groups[0]["params"]
 
 
 def _rise_and_fall(step: int, steps: int) -> float:
