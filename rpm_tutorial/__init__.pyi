@@ -77,6 +77,7 @@ from .training import (
     LogRow as LogRow,
     Trainer as Trainer,
     encode as encode,
+    encoder_evidence as encoder_evidence,
     train as train,
 )
 

@@ -44,10 +44,8 @@ def view(x: Tensor, strength: float, flip: bool, generator: torch.Generator) -> 
     mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if flip else 1.0
     affine = torch.zeros(len(x), 2, 3, device=x.device, dtype=x.dtype)
     affine[:, 0, 0], affine[:, 1, 1] = crop * mirror, crop
-    affine[:, 0, 2], affine[:, 1, 2] = (
-        strength * uniform(-0.2, 0.2),
-        strength * uniform(-0.2, 0.2),
-    )  # the side has length 2
+    for axis in (0, 1):
+        affine[:, axis, 2] = strength * uniform(-0.2, 0.2)  # the side has length 2
     seen = F.grid_sample(x, F.affine_grid(affine, x.shape, align_corners=False), align_corners=False)
     brightness = 1 + strength * uniform(-0.3, 0.3)
     noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

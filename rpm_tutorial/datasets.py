@@ -14,20 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._checks import (
-    FLOATS,
-    check_count,
-    check_data,
-    check_generator,
-    check_number,
-    check_positive,
-    check_range,
-    check_rows,
-    check_tensor,
-    seeded,
-    shape_of,
-    values_unchecked,
-)
+from ._checks import check_data, check_generator, check_tensor, seeded, shape_of, values_unchecked
 from ._images import REMEDIES, read_idx, render, view
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -52,12 +39,16 @@ class Images(NamedTuple):
     labels: Tensor
 
 
-def digits() -> Images:
-    """scikit-learn's 1 797 handwritten digits, 8 x 8 pixels; part of the installation, no download."""
+def digits(split: str | None = None) -> Images:
+    """scikit-learn's 1 797 handwritten digits, 8 x 8 pixels: the first 1 297 ("train"), the last 500 ("test"), or all (None).
+
+    They are part of the installation; there is no download.
+    """
     from sklearn.datasets import load_digits  # as long as torch to import
 
-    data = load_digits()
-    return Images(torch.from_numpy(data.images).float()[:, None] / 16, torch.from_numpy(data.target).long())
+    rows, data = {"train": slice(1297), "test": slice(1297, None), None: slice(None)}[split], load_digits()
+    x, labels = torch.from_numpy(data.images).float()[:, None] / 16, torch.from_numpy(data.target).long()
+    return Images(x[rows], labels[rows])
 
 
 def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> Images:
@@ -81,18 +72,17 @@ def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> 
 
 def fashion_mnist_folder() -> Path | None:
     """Where `fashion_mnist` finds all its files without a download: RPM_DATA, or the Debian package, or the cache; or None."""
-    named = os.environ.get("RPM_DATA")
-    folders = [Path(named).expanduser()] if named else [DEBIAN_FOLDER, Path(DOWNLOADS.path)]
+    folders = [_named(None)] if _named(None) else [DEBIAN_FOLDER, Path(DOWNLOADS.path)]
     return next((folder for folder in folders if all((folder / name).exists() for name in DOWNLOADS.registry)), None)
 
 
 def fashion_mnist_or_digits(split: str = "train") -> Images:
-    """Fashion-MNIST where it can be had, else the digits enlarged to 28 x 28, with a line that says so and why."""
+    """Fashion-MNIST where it can be had, else those digits enlarged to 28 x 28, with a line that says so and why."""
     try:
         return fashion_mnist(split)
     except OSError as error:
-        print(f"Fashion-MNIST could not be had, so this is 1 797 digits instead. {error}")
-        small = digits()
+        small = digits(split)
+        print(f"Fashion-MNIST could not be had, so this is {len(small.x)} digits instead. {error}")
         return Images(F.interpolate(small.x, 28, mode="bilinear"), small.labels)
 
 
@@ -111,112 +101,90 @@ def two_views(x: Tensor, *, strength: float = 1.0, flip: bool = True, generator:
     Raises:
         ValueError: x has no four dimensions, leaves [0, 1] or contains NaN, or `strength` lies outside [0, 2].
     """
-    with values_unchecked():
+    with values_unchecked():  # one look at the range tells
         check_tensor("x", x, dims=4)
     low, high = x.min().item(), x.max().item()
     slack = 16 * torch.finfo(x.dtype).eps  # what rounding in a resize adds; the views end in [0, 1]
     if not -slack <= low <= high <= 1 + slack:
         check_data("x", x)
         raise ValueError(f"x lies in [{low:.3g}, {high:.3g}]; expected [0, 1]: divide bytes by 255")
-    check_generator(generator, x.device)
-    strength = _strength(strength)
+    _check_strength(strength)
+    check_generator(generator, x.device)  # with None, torch would draw from its global one
     wide = x.to(torch.promote_types(x.dtype, torch.float32))  # a processor has no affine map in half precision
     one, other = (view(wide, strength, flip, generator).to(x.dtype) for _ in range(2))
     return one, other
 
 
-def _strength(value: float) -> float:
-    if not isinstance(value, float):  # whose NaN is refused below
-        value = check_number("strength", value)
-    if not 0 <= value <= 2:
-        raise ValueError(f"strength is {value}; expected a number from 0 (no change) to 2")
-    return float(value)
+def _check_strength(strength: float) -> None:
+    if not 0 <= strength <= 2:
+        raise ValueError(f"strength is {strength}; expected a number from 0 (no change) to 2")
 
 
-class _Batches:
-    """An endless iterator over the rows of x, without replacement within an epoch, which can be stopped and continued."""
+class TensorPairs:
+    """An endless iterator over the rows of one tensor or more, which can be stopped and continued; made by `tensor_pairs`."""
 
-    _same = ("batch_size", "fingerprint")
+    _same = ("batch_size", "fingerprint")  # where a training is continued
 
-    def __init__(self, x: Tensor, batch_size: int, seed: int, rows: str):
-        if type(batch_size) is not int:
-            batch_size = check_count("batch_size", batch_size)
-        if not 0 < batch_size <= len(x):
-            raise ValueError(f"batch_size is {batch_size}; expected a number from 1 to the {len(x)} {rows} there are")
-        self.x, self.batch_size, self._rows, self._sides = x, batch_size, rows, (x,)
-        self.generator = seeded(seed, x.device)
-        self.order, self.start = torch.empty(0, dtype=torch.int64, device=x.device), 0
+    def __init__(self, sides: tuple[Tensor, ...], batch_size: int, seed: int):
+        n, self.device = len(sides[0]), sides[0].device
+        if not 1 <= batch_size <= n:
+            raise ValueError(f"batch_size is {batch_size}; expected a number from 1 to the {n} rows of x")
+        self.sides, self.batch_size, self.generator = sides, int(batch_size), seeded(seed, self.device)
+        self.order, self.start = torch.empty(0, dtype=torch.int64, device=self.device), 0
 
     def __iter__(self):
         return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        before = self._place()
+        try:
+            if self.start + self.batch_size > len(self.order):
+                self.order = torch.randperm(len(self.sides[0]), generator=self.generator, device=self.device)
+                self.start = 0
+            chosen = self.order[self.start : self.start + self.batch_size]
+            self.start += self.batch_size
+            return self._pairs(*(side[chosen] for side in self.sides))
+        except BaseException:  # Ctrl-C, say: the same batch comes next
+            self._go_to(before)
+            raise
+
+    def _pairs(self, x: Tensor, x_prime: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x_prime
 
     @functools.cached_property
     def fingerprint(self) -> int:
         """Of shapes and bytes of the data, as they were when a state was first asked for."""
         found = 0
-        for side in self._sides:
+        for side in self.sides:
             found = zlib.crc32(f"{side.dtype} {shape_of(side)}".encode(), found)
             found = zlib.crc32(side.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), found)
         return found
 
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        before = self.generator.get_state(), self.order, self.start
-        try:
-            return self._following()
-        except BaseException:  # Ctrl-C, say: the same batch comes next
-            self.generator.set_state(before[0])
-            _, self.order, self.start = before
-            raise
+    def _place(self) -> dict:
+        return {"generator": self.generator.get_state(), "order": self.order, "start": self.start}
 
-    def _following(self) -> tuple[Tensor, Tensor]:
-        if self.start + self.batch_size > len(self.order):
-            self.order, self.start = torch.randperm(len(self.x), generator=self.generator, device=self.x.device), 0
-        chosen = self.order[self.start : self.start + self.batch_size]
-        self.start += self.batch_size
-        return self._pairs(chosen)
+    def _go_to(self, place: dict) -> None:
+        self.generator.set_state(place["generator"].cpu())
+        self.order, self.start = place["order"].to(self.device), place["start"]
 
     def state_dict(self) -> dict:
-        place = {"generator": self.generator.get_state(), "order": self.order, "start": self.start}
-        return place | {name: getattr(self, name) for name in self._same}
+        """Where the iterator is: loaded into another one over the same rows, it gives the same batches from there."""
+        return self._place() | {name: getattr(self, name) for name in self._same}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue where `state` was taken; `ValueError` if it comes from other data, or other settings than `strength`."""
         for name in self._same:
             if state[name] != (here := getattr(self, name)):
-                other = f"other {self._rows}" if name == "fingerprint" else f"{name} {state[name]}, here it is {here}"
+                other = "other data" if name == "fingerprint" else f"{name} {state[name]}, here it is {here}"
                 raise ValueError(f"the saved place is of {other}; expected the same: it would be another training")
-        self.generator.set_state(state["generator"].cpu())
-        self.order, self.start = state["order"].to(self.x.device), state["start"]
-
-
-class TensorPairs(_Batches):
-    """An endless iterator of mini-batches of given pairs, stopped and continued like `ViewPairs`; made by `tensor_pairs`."""
-
-    def __init__(self, x: Tensor, x_prime: Tensor, batch_size: int, seed: int):
-        for name, side in (("x", x), ("x_prime", x_prime)):
-            check_rows(name, side)
-            if side.dtype in FLOATS:
-                check_data(name, side)
-        if len(x) != len(x_prime) or x.device != x_prime.device:
-            raise ValueError(
-                f"x has {len(x)} rows on {x.device} and x_prime {len(x_prime)} on {x_prime.device}; expected one row each "
-                "per pair, on one device"
-            )
-        super().__init__(x, batch_size, seed, "pairs")
-        self.x_prime, self._sides = x_prime, (x, x_prime)
-
-    def _pairs(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        return self.x[chosen], self.x_prime[chosen]
+        self._go_to(state)
 
 
 def tensor_pairs(x: Tensor, x_prime: Tensor, batch_size: int = 256, *, seed: int = 0) -> TensorPairs:
     """An endless iterator of mini-batches of your own pairs: row i of x, shape (n, ...), belongs to row i of x'.
 
-    Without replacement within an epoch; the pairs left over at its end are skipped. The sides may differ in all but n.
-
-    Raises:
-        TypeError: x or x_prime is no tensor with rows.
-        ValueError: they differ in n or device or hold NaN or inf, or there are fewer pairs than one batch.
+    Without replacement within an epoch; the pairs left over at its end are skipped. The sides may differ in all but n
+    and device. Raises `ValueError` if they differ in n, or there are fewer pairs than one batch.
 
     Example, of a training that is stopped and continued:
         >>> trainer = Trainer(encoder, critic, tensor_pairs(x, x_prime), steps=1000)
@@ -226,22 +194,18 @@ def tensor_pairs(x: Tensor, x_prime: Tensor, batch_size: int = 256, *, seed: int
         >>> trainer.load("mine.pt")
         >>> rows = list(trainer)  # those of a training that was never stopped
     """
-    return TensorPairs(x, x_prime, batch_size, seed)
+    if len(x) != len(x_prime):
+        raise ValueError(f"x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair")
+    return TensorPairs((x, x_prime), batch_size, seed)
 
 
-class ViewPairs(_Batches):
-    """An endless iterator of mini-batches (x, x'), which can be stopped and continued; made by `view_pairs`.
+class ViewPairs(TensorPairs):
+    """The same over two views of each image; made by `view_pairs`. A `strength` that is set counts from the next batch on."""
 
-    `strength` may be set at any time and counts from the next batch on. `state_dict()` is where the iterator is:
-    loaded into another one over the same images, it gives the same batches from there.
-    """
-
-    _same = (*_Batches._same, "flip")
+    _same = (*TensorPairs._same, "flip")
 
     def __init__(self, x: Tensor, batch_size: int, strength: float, flip: bool, seed: int):
-        with values_unchecked():  # they are looked at batch by batch
-            check_tensor("x", x, dims=4)
-        super().__init__(x, batch_size, seed, "images")
+        super().__init__((x,), batch_size, seed)
         self.strength, self.flip = strength, bool(flip)
 
     @property
@@ -250,10 +214,11 @@ class ViewPairs(_Batches):
 
     @strength.setter
     def strength(self, value: float) -> None:
-        self._strength = _strength(value)
+        _check_strength(value)
+        self._strength = float(value)
 
-    def _pairs(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        return two_views(self.x[chosen], strength=self.strength, flip=self.flip, generator=self.generator)
+    def _pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return two_views(x, strength=self.strength, flip=self.flip, generator=self.generator)
 
     def state_dict(self) -> dict:
         return {**super().state_dict(), "strength": self.strength}
@@ -266,8 +231,8 @@ class ViewPairs(_Batches):
 def view_pairs(
     x: Tensor, batch_size: int = 256, *, strength: float = 1.0, flip: bool = True, seed: int = 0
 ) -> ViewPairs:
-    """An endless iterator of mini-batches (x, x') of two views, each of shape (batch_size, channels, H, W), without replacement
-    within an epoch; the images left over at its end are skipped. Raises `ValueError` if there are fewer than one batch."""
+    """An endless iterator of mini-batches (x, x') of `two_views`, each of shape (batch_size, channels, H, W), as
+    `tensor_pairs` gives them. Raises `ValueError` if there are fewer images than one batch."""
     return ViewPairs(x, batch_size, strength, flip, seed)
 
 
@@ -296,10 +261,9 @@ def moving_balls(
     Args:
         step: "gaussian" or "laplace", both of standard deviation `scale` (the box has side 1).
     Raises:
-        ValueError: another `step`, or a `scale` that is not positive.
+        ValueError: another `step`, a `scale` that is not positive, or a `size` below 5.
     """
-    n, size, scale = _check_frames(n, size, scale, generator)
-    balls = check_count("balls", balls)
+    _check_frames(size, scale, generator)
     if step not in ("gaussian", "laplace"):
         raise ValueError(f'step is {step!r}; expected "gaussian" or "laplace"')
     position = torch.rand(n, 2 * balls, generator=generator)
@@ -330,11 +294,9 @@ def constant_velocity(
     walls: the frame shows [0, 1] and a margin, which few balls leave within seven frames.
 
     Raises:
-        ValueError: fewer than three `frames`, or a `scale` that is not positive.
+        ValueError: fewer than three `frames`, a `scale` that is not positive, or a `size` below 5.
     """
-    n, size, scale = _check_frames(n, size, scale, generator)
-    if type(frames) is not int:
-        frames = check_count("frames", frames)
+    _check_frames(size, scale, generator)
     if frames < 3:
         raise ValueError(f"frames is {frames}; expected at least 3: the first two show the velocity")
     start = 0.3 + 0.4 * torch.rand(n, 1, 2, generator=generator)
@@ -347,30 +309,32 @@ def constant_velocity(
 
 def twist(z: Tensor, k: float) -> Tensor:
     """Turn each row of z, shape (..., 2), about the origin by the angle k |z|: undone by -k, and volume preserving."""
-    check_tensor("z", z, dims=z.dim() if isinstance(z, Tensor) else 2)
-    k = check_number("k", k)
-    if z.dim() == 0 or z.shape[-1] != 2:
+    if z.shape[-1] != 2:
         raise ValueError(f"z has shape {shape_of(z)}; expected (..., 2), points in a plane")
     angle = k * z.norm(dim=-1)
-    check_range("k times the length of a row of z", angle)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos * z[..., 0] - sin * z[..., 1], sin * z[..., 0] + cos * z[..., 1]], -1)
 
 
-def _check_frames(n: int, size: int, scale: float, generator: torch.Generator) -> tuple[int, int, float]:
-    n, scale = check_count("n", n), check_positive("scale", scale)
-    if scale > 1e6:
-        raise ValueError(f"scale is {scale}; expected at most 1e6: the box has side 1")
+def _check_frames(size: int, scale: float, generator: torch.Generator) -> None:
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"scale is {scale}; expected a positive finite number")
+    if size < 5:
+        raise ValueError(f"size is {size}; expected at least 5: a ball is 4.5 pixels wide")
     check_generator(generator, torch.device("cpu"))
-    return n, check_count("size", size, least=5), scale  # a ball is 4.5 pixels wide
+
+
+def _named(folder: str | Path | None) -> Path | None:
+    """The folder that the caller or the environment names."""
+    folder = folder or os.environ.get("RPM_DATA")
+    return Path(folder).expanduser() if folder else None
 
 
 def _locate(name: str, folder: str | Path | None) -> Path:
-    if folder := folder or os.environ.get("RPM_DATA"):
-        path = Path(folder).expanduser() / name
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; expected the Fashion-MNIST file {name}. {REMEDIES}")
-        return path
+    if folder := _named(folder):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name} does not exist; expected the Fashion-MNIST file. {REMEDIES}")
+        return folder / name
     if (DEBIAN_FOLDER / name).exists():
         return DEBIAN_FOLDER / name
     try:

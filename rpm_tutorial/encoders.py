@@ -1,14 +1,10 @@
 """The few small encoders of the course: any `nn.Module` from (n, ...) to z of shape (n, d) is an encoder."""
 
-from torch import nn
-
-from ._checks import check_count
+from torch import Tensor, nn
 
 
 def mlp(inputs: int, dim: int, *, width: int = 128) -> nn.Module:
     """Flatten, two hidden layers, and z of shape (n, dim). For images of a few hundred pixels."""
-    for name, value in (("inputs", inputs), ("dim", dim), ("width", width)):
-        check_count(name, value)
     return nn.Sequential(
         nn.Flatten(), nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim)
     )
@@ -19,8 +15,6 @@ def conv(dim: int, *, width: int = 8) -> nn.Module:
 
     `encoder[:-1]` gives the flattened features, 64 * width of them, which a probe reads better than z itself.
     """
-    for name, value in (("dim", dim), ("width", width)):
-        check_count(name, value)
 
     def block(inputs, outputs, stride):
         return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -33,3 +27,8 @@ def conv(dim: int, *, width: int = 8) -> nn.Module:
         nn.Flatten(),
         nn.Linear(64 * width, dim),
     )
+
+
+def for_images(x: Tensor, dim: int) -> nn.Module:
+    """The encoder of the course for such images: `conv` for those of 28 x 28 pixels, `mlp` for smaller ones."""
+    return conv(dim) if x.shape[1:] == (1, 28, 28) else mlp(x[0].numel(), dim)

@@ -4,16 +4,16 @@ import math
 import os
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader
 
-from ._checks import any_entry, check_count, check_data, check_number, check_rows, shape_of
-from .checkpoints import copied, load_checkpoint, reason, remember, save_checkpoint
+from ._checks import any_entry, check_count, check_data, check_rows, shape_of, values_unchecked
+from .checkpoints import copied, load_checkpoint, reason, save_checkpoint
 from .distributed import (
     average_gradients,
     broadcast_parameters,
@@ -24,6 +24,7 @@ from .distributed import (
     own_part,
     wait_for_all,
 )
+from .evidence import Evidence, dataset_evidence
 from .objectives import Objective, infonce
 
 
@@ -51,8 +52,8 @@ class Trainer:
     Args:
         pairs: batches (x, x'), for example `datasets.tensor_pairs(...)`; as many as `steps`, or endless, or a DataLoader,
             which begins again at its end. To be continued bit for bit they need a `state_dict`, as `tensor_pairs`,
-            `view_pairs` and torchdata's StatefulDataLoader have it. A state that is loaded is where the next `iter(pairs)`
-            begins. Without one, a training continues with whatever batches come next, and a warning says so.
+            `view_pairs` and torchdata's StatefulDataLoader have it. Without one, a training continues with whatever batches
+            come next, and a warning says so.
         encoder_prime: the encoder of x', for pairs of two kinds; by default that of x, as for two views of one kind.
         objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does.
         group: a process group (`distributed.process_group()`), each of whose processes draws pairs of its own (see there).
@@ -60,12 +61,10 @@ class Trainer:
             parameters and stay equal. Batch norm sees its own process's rows. Every process calls `state_dict`, `save`,
             for which rank 0 writes, and `load`, which needs as many processes; and sets a `learning_rate`.
     Raises:
-        ValueError: `steps` is not positive, there is nothing to train, `pairs` ends early, the two sides of a batch don't
-            fit, or scores, objective or a gradient are not finite (the message says at which step). Weights, buffers and
-            optimiser are then those of the step before, and can be saved. Of a group: the processes draw the same batch,
-            or differ in networks, objective or settings.
-        TypeError: encoder or critic is no `nn.Module`, `pairs` gives no batches of two tensors, or the encoder returns no
-            tensor, the objective no `Objective`.
+        ValueError: `steps` is not positive, `pairs` ends early, a batch is no two tensors with one row each per pair, or
+            scores, objective or a gradient are not finite (the message says at which step). Weights, buffers and optimiser
+            are then those of the step before, and can be saved. Of a group: the processes draw the same batch, or differ
+            in networks, objective or settings.
     """
 
     def __init__(
@@ -81,37 +80,20 @@ class Trainer:
         weight_decay: float = 1e-4,
         group: "torch.distributed.ProcessGroup | None" = None,
     ):
-        steps, weight_decay = check_count("steps", steps), _not_negative("weight_decay", weight_decay)
         self.encoder, self.critic = encoder, critic
         self.encoder_prime = encoder if encoder_prime is None else encoder_prime
-        networks = {"encoder": encoder, "encoder_prime": self.encoder_prime, "critic": critic}
-        if self.encoder_prime is encoder:
-            del networks["encoder_prime"]  # a checkpoint holds it once
-        for name, network in networks.items():
-            if not isinstance(network, nn.Module):
-                raise TypeError(
-                    f"{name} is a {type(network).__name__}; expected an nn.Module: make a function the forward of one"
-                )
-        if isinstance(pairs, Dataset) and not isinstance(pairs, IterableDataset):
-            raise TypeError(
-                f"pairs is a {type(pairs).__name__}, which gives one pair at a time; expected batches: "
-                "torch.utils.data.DataLoader(pairs, batch_size=256, shuffle=True, drop_last=True), or datasets.tensor_pairs"
-            )
         self.pairs, self.objective, self.group = pairs, objective, group
-        self.steps, self.step, self.seconds, self.learning_rate = steps, 0, 0.0, learning_rate
+        self.steps, self.step, self.seconds, self.learning_rate = check_count("steps", steps), 0, 0.0, learning_rate
         self.batch_size = 0  # pairs in the last step
-        self._batch = None  # one that was drawn for a step that was then interrupted
-        self._networks = nn.ModuleDict(networks)  # a parameter in two of them counts once
-        parameters = [*self._networks.parameters()]
-        if not parameters:
-            raise ValueError(
-                "encoder and critic have no parameters; expected one at least, or there is nothing to train"
-            )
+        two = {} if self.encoder_prime is encoder else {"encoder_prime": encoder_prime}
+        self._networks = nn.ModuleDict({"encoder": encoder, **two, "critic": critic})
+        parameters = [*self._networks.parameters()]  # one that two networks share counts once
+        self._optimiser = torch.optim.AdamW(parameters, self.learning_rate, weight_decay=float(weight_decay))
         self.device, self._batches = parameters[0].device, iter(pairs)
-        self._optimiser = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=weight_decay)
+        self._batch = None  # that of a step which was interrupted, and takes it again
         self._compared = group is None  # the batches of the processes
         if group is not None:
-            rates = {"learning_rate": self.learning_rate, "weight_decay": weight_decay}
+            rates = {"learning_rate": self.learning_rate, "weight_decay": float(weight_decay)}
             check_same(self._kind() | rates, group, self.device)
             broadcast_parameters((self._networks,), group)
 
@@ -122,7 +104,9 @@ class Trainer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        self._learning_rate = _not_negative("learning_rate", value)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"learning_rate is {value}; expected a number that is not negative")
+        self._learning_rate = float(value)
 
     def __iter__(self) -> Iterator[LogRow]:
         while self.step < self.steps:
@@ -133,37 +117,20 @@ class Trainer:
 
         A batch that is refused (`ValueError`, `TypeError`) is left out; after anything else, the next step takes it again.
         """
-        start, number, sides = time.perf_counter(), self.step + 1, ()
+        start, number = time.perf_counter(), self.step + 1
         if self._batch is None:
             self._draw()
-        put_back = remember(self._networks, self._optimiser)
-        numbers = {name: vars(self)[name] for name in ("step", "seconds", "batch_size", "_batch")}
+        undo = _snapshot(self._networks, self._optimiser)
         try:
-            x, x_prime = sides = self._sides(self._batch)
-            self._compared = self._compared or check_batches_differ(sides, self.group)
-            if self.encoder_prime is self.encoder:  # one call: batch norm sees both views alike
-                z, z_prime = self._encode("encoder", torch.cat([x, x_prime])).chunk(2)
-            else:
-                z, z_prime = self._encode("encoder", x), self._encode("encoder_prime", x_prime)
-            z, z_prime = gather(z, self.group)[0], gather(z_prime, self.group)[0]
-            value = self._value(z, z_prime)
-            self._optimiser.zero_grad()
-            (-value).backward()
-            if self.group is not None:
-                average_gradients((self._networks,), self.group)
-            self._check_finite(value.detach())
-            for settings in self._optimiser.param_groups:
-                settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
-            self._optimiser.step()
-            torch.clear_autocast_cache()  # within a block of autocast, it would hold the weights of before this step
-            row = LogRow(number, value.item(), len(z), self.seconds + time.perf_counter() - start)
-            self.step, self.seconds, self.batch_size, self._batch = number, row.seconds, row.n, None
+            value, n = self._follow_gradient(self._sides(self._batch))
+            row = LogRow(number, value.item(), n, self.seconds + time.perf_counter() - start)
+            self.step, self.seconds, self.batch_size, self._batch = number, row.seconds, n, None  # no call, no Ctrl-C
         except BaseException as error:
-            put_back(), vars(self).update(numbers)
+            undo()
             if isinstance(error, ValueError | TypeError):
                 self._batch = None
             if isinstance(error, ValueError):
-                raise ValueError(f"step {number}: {_blame(error, sides)}") from error
+                raise ValueError(f"step {number}: {error}") from error
             raise
         return row
 
@@ -182,68 +149,60 @@ class Trainer:
 
     def _sides(self, batch) -> tuple[Tensor, Tensor]:
         """x and x' of a batch, on the device of the encoder."""
-        parts = batch if isinstance(batch, tuple | list | Tensor) else ()
-        if len(parts) != 2 or not all(isinstance(side, Tensor) and side.dim() for side in parts):
-            found = f" of {', '.join(type(side).__name__ for side in parts)}" if isinstance(batch, tuple | list) else ""
+        sides = batch if isinstance(batch, tuple | list | Tensor) else ()
+        if len(sides) != 2 or not all(isinstance(side, Tensor) and side.dim() for side in sides):
             raise TypeError(
-                f"pairs gave a {type(batch).__name__}{found}; expected batches of two tensors, (x, x_prime). Remedy: "
+                f"pairs gave a {type(batch).__name__}; expected batches of two tensors, (x, x_prime). Remedy: "
                 "torch.as_tensor(...) for arrays; for a loader of more, ((x, x_prime) for x, x_prime, label in loader)"
             )
-        x, x_prime = (side.to(self.device) for side in parts)
-        if len(x) != len(x_prime):
-            raise ValueError(f"x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair")
-        if self.encoder_prime is self.encoder and x.shape[1:] != x_prime.shape[1:]:
+        x, x_prime = (side.to(self.device) for side in sides)
+        alike = self.encoder_prime is not self.encoder or x.shape == x_prime.shape
+        if len(x) != len(x_prime) or not alike:
             raise ValueError(
-                f"x has shape {shape_of(x)} and x_prime {shape_of(x_prime)}; expected the same, for one encoder. "
-                "Remedy: an encoder_prime for x_prime; or, if it holds labels, two views of x, as datasets.view_pairs has them"
+                f"x has shape {shape_of(x)} and x_prime {shape_of(x_prime)}; expected one row each per pair, and one shape "
+                "for one encoder. Remedy: an encoder_prime for x_prime; or, if it holds labels, two views of x: "
+                "datasets.view_pairs"
             )
         return x, x_prime
 
-    def _encode(self, name: str, x: Tensor) -> Tensor:
-        network = self._networks[name]
-        try:
-            z = network(x)
-        except RuntimeError as error:
-            dtype = next(network.parameters(), x).dtype
-            if x.dtype == dtype:
-                raise
-            raise ValueError(
-                f"{name} does not take {x.dtype}: {reason(error)}. Expected {dtype}, as its parameters have: give pairs "
-                f"x.to({dtype}) (images of bytes divided by 255), or call {name}.to(x.dtype)"
-            ) from error
-        if not isinstance(z, Tensor):
-            raise TypeError(
-                f"{name} returned a {type(z).__name__}; expected the latents alone: one torch.Tensor (n, d)"
-            )
-        return z
+    def _follow_gradient(self, sides: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+        """One step of the optimiser; the objective, and the number of its pairs. A GPU waits once: for the finite sum."""
+        self._compared = self._compared or check_batches_differ(sides, self.group)
+        with values_unchecked():
+            if self.encoder_prime is self.encoder:  # one call: batch norm sees both views alike
+                latents = self.encoder(torch.cat(sides)).chunk(2)
+            else:
+                latents = self.encoder(sides[0]), self.encoder_prime(sides[1])
+            z, z_prime = (gather(side, self.group)[0] for side in latents)
+            value = self.objective(self.critic(z, z_prime)).value
+        self._optimiser.zero_grad()
+        (-value).backward()
+        if self.group is not None:
+            average_gradients((self._networks,), self.group)
+        gradients = [p.grad for p in _parameters(self._optimiser) if p.grad is not None]
+        if not sum((g.sum().to(value.device) for g in gradients), start=value.detach()).isfinite():
+            self._refuse(sides, z, z_prime, value)
+        if len(z) == 1:
+            raise ValueError("the batch is one pair, without negatives; expected batches: a DataLoader's, for example")
+        for settings in self._optimiser.param_groups:
+            settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
+        self._optimiser.step()
+        torch.clear_autocast_cache()  # within a block of autocast, it would hold the weights of before this step
+        return value.detach(), len(z)
 
-    def _value(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        found = self.objective(self.critic(z, z_prime))
-        value = getattr(found, "value", None)
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"the objective returned a {type(found).__name__}; expected an Objective, whose value is maximised: return "
-                "that of rpm.infonce whole, or Objective(score - log_normaliser, score, log_normaliser)"
-            )
-        if not value.requires_grad:
-            raise ValueError(
-                "the objective has no gradient; expected one. Remedy: train outside torch.no_grad() and inference_mode(), "
-                "and let a parameter require its gradient: requires_grad_()"
-            )
-        return value
-
-    def _check_finite(self, value: Tensor) -> None:
-        """Raise before a step that would spoil the weights. One sum tells, and a GPU waits once: the value is read anyway."""
-        found = {name: p.grad for name, p in self._networks.named_parameters() if p.grad is not None}
-        if (value + sum(gradient.sum().to(value.device) for gradient in found.values())).isfinite():
-            return
+    @torch.no_grad()
+    def _refuse(self, sides: tuple[Tensor, Tensor], z: Tensor, z_prime: Tensor, value: Tensor) -> None:
+        """Raise for what is not finite, which shows in the data first, then in latents and scores, then in gradients."""
+        for name, side in zip(("x", "x_prime"), sides):
+            check_data(name, side)
+        self.objective(self.critic(z, z_prime))  # now with its checks of values
         if not value.isfinite():
             raise ValueError(
                 f"the objective is {value.item()} on this batch; expected a finite number. Likely causes: a "
                 "positive pair whose score is -inf (f = 0), or scores too large for exp: see check_critic"
             )
-        for name, gradient in found.items():
-            if not gradient.isfinite().all():  # else it is the sum alone that is too large
+        for name, parameter in self._networks.named_parameters():
+            if parameter.grad is not None and not parameter.grad.isfinite().all():  # else the sum alone is too large
                 raise ValueError(
                     f"the gradient of {name} is not finite; expected numbers. The weights are those of the step before, "
                     "and can be saved. Likely cause: a critic or an encoder that divides by 0, or takes the root of 0, at "
@@ -264,25 +223,19 @@ class Trainer:
         own["buffers"] = dict(self._networks.named_buffers())  # batch norm's
         return copied(state | {"processes": everyones(own, self.group, self.device)})
 
-    def _kind(self) -> dict:
+    def _kind(self) -> dict[str, str | int]:
         """What has to be the same where a training is continued, and doesn't show in the shapes of its tensors."""
-        layers = {name: [type(m).__name__ for m in network.modules()] for name, network in self._networks.items()}
+        layers = {name: " ".join(type(m).__name__ for m in part.modules()) for name, part in self._networks.items()}
         objective = getattr(self.objective, "__qualname__", type(self.objective).__name__)
         return {"steps": self.steps, "objective": objective, **layers}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue where `state` was taken; `ValueError`, and no change, if it is not of this encoder, critic, objective,
         pairs and number of steps (from which the learning rate follows). The state itself stays as it is."""
-        if isinstance(state, dict) and isinstance(state.get("trainer"), dict):
-            raise ValueError(
-                "the saved state is that of rpm-tutorial train, or of a dashboard, and holds the trainer's in it. Expected the "
-                'trainer\'s: load_state_dict(load_checkpoint(path)["trainer"])'
-            )
         before, wrong = self.state_dict(), None
         try:
-            state = own_part(copied(state), self.group)
-            self._set(state)
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            self._set(own_part(state, self.group))
+        except Exception as error:
             wrong = error
         if self.group is not None:
             said = everyones([wrong and reason(wrong), self.step, self.learning_rate], self.group, self.device)
@@ -295,7 +248,7 @@ class Trainer:
                 "pairs and steps. Remedy: make the trainer as that one was; or take over its weights alone: "
                 'encoder.load_state_dict(state["encoder"])'
             ) from wrong
-        if "pairs" not in state:
+        if "pairs" not in own_part(state, self.group):
             warnings.warn(
                 f"pairs is a {type(self.pairs).__name__}, which has no state_dict: the training continues with the batches "
                 "that come next, and not with the numbers of one that was never stopped; see datasets.tensor_pairs",
@@ -303,15 +256,13 @@ class Trainer:
             )
 
     def _set(self, state: dict) -> None:
-        for name, here in self._kind().items():
-            if state["kind"][name] != here:
-                raise ValueError(f"{name}: {_difference(state['kind'][name], here)}")
-        for module in self._networks.modules():
-            for name, buffer in module._buffers.items():
-                if buffer is not None and buffer.layout == torch.strided and 0 in buffer.stride():
-                    module._buffers[name] = buffer.clone()  # an expanded one can't be written to
-        for name, part in {**self._networks, "optimiser": self._optimiser}.items():
-            part.load_state_dict(state[name])
+        there, here = state["kind"], self._kind()
+        for name in there | here:
+            if there.get(name) != here.get(name):
+                raise ValueError(f"{name}: {there.get(name)} in the state, {here.get(name)} here")
+        for name, network in self._networks.items():
+            network.load_state_dict(state[name])
+        self._optimiser.load_state_dict(copied(state["optimiser"]))  # it would keep the tensors themselves
         if "pairs" in state or hasattr(self.pairs, "load_state_dict"):
             self.pairs.load_state_dict(state["pairs"])
             self._batches = iter(self.pairs)  # a state may count from the next iteration only
@@ -321,7 +272,7 @@ class Trainer:
             self._networks.get_buffer(name).copy_(own)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the state; a file of that name is replaced at once or not at all. Raises as `save_checkpoint` does."""
+        """Write the state; raises as `save_checkpoint` does, and leaves an old file whole."""
         state = self.state_dict()
         try:
             if self.group is None or self.group.rank() == 0:
@@ -330,7 +281,7 @@ class Trainer:
             wait_for_all(self.group, self.device)  # so that each may load it
 
     def load(self, path: str | os.PathLike) -> None:
-        """Continue from a file that `save` wrote; errors as for `load_state_dict`, `FileNotFoundError` if there is none."""
+        """Continue from a file that `save` wrote; errors as for `load_state_dict` and `load_checkpoint`."""
         self.load_state_dict(load_checkpoint(path, self.device))
 
 
@@ -345,45 +296,12 @@ def train(
     return iter(Trainer(encoder, critic, pairs, steps, **options))
 
 
-def _not_negative(name: str, value: float) -> float:
-    value = check_number(name, value)
-    if not 0 <= value <= 1e15:  # more is no step that float32 could hold
-        raise ValueError(f"{name} is {value}; expected a number that is not negative, and at most 1e15")
-    return value
-
-
-def _blame(error: ValueError, sides: tuple[Tensor, ...]) -> ValueError:
-    """The error of a step, or what is wrong with the batch, which shows in the encoder's latents first."""
-    try:
-        for name, side in zip(("x", "x_prime"), sides):
-            check_data(name, side)
-    except ValueError as wrong:
-        return wrong
-    return error
-
-
-def _difference(there, here) -> str:
-    """Of two kinds, or two lists of layers: the first that differs."""
-    if isinstance(there, list) and isinstance(here, list):
-        there, here = next((a, b) for a, b in zip_longest(there, here, fillvalue="nothing") if a != b)
-    return f"{there} in the state, {here} here"
-
-
-def _rise_and_fall(step: int, steps: int) -> float:
-    """The learning rate's factor: linear from 0 to 1 over the first tenth of the steps, then half a cosine to 0."""
-    warm_up = math.ceil(steps / 10)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
-
-
 @torch.no_grad()
 def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
     """z of all x, shape (n, d), in evaluation mode, batch by batch on the encoder's device; its modes are restored after.
 
     Raises `ValueError` for NaN and inf in x, unless the encoder knows how to live with them.
     """
-    batch_size = check_count("batch_size", batch_size)
     check_rows("x", x)
     modes = {module: module.training for module in encoder.modules()}
     device = next(encoder.parameters(), x).device
@@ -396,3 +314,54 @@ def encode(encoder: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
     if any_entry(lambda t: ~t.isfinite(), z):
         check_data("x", x)
     return z
+
+
+@torch.no_grad()
+def encoder_evidence(
+    encoder: nn.Module, critic: nn.Module, x: Tensor, x_prime: Tensor, *, encoder_prime: nn.Module | None = None
+) -> Evidence:
+    """The log evidence of pairs (x, x'), encoded: `encode`, then `dataset_evidence`. Source: (E14)."""
+    return dataset_evidence(
+        encode(encoder, x), encode(encoder if encoder_prime is None else encoder_prime, x_prime), critic
+    )
+
+
+def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable[[], None]:
+    """Keep all that a step of training changes; what is returned puts it back."""
+    lazy = nn.parameter.is_lazy
+    parameters = [(p, p.detach().clone()) for p in _parameters(optimiser) if not lazy(p)]
+    places = [(module._buffers, name, b) for module in networks.modules() for name, b in module._buffers.items()]
+    buffers = [(*place, b, b.detach().clone()) for *place, b in places if b is not None and not lazy(b)]
+    moments = {p: {name: t.clone() for name, t in of.items()} for p, of in optimiser.state.items()}
+    rates = [settings["lr"] for settings in optimiser.param_groups]
+    gpus = {p.device for p, _ in parameters if p.is_cuda}
+    chance, of_gpus = torch.get_rng_state(), {gpu: torch.cuda.get_rng_state(gpu) for gpu in gpus}  # dropout's
+
+    @torch.no_grad()
+    def undo() -> None:
+        for tensor, old in parameters:
+            tensor.copy_(old)
+        for place, name, tensor, old in buffers:
+            place[name] = tensor.copy_(old)  # the module may have put another one there
+        optimiser.state = defaultdict(dict, moments)
+        for settings, rate in zip(optimiser.param_groups, rates):
+            settings["lr"] = rate
+        torch.clear_autocast_cache()
+        torch.set_rng_state(chance)
+        for gpu, state in of_gpus.items():
+            torch.cuda.set_rng_state(state, gpu)
+
+    return undo
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Those of the networks, without a walk through their modules."""
+    return optimiser.param_groups[0]["params"]
+
+
+def _rise_and_fall(step: int, steps: int) -> float:
+    """The learning rate's factor: linear from 0 to 1 over the first tenth of the steps, then half a cosine to 0."""
+    warm_up = math.ceil(steps / 10)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2

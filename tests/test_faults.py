@@ -9,88 +9,68 @@ from pathlib import Path
 import children
 import psutil
 import pytest
-import torch
 from budgets import HANG, wait_until
 from dashboards import equal, make, parameters
 from jupyter_client.manager import start_new_kernel
 from residuals import MEASURED
+from trainings import DIGITS
 
-from rpm_tutorial.checkpoints import load_checkpoint
+from rpm_tutorial.checkpoints import load_checkpoint, sole_writer
 
 ROOT = Path(__file__).resolve().parents[1]
-CPU = torch.device("cpu")
-DIGITS = ("--data", "digits", "--batch-size", "64")
 
 
 def train(folder: Path, *arguments: object, **options):
     return children.command(folder, "train", "run.pt", *arguments, **options)
 
 
-def ended(process) -> None:
+def end(folder: Path, *arguments: object) -> dict:
+    """Train to the end; the state that is left."""
+    process = train(folder, *arguments)
     process.join(HANG)
-    assert process.exitcode == 0
+    assert process.exitcode == 0, children.said(folder)
+    return load_checkpoint(folder / "run.pt")
 
 
-# Killed
-
-
-@pytest.fixture(scope="module")
-def never_stopped(tmp_path_factory):
-    """The last state of a trainer of so many steps in one go."""
-
-    def run(steps: int) -> dict:
-        folder = tmp_path_factory.mktemp("whole")
-        ended(train(folder, *DIGITS, "--steps", steps))
-        return load_checkpoint(folder / "run.pt", CPU)["trainer"]
-
-    return run
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("place", children.PLACES)
-def test_a_training_killed_while_it_writes_its_checkpoint_loses_no_step_before_it(place, never_stopped, tmp_path):
+@pytest.mark.parametrize(
+    "place", [pytest.param("written", marks=pytest.mark.slow), pytest.param("renamed", marks=pytest.mark.nightly)]
+)
+def test_a_training_killed_while_it_saves_loses_no_step_before_it(place, tmp_path):
     folder = tmp_path / "run"
-    folder.mkdir()
     process = train(folder, *DIGITS, "--steps", 30, "--save-every", 10, stand_still=place)
     wait_until(lambda: children.STANDS_STILL in children.said(folder), nap=0.002)  # in the third save, of step 20
+    with pytest.raises(ValueError, match="is being written by another training"), sole_writer(folder / "run.pt"):
+        pass
     process.kill()
     process.join()
-    assert load_checkpoint(folder / "run.pt", CPU)["trainer"]["step"] == (20 if place == "renamed" else 10)
-    parts = [path for path in folder.iterdir() if path.name not in ("run.pt", ".run.pt.lock")]
-    assert [path.suffix for path in parts] == [".partial"] * (place != "renamed")
-    for part in parts:  # not mistaken for a checkpoint, and removed in time: here, the time has come
+    assert load_checkpoint(folder / "run.pt")["step"] == (20 if place == "renamed" else 10)
+    for part in folder.glob("*.partial"):  # removed in time: here, the time has come
         os.utime(part, (0, 0))
-    ended(train(folder, "--resume"))
-    assert equal(load_checkpoint(folder / "run.pt", CPU)["trainer"], never_stopped(30))
+    assert equal(end(folder, "--resume"), end(tmp_path / "whole", *DIGITS, "--steps", 30, "--save-every", 10))
     assert [path.name for path in folder.iterdir()] == ["run.pt"]
 
 
-@pytest.mark.slow
-def test_a_training_killed_at_random_moments_ends_with_the_numbers_of_one_never_stopped(never_stopped, tmp_path):
-    moments, kills, reached, steps, every = random.Random(0), 8, [], 600, 7
-    folder = tmp_path / "run"
-    folder.mkdir()
+@pytest.mark.nightly
+def test_a_training_killed_at_random_moments_ends_with_the_numbers_of_one_never_stopped(tmp_path):
+    moments, kills, reached, folder = random.Random(0), 8, [], tmp_path / "run"
+    settings = (*DIGITS, "--steps", 600, "--save-every", 7)
     for kill in range(kills):
-        process = train(folder, *(("--resume",) if kill else (*DIGITS, "--steps", steps)), "--save-every", every)
+        process = train(folder, *(["--resume"] if kill else settings))
         wait_until(lambda: "saved" in children.said(folder), nap=0.002)
         time.sleep(moments.uniform(0, 0.15))
         process.kill()
         process.join()
         announced = max(map(int, re.findall(r"step +(\d+) of .* saved\n", children.said(folder))))
-        kept = load_checkpoint(folder / "run.pt", CPU)["trainer"]["step"]
-        assert kept in (announced, announced + every), "the last save, or one that was not announced any more"
+        kept = load_checkpoint(folder / "run.pt")["step"]
+        assert kept in (announced, announced + 7), "the last save, or one that was not announced any more"
         reached.append(kept)
-        (folder.parent / "run out").unlink()
-    assert reached == sorted(reached) and 0 < reached[0] and reached[-1] < steps
-    ended(train(folder, "--resume"))
-    assert equal(load_checkpoint(folder / "run.pt", CPU)["trainer"], never_stopped(steps))
-    MEASURED.append(f"killed {kills} times, resumed from steps {', '.join(map(str, reached))} of {steps}: nothing lost")
+        folder.with_suffix(".said").unlink()
+    assert reached == sorted(reached) and 0 < reached[0] and reached[-1] < 600
+    assert equal(end(folder, "--resume"), end(tmp_path / "whole", *settings))
+    MEASURED.append(f"killed {kills} times, resumed from steps {', '.join(map(str, reached))} of 600: nothing lost")
 
 
-# A kernel restarted
-
-
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_kernel_restarted_in_mid_training_leaves_no_process_and_the_checkpoint_continues(tmp_path, monkeypatch):
     for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -124,6 +104,6 @@ def test_a_kernel_restarted_in_mid_training_leaves_no_process_and_the_checkpoint
     whole = make(tmp_path / "whole.pt", steps=2000, every=100)
     whole.advance(300)
     whole.stop()
-    one, other = (load_checkpoint(tmp_path / name, CPU) for name in ("kept.pt", "whole.pt"))
+    one, other = (load_checkpoint(tmp_path / name) for name in ("kept.pt", "whole.pt"))
     assert equal(one, other) and parameters(whole).isfinite().all()
     assert sorted(path.name for path in tmp_path.glob("*.pt*")) == ["kept.pt", "whole.pt"]

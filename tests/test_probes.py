@@ -1,9 +1,5 @@
 """The probes on latents whose worth is known."""
 
-from fractions import Fraction
-from itertools import permutations
-
-import numpy as np
 import pytest
 import torch
 
@@ -27,14 +23,6 @@ def test_accuracy_is_one_on_clusters_and_chance_on_noise(probe):
     assert probe(normal(300, 4), labels, normal(300, 4, seed=1), labels_test) == pytest.approx(1 / 3, abs=0.12)
 
 
-@pytest.mark.parametrize("kind", [Fraction, np.float32, torch.tensor])
-def test_a_probe_takes_numbers_of_any_kind(kind):
-    z, labels = clusters(60, 0)
-    expected = probes.linear_probe(z, labels, z, labels, C=0.25), probes.nearest_neighbours(z, labels, z, labels, k=3)
-    found = probes.linear_probe(z, labels, z, labels, C=kind(0.25))
-    assert (found, probes.nearest_neighbours(z, labels, z, labels, k=np.int64(3))) == expected
-
-
 def test_a_probe_is_scored_on_the_test_set():
     z, labels = clusters(300, 0)
     assert probes.linear_probe(z, labels, z, (labels + 1) % 3) < 0.02
@@ -50,11 +38,7 @@ def test_as_many_neighbours_of_the_test_rows_vote_as_are_asked_for():
     z, labels = torch.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1, 1]], torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])
     found = [probes.nearest_neighbours(z, labels, z[:2], labels[:2], k=k) for k in (1, 9)]
     assert found == [1, 0], "the three nearest are of class 0, most of all nine are not"
-
-
-def test_neighbours_are_found_by_direction_not_by_length():
-    z, labels = clusters(300, 0)
-    assert probes.nearest_neighbours(z, labels, 1e-3 * z, labels) > 0.98
+    assert probes.nearest_neighbours(z, labels, 1e-3 * z, labels, k=3) == 1, "by direction, not by length"
 
 
 def test_r_squared_is_one_for_a_linear_code_and_about_zero_for_noise():
@@ -80,34 +64,37 @@ def test_mean_correlation_ignores_order_sign_scale_and_spare_latents():
     assert probes.mean_correlation(z, factors) == pytest.approx(1, abs=1e-5)
 
 
-def test_mean_correlation_falls_when_factors_are_mixed():
-    factors = normal(5000, 2)
-    mixed = torch.stack([factors.sum(1), factors[:, 0] - factors[:, 1]], 1)  # a rotation by 45 degrees
-    assert probes.mean_correlation(mixed, factors) == pytest.approx(2**-0.5, abs=0.03)
-
-
-def test_a_factor_without_a_latent_of_its_own_counts_as_uncorrelated():
-    factors = normal(500, 2)
-    assert probes.mean_correlation(factors[:, :1], factors) == pytest.approx(0.5, abs=0.01)
-
-
-def test_one_latent_cannot_stand_for_two_factors_that_resemble_each_other():
+@pytest.mark.parametrize("spare", [torch.zeros(500), normal(500, seed=2)], ids=["a dead latent", "noise"])
+def test_one_latent_cannot_stand_for_two_factors_that_resemble_each_other(spare):
     first = normal(500)
     factors = torch.stack([first, first + 0.1 * normal(500, seed=1)], 1)
-    z = torch.stack([first, normal(500, seed=2)], 1)
-    assert probes.mean_correlation(z, factors) == pytest.approx(0.5, abs=0.05)
-
-
-def test_a_dead_latent_correlates_with_nothing():
-    factors = normal(500, 2)
-    z = torch.stack([factors[:, 0], torch.zeros(500)], 1)
-    assert probes.mean_correlation(z, factors) == pytest.approx(0.5, abs=0.05)
+    assert probes.mean_correlation(torch.stack([first, spare], 1), factors) == pytest.approx(0.5, abs=0.05)
 
 
 def test_matching_finds_the_best_of_all_one_to_one_choices():
     counts = torch.tensor([[9.0, 8, 0], [9, 0, 1], [0, 5, 0]])  # row by row, 9 + 1 + 5 would be found
-    best = max(permutations(range(3)), key=lambda columns: sum(counts[row, c] for row, c in enumerate(columns)))
-    assert probes.match(counts).tolist() == list(best) == [1, 0, 2]
+    assert probes.match(counts).tolist() == [1, 0, 2]
     assert probes.match(torch.eye(4)[:2, [1, 0, 2, 3]]).tolist() == [1, 0], "columns may be left over"
-    with pytest.raises(ValueError, match="3 rows and 2 columns; expected a column for each row"):
+    with pytest.raises(ValueError, match=r"\(3, 2\); expected a column for each row"):
         probes.match(counts[:, :2])
+
+
+Z, LABELS = clusters(30, 0)
+GAP = Z.clone().index_fill(0, torch.tensor([3]), torch.nan)
+REFUSED = {
+    "NaN": lambda: probes.linear_probe(GAP, LABELS, Z, LABELS),
+    "NaN to correlate": lambda: probes.mean_correlation(GAP, Z),
+    "a single row": lambda: probes.mean_correlation(Z[:1], Z[:1]),
+    "one class": lambda: probes.linear_probe(Z, 0 * LABELS, Z, LABELS),
+    "too few labels": lambda: probes.nearest_neighbours(Z, LABELS, Z, LABELS[1:]),
+    "labels that are no classes": lambda: probes.linear_probe(Z, Z[:, 0], Z, LABELS),
+    "other columns": lambda: probes.r_squared(Z, Z, Z[:, :1], Z),
+    "too many neighbours": lambda: probes.nearest_neighbours(Z, LABELS, Z, LABELS, k=31),
+    "C": lambda: probes.linear_probe(Z, LABELS, Z, LABELS, C=-1),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_scikit_learn_refuses_what_has_no_score(what):
+    with pytest.raises(ValueError):
+        REFUSED[what]()

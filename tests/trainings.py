@@ -1,10 +1,13 @@
 """A small training on digits for tests, and what they ask of it."""
 
 import torch
+from dashboards import tensors
 from torch import nn
 
 import rpm_tutorial as rpm
 from rpm_tutorial import datasets, encoders
+
+DIGITS = ("--data", "digits", "--batch-size", "64")  # of the command line
 
 
 def model(seed: int = 0) -> tuple[nn.Module, nn.Module]:
@@ -25,9 +28,7 @@ def trainer(seed: int = 0, *, width: int = 64, steps: int = 10) -> rpm.Trainer:
     return rpm.Trainer(encoders.mlp(64, 8, width=width), rpm.VonMisesFisher(0.2), digit_pairs(seed), steps)
 
 
-def everything(found: rpm.Trainer) -> str:
-    torch.set_printoptions(profile="full", precision=10)
-    try:
-        return str({key: value for key, value in found.state_dict().items() if key != "seconds"})
-    finally:
-        torch.set_printoptions(profile="default")
+def everything(found: rpm.Trainer) -> dict:
+    """The numbers of its state by their path, but for the seconds."""
+    state = tensors(found.state_dict())
+    return {name: v.to_dense().tolist() if isinstance(v, torch.Tensor) else v for name, v in state.items()}

@@ -1,49 +1,71 @@
-"""A training of `rpm-tutorial train`, which is kept in a file: its settings, data and networks, and how it ends."""
+"""A training of `rpm-tutorial train`: its data and networks, and how it ends. Its checkpoint holds its settings too."""
 
 import signal
 from pathlib import Path
 
 import click
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import checkpoints, critics, datasets, encoders
+from .._checks import seeded
 from ..training import Trainer
 
-SETTINGS = {"data", "steps", "batch_size", "dim", "temperature", "learning_rate", "seed", "save_every"}  # in its file
-SPLIT = 1297  # of the 1 797 digits; the others are held out
+SETTINGS = {"data", "steps", "batch_size", "dim", "temperature", "learning_rate", "seed", "save_every"}
+FLIP = {"fashion-mnist": True, "digits": False}  # a digit has a handedness
 ENDS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, and a terminal that is closed
 
 
-def images(data: str, split: str):
-    """Images to train on, or the held-out ones, shape (n, 1, H, W)."""
-    if data == "fashion-mnist":
-        try:
-            return datasets.fashion_mnist(split).x
-        except OSError as error:
-            raise click.ClickException(f"{error}; (4) --data digits needs no files") from error
-    x = datasets.digits().x
-    return x[:SPLIT] if split == "train" else x[SPLIT:]
+def images(data: str, split: str) -> Tensor:
+    """Images to train on, or the held-out ones ("test"), shape (n, 1, H, W)."""
+    try:
+        return {"digits": datasets.digits, "fashion-mnist": datasets.fashion_mnist}[data](split).x
+    except OSError as error:
+        raise click.ClickException(f"{error}; (4) --data digits needs no files") from error
 
 
-def networks(settings: dict, device):
-    """Encoder and critic, as `settings` describe them."""
+def held_out_views(settings: dict, seed: int) -> tuple[Tensor, Tensor]:
+    """Two views of each image that was not trained on."""
+    x = images(settings["data"], "test")
+    return datasets.two_views(x, flip=FLIP[settings["data"]], generator=seeded(seed))
+
+
+def networks(settings: dict, x: Tensor, device) -> tuple[nn.Module, nn.Module]:
+    """Encoder and critic of these images, as `settings` describe them."""
     torch.manual_seed(settings["seed"])
-    encoder = encoders.mlp(64, settings["dim"]) if settings["data"] == "digits" else encoders.conv(settings["dim"])
+    encoder = encoders.for_images(x, settings["dim"])
     return encoder.to(device), critics.VonMisesFisher(settings["temperature"]).to(device)
 
 
+def trainer(settings: dict, device) -> Trainer:
+    """A training at its beginning."""
+    x = images(settings["data"], "train")
+    encoder, critic = networks(settings, x, device)
+    batch_size, seed = settings["batch_size"], settings["seed"]
+    pairs = datasets.view_pairs(x, batch_size, flip=FLIP[settings["data"]], seed=seed)
+    return Trainer(encoder, critic, pairs, settings["steps"], learning_rate=settings["learning_rate"])
+
+
 def load(checkpoint: Path, device) -> dict:
-    """What such a file holds: "settings" and "trainer"; `ValueError` for another one."""
+    """A `Trainer`'s state with these "settings" beside it; `ValueError` for a file without them."""
     state = checkpoints.load_checkpoint(checkpoint, device)
-    expected = {"settings", "trainer"}
-    if not isinstance(state, dict) or set(state) != expected or {*map(type, state.values())} != {dict}:
-        state = {"settings": {}}
-    if set(state["settings"]) != SETTINGS:
-        raise ValueError(
-            f"{checkpoint} is not a training of this command. Expected a file that rpm-tutorial train saved"
-        )
+    settings = state.get("settings") if isinstance(state, dict) else None
+    if not isinstance(settings, dict) or set(settings) != SETTINGS:
+        raise ValueError(f"{checkpoint} holds no settings. Expected a file that rpm-tutorial train saved")
     return state
+
+
+def load_networks(state: dict, encoder: nn.Module, critic: nn.Module) -> None:
+    """Give them the weights of a loaded state; `ValueError` if it is of other networks than its settings say."""
+    try:
+        encoder.load_state_dict(state["encoder"])
+        critic.load_state_dict(state["critic"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"the checkpoint holds other networks than its settings say: {checkpoints.reason(error)}. Expected a file that "
+            "rpm-tutorial train saved"
+        ) from error
 
 
 def train(trainer: Trainer, settings: dict, checkpoint: Path) -> bool:
@@ -57,7 +79,7 @@ def train(trainer: Trainer, settings: dict, checkpoint: Path) -> bool:
 
     def save() -> None:
         nonlocal saved
-        checkpoints.save_checkpoint({"settings": settings, "trainer": trainer.state_dict()}, checkpoint)
+        checkpoints.save_checkpoint(trainer.state_dict() | {"settings": settings}, checkpoint)
         saved = trainer.step
 
     ends = [getattr(signal, name) for name in ENDS if hasattr(signal, name)]

@@ -162,8 +162,7 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
     _check_place(checkpoint, resume)
 
     click.echo(LOADING, err=True)
-    from .. import checkpoints, datasets
-    from ..training import Trainer
+    from .. import checkpoints
     from . import _runs, environment
 
     environment.setup()
@@ -174,16 +173,9 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
     settings = state["settings"]
     if not resume or context.get_parameter_source("save_every") is click.core.ParameterSource.COMMANDLINE:
         settings["save_every"] = save_every
-    pairs = datasets.view_pairs(
-        _runs.images(settings["data"], "train"),
-        settings["batch_size"],
-        flip=settings["data"] != "digits",
-        seed=settings["seed"],
-    )
-    encoder, critic = _runs.networks(settings, device)
-    trainer = Trainer(encoder, critic, pairs, settings["steps"], learning_rate=settings["learning_rate"])
+    trainer = _runs.trainer(settings, device)
     if resume:
-        trainer.load_state_dict(state["trainer"])
+        trainer.load_state_dict(state)
     again, following = (
         f"rpm-tutorial train {_quoted(checkpoint)} --resume",
         f"rpm-tutorial evidence {_quoted(checkpoint)}",
@@ -223,34 +215,19 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
       rpm-tutorial evidence run.pt
     """
     click.echo(LOADING, err=True)
-    import torch
-
-    from .. import datasets
-    from .._checks import seeded
-    from ..checkpoints import reason
-    from ..evidence import dataset_evidence
-    from ..training import encode
+    from ..training import encoder_evidence
     from . import _runs, environment
 
     environment.setup()
     device = environment.pick_device(device)
     state = _runs.load(checkpoint, device)
     settings = state["settings"]
-    encoder, critic = _runs.networks(settings, device)
-    try:
-        encoder.load_state_dict(state["trainer"]["encoder"])
-        critic.load_state_dict(state["trainer"]["critic"])
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"{checkpoint} holds other networks than its settings say: {reason(error)}. Expected a file that rpm-tutorial "
-            "train saved"
-        ) from error
-    images = _runs.images(settings["data"], "test")
-    views = datasets.two_views(images, flip=settings["data"] != "digits", generator=seeded(seed))
-    with torch.no_grad():
-        found = dataset_evidence(*(encode(encoder, view) for view in views), critic)
+    x, x_prime = _runs.held_out_views(settings, seed)
+    encoder, critic = _runs.networks(settings, x, device)
+    _runs.load_networks(state, encoder, critic)
+    found = encoder_evidence(encoder, critic, x, x_prime)
     click.echo(
-        f"model         {checkpoint}, after step {state['trainer']['step']} of {settings['steps']}\n"
+        f"model         {checkpoint}, after step {state['step']} of {settings['steps']}\n"
         f"pairs         {found.n} of {settings['data']}, held out\n"
         f"InfoNCE       {found.infonce.item():.4f} nats per pair, at most log N = {math.log(found.n):.4f}\n"
         f"log evidence  {found.log_evidence.item():.4f} nats per pair = InfoNCE - 2 log N"

@@ -5,7 +5,6 @@ nothing left behind. JupyterLab answers widgets beside the cells, in another thr
 """
 
 import asyncio
-import copy
 import functools
 import html
 import math
@@ -94,7 +93,7 @@ class TrainingDashboard(ipywidgets.VBox):
         self._recent: list[float] = []  # InfoNCE of the batches since the last evaluation
         self.history = {"step": [], "InfoNCE": [], "held-out InfoNCE": [], "probe": []}
         self._evaluate()
-        self._beginning = copy.deepcopy(self._everything())
+        self._beginning = self._everything()
         self.figure = self._picture()
         self.plot = Plot(self.figure)
         self.settings, self.buttons = self._make_settings(), self._make_buttons()
@@ -158,7 +157,7 @@ class TrainingDashboard(ipywidgets.VBox):
     def reset(self) -> None:
         """Back to where the dashboard was made."""
         self.pause()
-        self._restore(copy.deepcopy(self._beginning))
+        self._restore(self._beginning)
         self._say("ready", "Ready, from the beginning.")
 
     @_alone
@@ -240,14 +239,17 @@ class TrainingDashboard(ipywidgets.VBox):
         self.history, self._recent, self._latents = history, [], z
 
     def _everything(self) -> dict:
-        return {"trainer": self.trainer.state_dict(), "history": self.history, "recent": self._recent}
+        """The trainer's state, and beside it that of the dashboard."""
+        return self.trainer.state_dict() | {"history": self.history, "recent": [*self._recent]}
 
-    def _restore(self, everything: dict) -> None:
-        if not isinstance(everything, dict) or set(everything) != set(self._everything()):
-            raise ValueError("the saved state is not of this training. Expected a file that a dashboard's Stop saved")
-        self.trainer.load_state_dict(everything["trainer"])
-        self.history, self._recent = everything["history"], everything["recent"]
+    def _restore(self, state: dict) -> None:
+        """Go to a state of the trainer, and to the history beside it, if there is one."""
+        self.trainer.load_state_dict(state)
+        self.history = state.get("history") or {name: [] for name in self.history}
+        self._recent = [*state.get("recent", [])]
         self._latents = encode(self.trainer.encoder, self.x)
+        if not self.history["step"]:
+            self._evaluate()
         self._show_settings()
         self._draw()
 
