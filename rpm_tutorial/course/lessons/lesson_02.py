@@ -135,5 +135,5 @@ elbo_above_c = Exercise(
         ).sum(): ("the expectation is under Q(z,z'): the encoders draw z and z', the prior only scores them."),
         lambda q_joint, log_prior: (q_joint * log_prior).sum(): "the terms - log Q(z) - log Q(z') are gone.",
     },
-    planted=_with_the_marginals_of_the_prior,
+    with_bug=_with_the_marginals_of_the_prior,
 )

@@ -161,5 +161,5 @@ clip = Exercise(
             _clip(log_f) + math.log(len(log_f))
         ): "log n belongs to each direction, and the mean of two log n is one.",
     },
-    planted=_one_side_twice,
+    with_bug=_one_side_twice,
 )

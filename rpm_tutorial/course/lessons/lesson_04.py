@@ -147,5 +147,5 @@ by_tiles = Exercise(
         ),
         lambda log_f: log_f.logsumexp(1) - log_f.amax(1): "the maximum that was taken out has to be added back.",
     },
-    planted=_never_rescaled,
+    with_bug=_never_rescaled,
 )

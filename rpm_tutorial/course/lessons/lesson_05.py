@@ -200,5 +200,5 @@ of_a_batch = Exercise(
             "that sums over the z of each z'; (E15) compares the z' of each z."
         ),
     },
-    planted=_without_the_positive,
+    with_bug=_without_the_positive,
 )

@@ -182,5 +182,5 @@ binned = Exercise(
             "sorting each side on its own tears the pairs apart: any two samples then agree perfectly."
         ),
     },
-    planted=_by_the_order,
+    with_bug=_by_the_order,
 )

@@ -142,5 +142,5 @@ probe = Exercise(
         ): "your probe has an intercept, a feature that is always 1; here the labels are regressed on z alone.",
         lambda z, labels, z_test, labels_test: 1 - _probe(z, labels, z_test, labels_test): "that is the error rate.",
     },
-    planted=_fitted_on_everything,
+    with_bug=_fitted_on_everything,
 )
