@@ -3,8 +3,8 @@
 import os
 import pty
 import re
+import shlex
 import signal
-import socket
 import subprocess
 import sys
 import termios
@@ -22,7 +22,6 @@ from rpm_tutorial.course import _runs
 from rpm_tutorial.course.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("doctor", "evidence", "export", "lab", "train")
 DIGITS = ("--data", "digits", "--batch-size", "64")
 SLOW_TO_IMPORT = {"IPython", "plotly", "scipy", "sklearn", "torch._dynamo"}  # of no use to a command, or not yet
 
@@ -63,17 +62,15 @@ def trained(tmp_path_factory) -> Path:
     return folder / "run.pt"
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: " ".join(c) or "rpm-tutorial")
-def test_help_has_examples_and_imports_nothing_heavy(command: tuple[str, ...]):
+@pytest.mark.parametrize("command", [(), ("doctor",), ("train",)], ids=lambda command: " ".join(command) or "all")
+def test_help_imports_nothing_heavy(command: tuple[str, ...]):
     code = """if True:
         import sys
         from rpm_tutorial.course.cli import main
         main(sys.argv[1:], prog_name="rpm-tutorial", standalone_mode=False)
         assert not {"torch", "numpy", "plotly", "sklearn", "IPython"} & set(sys.modules)"""
     run = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert re.search(rf"Examples?:\n  +rpm-tutorial {' '.join(command)}", run.stdout) or command == ("doctor",)
-    assert "..." not in run.stdout.split("Commands:")[-1].split("Options:")[0], "a command's line is cut"
+    assert run.returncode == 0 and run.stdout.startswith("Usage: rpm-tutorial"), run.stderr
 
 
 @pytest.mark.parametrize("arguments", [("doctor",), ("train", "new.pt"), ("evidence", "run.pt")], ids=lambda a: a[0])
@@ -94,18 +91,15 @@ def imported(importtime: str) -> set[str]:
     return set(re.findall(r"^import time:.*\| +(\S+)$", importtime, re.MULTILINE))
 
 
-def test_the_commands_are_those_of_the_help():
-    assert tuple(sorted(main.commands)) == COMMANDS
-
-
-def test_every_example_of_the_help_is_a_command_that_parses(tmp_path: Path):
+def test_every_command_has_examples_that_parse(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run.pt").touch()
+    examples = 0
     for name, command in main.commands.items():
         for line in re.findall(r"^ +rpm-tutorial (.+)$", command.help, re.MULTILINE):
-            words = re.findall(r'"[^"]+"|\S+', line)
-            assert words[0] == name
-            (tmp_path / "run.pt").touch()
-            replaced = [str(tmp_path / w) if w == "run.pt" else w.strip('"') for w in words[1:]]
-            command.make_context(name, replaced)  # raises if an option or a value isn't one
+            command.make_context(name, shlex.split(line)[1:])  # raises if an option or a value is not one
+            examples += 1
+    assert examples >= len(main.commands)
 
 
 @pytest.mark.slow
@@ -125,14 +119,6 @@ def test_a_broken_identity_is_an_error(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["doctor"])
     assert ended.value.code == 1 and "WRONG" in capsys.readouterr().out
-
-
-def test_the_data_is_found_without_a_download(monkeypatch, tmp_path: Path):
-    monkeypatch.setenv("RPM_DATA", str(tmp_path))
-    assert datasets.fashion_mnist_folder() is None
-    for name in datasets.DOWNLOADS.registry:
-        (tmp_path / name).touch()
-    assert datasets.fashion_mnist_folder() == tmp_path
 
 
 def test_no_digit_is_both_trained_on_and_held_out():
@@ -214,34 +200,33 @@ def test_a_terminal_sees_a_progress_bar(tmp_path: Path):
     assert "60/60" in shown.decode() and "InfoNCE" in shown.decode()
 
 
-def test_a_command_typed_wrong_is_told_how(tmp_path: Path):
-    (tmp_path / "there.pt").touch()
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").touch()
-    cases = {
-        ("trian",): "No such command 'trian'",
-        ("train",): "Missing argument 'CHECKPOINT'",
-        ("train", "there.pt"): "there.pt exists. Remedy: continue it with --resume",
-        ("train", "none.pt", "--resume"): "none.pt does not exist. Remedy",
-        ("train", "no folder/run.pt"): "the folder no folder does not exist. Remedy",
-        ("train", "run.pt", "--steps", "0"): "0 is not in the range",
-        ("train", "run.pt", "--temperature", "0"): "0.0 is not in the range",
-        ("train", "run.pt", "--data", "cifar"): "'cifar' is not one of 'fashion-mnist', 'digits'",
-        ("evidence", "none.pt"): "File 'none.pt' does not exist",
-        ("lab", "--port", "none"): "'none' is not a valid integer",
-        ("lab", "--port", "70000"): "70000 is not in the range",
-        ("export",): "name what to export: --student DIR",
-        ("export", "--student", "full"): "full is not empty. Remedy",
-        ("export", "--student", "a", "--teacher", "a"): "a folder of its own",
-        ("export", "--student", "a", "--only", "99"): "there are 00_start_here",
-    }
-    for arguments, words in cases.items():
-        refuses(rpm_tutorial(*arguments, cwd=tmp_path), 2, "Usage: rpm-tutorial", words)
-    assert not (tmp_path / "a").exists(), "a mistake leaves nothing behind"
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("train there.pt", "there.pt exists. Remedy: continue it with --resume"),
+        ("train none.pt --resume", "none.pt does not exist. Remedy"),
+        ("train 'no folder/run.pt'", "the folder no folder does not exist. Remedy"),
+        ("train run.pt --steps 0", "0 is not in the range"),
+        ("evidence none.pt", "File 'none.pt' does not exist"),
+        ("export", "name what to export: --student DIR"),
+        ("export --student full", "full is not empty. Remedy"),
+        ("export --student a --teacher a", "a folder of its own"),
+        ("export --student a --only 99", "there are 00_start_here"),
+    ],
+)
+def test_a_command_typed_wrong_is_told_how_and_leaves_nothing(arguments, words, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("there.pt").touch()
+    Path("full").mkdir()
+    Path("full/mine.txt").touch()
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(arguments), prog_name="rpm-tutorial")
+    message = capsys.readouterr().err
+    assert ended.value.code == 2 and message.startswith("Usage: rpm-tutorial") and words in message
+    assert not Path("a").exists() and not Path("run.pt").exists()
 
 
 def test_what_fails_says_why_and_what_to_do(tmp_path: Path, monkeypatch, capsys):
-    """In this process, to save seven imports of torch; the next test has a process of its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.pt").write_text("not a checkpoint")
     torch.save({"trainer": {}}, tmp_path / "other.pt")
@@ -252,12 +237,10 @@ def test_what_fails_says_why_and_what_to_do(tmp_path: Path, monkeypatch, capsys)
     checkpoints.save_checkpoint(state, tmp_path / "two.pt")
     capsys.readouterr()
     cases = {
-        ("evidence", "three.pt", "--seed", str(10**20)): f"seed is {10**20}; expected at most 2^53",
         ("evidence", "two.pt"): "in current model is torch.Size([2]). Expected a file that rpm-tutorial train saved",
-        ("train", "run.pt", "--device", "tpu"): "device 'tpu' is none that this PyTorch can use",
+        ("train", "run.pt", "--device", "tpu"): "device 'tpu' was asked for, but this PyTorch",
         ("train", "run.pt", "--data", "digits", "--batch-size", "5000"): "expected a number from 1 to the 1297 images",
         ("train", "text.pt", "--resume"): "text.pt is no checkpoint",
-        ("evidence", "text.pt"): "text.pt is no checkpoint",
         ("evidence", "other.pt"): "Expected a file that rpm-tutorial train saved",
     }
     for arguments, words in cases.items():
@@ -279,16 +262,15 @@ def test_clothes_are_mirrored_and_digits_are_not_in_training_and_evidence(data, 
     assert seen == [flips, flips]
 
 
-@pytest.mark.parametrize("dim", [10**15, 2**53], ids=["of this machine", "of any machine"])
-def test_too_little_memory_is_said_in_one_line(dim, tmp_path: Path, monkeypatch, capsys):
+def test_too_little_memory_is_said_in_one_line(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(_runs, "images", lambda data, split: torch.rand(64, 1, 28, 28))
     with pytest.raises(SystemExit) as ended:
-        main(["train", str(tmp_path / "run.pt"), "--batch-size", "64", "--dim", str(dim), "--device", "cpu"])
-    message = capsys.readouterr().err
-    said, why, end = message.split("\n")
-    assert ended.value.code == 1 and end == "" and why.startswith("Error: There is too little memory (")
-    assert why.endswith("). Remedy: a smaller --dim or --batch-size, or --device cpu")
-    assert not list(tmp_path.iterdir())
+        main(["train", str(tmp_path / "run.pt"), "--batch-size", "64", "--dim", str(10**15), "--device", "cpu"])
+    _, said, end = capsys.readouterr().err.split("\n")
+    assert ended.value.code == 1 and end == "" and not list(tmp_path.iterdir())
+    assert re.fullmatch(
+        r"Error: There is too little memory \(.+\). Remedy: a smaller --dim or --batch-size, or .*", said
+    )
 
 
 @pytest.mark.slow
@@ -321,13 +303,6 @@ def test_a_training_of_the_command_is_opened_in_python_as_the_readme_says(tmp_pa
         {"load_state_dict": trainer.load_state_dict, "load_checkpoint": rpm.load_checkpoint, "path": "run.pt"},
     )
     assert trainer.step == 3
-
-
-def test_a_taken_port_is_named(tmp_path: Path):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        refuses(rpm_tutorial("lab", "--port", port, cwd=tmp_path), 1, f"Port {port} is taken. Remedy")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
