@@ -133,6 +133,11 @@ class Exercise:
         return f"the right shape, but off by up to {off:.3g}. {self.hints[0]}"
 
 
+def normal(seed: int, *shape: int) -> Tensor:
+    """Standard normal numbers, for the cases of an exercise."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def _as_float64(result) -> Tensor:
     return torch.as_tensor(result, dtype=torch.float64, device="cpu")
 

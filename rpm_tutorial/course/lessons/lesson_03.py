@@ -13,7 +13,7 @@ import torch
 from ... import objectives, priors
 from ..._log_space import log
 from ...finite import FiniteRPM
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, lines
 from ..widgets import choice, slider
 
@@ -65,8 +65,7 @@ def _value(name: str, kappa: float, offset: float) -> float:
 
 
 def _scores(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(3, 4, generator=generator, dtype=torch.float64), FiniteRPM.random(seed=seed).q_joint
+    return normal(seed, 3, 4), FiniteRPM.random(seed=seed).q_joint
 
 
 def _uniform_candidates(log_f, q_joint):
@@ -119,10 +118,6 @@ prior = Exercise(
 )
 
 
-def _square(seed: int) -> tuple:
-    return (torch.randn(5 + seed, 5 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64),)
-
-
 def _clip(log_f):
     over_z_prime = log_f.log_softmax(1).diagonal().mean()
     over_z = log_f.log_softmax(0).diagonal().mean()
@@ -137,7 +132,7 @@ def _one_side_twice(log_f):
 
 clip = Exercise(
     prompt="Return the symmetric objective of a batch, in nats per pair, from log_f of shape (n, n). Source: (E12).",
-    case=_square,
+    case=lambda seed: (normal(seed, 5 + seed, 5 + seed),),
     solution=_clip,
     hints=(
         "Try it on a small table and on its transpose. Which of the two terms differ?",

@@ -14,7 +14,7 @@ from ... import gaussian, objectives
 from ...datasets import twist
 from ...objectives import mutual_information
 from ...probes import r_squared
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, clouds
 from ..widgets import slider
 
@@ -112,8 +112,7 @@ best_scale = Exercise(
 
 
 def _table(seed: int) -> tuple:
-    q = torch.rand(4, 3 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (q / q.sum(),)
+    return (normal(seed, 12 + 4 * seed).softmax(0).view(4, 3 + seed),)
 
 
 def _merged(q_joint):

@@ -2,13 +2,11 @@
 
 import torch
 
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 
 
 def _latents(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    mix = torch.randn(3, 3, generator=generator, dtype=torch.float64)
-    z, reference = (torch.randn(n, 3, generator=generator, dtype=torch.float64) @ mix + 1 for n in (5 + seed, 40))
+    z, reference = (normal(seed, 45 + seed, 3) @ normal(100 + seed, 3, 3) + 1).split([5 + seed, 40])
     return 2 * z, reference
 
 

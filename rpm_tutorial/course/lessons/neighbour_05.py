@@ -4,12 +4,11 @@ import math
 
 import torch
 
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 
 
 def _flows(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    log_prediction, error = torch.randn(2, 50 + 10 * seed, generator=generator, dtype=torch.float64)
+    log_prediction, error = normal(seed, 2, 50 + 10 * seed)
     return (1 + log_prediction + 0.4 * error).exp(), (1 + log_prediction).exp()
 
 
