@@ -41,7 +41,7 @@ def proof(world: FiniteRPM, log_prior: Tensor):
     return render
 
 
-# exercises
+# Exercises
 
 
 def _data(seed: int) -> tuple:

@@ -33,10 +33,10 @@ KAPPAS = np.linspace(0, 3, 31)
 
 def prior_choice(state: PriorState) -> Figure:
     """Lesson 3: MI, and L − C under three priors, for log f = 1 + κ log Q(z,z′)/Q(z)Q(z′) + c(z); the gap of one of them."""
-    information, chosen = RING.mutual_information.item(), _value(state.prior, state.kappa, state.offset)
+    information, chosen = RING.mutual_information.item(), _elbo_above_c(state.prior, state.kappa, state.offset)
     return lines(
         KAPPAS,
-        {name: _curve(name, state.offset) for name in OBJECTIVE_OF},
+        {name: _elbo_above_c_at_kappas(name, state.offset) for name in OBJECTIVE_OF},
         floor=-0.3,
         ceiling=("MI", information),
         mark=state.kappa,
@@ -51,17 +51,17 @@ def prior_choice(state: PriorState) -> Figure:
 
 
 @cache
-def _curve(name: str, offset: float) -> list[float]:
-    return [_value(name, kappa, offset) for kappa in KAPPAS]
+def _elbo_above_c_at_kappas(name: str, offset: float) -> list[float]:
+    return [_elbo_above_c(name, kappa, offset) for kappa in KAPPAS]
 
 
-def _value(name: str, kappa: float, offset: float) -> float:
+def _elbo_above_c(name: str, kappa: float, offset: float) -> float:
     log_ratio = log(RING.q_joint) - log(RING.q_z)[:, None] - log(RING.q_z_prime)
     c = offset * torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
     return OBJECTIVE_OF[name](1 + kappa * log_ratio + c, RING.q_joint).value.item()
 
 
-# exercises
+# Exercises
 
 
 def _scores(seed: int) -> tuple:

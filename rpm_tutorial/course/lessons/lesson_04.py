@@ -50,7 +50,7 @@ def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
     return render
 
 
-# exercises
+# Exercises
 
 
 log_p = Exercise(

@@ -60,7 +60,7 @@ def _sampled_infonce(information: float, rows: int = 512, dim: int = 4) -> np.nd
     return (information - log_normaliser.mean(0)).numpy()
 
 
-# exercises
+# Exercises
 
 
 def _chi_squared_and_n(seed: int) -> tuple:

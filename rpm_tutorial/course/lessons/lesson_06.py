@@ -50,7 +50,7 @@ def _twisted(strength: float) -> tuple[np.ndarray, np.ndarray, float, float]:
     return z[:400].numpy(), sides[0][:400].numpy(), evidence, read
 
 
-# exercises
+# Exercises
 
 
 def _rho_and_scale(seed: int) -> tuple:

@@ -45,7 +45,7 @@ def unfolding(paths: Mapping[str, Mapping[int, tuple]], color: Tensor, points: i
     return render
 
 
-# exercises
+# Exercises
 
 
 def _latents(seed: int) -> tuple:

@@ -88,7 +88,7 @@ def _aligned(z: Tensor, position: Tensor) -> Tensor:
     return (inputs @ torch.linalg.lstsq(inputs, position.flatten(0, 1)).solution).view(position.shape)
 
 
-# exercises
+# Exercises
 
 
 def _joint(seed: int) -> tuple:

@@ -56,7 +56,7 @@ def restarts(evidence: Tensor, counts: Tensor):
     return render
 
 
-# exercises
+# Exercises
 
 
 def _factors(seed: int) -> tuple:

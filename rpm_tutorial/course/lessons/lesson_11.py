@@ -59,7 +59,7 @@ def concentration(codes: dict[str, tuple[Tensor, Tensor]]):
     return render
 
 
-# exercises
+# Exercises
 
 
 def _angles(seed: int) -> tuple:
