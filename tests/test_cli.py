@@ -1,13 +1,13 @@
 """The command line, called as its user calls it: in a folder of its own, through a new process."""
 
+import math
 import os
-import pty
 import re
+import shlex
 import signal
-import socket
 import subprocess
 import sys
-import termios
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -18,11 +18,9 @@ from needs import NO_DEPRECATIONS
 
 import rpm_tutorial as rpm
 from rpm_tutorial import checkpoints, critics, datasets, encoders, environment, objectives
-from rpm_tutorial.course import _runs
 from rpm_tutorial.course.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("doctor", "evidence", "export", "lab", "train")
 DIGITS = ("--data", "digits", "--batch-size", "64")
 SLOW_TO_IMPORT = {"IPython", "plotly", "scipy", "sklearn", "torch._dynamo"}  # of no use to a command, or not yet
 
@@ -47,9 +45,14 @@ def installed(tmp_path_factory) -> dict:
     }
 
 
-def refuses(result: subprocess.CompletedProcess, code: int, *words: str) -> None:
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr and all(word in result.stderr for word in words), result.stderr
+def said(capsys, *arguments: object, code: int) -> str:
+    """What a command that ends with this code prints as its error; in this process, to save the import of torch."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)], prog_name="rpm-tutorial")
+    message = capsys.readouterr().err
+    assert ended.value.code == code, message
+    return message
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +66,15 @@ def trained(tmp_path_factory) -> Path:
     return folder / "run.pt"
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: " ".join(c) or "rpm-tutorial")
-def test_help_has_examples_and_imports_nothing_heavy(command: tuple[str, ...]):
+@pytest.mark.parametrize("command", [(), ("doctor",), ("train",)], ids=lambda command: " ".join(command) or "all")
+def test_help_imports_nothing_heavy(command: tuple[str, ...]):
     code = """if True:
         import sys
         from rpm_tutorial.course.cli import main
         main(sys.argv[1:], prog_name="rpm-tutorial", standalone_mode=False)
         assert not {"torch", "numpy", "plotly", "sklearn", "IPython"} & set(sys.modules)"""
     run = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert re.search(rf"Examples?:\n  +rpm-tutorial {' '.join(command)}", run.stdout) or command == ("doctor",)
-    assert "..." not in run.stdout.split("Commands:")[-1].split("Options:")[0], "a command's line is cut"
+    assert run.returncode == 0 and run.stdout.startswith("Usage: rpm-tutorial"), run.stderr
 
 
 @pytest.mark.parametrize("arguments", [("doctor",), ("train", "new.pt"), ("evidence", "run.pt")], ids=lambda a: a[0])
@@ -90,22 +91,15 @@ def test_a_command_says_something_before_it_imports_anything_heavy(arguments: tu
     assert run.stderr == "Loading PyTorch ... []\n"
 
 
-def imported(importtime: str) -> set[str]:
-    return set(re.findall(r"^import time:.*\| +(\S+)$", importtime, re.MULTILINE))
-
-
-def test_the_commands_are_those_of_the_help():
-    assert tuple(sorted(main.commands)) == COMMANDS
-
-
-def test_every_example_of_the_help_is_a_command_that_parses(tmp_path: Path):
+def test_every_command_has_examples_that_parse(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run.pt").touch()
+    examples = 0
     for name, command in main.commands.items():
         for line in re.findall(r"^ +rpm-tutorial (.+)$", command.help, re.MULTILINE):
-            words = re.findall(r'"[^"]+"|\S+', line)
-            assert words[0] == name
-            (tmp_path / "run.pt").touch()
-            replaced = [str(tmp_path / w) if w == "run.pt" else w.strip('"') for w in words[1:]]
-            command.make_context(name, replaced)  # raises if an option or a value isn't one
+            command.make_context(name, shlex.split(line)[1:])  # raises if an option or a value is not one
+            examples += 1
+    assert examples >= len(main.commands)
 
 
 @pytest.mark.slow
@@ -115,43 +109,23 @@ def test_the_doctor_checks_the_identity_and_says_where_the_data_is(tmp_path: Pat
     names = ["versions", "device", "threads", "memory", "data", "lab", "identity"]
     assert [line.split()[0] for line in well.stdout.splitlines()] == names
     assert well.stdout.endswith("right\n")
-    assert imported(well.stderr) & {"torch", *SLOW_TO_IMPORT} == {"torch"}
+    imported = set(re.findall(r"^import time:.*\| +(\S+)$", well.stderr, re.MULTILINE))
+    assert imported & {"torch", *SLOW_TO_IMPORT} == {"torch"}
     without = rpm_tutorial("doctor", cwd=tmp_path, RPM_DATA=str(tmp_path))
     assert without.returncode == 0 and "Fashion-MNIST is missing. Remedies" in without.stdout
 
 
 def test_a_broken_identity_is_an_error(monkeypatch, capsys):
     monkeypatch.setattr(environment, "identity_residual", lambda: 1e-3)
-    with pytest.raises(SystemExit) as ended:
-        main(["doctor"])
-    assert ended.value.code == 1 and "WRONG" in capsys.readouterr().out
-
-
-def test_the_data_is_found_without_a_download(monkeypatch, tmp_path: Path):
-    monkeypatch.setenv("RPM_DATA", str(tmp_path))
-    assert datasets.fashion_mnist_folder() is None
-    for name in datasets.DOWNLOADS.registry:
-        (tmp_path / name).touch()
-    assert datasets.fashion_mnist_folder() == tmp_path
+    said(capsys, "doctor", code=1)
 
 
 @pytest.mark.slow
-def test_training_raises_the_evidence_which_is_that_of_the_library(trained: Path, tmp_path: Path):
-    first = rpm_tutorial("train", tmp_path / "first.pt", *DIGITS, "--steps", 1, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-
-    def infonce(checkpoint: Path) -> float:
-        result = rpm_tutorial("evidence", checkpoint, "--seed", 3, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-        assert "pairs         500 of digits, held out" in result.stdout
-        value, log_evidence = (
-            float(re.search(rf"{name} +(-?[\d.]+) nats", result.stdout)[1]) for name in ("InfoNCE", "log evidence")
-        )
-        assert abs(value - log_evidence - 2 * torch.tensor(500.0).log().item()) < 2e-4
-        return value
-
-    found = infonce(trained)
-    assert found > infonce(tmp_path / "first.pt") + 0.3
+def test_the_evidence_of_a_training_is_that_of_the_library(trained: Path, tmp_path: Path):
+    result = rpm_tutorial("evidence", trained, "--seed", 3, cwd=tmp_path)
+    assert "pairs         500 of digits, held out" in result.stdout, result.stderr
+    infonce, log_evidence = (float(value) for value in re.findall(r"(-?[\d.]+) nats per pair", result.stdout))
+    assert abs(infonce - log_evidence - 2 * math.log(500)) < 2e-4
     # The same number by other lines of code: the networks rebuilt by hand, the table made.
     state = checkpoints.load_checkpoint(trained, torch.device("cpu"))
     encoder, critic = encoders.mlp(64, 16).eval(), critics.VonMisesFisher()
@@ -161,7 +135,7 @@ def test_training_raises_the_evidence_which_is_that_of_the_library(trained: Path
     views = datasets.two_views(x, flip=False, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         expected = objectives.infonce(critic(*map(encoder, views))).value.item()
-    assert abs(found - expected) < 1e-4
+    assert abs(infonce - expected) < 1e-4 and infonce > 2
 
 
 @pytest.mark.slow
@@ -174,11 +148,7 @@ def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was
     process.send_signal(signal.SIGINT)
     _, message = process.communicate(timeout=HANG)
     assert process.returncode == 1 and "Traceback" not in message
-    stopped = re.search(
-        r"Stopped after step (\d+) of 60, and saved. Continue: rpm-tutorial train run.pt --resume", message
-    )
-    assert 3 <= int(stopped[1]) < 60
-    refuses(rpm_tutorial("train", "run.pt", "--resume", "--steps", 5, cwd=tmp_path), 2, "--steps can't be given")
+    assert re.search(r"Stopped after step \d+ of 60, and saved. Continue: rpm-tutorial train run.pt --resume", message)
     resumed = rpm_tutorial("train", "run.pt", "--resume", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     one, other = (checkpoints.load_checkpoint(path, torch.device("cpu")) for path in (trained, tmp_path / "run.pt"))
@@ -187,87 +157,55 @@ def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was
             assert torch.equal(tensor, other[part][name]), name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.pt"]
     finished = rpm_tutorial("train", "run.pt", "--resume", cwd=tmp_path)
-    assert finished.returncode == 0, finished.stderr
     assert finished.stdout == "run.pt is complete: its 60 steps are made. Next: rpm-tutorial evidence run.pt\n"
 
 
-@pytest.mark.slow
-def test_a_terminal_sees_a_progress_bar(tmp_path: Path):
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
-    command = [sys.executable, "-m", "rpm_tutorial.course.cli", "train", "run.pt", *DIGITS, "--steps", "60"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 4096):
-            shown += piece
-    except OSError:  # the other end was closed
-        pass
-    os.close(ours)
-    assert process.wait() == 0
-    assert "60/60" in shown.decode() and "InfoNCE" in shown.decode()
-
-
-def test_a_command_typed_wrong_is_told_how(tmp_path: Path):
-    (tmp_path / "there.pt").touch()
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").touch()
-    cases = {
-        ("trian",): "No such command 'trian'",
-        ("train",): "Missing argument 'CHECKPOINT'",
-        ("train", "there.pt"): "there.pt exists. Remedy: continue it with --resume",
-        ("train", "none.pt", "--resume"): "none.pt does not exist. Remedy",
-        ("train", "no folder/run.pt"): "the folder no folder does not exist. Remedy",
-        ("train", "run.pt", "--steps", "0"): "0 is not in the range",
-        ("train", "run.pt", "--temperature", "0"): "0.0 is not in the range",
-        ("train", "run.pt", "--data", "cifar"): "'cifar' is not one of 'fashion-mnist', 'digits'",
-        ("evidence", "none.pt"): "File 'none.pt' does not exist",
-        ("lab", "--port", "none"): "'none' is not a valid integer",
-        ("lab", "--port", "70000"): "70000 is not in the range",
-        ("export",): "name what to export: --student DIR",
-        ("export", "--student", "full"): "full is not empty. Remedy",
-        ("export", "--student", "a", "--teacher", "a"): "a folder of its own",
-        ("export", "--student", "a", "--only", "99"): "there are 00_start_here",
-    }
-    for arguments, words in cases.items():
-        refuses(rpm_tutorial(*arguments, cwd=tmp_path), 2, "Usage: rpm-tutorial", words)
-    assert not (tmp_path / "a").exists(), "a mistake leaves nothing behind"
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("train there.pt", "there.pt exists. Remedy: continue it with --resume"),
+        ("train there.pt --resume --steps 5", "--steps can't be given with --resume"),
+        ("train none.pt --resume", "none.pt does not exist. Remedy"),
+        ("train 'no folder/run.pt'", "the folder no folder does not exist. Remedy"),
+        ("train run.pt --steps 0", "0 is not in the range"),
+        ("evidence none.pt", "File 'none.pt' does not exist"),
+        ("export", "name what to export: --student DIR"),
+        ("export --student full", "full is not empty. Remedy"),
+        ("export --student a --teacher a", "a folder of its own"),
+        ("export --student a --only 99", "there are 00_start_here"),
+    ],
+)
+def test_a_command_typed_wrong_is_told_how_and_leaves_nothing(arguments, words, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("there.pt").touch()
+    Path("full").mkdir()
+    Path("full/mine.txt").touch()
+    message = said(capsys, *shlex.split(arguments), code=2)
+    assert message.startswith("Usage: rpm-tutorial") and words in message
+    assert not Path("a").exists() and not Path("run.pt").exists()
 
 
 def test_what_fails_says_why_and_what_to_do(tmp_path: Path, monkeypatch, capsys):
-    """In this process, to save seven imports of torch; the next test has a process of its own."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.pt").write_text("not a checkpoint")
-    torch.save({"encoder": {}}, tmp_path / "other.pt")
-    with pytest.raises(SystemExit):
-        main(["train", "three.pt", *DIGITS, "--steps", "1", "--dim", "3"])
-    state = checkpoints.load_checkpoint(tmp_path / "three.pt")
+    monkeypatch.setenv("RPM_DATA", str(tmp_path))
+    Path("text.pt").write_text("not a checkpoint")
+    torch.save({"encoder": {}}, "other.pt")
+    said(capsys, "train", "three.pt", *DIGITS, "--steps", 1, "--dim", 3, code=0)
+    state = checkpoints.load_checkpoint(Path("three.pt"))
     state["settings"]["dim"] = 2
-    checkpoints.save_checkpoint(state, tmp_path / "two.pt")
-    capsys.readouterr()
-    cases = {
-        ("evidence", "three.pt", "--seed", str(10**20)): f"seed is {10**20}; expected at most 2^53",
-        ("evidence", "two.pt"): "in current model is torch.Size([2]). Expected a file that rpm-tutorial train saved",
-        ("train", "run.pt", "--device", "tpu"): "device 'tpu' is none that this PyTorch can use",
-        (
-            "train",
-            "run.pt",
-            "--data",
-            "digits",
-            "--batch-size",
-            "5000",
-        ): "expected a number from 1 to the 1297 rows of x",
-        ("train", "text.pt", "--resume"): "text.pt is no checkpoint",
-        ("evidence", "text.pt"): "text.pt is no checkpoint",
-        ("evidence", "other.pt"): "Expected a file that rpm-tutorial train saved",
-    }
-    for arguments, words in cases.items():
-        with pytest.raises(SystemExit) as ended:
-            main(arguments, prog_name="rpm-tutorial")
-        message = capsys.readouterr().err
-        assert ended.value.code == 1 and message.startswith("Loading PyTorch ...\nError: ") and words in message
-    assert not (tmp_path / "run.pt").exists()
+    checkpoints.save_checkpoint(state, Path("two.pt"))
+    for arguments, words in {
+        "evidence two.pt": "in current model is torch.Size([2]). Expected a file that rpm-tutorial train saved",
+        "evidence other.pt": "Expected a file that rpm-tutorial train saved",
+        "train text.pt --resume": "text.pt is no checkpoint",
+        "train run.pt": "apt-get install dataset-fashion-mnist",
+        "train run.pt --device tpu": "device 'tpu' was asked for, but this PyTorch",
+        "train run.pt --data digits --batch-size 5000": "expected a number from 1 to the 1297 rows of x",
+        f"train run.pt --data digits --dim {10**15} --device cpu": ". Remedy: a smaller --dim or --batch-size",
+    }.items():
+        message = said(capsys, *arguments.split(), code=1)
+        assert message.startswith("Loading PyTorch ...\nError: ") and words in message
+    assert not Path("run.pt").exists()
 
 
 @pytest.mark.parametrize("data, flips", [("digits", False), ("fashion-mnist", True)])
@@ -281,48 +219,17 @@ def test_clothes_are_mirrored_and_digits_are_not_in_training_and_evidence(data, 
     assert seen == [flips, flips]
 
 
-@pytest.mark.parametrize("dim", [10**15, 2**53], ids=["of this machine", "of any machine"])
-def test_too_little_memory_is_said_in_one_line(dim, tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr(_runs, "images", lambda data, split: torch.rand(64, 1, 28, 28))
-    with pytest.raises(SystemExit) as ended:
-        main(["train", str(tmp_path / "run.pt"), "--batch-size", "64", "--dim", str(dim), "--device", "cpu"])
-    message = capsys.readouterr().err
-    said, why, end = message.split("\n")
-    assert ended.value.code == 1 and end == "" and why.startswith("Error: There is too little memory (")
-    assert why.endswith("). Remedy: a smaller --dim or --batch-size, or --device cpu")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_without_the_data_training_says_how_to_get_it_or_do_without(tmp_path: Path):
-    result = rpm_tutorial("train", "run.pt", cwd=tmp_path, RPM_DATA=str(tmp_path), PYTHONPROFILEIMPORTTIME="1")
-    refuses(result, 1, "Error: ", "apt-get install dataset-fashion-mnist", "--data digits needs no files")
-    assert imported(result.stderr) & {"torch", *SLOW_TO_IMPORT} == {"torch"}
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_training_of_the_command_is_opened_in_python_as_the_readme_says(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit):
-        main(["train", "run.pt", *DIGITS, "--steps", "3", "--dim", "5"])
-    code = re.search(r"```python\n(state = rpm\..*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[
-        1
-    ]
-    found = {"rpm": rpm}
-    exec(code.replace("conv(state", "mlp(64, state"), found)
-    assert rpm.encode(found["encoder"], datasets.digits().x[:7]).shape == (7, 5)
-    assert torch.equal(found["critic"].log_temperature, found["state"]["critic"]["log_temperature"])
+    main(["train", "run.pt", *DIGITS, "--steps", "3", "--dim", "5"], standalone_mode=False)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = {"rpm": rpm}
+    exec(re.search(r"(?s)```python\n(state = rpm\..*?)```", readme)[1].replace("conv(state", "mlp(64, state"), names)
+    assert rpm.encode(names["encoder"], datasets.digits().x[:7]).shape == (7, 5)
     pairs = datasets.view_pairs(datasets.digits("train").x, 64, flip=False)
-    trainer = rpm.Trainer(found["encoder"], found["critic"], pairs, 3)
+    trainer = rpm.Trainer(names["encoder"], names["critic"], pairs, 3)
     trainer.load("run.pt")
     assert trainer.step == 3
-
-
-def test_a_taken_port_is_named(tmp_path: Path):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        refuses(rpm_tutorial("lab", "--port", port, cwd=tmp_path), 1, f"Port {port} is taken. Remedy")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -333,13 +240,19 @@ def test_the_installed_command_brings_the_lessons_along(installed: dict, tmp_pat
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    assert re.fullmatch(r"rpm-tutorial, version [\d.]+\n", run("--version"))
-    assert "Examples:" in run("--help")
     ours = [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("neighbours/*.ipynb")]
     assert run("export", "--student", "handout") == f"{len(ours)} notebooks for student in handout\n"
     given = {path.relative_to(tmp_path / "handout") for path in (tmp_path / "handout").rglob("*.ipynb")}
     assert given == {path.relative_to(ROOT / "notebooks") for path in ours}
     assert run("export", "--teacher", "solutions", "--only", "00") == "1 notebooks for teacher in solutions\n"
+
+
+def answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=HANG).close()
+    except urllib.error.URLError:  # it has said where it will listen, and does not yet
+        return False
+    return True
 
 
 @pytest.mark.jupyterlab
@@ -358,22 +271,17 @@ def test_lab_puts_the_lessons_into_an_empty_folder_and_overwrites_nothing(instal
             )
         try:
             wait_until(lambda: "token=" in log.read_text() or process.poll() is not None)
-            said = log.read_text()
-            if found := re.search(r"http://\S+?:\d+/", said):  # a signal that comes before it serves may be lost
-                urllib.request.urlopen(found[0] + "api", timeout=HANG).close()
-            return said
+            text = log.read_text()
+            if found := re.search(r"http://\S+?:\d+/", text):  # a signal that comes before it serves may be lost
+                wait_until(lambda: answers(found[0] + "api"))
+            return text
         finally:
             process.terminate()
-            try:
-                process.wait(HANG)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise
+            process.wait(HANG)
 
-    said = address()
-    assert "The lessons are in" in said
-    assert re.search(r"http://127\.0\.0\.1:\d+/lab/tree/my(%20| )course/00_start_here\.ipynb\?token=\w+", said), said
+    first = address()
+    assert "The lessons are in" in first
+    assert re.search(r"http://127\.0\.0\.1:\d+/lab/tree/my(%20| )course/00_start_here\.ipynb\?token=\w+", first), first
     (folder / "00_start_here.ipynb").write_text("the reader's")
     (folder / "01_the_model.ipynb").unlink()
     assert "The lessons are in" not in address()

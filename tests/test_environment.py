@@ -1,4 +1,4 @@
-"""The machine: device, self-check, source on show."""
+"""The machine: device, self-check, source on show, and what the course needs."""
 
 import os
 import subprocess
@@ -18,18 +18,15 @@ def test_the_self_check_is_five_lines_that_end_with_the_identity():
     assert lines[-1].endswith(": right")
 
 
-def test_the_identity_holds_on_this_machine():
-    assert environment.identity_residual() < 1e-12
-
-
 def test_a_broken_identity_is_not_called_right(monkeypatch):
     monkeypatch.setattr(environment, "identity_residual", lambda: 1e-6)
     assert "WRONG" in environment.self_check()
 
 
-def test_the_cpu_is_always_there_and_setup_picks_a_device():
+def test_a_device_that_this_machine_lacks_is_named():
     assert environment.pick_device("cpu").type == "cpu"
-    assert environment.setup() == environment.pick_device()
+    with pytest.raises(ValueError, match="'cuda:99' was asked for, .* use \"cpu\""):
+        environment.pick_device("cuda:99")
 
 
 def test_without_a_gpu_the_device_is_the_cpu(monkeypatch):
@@ -56,3 +53,10 @@ def test_a_lesson_runs_on_one_thread_unless_the_reader_decides(chosen, threads):
     code = "import rpm_tutorial as rpm, torch; rpm.setup(); print(torch.get_num_threads())"
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert int(run.stdout) == threads
+
+
+def test_a_missing_front_end_is_named_with_the_remedy():
+    code = "import sys; sys.modules['plotly'] = None; import rpm_tutorial as rpm; rpm.lessons"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    said = 'ModuleNotFoundError: the course needs plotly. Remedy: pip install "rpm-tutorial[course]"\n'
+    assert run.stderr.endswith(said)

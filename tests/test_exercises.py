@@ -1,4 +1,4 @@
-"""Every exercise of every lesson and neighbour: its solution passes, each misconception is told apart, nothing else does."""
+"""Every exercise of every lesson and neighbour: right answers pass, each misconception and slip is named."""
 
 import math
 from collections import Counter
@@ -18,12 +18,15 @@ ALL = {
     for name, exercise in vars(getattr(lessons, lesson)).items()
     if isinstance(exercise, Exercise)
 }
-WRONG = [(name, wrong, message) for name, e in ALL.items() for wrong, message in e.misconceptions.items()]
 each_exercise = pytest.mark.parametrize("name", ALL)
 
 
 def as_tensor(answer) -> torch.Tensor:
     return torch.as_tensor(answer, dtype=torch.float64)
+
+
+def to_float32(argument):
+    return argument.float() if isinstance(argument, torch.Tensor) and argument.is_floating_point() else argument
 
 
 def lost_in_two_rows(q):
@@ -132,61 +135,32 @@ OTHERWISE = {
 }
 
 
-def test_every_exercise_has_a_right_answer_written_differently():
-    assert set(OTHERWISE) == set(ALL)
+@each_exercise
+def test_it_is_whole(name):
+    exercise = ALL[name]
+    assert exercise.prompt.startswith("Return ") and len(exercise.hints) >= 2
+    assert exercise.misconceptions and len(set(exercise.misconceptions.values())) == len(exercise.misconceptions)
+    assert name in OTHERWISE, "a right answer, written as someone else would"
 
 
 @each_exercise
-def test_the_solution_passes_and_so_does_the_same_answer_written_differently(name):
-    for answer in (ALL[name].solution, OTHERWISE[name]):
-        verdict = ALL[name].verdict(answer)
+def test_a_right_answer_passes_however_it_is_written(name):
+    exercise, other = ALL[name], OTHERWISE[name]
+    single = [lambda *case: exercise.solution(*map(to_float32, case))]  # the arithmetic of float32
+    for to_type in (to_float32, lambda a: a.float().double(), lambda a: a.float().tolist(), lambda a: np.float32(a)):
+        single.append(lambda *case, to_type=to_type: to_type(as_tensor(other(*case)).detach()))
+    for answer in (exercise.solution, other, *single):
+        verdict = exercise.verdict(answer)
         assert verdict.right is True and verdict.message.startswith("✓ Right")
 
 
-def test_a_number_is_an_answer_where_there_is_nothing_to_compute_from():
-    assert lessons.lesson_04.pairs_needed.verdict(149).right is True
-    assert lessons.lesson_04.pairs_needed.verdict(torch.tensor(149)).right is True
-
-
-ROUNDED = {
-    "a tensor": lambda answer: answer.float(),
-    "back in float64": lambda answer: answer.float().double(),
-    "of Python": lambda answer: answer.float().tolist(),
-    "of NumPy": lambda answer: np.float32(answer.detach().numpy()),
-}
-
-
 @each_exercise
-@pytest.mark.parametrize("kind", ROUNDED)
-def test_a_right_answer_in_float32_passes_whatever_its_type(name, kind):
-    """torch.tensor(n).log().item() is one."""
-    assert ALL[name].verdict(lambda *case: ROUNDED[kind](as_tensor(OTHERWISE[name](*case)))).right is True
+def test_each_misconception_is_told_which_one_it_is(name):
+    for wrong, message in ALL[name].misconceptions.items():
+        assert ALL[name].verdict(wrong) == (False, f"✗ Not yet: {message}")
 
 
-@each_exercise
-def test_so_does_one_from_arithmetic_in_float32(name):
-    def single(*case):
-        case = [a.float() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in case]
-        return ALL[name].solution(*case)
-
-    assert ALL[name].verdict(single).right is True
-
-
-@each_exercise
-@pytest.mark.parametrize("blank", [..., lambda *_: ...], ids=["...", "returns ..."])
-def test_an_unanswered_exercise_says_so_and_is_neither_right_nor_wrong(name, blank):
-    verdict = ALL[name].verdict(blank)
-    assert verdict.right is None and "Not answered yet" in verdict.message and "hint" in verdict.message
-
-
-@each_exercise
-@pytest.mark.parametrize("answer", [None, print], ids=["None", "print"])
-def test_a_function_that_prints_instead_of_returning_is_told_so(name, answer):
-    verdict = ALL[name].verdict(answer)
-    assert verdict.right is False and "None" in verdict.message and "print only shows it" in verdict.message
-
-
-# What happens to a right answer on its last step, and a word of what its author is told.
+# A slip on the last step, and a word of what its author is told.
 SLIPS = {
     "minus": lambda answer: -answer,
     "in bits": lambda answer: answer / math.log(2),
@@ -200,8 +174,8 @@ SLIPS = {
     "half": lambda answer: answer / 2,
     "percent": lambda answer: 100 * answer,
     "transpose": lambda answer: answer.T if answer.ndim == 2 else answer,
-    "up to a whole number": lambda answer: answer.ceil(),
-    "down to a whole number": lambda answer: answer.floor(),
+    "a whole number": lambda answer: answer.ceil(),
+    "to a whole number": lambda answer: answer.floor(),
 }
 
 
@@ -211,7 +185,7 @@ def told_of(name, change) -> str:
 
 
 @each_exercise
-def test_a_right_answer_but_for_units_sign_or_rounding_is_told_for_what(name):
+def test_a_slip_in_units_sign_or_rounding_is_named(name):
     right = [as_tensor(ALL[name].solution(*ALL[name].case(seed))) for seed in range(3)]
     for word, change in SLIPS.items():
         changed = [change(answer) for answer in right]
@@ -221,121 +195,79 @@ def test_a_right_answer_but_for_units_sign_or_rounding_is_told_for_what(name):
         assert word in message or message[11:] in ALL[name].misconceptions.values(), (word, message)
 
 
-def test_a_value_for_each_pair_is_told_that_one_is_asked_for():
-    each = lessons.lesson_03.clip.verdict(
-        lambda s: (s.log_softmax(1) + s.log_softmax(0)).diagonal() / 2 + math.log(len(s))
-    )
-    assert each.message == "✗ Not yet: your values are right one by one; their mean is asked for."
-    assert "size 1" in lessons.lesson_00.ceiling.verdict(lambda n: [math.log(n)]).message
-    assert "their sum is asked for" in lessons.lesson_02.gap.verdict(lambda q, p: q * (q / p).log()).message
-
-
-def test_a_number_is_no_answer_where_a_function_is_asked_for():
-    verdict = lessons.lesson_00.ceiling.verdict(math.log(100))
-    assert verdict.right is False and "check(f), not check(f(x))" in verdict.message
-
-
-def test_a_sum_over_pairs_where_their_mean_is_asked_is_told_and_the_reverse():
-    of_a_batch = lessons.lesson_05.of_a_batch
-    message = of_a_batch.verdict(lambda s: (s.diagonal() - s.logsumexp(1) + math.log(len(s))).sum()).message
-    assert "6 times the answer" in message and "a mean asked for, not a sum" in message
-    message = lessons.lesson_02.gap.verdict(lambda q, p: (q * (q / p).log()).mean()).message
-    assert "the answer over 12" in message and "a sum asked for, not a mean" in message
-
-
 @each_exercise
-def test_an_answer_of_nan_or_infinity_is_called_so(name):
-    for number, word in ((torch.nan, "NaN"), (torch.inf, "an infinity")):
-        message = told_of(name, lambda answer, number=number: torch.full_like(answer, number))
-        assert f"your result holds {word}" in message and "overflows" in message
+def test_anything_else_is_told_what_is_wrong_with_it(name):
+    hint = ALL[name].hints[0]
+    for dtype in (torch.float32, torch.float64):
+        near = told_of(name, lambda answer, dtype=dtype: (answer * (1 + 1e-3) + 1e-3).to(dtype))
+        assert "off by up to" in near and hint in near
+    for number, word in ((torch.nan, "holds NaN"), (torch.inf, "holds an infinity")):
+        assert word in told_of(name, lambda answer, number=number: torch.full_like(answer, number))
+    for answer, word in {
+        "five": "✗ The answer is a str; expected a number or a tensor",
+        None: "✗ The answer is None. A function gives its result by return",
+        ...: "○ Not answered yet",
+    }.items():
+        assert word in told_by(name, answer)
+    assert "shape (2, 3, 4); expected (" in told_by(name, torch.zeros(2, 3, 4))
 
 
-def test_a_posterior_is_tried_at_the_size_of_the_lesson():
-    naive = lessons.lesson_07.posterior.verdict(lambda evidence, n: (w := (n * evidence).exp()) / w.sum())
-    assert naive.right is False and "overflows" in naive.message
+def told_by(name, value) -> str:
+    """The message on a function that returns a value, whatever its arguments."""
+    return ALL[name].verdict(lambda *_: value).message
 
 
-def test_a_sum_of_exponentials_is_tried_beyond_float64():
-    message = lessons.lesson_04.by_tiles.verdict(lambda s: s.exp().sum(1).log()).message
-    assert "an infinity" in message and "overflows" in message
+OTHER_SLIPS = [
+    ("lesson_00.ceiling", ..., "○ Not answered yet"),
+    ("lesson_00.ceiling", print, "A function gives its result by return; print only shows it."),
+    ("lesson_00.ceiling", math.log(100), "check(f), not check(f(x))"),
+    ("lesson_00.ceiling", lambda n: [math.log(n)], "dimensions of size 1"),
+    ("lesson_00.ceiling", lambda n: {}[n], "✗ Your function raised KeyError: "),
+    ("lesson_02.gap", lambda q, p: q * (q / p).log(), "their sum is asked for"),
+    ("lesson_02.gap", lambda q, p: (q * (q / p).log()).mean(), "the answer over 12, a size of the first case"),
+    ("lesson_03.clip", lambda s: (s.log_softmax(1) + s.log_softmax(0)).diagonal() / 2 + math.log(len(s)), "their mean"),
+    ("lesson_05.of_a_batch", lambda s: len(s) * objectives.infonce(s).value, "6 times the answer"),
+    # Tried at the size of the lesson, and beyond float64.
+    ("lesson_07.posterior", lambda evidence, n: (w := (n * evidence).exp()) / w.sum(), "overflows"),
+    ("lesson_04.by_tiles", lambda s: s.exp().sum(1).log(), "an infinity"),
+]
 
 
-@pytest.mark.parametrize("name, wrong, message", WRONG, ids=[f"{n}-{k}" for k, (n, _, _) in enumerate(WRONG)])
-def test_each_misconception_is_told_which_one_it_is(name, wrong, message):
-    verdict = ALL[name].verdict(wrong)
-    assert verdict.right is False and verdict.message == f"✗ Not yet: {message}"
+@pytest.mark.parametrize("name, answer, word", OTHER_SLIPS, ids=[word for *_, word in OTHER_SLIPS])
+def test_a_slip_is_named(name, answer, word):
+    verdict = ALL[name].verdict(answer)
+    assert not verdict.right and word in verdict.message
 
 
-def test_six_lessons_have_a_bug_to_find_each_of_which_is_told_by_its_symptom():
-    planted = [name for name, exercise in ALL.items() if exercise.planted]
-    assert len(planted) == len({name.split(".")[0] for name in planted}) == 6
-    for exercise in map(ALL.get, planted):
-        assert exercise.verdict(exercise.planted).message == f"✗ Not yet: {exercise.misconceptions[exercise.planted]}"
+@pytest.mark.parametrize("answer", [149, torch.tensor(149)])
+def test_a_number_is_an_answer_where_there_are_no_arguments(answer):
+    assert lessons.lesson_04.pairs_needed.verdict(answer).right is True
 
 
-@each_exercise
-def test_an_exercise_knows_several_wrong_ideas_each_with_a_message_of_its_own(name):
-    exercise = ALL[name]
-    assert exercise.misconceptions and len(set(exercise.misconceptions.values())) == len(exercise.misconceptions)
-    assert exercise.prompt.startswith("Return ") and len(exercise.hints) >= 2
+def test_six_lessons_show_a_function_with_a_bug_whose_message_names_the_symptom():
+    with_bug = {name.split(".")[0]: exercise for name, exercise in ALL.items() if exercise.with_bug}
+    assert len(with_bug) == 6 and all(exercise.with_bug in exercise.misconceptions for exercise in with_bug.values())
 
 
-@each_exercise
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_near_miss_is_wrong_and_told_by_how_much(name, dtype):
-    exercise = ALL[name]
-    verdict = exercise.verdict(lambda *case: (as_tensor(exercise.solution(*case)) * (1 + 1e-3) + 1e-3).to(dtype))
-    assert verdict.right is False and "off by up to" in verdict.message and exercise.hints[0] in verdict.message
-
-
-@each_exercise
-def test_a_wrong_shape_or_type_is_told_with_what_was_expected(name):
-    exercise = ALL[name]
-    shape = exercise.verdict(lambda *case: torch.zeros(2, 3, 4))
-    assert shape.right is False and "shape (2, 3, 4); expected (" in shape.message
-    kind = exercise.verdict(lambda *case: "five")
-    assert kind.right is False and "str" in kind.message and "expected a number or a tensor" in kind.message
-
-
-@each_exercise
-def test_a_function_that_raises_is_reported_not_propagated(name):
-    def broken(*_case):
-        raise KeyError("mine")
-
-    verdict = ALL[name].verdict(broken)
-    assert verdict.right is False and "KeyError" in verdict.message and "mine" in verdict.message
-
-
-@each_exercise
-def test_an_answer_may_overwrite_its_arguments(name):
-    exercise = ALL[name]
-
-    def tidy(*case):
-        answer = as_tensor(exercise.solution(*case)).clone()
-        for argument in case:
-            if isinstance(argument, torch.Tensor):
-                argument.zero_()
+def test_an_answer_may_overwrite_its_arguments():
+    def overwriting(recognition, p_x):
+        answer = (recognition.T * p_x) / (recognition.T @ torch.diag(p_x)).sum(1, keepdim=True)
+        recognition.zero_()
         return answer
 
-    assert exercise.verdict(tidy).right is True
+    assert lessons.lesson_01.likelihood.verdict(overwriting).right is True
 
 
-@each_exercise
-def test_hints_come_in_order_and_one_that_is_not_there_is_refused(name, capsys):
-    exercise = ALL[name]
-    for step, hint in enumerate(exercise.hints, start=1):
-        exercise.hint(step)
-        assert capsys.readouterr().out == f"Hint {step} of {len(exercise.hints)}: {hint}\n"
-    exercise.hint()
-    assert exercise.hints[0] in capsys.readouterr().out
-    for step in (0, len(exercise.hints) + 1):
-        with pytest.raises(ValueError, match=f"step is {step}; this exercise has hints 1 to {len(exercise.hints)}"):
-            exercise.hint(step)
-
-
-def test_check_prints_the_verdict(capsys):
-    lessons.lesson_00.ceiling.check(...)
-    lessons.lesson_00.ceiling.check(math.log)
-    lessons.lesson_03.infonce.check(lambda s, q: objectives.nwj(s, q).value)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line[0] for line in lines] == ["○", "✓", "✗"]
+def test_check_prints_the_verdict_and_hint_a_hint(capsys):
+    ceiling = lessons.lesson_00.ceiling
+    ceiling.check(math.log)
+    ceiling.hint()
+    ceiling.hint(3)
+    assert capsys.readouterr().out.splitlines() == [
+        "✓ Right, on 3 random cases.",
+        f"Hint 1 of 3: {ceiling.hints[0]}",
+        f"Hint 3 of 3: {ceiling.hints[2]}",
+    ]
+    for step in (0, 4):
+        with pytest.raises(ValueError, match=f"step is {step}; this exercise has hints 1 to 3"):
+            ceiling.hint(step)

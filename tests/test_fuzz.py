@@ -78,7 +78,8 @@ EXEMPT = {
         FILES,
     ),
     **dict.fromkeys(
-        ("datasets.digits", "datasets.fashion_mnist_folder", "widgets.choice", "widgets.explore"), NO_ARRAYS
+        ("datasets.digits", "datasets.fashion_mnist_folder", "exercise.normal", "widgets.choice", "widgets.explore"),
+        NO_ARRAYS,
     ),
     **dict.fromkeys(
         ("exercise.Exercise", "exercise.Exercise.check", "exercise.Exercise.hint", "exercise.Exercise.verdict"),

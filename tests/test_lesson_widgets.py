@@ -1,7 +1,5 @@
 """What the widgets show is what the library computes: the numbers in each figure, table and caption."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -9,20 +7,11 @@ from residuals import agree
 
 import rpm_tutorial as rpm
 from rpm_tutorial import FiniteRPM, datasets, gaussian, lessons, priors
-from rpm_tutorial.course.lessons.lesson_01 import WorldState
-from rpm_tutorial.course.lessons.lesson_02 import ProofState
-from rpm_tutorial.course.lessons.lesson_03 import PriorState
-from rpm_tutorial.course.lessons.lesson_04 import RetrievalState
-from rpm_tutorial.course.lessons.lesson_05 import BatchState
-from rpm_tutorial.course.lessons.lesson_06 import TwistState
-from rpm_tutorial.course.lessons.lesson_07 import UnfoldingState
-from rpm_tutorial.course.lessons.lesson_09 import ForecastState
-from rpm_tutorial.course.lessons.lesson_10 import RestartState
 from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, derive
 
 
 def test_the_likelihood_shows_the_model_of_a_ring_beside_its_data():
-    figure = lessons.lesson_01.ring(WorldState(sharpness=4.0, coupling=3.0))
+    figure = lessons.lesson_01.ring(lessons.lesson_01.WorldState(sharpness=4.0, coupling=3.0))
     world = FiniteRPM.ring(coupling=3.0, sharpness=4.0)
     model = world.log_p(priors.optimal(world.q_joint)).exp()
     given_x = [world.p_true / world.p_true.sum(1, keepdim=True), model / model.sum(1, keepdim=True)]
@@ -36,7 +25,7 @@ def test_the_likelihood_shows_the_model_of_a_ring_beside_its_data():
 def test_the_proof_shows_each_line_and_marks_the_one_that_fails(broken, line):
     world = FiniteRPM.random(seed=3)
     log_prior = priors.donsker_varadhan(torch.eye(3, 4, dtype=torch.float64), world.q_joint)
-    figure = lessons.lesson_02.proof(world, log_prior)(ProofState(broken, line=7))
+    figure = lessons.lesson_02.proof(world, log_prior)(lessons.lesson_02.ProofState(broken, line=7))
     expected = derive(world, log_prior, broken)
     assert [name for name, _ in figure.rows] == list(EQUATIONS)
     agree("the proof widget", np.array(figure.plotly.data[0].x), torch.stack([found.value for found in expected]))
@@ -48,7 +37,9 @@ def test_the_proof_shows_each_line_and_marks_the_one_that_fails(broken, line):
 
 def test_the_proof_shows_only_the_lines_asked_for():
     world = FiniteRPM.random(seed=3)
-    figure = lessons.lesson_02.proof(world, priors.optimal(world.q_joint))(ProofState("aggregate", line=2))
+    figure = lessons.lesson_02.proof(world, priors.optimal(world.q_joint))(
+        lessons.lesson_02.ProofState("aggregate", line=2)
+    )
     assert [name for name, _ in figure.rows] == list(EQUATIONS)[:2]
     assert "every line so far agrees" in figure.caption and EQUATIONS["(E3)"] in figure.caption
 
@@ -58,7 +49,7 @@ def test_the_choice_of_prior_shows_each_objective_and_the_gap_of_the_chosen_one(
     objective = {"InfoNCE": rpm.infonce, "DV": rpm.donsker_varadhan, "NWJ": rpm.nwj}
     world, offset = FiniteRPM.ring(), torch.tensor([[-1.5], [0.0], [1.5]]).double()
     log_ratio = (world.q_joint / (world.q_z[:, None] * world.q_z_prime)).log()
-    figure = lessons.lesson_03.prior_choice(PriorState(kappa=0.75, offset=1.5, prior=prior))
+    figure = lessons.lesson_03.prior_choice(lessons.lesson_03.PriorState(kappa=0.75, offset=1.5, prior=prior))
     drawn = {trace.name: np.array(trace.y) for trace in figure.plotly.data}
     for name, curve in objective.items():
         expected = [curve(1 + k * log_ratio + offset, world.q_joint).value.item() for k in figure.plotly.data[0].x]
@@ -75,7 +66,9 @@ def test_retrieval_shows_the_most_probable_images_and_the_evidence_at_its_temper
     z, step = torch.randn(2, 24, 3, generator=torch.Generator().manual_seed(0))
     z_prime, marks = z + 0.3 * step, torch.arange(24.0)[:, None, None, None] / 24
     x, x_prime = marks.expand(24, 1, 5, 5), marks.expand(24, 1, 5, 5)
-    figure = lessons.lesson_04.retrieval(z, z_prime, x, x_prime)(RetrievalState(temperature=0.2, image=5))
+    figure = lessons.lesson_04.retrieval(z, z_prime, x, x_prime)(
+        lessons.lesson_04.RetrievalState(temperature=0.2, image=5)
+    )
     log_f = rpm.VonMisesFisher(0.2)(z, z_prime).detach()
     p = log_f[5].softmax(0)
     best = p.sort(descending=True).indices[:8]
@@ -86,20 +79,13 @@ def test_retrieval_shows_the_most_probable_images_and_the_evidence_at_its_temper
         f"ranked {rank} of 24 with P = {p[5]:.3f}" in figure.caption
         and f"{evidence:.3f} nats per pair" in figure.caption
     )
-    canvas = np.array(figure.plotly.data[0].z, float)
-    pixels = [canvas[canvas.shape[0] // 2 + 3 :, column] for column in range(3, 8 * 7, 7)]
-    shades = [column[column < 255].max() for column in pixels]
-    assert np.argsort(shades).tolist() == np.argsort(best.numpy()).tolist(), "the images are those of the probabilities"
-
-
-def test_retrieval_refuses_fewer_pairs_than_its_slider_offers():
-    with pytest.raises(ValueError, match="z has 19 rows; expected at least 20 encoded pairs"):
-        lessons.lesson_04.retrieval(*torch.rand(2, 19, 3), *torch.rand(2, 19, 1, 5, 5))
 
 
 @pytest.mark.parametrize("information, doublings", [(0.5, 3), (2.0, 6), (6.0, 10)])
 def test_finite_batches_shows_the_samples_the_law_and_the_ceiling(information, doublings):
-    figure = lessons.lesson_05.finite_batches(BatchState(information=information, doublings=doublings))
+    figure = lessons.lesson_05.finite_batches(
+        lessons.lesson_05.BatchState(information=information, doublings=doublings)
+    )
     drawn, n = {trace.name: np.array(trace.y) for trace in figure.plotly.data}, 2 ** np.arange(1, 11)
     rho = np.sqrt(1 - np.exp(-information / 2))  # of each of four dimensions
     assert gaussian.mutual_information(rho, 4) == pytest.approx(information)
@@ -116,25 +102,17 @@ def test_finite_batches_samples_what_infonce_gives_on_batches():
     generator, rho, n = torch.Generator().manual_seed(1), np.sqrt(1 - np.exp(-1.0)), 16  # 2 nats in four dimensions
     tables = [gaussian.log_optimal_critic(*gaussian.sample(n, rho, 4, generator=generator), rho) for _ in range(400)]
     values = torch.stack([rpm.infonce(log_f).value for log_f in tables])
-    shown = lessons.lesson_05.finite_batches(BatchState(information=2.0)).plotly.data[0].y[3]
+    shown = lessons.lesson_05.finite_batches(lessons.lesson_05.BatchState(information=2.0)).plotly.data[0].y[3]
     assert abs(shown - values.mean()) < 4 * values.std() / 20 + 0.1  # the widget's 512 rows share their 1023 strangers
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, 2.0])
 def test_the_twist_turns_each_point_by_its_distance_and_keeps_it(strength):
-    before, after = lessons.lesson_06.twisted(TwistState(strength)).plotly.data
+    before, after = lessons.lesson_06.twisted(lessons.lesson_06.TwistState(strength)).plotly.data
     z, h = (np.array(trace.x) + 1j * np.array(trace.y) for trace in (before, after))
     turned = z * np.exp(1j * strength * np.abs(z))
     agree("the twist widget", np.c_[h.real, h.imag], np.c_[turned.real, turned.imag])
     assert np.array_equal(before.marker.color, z.real) and np.array_equal(after.marker.color, z.real)
-
-
-def test_the_twist_costs_evidence_and_not_information():
-    captions = [lessons.lesson_06.twisted(TwistState(k)).caption for k in (0.0, 2.0)]
-    information = f"{gaussian.mutual_information(0.9, 2):.2f} nats"
-    numbers = [[float(x) for x in re.findall(r"(?:walk prior is|R²) (\d+\.\d+)", caption)] for caption in captions]
-    assert all(information in caption for caption in captions)
-    assert numbers[0][0] > 1.5 > 2 * numbers[1][0] and numbers[0][1] == 1 > 2 * numbers[1][1]
 
 
 def test_unfolding_shows_the_step_and_prior_that_were_chosen():
@@ -144,7 +122,7 @@ def test_unfolding_shows_the_step_and_prior_that_were_chosen():
         for name, shift in (("random walk", 0.25), ("universal", 0.75))
     }
     figure = lessons.lesson_07.unfolding(paths, torch.arange(9.0), points=7)(
-        UnfoldingState(prior="universal", hundreds=3)
+        lessons.lesson_07.UnfoldingState(prior="universal", hundreds=3)
     )
     start, now = figure.plotly.data
     for trace, step in ((start, 0), (now, 300)):
@@ -159,7 +137,9 @@ def test_unfolding_shows_the_step_and_prior_that_were_chosen():
 def test_the_forecast_is_the_one_step_prior_iterated(prior, law, horizon):
     p = datasets.constant_velocity(60, frames=7, size=5, generator=torch.Generator().manual_seed(0)).position
     turned = p @ torch.tensor([[1.0, 2.0], [-0.5, 1.5]]) + 3  # latents need not be positions, only affine to them
-    figure = lessons.lesson_09.forecast(turned, p)(ForecastState(horizon=horizon, prior=prior, sequence=7))
+    figure = lessons.lesson_09.forecast(turned, p)(
+        lessons.lesson_09.ForecastState(horizon=horizon, prior=prior, sequence=7)
+    )
     latent, true, expected, circle = (np.stack([trace.y, trace.x], 1) for trace in figure.plotly.data)
     agree("the true path", true, p[7])
     agree("the latent path lies on it", latent, p[7], tolerance=1e-4)
@@ -190,7 +170,7 @@ def test_restarts_shows_the_categories_the_evidence_so_far_and_the_labels_they_a
     counts = torch.zeros(21, 12, 3, 3)
     counts[..., torch.arange(3), names] = torch.tensor([30.0, 20.0, 40.0])
     counts[7, :, 1, 2] = 10.0  # a tenth of all images in another class's category
-    figure = lessons.lesson_10.restarts(evidence, counts)(RestartState(step=70, rank=3))
+    figure = lessons.lesson_10.restarts(evidence, counts)(lessons.lesson_10.RestartState(step=70, rank=3))
     run = evidence[-1].sort(descending=True).indices[2]
     table, *others, chosen = figure.plotly.data
     agree(
@@ -204,11 +184,6 @@ def test_restarts_shows_the_categories_the_evidence_so_far_and_the_labels_they_a
     assert list(chosen.x) == [10 * k for k in range(8)]
     assert f"Restart 3 of 12 after 70 steps: {evidence[7, run]:.3f} of log 3 = 1.099 nats" in figure.caption
     assert "90.0% of the labels" in figure.caption
-
-
-def test_restarts_refuses_records_of_another_shape():
-    with pytest.raises(ValueError, match=r"evidence has shape \(20, 12\).*expected \(21, 12\)"):
-        lessons.lesson_10.restarts(torch.rand(20, 12), torch.rand(20, 12, 3, 3))
 
 
 @pytest.mark.parametrize("code, pair, kappa", [("wound once", 3, 7), ("folded", 0, 30)])
@@ -234,3 +209,16 @@ def test_concentration_shows_the_prior_on_the_circle_and_what_each_kappa_earns(c
     shown = figure.rows[kappa - 1][1 + list(codes).index(code)]
     assert f"P = {p[pair]:.4f}" in figure.caption and f"{code} earns {shown:.2f} nats" in figure.caption
     assert [row[0] for row in figure.rows] == list(range(1, 41)) and figure.columns == ["κ", *codes]
+
+
+def test_records_too_few_for_the_sliders_are_refused():
+    for make, found in (
+        (lambda: lessons.lesson_04.retrieval(*torch.rand(2, 19, 3), *torch.rand(2, 19, 1, 5, 5)), "z has 19 rows"),
+        (lambda: lessons.lesson_09.forecast(*torch.rand(2, 19, 7, 2)), r"z has shape \(19, 7, 2\)"),
+        (
+            lambda: lessons.lesson_10.restarts(torch.rand(20, 12), torch.rand(20, 12, 3, 3)),
+            r"evidence has shape \(20, 12\)",
+        ),
+    ):
+        with pytest.raises(ValueError, match=found + ".*expected"):
+            make()

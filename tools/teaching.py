@@ -70,7 +70,7 @@ def block(number: str) -> str:
         if isinstance(exercise, Exercise):
             lines += [
                 "",
-                f"**`{name}`**{' (a bug to find)' * bool(exercise.planted)} {exercise.prompt} Wrong answers that are recognised, "
+                f"**`{name}`**{' (a bug to find)' * bool(exercise.with_bug)} {exercise.prompt} Wrong answers that are recognised, "
                 "and what they are told:",
                 "",
             ]

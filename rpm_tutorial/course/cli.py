@@ -9,10 +9,8 @@ import math
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import webbrowser
 from pathlib import Path
 
 import click
@@ -21,22 +19,18 @@ from .. import __version__
 from . import handouts
 
 NO_LAB = "JupyterLab is not installed. Remedy: python -m pip install 'rpm-tutorial[lab]'"
-LOADING = "Loading PyTorch ..."  # takes seconds, so that it is said before; on stderr, as no result
-# JupyterLab asks its makers for news and for a newer release; here it asks nobody, and doesn't ask whether it may.
+LOADING = "Loading PyTorch ..."  # which takes seconds; on stderr, because it is no result
+# Without these JupyterLab asks its makers' server for news and for a newer release.
 NO_NEWS = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
 JUPYTER = Path(__file__).with_name("jupyter")  # a configuration folder, read beside the reader's own
-NO_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "size calculation overflowed",
-)  # of a GPU, a machine, any machine
+NO_MEMORY = ("out of memory", "can't allocate memory")  # PyTorch's words, of a GPU and of the processor
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 device_option = click.option("--device", help="cpu, cuda, cuda:1, ...  [default: CUDA where there is one]")
 
 
 class Commands(click.Group):
-    """Says what the library's errors say, which name the remedy, without the traceback that leads to them."""
+    """Shows an error's message, which names the remedy, without its traceback."""
 
     def invoke(self, context: click.Context):
         try:
@@ -84,24 +78,21 @@ def lab(folder: Path, port: int | None) -> None:
     """
     if importlib.util.find_spec("jupyterlab") is None:
         raise click.ClickException(NO_LAB)
-    if port and not _is_free(port):
-        raise click.ClickException(f"Port {port} is taken. Remedy: another one, for example --port {port % 65535 + 1}")
     if not list(folder.glob("*.ipynb")):
         for path in handouts.notebooks():
             shutil.copyfile(path, handouts.place(path, folder))
         click.echo(f"The lessons are in {folder}.")
     first = sorted(folder.glob("*.ipynb"))[0].resolve()
-    arguments = ["--ip=127.0.0.1", *NO_NEWS, "--log-level=WARN", f"--ServerApp.root_dir={first.parents[1]}"]
+    arguments = ["--ip=127.0.0.1", *NO_NEWS, "--log-level=WARN"]
+    arguments += ["--allow-root"]  # as in a container; without effect for other users
+    arguments += [f"--ServerApp.root_dir={first.parents[1]}"]
     arguments += [f"--LabApp.default_url=/lab/tree/{first.parent.name}/{first.name}"]
     arguments += [f"--port={port}", "--ServerApp.port_retries=0"] if port else []
-    arguments += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # as in a container
-    arguments += [] if _can_open_a_browser() else ["--no-browser"]
     click.echo("JupyterLab is starting; its address follows. Stop it with Ctrl-C.")
-    sys.stdout.flush()
     command = [sys.executable, "-m", "jupyterlab", *arguments]
     folders = [str(JUPYTER), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     environment = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(folders)}
-    os.execve(sys.executable, command, environment)  # so that Ctrl-C and signals reach JupyterLab itself
+    os.execve(sys.executable, command, environment)  # Ctrl-C and signals then reach JupyterLab itself
 
 
 @main.command()
@@ -176,10 +167,8 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
     trainer = _runs.trainer(settings, device)
     if resume:
         trainer.load_state_dict(state)
-    again, following = (
-        f"rpm-tutorial train {_quoted(checkpoint)} --resume",
-        f"rpm-tutorial evidence {_quoted(checkpoint)}",
-    )
+    again = f"rpm-tutorial train {_quoted(checkpoint)} --resume"
+    following = f"rpm-tutorial evidence {_quoted(checkpoint)}"
     if trainer.step == trainer.steps:
         click.echo(f"{checkpoint} is complete: its {trainer.steps} steps are made. Next: {following}")
         return
@@ -194,9 +183,8 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
         left = f"\nWhat was saved before is whole. Continue, once there is room: {again}" if trainer.step else ""
         raise click.ClickException(f"{error}{left}") from error
     if not finished:
-        raise click.ClickException(
-            f"Stopped after step {trainer.step} of {trainer.steps}, and saved. Continue: {again}"
-        )
+        stopped = f"Stopped after step {trainer.step} of {trainer.steps}, and saved."
+        raise click.ClickException(f"{stopped} Continue: {again}")
     click.echo(f"Saved to {checkpoint}. Next: {following}")
 
 
@@ -240,7 +228,7 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
 @click.option("--slides", type=FOLDER, help="Each notebook as HTML slides.", metavar="DIR")
 @click.option("--nbgrader", type=FOLDER, help="A course for nbgrader, each notebook an assignment.", metavar="DIR")
 @click.option("--only", default="", help="Notebooks whose name starts with this, as 02 or N10.", metavar="NN")
-def export(student: Path | None, teacher: Path | None, slides: Path | None, nbgrader: Path | None, only: str) -> None:
+def export(only: str, **folders: Path | None) -> None:
     """Write the lessons, and the paper's neighbours, for a class.
 
     The folders have to be new or empty. Slides load their layout and maths from the network when they are shown. For
@@ -251,8 +239,7 @@ def export(student: Path | None, teacher: Path | None, slides: Path | None, nbgr
       rpm-tutorial export --student handout --teacher solutions
       rpm-tutorial export --slides slides --only 03
     """
-    wanted = {"student": student, "teacher": teacher, "slides": slides, "nbgrader": nbgrader}
-    wanted = {kind: folder for kind, folder in wanted.items() if folder}
+    wanted = {kind: folder for kind, folder in folders.items() if folder}
     if not wanted:
         raise click.UsageError("name what to export: --student DIR, --teacher DIR, --slides DIR or --nbgrader DIR.")
     for folder in wanted.values():
@@ -280,26 +267,6 @@ def _export(kind: str, path: Path, target: Path) -> None:
         target.with_suffix(".slides.html").write_text(page, encoding="utf-8")
     else:
         handouts.write(getattr(handouts, kind)(notebook), target)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _can_open_a_browser() -> bool:
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return False
-    try:
-        webbrowser.get()
-    except webbrowser.Error:
-        return False
-    return True
 
 
 def _check_place(checkpoint: Path, resume: bool) -> None:

@@ -15,14 +15,11 @@ def pick_device(name: str | None = None) -> torch.device:
     """The named device, or CUDA where there is one, or the CPU. Raises `ValueError` for one that this machine lacks."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f'device {name!r} was asked for, but this PyTorch ({torch.__version__}) sees no GPU; use "cpu"'
-        )
     try:
         torch.empty(1, device=name).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f'device {name!r} is none that this PyTorch can use here; expected "cpu" or "cuda"') from error
+        problem = f"this PyTorch ({torch.__version__}) cannot use it or sees no GPU"
+        raise ValueError(f'device {name!r} was asked for, but {problem}; use "cpu"') from error
     return torch.device(name)
 
 
@@ -33,8 +30,8 @@ def in_colab() -> bool:
 def setup() -> torch.device:
     """The first call of each notebook: one thread, widgets in Colab, and the device, which it returns.
 
-    The networks of this course are so small that threads mostly wait for each other: on a machine with two busy cores two
-    threads took up to twenty times as long as one. Set OMP_NUM_THREADS to decide for yourself.
+    The networks of this course are so small that threads mostly wait for each other: two took up to twenty times as long as
+    one on two busy cores. Set OMP_NUM_THREADS to decide for yourself.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
@@ -66,25 +63,21 @@ def self_check() -> str:
     device = pick_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     residual = identity_residual()
+    verdict = "right" if residual < 1e-12 else "WRONG, please report this"
     others = ", ".join(f"{p} {version(p)}" for p in ("numpy", "plotly", "ipywidgets"))
-    return "\n".join(
-        (
-            f"versions  Python {platform.python_version()}, torch {torch.__version__}, {others}",
-            f"device    {device} ({name})",
-            f"threads   {torch.get_num_threads()} of {os.cpu_count()} processors",
-            f"memory    {_memory()}",
-            f"identity  |(L - C) - InfoNCE| = {residual:.1e} nats: {'right' if residual < 1e-12 else 'WRONG, please report this'}",
-        )
+    return (
+        f"versions  Python {platform.python_version()}, torch {torch.__version__}, {others}\n"
+        f"device    {device} ({name})\n"
+        f"threads   {torch.get_num_threads()} of {os.cpu_count()} processors\n"
+        f"memory    {_memory()}\n"
+        f"identity  |(L - C) - InfoNCE| = {residual:.1e} nats: {verdict}"
     )
 
 
 def _memory() -> str:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+    known = getattr(os, "sysconf_names", ())  # not on every system
+    pages = [os.sysconf(name) for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES") if name in known]
+    if not pages:
         return "not known on this system"
-    page = os.sysconf("SC_PAGE_SIZE")
-    free = (
-        f", {os.sysconf('SC_AVPHYS_PAGES') * page / 2**30:.1f} GiB free"
-        if "SC_AVPHYS_PAGES" in os.sysconf_names
-        else ""
-    )
-    return f"{os.sysconf('SC_PHYS_PAGES') * page / 2**30:.1f} GiB{free}; a lesson needs less than 1 GiB"
+    sizes = [f"{count * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB" for count in pages]
+    return f"{', '.join(sizes)}{' free' * (len(sizes) == 2)}; a lesson needs less than 1 GiB"

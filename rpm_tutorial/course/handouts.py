@@ -10,6 +10,8 @@ import html
 import io
 import json
 import re
+import textwrap
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +51,10 @@ def source_of(cell: dict) -> str:
     return "".join(cell["source"])  # a list of lines, or one text
 
 
+def _is_exercise(cell: dict) -> bool:
+    return "exercise" in cell["metadata"].get("tags", [])
+
+
 def student(notebook: dict) -> dict:
     """A copy without outputs: it shows what its reader runs. Questions keep their folded answers; exercises are blank."""
     notebook = copy.deepcopy(notebook)
@@ -65,9 +71,9 @@ def teacher(notebook: dict) -> dict:
     """
     notebook = copy.deepcopy(notebook)
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    imports = [line for cell in code for line in _imports(source_of(cell))]
+    imports = [line for cell in code for line in re.findall(r"(?m)^(?:import|from) .+", source_of(cell))]
     for cell in code:
-        if "exercise" in cell["metadata"].get("tags", []):
+        if _is_exercise(cell):
             solved = _solved(source_of(cell), imports)
             cell["source"] = solved.splitlines(keepends=True)
             cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": [_run(solved, imports)]}]
@@ -83,8 +89,7 @@ def nbgrader(notebook: dict) -> dict:
     cells, notebook["cells"] = notebook["cells"], []
     for cell in cells:
         notebook["cells"].append(cell)
-        checks = _checks(ast.parse(source_of(cell))) if "exercise" in cell["metadata"].get("tags", []) else ()
-        for lesson, name, answer in checks:
+        for lesson, name, answer in _checks(source_of(cell)) if _is_exercise(cell) else ():
             verdict = f"rpm.lessons.{lesson}.{name}.verdict({answer})"
             grades = {"grade": True, "points": 1, "locked": True, "solution": False, "task": False}
             point = {
@@ -117,7 +122,7 @@ def slides(notebook: dict, title: str) -> str:
 
 
 class Solution(NamedTuple):
-    """What the file of an exercise says: the solution's syntax tree, and the statements of that file that it may need."""
+    """The syntax tree of an exercise's solution, and the statements at the top of its file, by the names that they bind."""
 
     tree: ast.Lambda | ast.FunctionDef
     defined: dict[str, ast.stmt]
@@ -126,12 +131,10 @@ class Solution(NamedTuple):
 def solution(lesson: str, name: str) -> Solution:
     """The solution of exercise `name` of `lesson_NN` or `neighbour_NN`; `ValueError` if there is none."""
     path = _PACKAGE / "course" / "lessons" / f"{lesson}.py"
-    defined: dict[str, ast.stmt] = {}
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else ():
-        defined |= dict.fromkeys(_names(statement), statement)
+    statements = ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else []
+    defined = {bound: statement for statement in statements for bound in _names(statement)}
     call = getattr(defined.get(name), "value", None)
-    keywords = {keyword.arg: keyword.value for keyword in getattr(call, "keywords", ())}
-    tree = keywords.get("solution")
+    tree = {keyword.arg: keyword.value for keyword in getattr(call, "keywords", ())}.get("solution")
     tree = defined.get(tree.id) if isinstance(tree, ast.Name) else tree
     if not isinstance(tree, ast.Lambda | ast.FunctionDef):
         raise ValueError(f"{path.name} defines no exercise {name!r} whose solution is a function or a lambda")
@@ -150,85 +153,61 @@ def _names(statement: ast.stmt) -> list[str]:
 
 def _needed(tree: ast.AST, defined: dict[str, ast.stmt]) -> list[str]:
     """Imports, helpers and constants of the exercise's file that a solution uses, in an order that runs."""
-    found: dict[str, None] = {}
+    needed: list[str] = []
     for node in ast.walk(tree):
         statement = defined.get(node.id) if isinstance(node, ast.Name) else None
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            found[_import_of(node.id, statement)] = None
+            needed.insert(0, _import_of(node.id, statement))
         elif statement is not None and statement is not tree:
-            found |= dict.fromkeys([*_needed(statement, defined), ast.unparse(statement)])
-    return sorted(found, key=lambda text: not text.startswith(("import ", "from ")))
+            needed += [*_needed(statement, defined), ast.unparse(statement)]
+    return sorted(dict.fromkeys(needed), key=lambda text: not text.startswith(("import ", "from ")))
 
 
 def _import_of(name: str, statement: ast.Import | ast.ImportFrom) -> str:
     """The import of one name, as code outside the package writes it."""
-    alias = next(alias for alias in statement.names if name in (alias.name, alias.asname))
+    alias = ast.unparse(next(alias for alias in statement.names if name in (alias.name, alias.asname)))
     if isinstance(statement, ast.Import):
-        return ast.unparse(ast.Import([alias]))
-    package = {0: [], 2: ["rpm_tutorial", "course"], 3: ["rpm_tutorial"]}[statement.level]
-    module = ".".join([*package, *([statement.module] if statement.module else [])])
-    return ast.unparse(ast.ImportFrom(module, [alias], 0))
+        return f"import {alias}"
+    module = resolve_name("." * statement.level + (statement.module or ""), "rpm_tutorial.course.lessons")
+    return f"from {module} import {alias}"
 
 
-def _imports(code: str) -> list[str]:
-    """The import statements at the top level of a cell."""
-    code = re.sub(r"(?m)^(\s*)[%!].*", r"\1pass", code)
-    return [ast.unparse(s) for s in ast.parse(code).body if isinstance(s, ast.Import | ast.ImportFrom)]
-
-
-class _Renamed(ast.NodeTransformer):
-    def __init__(self, names: dict[str, str]):
-        self.names = names
-
-    def visit_Name(self, node: ast.Name) -> ast.Name:
-        return ast.Name(self.names.get(node.id, node.id), node.ctx)
-
-
-def _checks(tree: ast.Module):
+def _checks(source: str) -> list[tuple[str, str, str]]:
     """(lesson, exercise, answer) of each `rpm.lessons.lesson_NN.NAME.check(answer)` in a cell; a neighbour's likewise."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "check":
-            match = re.search(r"\b((?:lesson|neighbour)_\d+)\.(\w+)$", ast.unparse(node.func.value))
-            if match and len(node.args) == 1 and isinstance(node.args[0], ast.Name):
-                yield match[1], match[2], node.args[0].id
+    return re.findall(r"\b((?:lesson|neighbour)_\d+)\.(\w+)\.check\((\w+)\)", source)
 
 
 def _solved(source: str, imports: list[str]) -> str:
     """An exercise's cell with its blanks filled."""
-    lines, before, tree = source.splitlines(), [], ast.parse(source)
-    checks = {answer: (lesson, name) for lesson, name, answer in _checks(tree)}
-    for statement in reversed(tree.body):  # from the end, so that the line numbers of what is left stay right
+    lines, before = source.splitlines(), []
+    checks = {answer: (lesson, name) for lesson, name, answer in _checks(source)}
+    for statement in reversed(ast.parse(source).body):  # from the end: the line numbers of what is left stay right
         answer = next(iter(_names(statement)), None)
         if answer not in checks:
             continue
-        found, defined = solution(*checks.pop(answer))
-        found = copy.deepcopy(found)
-        before = [text for text in _needed(found, defined) if text not in imports] + before
-        own = [argument.arg for argument in found.args.args]
+        tree, defined = solution(*checks.pop(answer))
+        before = [text for text in _needed(tree, defined) if text not in imports] + before
+        blank, filled = [statement], [f"{answer} = {ast.unparse(tree.body)}"]
         if isinstance(statement, ast.FunctionDef):
+            expected, own = (", ".join(a.arg for a in function.args.args) for function in (tree, statement))
+            if own != expected:
+                raise ValueError(
+                    f"{answer} takes ({own}); its exercise's solution takes ({expected}): use the same names"
+                )
             blank = _blank(statement)
-            names = dict(zip(own, [argument.arg for argument in statement.args.args], strict=True))
-            body = [ast.Return(found.body)] if isinstance(found, ast.Lambda) else found.body
-            text = [f"    {line}" for s in body for line in _unparsed(s, names).splitlines()]
-        else:
-            blank = [statement]
-            value = found.body if isinstance(found, ast.Lambda) else found.body[-1].value
-            text = [f"{answer} = {ast.unparse(value)}"]
-        lines[blank[0].lineno - 1 : blank[-1].end_lineno] = text
+            body = [ast.Return(tree.body)] if isinstance(tree, ast.Lambda) else tree.body
+            filled = textwrap.indent("\n".join(map(ast.unparse, body)), "    ").splitlines()
+        lines[blank[0].lineno - 1 : blank[-1].end_lineno] = filled
     if checks or re.search(r"(?m)(return|=) \.\.\.$", "\n".join(lines)):
         raise ValueError(f"this exercise's cell has a blank that no check names:\n{source}")
     return "\n".join([*dict.fromkeys(before), *([""] if before else []), *lines])
 
 
 def _blank(function: ast.FunctionDef) -> list[ast.stmt]:
-    """The statements that a solution takes the place of: `return ...`, or all of a function that has a bug to find."""
+    """What a solution replaces: `return ...`, or all of a function that has a bug to find, but for its docstring."""
     if ast.unparse(function.body[-1]) == "return ...":
         return function.body[-1:]
     return function.body[ast.get_docstring(function) is not None :]
-
-
-def _unparsed(statement: ast.stmt, names: dict[str, str]) -> str:
-    return ast.unparse(ast.fix_missing_locations(_Renamed(names).visit(statement)))
 
 
 def _run(code: str, imports: list[str]) -> str:

@@ -39,7 +39,7 @@ def ring(state: WorldState) -> Figure:
     )
 
 
-# exercises
+# Exercises
 
 
 def _one_side(seed: int) -> tuple:

@@ -5,13 +5,12 @@ Its exercises: the constant, the gap, and a bug: whose marginals does the ELBO d
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ... import priors
 from ...derivation import ASSUMPTIONS, derive
 from ...finite import FiniteRPM
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, dots
 from ..widgets import choice, slider
 
@@ -42,7 +41,7 @@ def proof(world: FiniteRPM, log_prior: Tensor):
     return render
 
 
-# exercises
+# Exercises
 
 
 def _data(seed: int) -> tuple:
@@ -98,9 +97,7 @@ gap = Exercise(
 
 
 def _joint_and_prior(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    prior = torch.rand(3, 4, generator=generator, dtype=torch.float64)
-    return FiniteRPM.random(seed=seed).q_joint, (prior / prior.sum()).log()
+    return FiniteRPM.random(seed=seed).q_joint, normal(seed, 12).log_softmax(0).view(3, 4)
 
 
 def _elbo_above_c(q_joint, log_prior):
@@ -135,5 +132,5 @@ elbo_above_c = Exercise(
         ).sum(): ("the expectation is under Q(z,z'): the encoders draw z and z', the prior only scores them."),
         lambda q_joint, log_prior: (q_joint * log_prior).sum(): "the terms - log Q(z) - log Q(z') are gone.",
     },
-    planted=_with_the_marginals_of_the_prior,
+    with_bug=_with_the_marginals_of_the_prior,
 )

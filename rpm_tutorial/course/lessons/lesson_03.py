@@ -13,7 +13,7 @@ import torch
 from ... import objectives, priors
 from ..._log_space import log
 from ...finite import FiniteRPM
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, lines
 from ..widgets import choice, slider
 
@@ -33,10 +33,10 @@ KAPPAS = np.linspace(0, 3, 31)
 
 def prior_choice(state: PriorState) -> Figure:
     """Lesson 3: MI, and L − C under three priors, for log f = 1 + κ log Q(z,z′)/Q(z)Q(z′) + c(z); the gap of one of them."""
-    information, chosen = RING.mutual_information.item(), _value(state.prior, state.kappa, state.offset)
+    information, chosen = RING.mutual_information.item(), _elbo_above_c(state.prior, state.kappa, state.offset)
     return lines(
         KAPPAS,
-        {name: _curve(name, state.offset) for name in OBJECTIVE_OF},
+        {name: _elbo_above_c_at_kappas(name, state.offset) for name in OBJECTIVE_OF},
         floor=-0.3,
         ceiling=("MI", information),
         mark=state.kappa,
@@ -51,22 +51,21 @@ def prior_choice(state: PriorState) -> Figure:
 
 
 @cache
-def _curve(name: str, offset: float) -> list[float]:
-    return [_value(name, kappa, offset) for kappa in KAPPAS]
+def _elbo_above_c_at_kappas(name: str, offset: float) -> list[float]:
+    return [_elbo_above_c(name, kappa, offset) for kappa in KAPPAS]
 
 
-def _value(name: str, kappa: float, offset: float) -> float:
+def _elbo_above_c(name: str, kappa: float, offset: float) -> float:
     log_ratio = log(RING.q_joint) - log(RING.q_z)[:, None] - log(RING.q_z_prime)
     c = offset * torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
     return OBJECTIVE_OF[name](1 + kappa * log_ratio + c, RING.q_joint).value.item()
 
 
-# exercises
+# Exercises
 
 
 def _scores(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(3, 4, generator=generator, dtype=torch.float64), FiniteRPM.random(seed=seed).q_joint
+    return normal(seed, 3, 4), FiniteRPM.random(seed=seed).q_joint
 
 
 def _uniform_candidates(log_f, q_joint):
@@ -119,10 +118,6 @@ prior = Exercise(
 )
 
 
-def _square(seed: int) -> tuple:
-    return (torch.randn(5 + seed, 5 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64),)
-
-
 def _clip(log_f):
     over_z_prime = log_f.log_softmax(1).diagonal().mean()
     over_z = log_f.log_softmax(0).diagonal().mean()
@@ -137,7 +132,7 @@ def _one_side_twice(log_f):
 
 clip = Exercise(
     prompt="Return the symmetric objective of a batch, in nats per pair, from log_f of shape (n, n). Source: (E12).",
-    case=_square,
+    case=lambda seed: (normal(seed, 5 + seed, 5 + seed),),
     solution=_clip,
     hints=(
         "Try it on a small table and on its transpose. Which of the two terms differ?",
@@ -161,5 +156,5 @@ clip = Exercise(
             _clip(log_f) + math.log(len(log_f))
         ): "log n belongs to each direction, and the mean of two log n is one.",
     },
-    planted=_one_side_twice,
+    with_bug=_one_side_twice,
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...critics import VonMisesFisher
 from ...evidence import dataset_evidence
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, images
 from ..widgets import slider
 
@@ -50,21 +50,12 @@ def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
     return render
 
 
-# exercises
-
-
-def _scores(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    return (2 * torch.randn(7, 7, generator=generator, dtype=torch.float64),)
-
-
-def _nothing(_seed: int) -> tuple:
-    return ()
+# Exercises
 
 
 log_p = Exercise(
     prompt="Return log P(x_i,x'_i) of each pair, shape (N,), from the table log_f of shape (N, N). Source: (E14).",
-    case=_scores,
+    case=lambda seed: (2 * normal(seed, 7, 7),),
     solution=lambda log_f: log_f.log_softmax(1).diagonal() - math.log(len(log_f)),
     hints=(
         "First the conditional: how probable is x'_i among all N candidates, given x_i?",
@@ -87,7 +78,7 @@ log_p = Exercise(
 
 pairs_needed = Exercise(
     prompt="Return the smallest number of pairs N on which InfoNCE can reach 5 nats.",
-    case=_nothing,
+    case=lambda seed: (),
     solution=lambda: math.ceil(math.exp(5)),
     hints=(
         "Which bound on InfoNCE depends on N?",
@@ -102,10 +93,9 @@ pairs_needed = Exercise(
 )
 
 
-def _wide(seed: int) -> tuple:
-    """Rows whose f are far outside of float64: that is what the largest score is taken out for."""
-    scores = 3 * torch.randn(5, 13 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (scores + torch.tensor([[-900.0], [-9.0], [0.0], [9.0], [900.0]], dtype=torch.float64),)
+def _far_outside(seed: int) -> tuple:
+    """Rows whose f have no float64: that is what the largest score is taken out for."""
+    return (3 * normal(seed, 5, 13 + seed) + torch.tensor([[-900.0], [-9.0], [0.0], [9.0], [900.0]]),)
 
 
 def _by_tiles(log_f):
@@ -130,7 +120,7 @@ def _never_rescaled(log_f):
 
 by_tiles = Exercise(
     prompt="Return log sum_j f_ij of each row of log_f, shape (n,), visiting four columns at a time.",
-    case=_wide,
+    case=_far_outside,
     solution=_by_tiles,
     hints=(
         "When is the result right? Try columns that fall, then columns that rise.",
@@ -147,5 +137,5 @@ by_tiles = Exercise(
         ),
         lambda log_f: log_f.logsumexp(1) - log_f.amax(1): "the maximum that was taken out has to be added back.",
     },
-    planted=_never_rescaled,
+    with_bug=_never_rescaled,
 )

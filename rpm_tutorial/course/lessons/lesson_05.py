@@ -4,6 +4,7 @@ Its exercises: the bias of a batch, the batch that a bias needs, how to do witho
 """
 
 import math
+import random
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from ... import gaussian
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, lines
 from ..widgets import slider
 
@@ -59,12 +60,11 @@ def _sampled_infonce(information: float, rows: int = 512, dim: int = 4) -> np.nd
     return (information - log_normaliser.mean(0)).numpy()
 
 
-# exercises
+# Exercises
 
 
 def _chi_squared_and_n(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    return 5 * torch.rand((), generator=generator, dtype=torch.float64).item(), 2 ** (4 + seed)
+    return random.Random(seed).uniform(0, 5), 2 ** (4 + seed)
 
 
 bias = Exercise(
@@ -118,8 +118,7 @@ batch_size = Exercise(
 
 
 def _positive_and_others(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.randn(6 + seed, generator=generator, dtype=torch.float64)
+    scores = normal(seed, 6 + seed)
     return scores[0] + 2, scores[1:], 1000 * (seed + 1)
 
 
@@ -158,9 +157,7 @@ normaliser = Exercise(
 
 
 def _batch(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    n = 6 + seed
-    return (torch.randn(n, n, generator=generator, dtype=torch.float64) + 3 * torch.eye(n, dtype=torch.float64),)
+    return (normal(seed, 6 + seed, 6 + seed) + 3 * torch.eye(6 + seed),)
 
 
 def _of_a_batch(log_f):
@@ -200,5 +197,5 @@ of_a_batch = Exercise(
             "that sums over the z of each z'; (E15) compares the z' of each z."
         ),
     },
-    planted=_without_the_positive,
+    with_bug=_without_the_positive,
 )

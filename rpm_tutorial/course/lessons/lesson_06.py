@@ -14,7 +14,7 @@ from ... import gaussian, objectives
 from ...datasets import twist
 from ...objectives import mutual_information
 from ...probes import r_squared
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, clouds
 from ..widgets import slider
 
@@ -50,7 +50,7 @@ def _twisted(strength: float) -> tuple[np.ndarray, np.ndarray, float, float]:
     return z[:400].numpy(), sides[0][:400].numpy(), evidence, read
 
 
-# exercises
+# Exercises
 
 
 def _rho_and_scale(seed: int) -> tuple:
@@ -112,8 +112,7 @@ best_scale = Exercise(
 
 
 def _table(seed: int) -> tuple:
-    q = torch.rand(4, 3 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (q / q.sum(),)
+    return (normal(seed, 12 + 4 * seed).softmax(0).view(4, 3 + seed),)
 
 
 def _merged(q_joint):
@@ -182,5 +181,5 @@ binned = Exercise(
             "sorting each side on its own tears the pairs apart: any two samples then agree perfectly."
         ),
     },
-    planted=_by_the_order,
+    with_bug=_by_the_order,
 )

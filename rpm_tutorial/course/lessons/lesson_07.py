@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, clouds
 from ..widgets import choice, slider
 
@@ -45,12 +45,11 @@ def unfolding(paths: Mapping[str, Mapping[int, tuple]], color: Tensor, points: i
     return render
 
 
-# exercises
+# Exercises
 
 
 def _latents(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    z, z_prime = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (4, 5 + seed))
+    z, z_prime = normal(seed, 9 + seed, 3).split([4, 5 + seed])
     return z, z_prime, 0.5 + 0.25 * seed
 
 

@@ -6,18 +6,11 @@ import torch
 from torch.nn import functional as F
 
 from ...objectives import infonce, symmetric_infonce
-from ..exercise import Exercise
-
-
-def _table(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    n = 6 + seed
-    return (torch.randn(n, n, generator=generator, dtype=torch.float64) + torch.eye(n, dtype=torch.float64),)
-
+from ..exercise import Exercise, normal
 
 top_one = Exercise(
     prompt="Return the fraction of rows of `log_f`, shape (n, n), whose largest score is on the diagonal.",
-    case=_table,
+    case=lambda seed: (normal(seed, 6 + seed, 6 + seed) + torch.eye(6 + seed),),
     solution=lambda log_f: (log_f.argmax(1) == torch.arange(len(log_f))).double().mean(),
     hints=(
         "For each row, which column has the largest score? Which column should it be?",
@@ -57,10 +50,8 @@ typical_probability = Exercise(
 
 
 def _on_the_sphere(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(7, 4, generator=generator, dtype=torch.float64)
-    z_prime = z + torch.randn(7, 4, generator=generator, dtype=torch.float64)
-    return F.normalize(z, dim=1), F.normalize(z_prime, dim=1), 0.2 + 0.3 * seed
+    z, step = normal(seed, 2, 7, 4)
+    return F.normalize(z, dim=1), F.normalize(z + step, dim=1), 0.2 + 0.3 * seed
 
 
 infonce_at = Exercise(
@@ -142,5 +133,5 @@ probe = Exercise(
         ): "your probe has an intercept, a feature that is always 1; here the labels are regressed on z alone.",
         lambda z, labels, z_test, labels_test: 1 - _probe(z, labels, z_test, labels_test): "that is the error rate.",
     },
-    planted=_fitted_on_everything,
+    with_bug=_fitted_on_everything,
 )

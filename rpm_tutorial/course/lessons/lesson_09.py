@@ -12,7 +12,7 @@ from torch import Tensor
 from ... import objectives
 from ...critics import RandomWalk
 from ...evidence import dataset_evidence
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, paths
 from ..widgets import choice, slider
 
@@ -88,18 +88,15 @@ def _aligned(z: Tensor, position: Tensor) -> Tensor:
     return (inputs @ torch.linalg.lstsq(inputs, position.flatten(0, 1)).solution).view(position.shape)
 
 
-# exercises
+# Exercises
 
 
 def _joint(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(24, generator=generator, dtype=torch.float64).softmax(0).view(2, 3, 4),)
+    return (normal(seed, 24).softmax(0).view(2, 3, 4),)
 
 
 def _chain(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(100 + seed)
-    scores = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((2, 3), (2, 3, 4)))
-    return *_joint(seed), *scores
+    return *_joint(seed), normal(100 + seed, 2, 3), normal(200 + seed, 2, 3, 4)
 
 
 def _last_term(q, log_f_1, log_f_2):

@@ -6,11 +6,10 @@ Its exercises: the two steps of EM, and what ten classes are worth to untied lat
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ...finite import FiniteRPM
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, clusters
 from ..widgets import choice, slider
 
@@ -57,16 +56,13 @@ def restarts(evidence: Tensor, counts: Tensor):
     return render
 
 
-# exercises
+# Exercises
 
 
 def _factors(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    prior, f, f_prime = (
-        torch.randn(n, 3, generator=generator, dtype=torch.float64).softmax(1) for n in (1, 5 + seed, 5 + seed)
-    )
-    f_z, f_prime_z = (torch.randn(2, 3, generator=generator, dtype=torch.float64)).softmax(1)
-    return prior[0], f, f_prime, f_z, f_prime_z
+    f, f_prime = normal(seed, 2, 5 + seed, 3).softmax(2)
+    prior, f_z, f_prime_z = normal(100 + seed, 3, 3).softmax(1)
+    return prior, f, f_prime, f_z, f_prime_z
 
 
 def _normalised(table):
@@ -106,8 +102,7 @@ posterior = Exercise(
 
 
 def _posterior_of_pairs(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    return FiniteRPM.random(seed=seed).p_true, torch.randn(5, 6, 3, generator=generator, dtype=torch.float64).softmax(2)
+    return FiniteRPM.random(seed=seed).p_true, normal(seed, 5, 6, 3).softmax(2)
 
 
 m_step = Exercise(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...critics import VonMisesFisher
 from ...evidence import dataset_evidence
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 from ..figures import Figure, circle
 from ..widgets import choice, slider
 
@@ -59,13 +59,11 @@ def concentration(codes: dict[str, tuple[Tensor, Tensor]]):
     return render
 
 
-# exercises
+# Exercises
 
 
 def _angles(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    theta, theta_prime = (7 * torch.rand(9, generator=generator, dtype=torch.float64)).split([4, 5])
-    return theta, theta_prime, 2.0 + seed
+    return *(3 * normal(seed, 9)).split([4, 5]), 2.0 + seed
 
 
 periodic = Exercise(
@@ -98,9 +96,7 @@ periodic = Exercise(
 
 
 def _series(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    z, z_prime = torch.randn(9, 2, generator=generator, dtype=torch.float64).split([4, 5])
-    return z, z_prime, torch.tensor([0.4, -0.2 - seed], dtype=torch.float64), 0.5 + seed
+    return *normal(seed, 9, 2).split([4, 5]), torch.tensor([0.4, -0.2 - seed]).double(), 0.5 + seed
 
 
 drifting_walk = Exercise(

@@ -2,13 +2,11 @@
 
 import torch
 
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 
 
 def _statistics(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    target = 1 + torch.randn(4 + seed, 6, generator=generator, dtype=torch.float64)
-    return target, torch.randn(4 + seed, 5, 6, generator=generator, dtype=torch.float64) + 0.5
+    return normal(seed, 4 + seed, 6) + 1, normal(100 + seed, 4 + seed, 5, 6) + 0.5
 
 
 def _standardised(target: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

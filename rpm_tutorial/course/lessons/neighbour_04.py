@@ -2,12 +2,11 @@
 
 import torch
 
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 
 
 def _tables(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    T, logits, p = torch.randn(3, 3 + seed, 4, generator=generator, dtype=torch.float64)
+    T, logits, p = normal(seed, 3, 3 + seed, 4)
     return T, logits.softmax(1), p.exp() / p.exp().sum()
 
 

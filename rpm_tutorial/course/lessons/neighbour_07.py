@@ -2,24 +2,23 @@
 
 import torch
 
-from ..exercise import Exercise
+from ..exercise import Exercise, normal
 
 
 def _scores(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    members, others = torch.randn(2, 40, generator=generator, dtype=torch.float64)
+    members, others = normal(seed, 2, 40)
     return members + 0.8, others
 
 
-def _candidates(members: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+def _shares_above_each_score(members: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """For each threshold at a score, the share of members and of others that lie at it or above, shape (2, n)."""
     threshold = torch.cat([members, others])
     return torch.stack([(side >= threshold[:, None]).double().mean(1) for side in (members, others)])
 
 
-def _best(members: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    found, false = _candidates(members, others)
-    return ((1 + found - false) / 2).max()
+def _success_of_best_threshold(members: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    members_found, others_found = _shares_above_each_score(members, others)
+    return ((1 + members_found - others_found) / 2).max()
 
 
 success = Exercise(
@@ -28,7 +27,7 @@ success = Exercise(
         "the scores of n each; a score at the threshold or above is called a member."
     ),
     case=_scores,
-    solution=_best,
+    solution=_success_of_best_threshold,
     hints=(
         "For one threshold: the mean of the share of members at or above it and of the share of others below it.",
         "It is enough to try the scores themselves: between two scores nothing changes.",
@@ -38,9 +37,9 @@ success = Exercise(
         lambda members, others: (members[:, None] > others).double().mean(): (
             "that is the area under the ROC curve: how often a member scores above another."
         ),
-        lambda members, others: (_candidates(members, others)[0] - _candidates(members, others)[1]).max(): (
-            "that is the advantage, the largest difference of the two shares; chance is 0 there, and 1/2 here."
-        ),
+        lambda members, others: (
+            _shares_above_each_score(members, others)[0] - _shares_above_each_score(members, others)[1]
+        ).max(): ("that is the advantage, the largest difference of the two shares; chance is 0 there, and 1/2 here."),
         lambda members, others: (
             ((members > 0).double().mean() + (others <= 0).double().mean()) / 2
         ): "0 is one threshold; the best one has to be looked for.",

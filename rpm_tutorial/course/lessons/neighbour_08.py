@@ -2,20 +2,14 @@
 
 import torch
 
-from ..exercise import Exercise
-
-
-def _classified(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    return 0.05 + 0.9 * torch.rand(5, generator=generator, dtype=torch.float64), 100 * (seed + 1), 700
-
+from ..exercise import Exercise, normal
 
 log_ratio = Exercise(
     prompt=(
         "Return log r(z,z') for each entry of `p`, the probability of 'pair' that a classifier gives after training on `n_pairs` "
         "pairs and `n_independent` independent cells."
     ),
-    case=_classified,
+    case=lambda seed: (normal(seed, 5).sigmoid(), 100 * (seed + 1), 700),
     solution=lambda p, n_pairs, n_independent: (n_independent / n_pairs * p / (1 - p)).log(),
     hints=(
         "Bayes: the odds p / (1 - p) are the ratio of the densities times the ratio of the class sizes.",

@@ -1,21 +1,13 @@
 """Exercise of the neighbour on gradients of the information: how an entropy moves with its samples."""
 
-import torch
-
-from ..exercise import Exercise
-
-
-def _scores_and_motion(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(2, 6 + seed, 3, generator=generator, dtype=torch.float64).unbind())
-
+from ..exercise import Exercise, normal
 
 entropy_slope = Exercise(
     prompt=(
         "Return the estimate of the derivative of the entropy of z from `score`, the gradient of log q at n samples, and `motion`, "
         "the derivative of each sample; both (n, d)."
     ),
-    case=_scores_and_motion,
+    case=lambda seed: tuple(normal(seed, 2, 6 + seed, 3)),
     solution=lambda score, motion: -(score * motion).sum(1).mean(),
     hints=(
         "H = -E log q(z). By how much does log q(z) change when z moves?",
