@@ -139,7 +139,7 @@ def _report(critic: nn.Module, dim: int, dim_prime: int, seed: int, title: str) 
         except Exception as error:  # whatever the critic raises is for its author to read
             found, remedy = (
                 f"{type(error).__name__}: {' '.join(str(error).split())}",
-                "call critic(z, z_prime) yourself",
+                "call critic(z, z_prime) on such latents and read the trace",
             )
             if isinstance(error, _Wrong):
                 found, remedy = error.found, error.remedy
