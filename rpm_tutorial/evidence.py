@@ -113,9 +113,10 @@ def dataset_evidence(
         if normalise != "rows":
             candidates, first, n = gather(z, group)
             directions.append(_log_p(candidates, z_prime, critic, first, block, "columns", reduction))
-    log_p = sum(directions) / len(directions)
-    if reduction == "mean":
-        log_p = mean_over_ranks(float64(log_p).sum() / n, group)
+    if reduction == "mean":  # each direction is a sum over the pairs already, or has one number for each
+        log_p = mean_over_ranks(sum(float64(log_p).sum() for log_p in directions) / (len(directions) * n), group)
+    else:
+        log_p = sum(directions) / len(directions)
     objective = "symmetric_infonce" if normalise == "both" else "infonce"
     return Evidence((log_p + math.log(n)).to(z), (log_p - math.log(n)).to(z), n, objective)
 
