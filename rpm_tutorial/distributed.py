@@ -95,6 +95,8 @@ def average_gradients(modules: Iterable[nn.Module], group: "dist.ProcessGroup") 
     """
     parameters = [p for module in modules for p in module.parameters()]
     _check_alike("a mean of gradients", parameters, group)
+    if not parameters:
+        return
     present = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int64, device=parameters[0].device)
     for parameter, somewhere in zip(parameters, _summed(present, group).tolist()):
         if somewhere:

@@ -288,16 +288,21 @@ def lose(meeting_port: str, *scenes: str) -> None:
         *actions, timeout = LOSSES[scene]
         meeting.set(f"{scene}, {rank}, here", "")  # one late on a busy machine would miss the other's short time-out
         meeting.wait([f"{scene}, {1 - rank}, here"])
-        outcome, start = {"error": None, "message": ""}, time.perf_counter()
-        try:
-            with distributed.process_group(timeout) as group:
-                start = time.perf_counter()
-                actions[rank](group)
-        except Exception as error:
-            outcome = {"error": type(error).__name__, "message": str(error)}
-        outcome |= {"seconds": time.perf_counter() - start, "left": not dist.is_initialized()}
+        outcome = played(actions[rank], timeout)
         gc.collect()  # what still refers to the group keeps the connection open
         meeting.set(f"{scene}, {rank}", json.dumps(outcome))
+
+
+def played(action, timeout: float) -> dict:
+    """What a process met; the group is known here alone, so that it can go at the end."""
+    outcome, start = {"error": None, "message": ""}, time.perf_counter()
+    try:
+        with distributed.process_group(timeout) as group:
+            start = time.perf_counter()
+            action(group)
+    except Exception as error:
+        outcome = {"error": type(error).__name__, "message": str(error)}
+    return outcome | {"seconds": time.perf_counter() - start, "left": not dist.is_initialized()}
 
 
 if __name__ == "__main__":
