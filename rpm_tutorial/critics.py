@@ -2,7 +2,7 @@
 
 Each maps z of shape (n, d) and z' of shape (m, d) to log_f of shape (n, m); an entry depends on its own z and z' alone.
 What a constructor names is a learnable parameter (`learnable=False` fixes it); what must be positive is kept as its logarithm.
-All raise `ValueError` for NaN and infinities in the latents or the scores, and for unequal numbers of columns.
+All raise `ValueError` for NaN and infinities in the latents or the scores, mixed dtypes, and unequal numbers of columns.
 
 A critic of your own is any `nn.Module` whose `forward(z, z_prime)` returns that table. If its scores are inner products, make it a
 `LinearCritic` and write `linear_form` instead of `forward`: `dataset_evidence` then takes a faster way.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._checks import any_entry, check_latents, check_positive, check_scores, shape_of
+from ._checks import any_entry, check_alike, check_latents, check_positive, check_scores, shape_of
 from ._log_space import at_least_float32, float64, full_precision, saveable
 
 LOST = 0.01  # nats that a score may lose to rounding before it is computed in float64
@@ -265,7 +265,7 @@ def change_between_calls(critic: Callable[[Tensor, Tensor], Tensor], z: Tensor, 
             tables.append(scores(critic, z, z_prime).clone())
             drew.append(any(not torch.equal(*states) for states in zip(before, _global_states(z.device))))
     off = distance(*tables)
-    if any_entry(lambda t: t > table_rounding(tables[0]), off):
+    if any_entry(lambda t: t > table_rounding(tables[0]), off, scanned=False):
         return f"two calls differ by up to {off.max().item():.2g}"
     return "each call draws from torch's global generator" if all(drew) else None  # another thread may have drawn once
 
@@ -335,6 +335,7 @@ def _latents(z: Tensor, z_prime: Tensor) -> tuple[Tensor, Tensor]:
     """Both, checked, and as autograd can save them."""
     check_latents("z", z)
     check_latents("z_prime", z_prime)
+    check_alike("z", z, "z_prime", z_prime)
     if z.shape[1] != z_prime.shape[1]:
         raise ValueError(
             f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns"

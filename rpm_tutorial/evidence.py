@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import check_latents, shape_of
+from ._checks import check_alike, check_latents, shape_of, values_unchecked
 from ._log_space import accumulation_dtype, float64, full_precision, saveable
 from ._tiles import InFloat32, InnerProduct, Transposed, block_for, by_strips, by_tiles, check_normalisers
 from .critics import LinearCritic, change_between_calls, check_is_module, in_training_mode, scores
@@ -79,7 +79,7 @@ def dataset_evidence(
     Raises:
         TypeError: the critic is no `nn.Module` (tensors that a plain function captures would get no gradient), or
             returns no tensor.
-        ValueError: NaN, +inf, unequal numbers of rows, a row whose candidates all score -inf, a critic that draws or
+        ValueError: NaN, +inf, unequal numbers of rows, mixed dtypes, a row whose candidates all score -inf, a critic that draws or
             changes from call to call, or has dropout or batch norm in training mode, or whose output is not (n, m), an
             unknown option.
         RuntimeError: in `backward`, a critic that changed since the call, as a loop changes an attribute (parameters and
@@ -224,7 +224,8 @@ def _check_fixed(critic: nn.Module, z: Tensor, z_prime: Tensor) -> None:
     """Raise for scores of another shape, or others at each call, by a few pairs: as many rows as columns would not show a
     transposed table."""
     rows = min(8, len(z_prime) // 2)
-    change = change_between_calls(critic, z[:rows], z_prime[: 2 * rows]) if rows else None
+    with values_unchecked():  # those of all pairs are checked later, with the row that they are in
+        change = change_between_calls(critic, z[:rows], z_prime[: 2 * rows]) if rows else None
     if change is not None:
         raise ValueError(
             f"the critic's scores change from call to call: {change}; expected a fixed critic: call critic.eval(), and "
@@ -235,6 +236,7 @@ def _check_fixed(critic: nn.Module, z: Tensor, z_prime: Tensor) -> None:
 def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
     check_latents("z", z)
     check_latents("z_prime", z_prime)
+    check_alike("z", z, "z_prime", z_prime)
     if len(z) != len(z_prime):
         raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected one row each per pair")
     check_is_module(critic)
