@@ -47,7 +47,9 @@ from .critic_checks import (
 from .critics import (
     Bilinear as Bilinear,
     LaplaceWalk as LaplaceWalk,
+    LinearCritic as LinearCritic,
     LinearDynamics as LinearDynamics,
+    LinearForm as LinearForm,
     RandomWalk as RandomWalk,
     Universal as Universal,
     VonMisesFisher as VonMisesFisher,

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import any_entry, rounding, shape_of, values_unchecked
+from ._checks import rounding, values_unchecked
 from ._log_space import accumulation_dtype, float64, full_precision
+from .critics import scores
 
 STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 MiB in float32
 STRIP_ROWS = {"cpu": (32, 128), "cuda": (128, 4096)}  # at least and at most: a processor's cache prefers few
@@ -23,18 +24,12 @@ def by_tiles(critic: nn.Module, first: int, block: int, z: Tensor, z_prime: Tens
 
     `block` is the number of a tile's rows; its columns are twice as many.
     """
-    return _applied(_ByTiles, critic, first, block, z, z_prime, *_learnt(_state(critic)))
+    return _ByTiles.apply(critic, first, block, z, z_prime, *_learnt(_state(critic)))
 
 
-def by_strips(first: int, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    """The sum over rows of what `by_tiles` gives, a 0-dimensional float64 tensor, for log f_ij = q_i . k_j + bias_j."""
-    return _applied(_ByStrips, first, q, k, bias)
-
-
-def strip_height(columns: int, device: torch.device) -> int:
-    kind = "cuda" if device.type == "cuda" else "cpu"
-    least, most = STRIP_ROWS[kind]
-    return max(least, min(most, STRIP_ENTRIES[kind] // columns))
+def by_strips(first: int, q: Tensor, k: Tensor) -> Tensor:
+    """The sum over rows of what `by_tiles` gives, a 0-dimensional float64 tensor, for log f_ij = q_i . k_j."""
+    return _ByStrips.apply(first, q, k)
 
 
 def block_for(device: torch.device, *, inner_product: bool) -> int:
@@ -92,7 +87,7 @@ class _ByTiles(torch.autograd.Function):
                 tile_sum = _logsumexp_(log_f if isinstance(critic, InnerProduct) else log_f.clone())
                 log_sum[rows] = torch.logaddexp(log_sum[rows], tile_sum)
                 bar.update()
-        check_rows(log_sum)
+        check_normalisers(log_sum)
         ctx.critic, ctx.state, ctx.first, ctx.block = critic, _state(critic), first, block
         ctx.save_for_backward(z, z_prime, log_sum, *parameters)  # of the parameters, so that torch sees them change
         return (positive - log_sum).to(dtype)
@@ -135,31 +130,24 @@ class _ByTiles(torch.autograd.Function):
 
 class _ByStrips(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, first, q, k, bias):
-        n, height = len(q), strip_height(len(k), q.device)
+    def forward(ctx, first, q, k):
+        kind = "cuda" if q.device.type == "cuda" else "cpu"
+        least, most = STRIP_ROWS[kind]
+        n, height = len(q), max(least, min(most, STRIP_ENTRIES[kind] // len(k)))
         d_q, d_k = torch.empty_like(q), torch.zeros_like(k)
-        d_bias = None if bias is None else torch.zeros_like(bias)
-        strip = q.new_empty(min(n, height), len(k))
-        log_p = q.new_empty(n)
+        strip, log_p = q.new_empty(min(n, height), len(k)), q.new_empty(n)
         with _progress(math.ceil(n / height), "evidence and its gradient") as bar:
             for start in range(0, n, height):
                 rows, own = slice(start, start + height), slice(first + start, min(first + start + height, first + n))
-                table = strip[: len(q[rows])]
-                if bias is None:
-                    torch.mm(q[rows], k.T, out=table)
-                else:
-                    torch.addmm(bias, q[rows], k.T, out=table)
+                table = torch.mm(q[rows], k.T, out=strip[: len(q[rows])])
                 positive, largest = table.diagonal(first + start).clone(), table.amax(1, keepdim=True)
                 f = table.sub_(largest).exp_()
                 total = f.sum(1, keepdim=True)
                 log_p[rows] = positive - largest.squeeze(1) - total.log().squeeze(1)
-                # d log p_i / dq_i = k_i - sum_j P_ij k_j with P_ij = f_ij / total_i, and likewise for k and the bias
+                # d log p_i / dq_i = k_i - sum_j P_ij k_j with P_ij = f_ij / total_i, and likewise for k
                 d_q[rows] = k[own] - (f @ k).div_(total)
                 d_k.addmm_(f.T, q[rows] / total, alpha=-1)
                 d_k[own] += q[rows]
-                if bias is not None:
-                    d_bias.addmv_(f.T, total.reciprocal().squeeze(1), alpha=-1)
-                    d_bias[own] += 1
                 bar.update()
         finite = log_p.isfinite()
         if not finite.all():
@@ -167,14 +155,13 @@ class _ByStrips(torch.autograd.Function):
                 f"row {int((~finite).nonzero()[0])} has an inner product beyond {q.dtype}; expected finite scores. "
                 "Divide the latents by their spread, or raise the critic's scale"
             )
-        ctx.save_for_backward(d_q, d_k, *(() if bias is None else (d_bias,)))
+        ctx.save_for_backward(d_q, d_k)
         return float64(log_p).sum()
 
     @staticmethod
     def backward(ctx, grad):
         _refuse_second_derivative()
-        d_q, d_k, *d_bias = (total * grad for total in ctx.saved_tensors)
-        return None, d_q, d_k, d_bias[0] if d_bias else None
+        return None, *(total * grad for total in ctx.saved_tensors)
 
 
 def _tiles(first: int, block: int, z: Tensor, z_prime: Tensor) -> list[tuple[slice, slice, int]]:
@@ -193,76 +180,16 @@ def _logsumexp_(table: Tensor) -> Tensor:
     return log_sum.to(accumulation_dtype(table.device)).add_(largest.squeeze(1))
 
 
-def scores(critic: Callable[[Tensor, Tensor], Tensor], z: Tensor, z_prime: Tensor) -> Tensor:
-    """The critic's table, of shape (n, m)."""
-    log_f = critic(z, z_prime)
-    if not isinstance(log_f, Tensor):
-        raise TypeError(
-            f"the critic returned a {type(log_f).__name__}; expected one torch.Tensor of shape ({len(z)}, {len(z_prime)}): "
-            "return the table of scores alone"
-        )
-    if log_f.shape != (len(z), len(z_prime)):
+def check_normalisers(log_sum: Tensor, rows: Tensor | None = None) -> None:
+    """Raise for rows whose log sum_j f_ij is not finite; `rows` are their numbers, if not 0, 1, 2 and so on."""
+    bad = ~log_sum.isfinite()
+    if bad.any():
+        first = int(bad.nonzero()[0])
+        what = "only scores of -inf" if log_sum[first].isneginf() else "NaN or +inf among its scores"
         raise ValueError(
-            f"the critic returned shape {shape_of(log_f)} for z {shape_of(z)} and z_prime {shape_of(z_prime)}; "
-            f"expected ({len(z)}, {len(z_prime)}), one score per pair: rows z, columns z_prime"
+            f"row {first if rows is None else int(rows[first])} has {what} ({int(bad.sum())} of {len(log_sum)} rows); "
+            "expected finite scores, or -inf where f = 0. Look at critic(z, z_prime) for that row"
         )
-    return log_f
-
-
-def in_training_mode(critic: nn.Module) -> str | None:
-    """The first part of the critic that scores otherwise in training mode, and is in it: what it is, in words."""
-    for name, module in critic.named_modules():
-        if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
-            return f"{name or 'module'} is a {type(module).__name__} in training mode"
-    return None
-
-
-def change_between_calls(score: Callable[..., tuple[Tensor | None, ...]], z: Tensor, z_prime: Tensor) -> str | None:
-    """What two calls on the same latents show of a critic that is not fixed, in words."""
-    results, draws = [], []
-    with torch.no_grad():
-        for _ in range(2):
-            before = _global_states(z.device)
-            results.append([part.clone() for part in score(z, z_prime) if part is not None])
-            draws.append(any(not torch.equal(*states) for states in zip(before, _global_states(z.device))))
-    off = max(_beyond_rounding(*parts) for parts in zip(*results))
-    if off > 0:
-        return f"two calls differ by up to {off:.2g}"
-    return "each call draws from torch's global generator" if all(draws) else None  # another thread may have drawn once
-
-
-def _beyond_rounding(one: Tensor, other: Tensor) -> float:
-    """How far two tables lie from each other; 0 if it is rounding, or nobody can see it."""
-    apart = (one - other).abs().masked_fill((one == other) | (one.isnan() & other.isnan()), 0).nan_to_num(torch.inf)
-    return apart.max().item() if any_entry(lambda t: t > table_rounding(one), apart) else 0.0
-
-
-def table_rounding(table: Tensor) -> Tensor:
-    """Rounding of scores of this size, a thousand times over: far below what any other pair would change; 0-dimensional."""
-    size = table.detach().masked_fill(~table.isfinite(), 0).abs().max()
-    return 1e3 * torch.finfo(table.dtype).eps * size.clamp(min=1)
-
-
-def _global_states(device: torch.device) -> list[Tensor]:
-    """Where torch's global generators are that a critic on this device may draw from."""
-    if device.type == "cuda":
-        return [torch.get_rng_state(), torch.cuda.get_rng_state(device)]
-    module = getattr(torch, device.type, None)
-    return [torch.get_rng_state(), *([module.get_rng_state()] if hasattr(module, "get_rng_state") else [])]
-
-
-def check_rows(log_sum: Tensor, rows: Tensor | None = None) -> None:
-    """Raise for rows without a normaliser; `rows` are their numbers, if not 0, 1, 2 and so on."""
-    for bad, what in (
-        (torch.isnan(log_sum) | torch.isposinf(log_sum), "NaN or +inf among its scores"),
-        (torch.isneginf(log_sum), "only scores of -inf"),
-    ):
-        if bad.any():
-            first = int(bad.nonzero()[0])
-            raise ValueError(
-                f"row {first if rows is None else int(rows[first])} has {what} ({int(bad.sum())} of {len(log_sum)} rows); "
-                "expected finite scores, or -inf where f = 0. Look at critic(z, z_prime) for that row"
-            )
 
 
 def _state(critic: nn.Module) -> dict[str, Tensor]:
@@ -290,28 +217,16 @@ def _check_unchanged(mass: Tensor, log_sum: Tensor, dtype: torch.dtype, tiles: i
     lost = (8 * max(eps, torch.finfo(dtype).eps) + math.sqrt(tiles) * eps) * log_sum.abs()
     if not ((mass + 1).abs() <= rounding(log_sum) + lost).all():
         raise RuntimeError(
-            "the critic changed between dataset_evidence and backward, so that its gradient would be that of neither: "
-            "call backward first, or use one module per setting; and draw nothing in forward"
+            "the critic changed between dataset_evidence and backward, so the gradient would be wrong; expected the same "
+            "scores: call backward first, or use one module per setting, and draw nothing in forward"
         )
-
-
-def _applied(function: type[torch.autograd.Function], *arguments) -> Tensor:
-    try:
-        return function.apply(*arguments)
-    except RuntimeError as error:
-        if "setup_context" not in str(error):
-            raise
-        raise RuntimeError(
-            "dataset_evidence knows torch.autograd alone, and was called within a transform of torch.func; expected "
-            "torch.autograd.grad or backward. For small N use infonce(critic(z, z_prime))"
-        ) from None
 
 
 def _refuse_second_derivative() -> None:
     if torch.is_grad_enabled():  # create_graph=True; the graph of the tiles is not kept
         raise RuntimeError(
             "dataset_evidence has no second derivative, but create_graph=True asks for one; "
-            "for small N use infonce(critic(z, z_prime)), which has one unless the critic is a LaplaceWalk"
+            "expected create_graph=False. For small N use infonce(critic(z, z_prime))"
         )
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_count, seeded, shape_of
+from ._checks import seeded, shape_of
 from ._log_space import full_precision
-from ._tiles import change_between_calls, in_training_mode, table_rounding
+from .critics import change_between_calls, check_is_module, distance, in_training_mode, table_rounding
 from .evidence import dataset_evidence
 from .objectives import symmetric_infonce
 
@@ -28,6 +28,12 @@ class Check(NamedTuple):
     expected: str = ""
     remedy: str = ""
 
+    def __str__(self) -> str:
+        line = f"{ {True: '✓', False: '✗', None: '○'}[self.passed] } {self.name:<11}  {self.found}"
+        if self.passed is not False:
+            return line
+        return f"{line}\n{'':15}expected: {self.expected}\n{'':15}remedy: {self.remedy}"
+
 
 @dataclass(frozen=True, repr=False)
 class CriticReport:
@@ -41,15 +47,7 @@ class CriticReport:
         return all(check.passed for check in self.checks)
 
     def __repr__(self) -> str:
-        return "\n".join([self.title, *(_lines(check) for check in self.checks)])
-
-
-class _Wrong(Exception):
-    """Raised by a check: what was found, and what to do."""
-
-    def __init__(self, found: str, remedy: str):
-        super().__init__(found)
-        self.found, self.remedy = found, remedy
+        return "\n".join([self.title, *map(str, self.checks)])
 
 
 def check_critic(
@@ -82,25 +80,44 @@ def check_critic(
         >>> check_critic(RandomWalk(), dim=3).ok
         True
     """
-    if not isinstance(critic, nn.Module):
-        raise TypeError(
-            f"the critic is a {type(critic).__name__}; expected an nn.Module, whose parameters can be found: "
-            "put the function into a module's forward"
-        )
-    check_count("dim", dim)
+    check_is_module(critic)
     sizes = f"dim={dim}" if dim_prime is None else f"dim={dim}, dim_prime={dim_prime}"
-    dim_prime = dim if dim_prime is None else dim_prime
-    check_count("dim_prime", dim_prime)
     title = f"check_critic({type(critic).__name__}, {sizes})"
     with torch.inference_mode(False), torch.enable_grad():
-        report = CriticReport(*_tried(critic, dim, dim_prime, seed, title))
+        report = _report(critic, dim, dim if dim_prime is None else dim_prime, seed, title)
     if raise_exception and not report.ok:
         raise ValueError(repr(report))
     return report
 
 
-def _tried(critic: nn.Module, dim: int, dim_prime: int, seed: int, title: str) -> tuple[str, tuple[Check, ...]]:
-    """The report's title, with the dtype that was tried, and its checks."""
+class _Wrong(Exception):
+    """Raised by a check: what was found, and what to do."""
+
+    def __init__(self, found: str, remedy: str):
+        super().__init__(found)
+        self.found, self.remedy = found, remedy
+
+
+class _Listed(NamedTuple):
+    check: Callable[[nn.Module, Tensor, Tensor], str]  # gives what was found, in words, or raises
+    expected: str
+    needs: tuple[str, ...]
+
+
+_CHECKS: dict[str, _Listed] = {}
+
+
+def _listed(expected: str, *needs: str):
+    """Put a check into the list, with what it expects and the checks that it builds on."""
+
+    def put(check):
+        _CHECKS[check.__name__.removeprefix("_")] = _Listed(check, expected, needs)
+        return check
+
+    return put
+
+
+def _report(critic: nn.Module, dim: int, dim_prime: int, seed: int, title: str) -> CriticReport:
     like = next((p for p in critic.parameters() if p.is_floating_point()), torch.empty(0))
     dtype = str(like.dtype)[6:]
     if like.dtype in (torch.float16, torch.bfloat16):
@@ -110,38 +127,41 @@ def _tried(critic: nn.Module, dim: int, dim_prime: int, seed: int, title: str) -
     z_prime = torch.randn(M, dim_prime, generator=draw).to(like)
     if dim == dim_prime:
         z_prime[0] = z[0]  # a pair may coincide
-    checks, failed = [], set()
+    checks = {}
     for name, (check, expected, needs) in _CHECKS.items():
-        if failed & set(needs):
-            checks.append(Check(name, None, f"not run: mend {' and '.join(n for n in needs if n in failed)} first"))
-            failed.add(name)
+        unmet = [other for other in needs if not checks[other].passed]
+        if unmet:
+            checks[name] = Check(name, None, f"not run: mend {' and '.join(unmet)} first")
             continue
         try:
             with _left_as_it_was(critic), full_precision(z.device):
-                checks.append(Check(name, True, check(critic, z.clone(), z_prime.clone())))
-        except _Wrong as wrong:
-            checks.append(Check(name, False, wrong.found, expected, _for_mode(critic, wrong.remedy)))
-        except Exception as error:  # whatever the critic raises is its author's to read
-            found = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            remedy = _for_mode(critic, "call critic(z, z_prime) on such latents and read the trace")
-            checks.append(Check(name, False, found, expected, remedy))
-        if not checks[-1].passed:
-            failed.add(name)
-    return f"{title}, {dtype}", tuple(checks)
+                checks[name] = Check(name, True, check(critic, z.clone(), z_prime.clone()))
+        except Exception as error:  # whatever the critic raises is for its author to read
+            found, remedy = (
+                f"{type(error).__name__}: {' '.join(str(error).split())}",
+                "call critic(z, z_prime) on such latents and read the trace",
+            )
+            if isinstance(error, _Wrong):
+                found, remedy = error.found, error.remedy
+            changing = in_training_mode(critic)
+            checks[name] = Check(
+                name, False, found, expected, f"call critic.eval(): its {changing}" if changing else remedy
+            )
+    return CriticReport(f"{title}, {dtype}", tuple(checks.values()))
 
 
-def _for_mode(critic: nn.Module, remedy: str) -> str:
-    changing = in_training_mode(critic)
-    return f"call critic.eval(): its {changing}" if changing else remedy
-
-
+@_listed(f"({N}, {M}): one score for each z (row) and z′ (column), in the dtype of z")
 def _shape(critic, z, z_prime) -> str:
     log_f = critic(z, z_prime)
     if not isinstance(log_f, Tensor):
         raise _Wrong(f"a {type(log_f).__name__}", "return one torch.Tensor of scores")
     found = f"{shape_of(log_f)} for z {shape_of(z)} and z′ {shape_of(z_prime)}"
+    if log_f.shape == (M, N):
+        raise _Wrong(found, "rows are z, columns z′: transpose the table")
     if log_f.shape != (N, M):
-        raise _Wrong(found, _shape_remedy(log_f))
+        raise _Wrong(
+            found, "score every z against every z′: for example (z[:, None] - z_prime).square().sum(2), or q @ k.T"
+        )
     if log_f.dtype != z.dtype:
         raise _Wrong(
             f"{log_f.dtype} from latents of {z.dtype}", "compute in the dtype of z; make constants with z.new_tensor"
@@ -149,15 +169,10 @@ def _shape(critic, z, z_prime) -> str:
     return found
 
 
-def _shape_remedy(log_f: Tensor) -> str:
-    if log_f.shape == (M, N):
-        return "rows are z, columns z′: transpose the table"
-    return "score every z against every z′: for example (z[:, None] - z_prime).square().sum(2), or q @ k.T"
-
-
+@_listed("the same table at each call, of latents that stay as they are", "shape")
 def _determinism(critic, z, z_prime) -> str:
     before = {"z": z.clone(), "z′": z_prime.clone()}
-    change = change_between_calls(lambda *latents: (critic(*latents),), z, z_prime)
+    change = change_between_calls(critic, z, z_prime)
     for name, after in (("z", z), ("z′", z_prime)):
         if not torch.equal(before[name], after):
             raise _Wrong(f"the call changes {name}", f"compute a new tensor: no +=, mul_ or {name}[...] = in forward")
@@ -166,13 +181,14 @@ def _determinism(critic, z, z_prime) -> str:
     return "two calls agree"
 
 
+@_listed("log f(z_i, z′_j) to depend on z_i and z′_j alone", "shape", "determinism")
 def _pairing(critic, z, z_prime) -> str:
     with torch.no_grad():
         table = critic(z, z_prime)
         alone = torch.stack([torch.cat([critic(a[None], b[None])[0] for b in z_prime]) for a in z])
-    off = _apart(table, alone)
-    if not off.max() <= table_rounding(table):
-        i, j = divmod(int(off.nan_to_num(torch.inf).argmax()), M)
+    off = distance(table, alone)
+    if off.max() > table_rounding(table):
+        i, j = divmod(int(off.argmax()), M)
         raise _Wrong(
             f"entry ({i}, {j}) is {table[i, j]:.4g} in the table and {alone[i, j]:.4g} for that pair alone",
             "remove what mixes rows: softmax, batch norm in training mode, or a mean over the batch",
@@ -180,13 +196,11 @@ def _pairing(critic, z, z_prime) -> str:
     return "each entry is that of its pair alone"
 
 
+@_listed("finite scores, or -inf where f = 0", "shape")
 def _finite(critic, z, z_prime) -> str:
     remedy = "stay in logarithms (logsumexp, logaddexp, F.logsigmoid); normalise by F.normalize, which allows for 0"
-    for size, what in (
-        (1.0, "standard normal latents"),
-        (0.0, "z = z′ = 0"),
-        (FAR, f"latents {FAR:,.0f} times as far"),
-    ):
+    places = {1.0: "standard normal latents", 0.0: "z = z′ = 0", FAR: f"latents {FAR:,.0f} times as far"}
+    for size, what in places.items():
         with torch.no_grad():
             log_f = critic(size * z, size * z_prime)
         for bad, name in ((log_f.isnan(), "NaN"), (log_f.isposinf(), "+inf")):
@@ -197,17 +211,20 @@ def _finite(critic, z, z_prime) -> str:
     return f"no NaN and no +inf, for latents from 0 to {FAR:,.0f}"
 
 
+@_listed("more than a(z) + b(z′), which no pairing can tell apart", "shape", "determinism", "finite")
 def _interaction(critic, z, z_prime) -> str:
     with torch.no_grad(), _moved(critic):
         table = critic(z, z_prime)
     table = table.clamp(min=torch.finfo(table.dtype).min / 1e3)
     both = table - table.mean(0) - table.mean(1, keepdim=True) + table.mean()  # what is left without a(z) + b(z')
     if not both.abs().max() > table_rounding(table):
-        what = "log f does not depend on z′" if _spread(table, 1) <= table_rounding(table) else "log f = a(z) + b(z′)"
+        constant = (table.amax(1) - table.amin(1)).max() <= table_rounding(table)
+        what = "log f does not depend on z′" if constant else "log f = a(z) + b(z′)"
         raise _Wrong(what, "let z and z′ meet: a product, a difference, or a network of both")
     return "z and z′ interact"
 
 
+@_listed("a finite gradient to z, z′ and each parameter", "shape", "finite", "interaction")
 def _gradient(critic, z, z_prime) -> str:
     with _moved(critic):
         inputs = _inputs(critic, z, z_prime)
@@ -236,50 +253,24 @@ def _gradient(critic, z, z_prime) -> str:
     return f"finite, reaches {', '.join(grads)}"
 
 
+@_listed("the InfoNCE of the table, by dataset_evidence too", "pairing", "gradient")
 def _evidence(critic, z, z_prime) -> str:
-    remedy = "linear_form and forward are two critics: let forward return self.linear_form(z, z_prime).table()"
     near = z + 0.1 * z_prime[:N] if z.shape[1] == z_prime.shape[1] else z_prime[:N]
     inputs = _inputs(critic, z, near)  # near pairs: f is positive on them under most priors
     z, z_prime = inputs["z"], inputs["z′"]
     by_table = symmetric_infonce(critic(z, z_prime)).value
-    by_engine = dataset_evidence(z, z_prime, critic, normalise="both").infonce
+    by_tiles = dataset_evidence(z, z_prime, critic, normalise="both").value
+    remedy = "score the same with torch.no_grad and without it: dataset_evidence calls the critic both ways"
     scale = table_rounding(critic(z, z_prime).detach())
-    if not (by_table - by_engine).abs() <= scale:
-        raise _Wrong(f"{by_engine.item():.5g} nats, and {by_table.item():.5g} from the table", remedy)
-    grads = zip(*(torch.autograd.grad(v, inputs.values(), allow_unused=True) for v in (by_table, by_engine)))
-    for name, pair in zip(inputs, grads):
-        expected, found = (torch.zeros_like(inputs[name]) if grad is None else grad for grad in pair)
-        if not _difference(expected, found) <= max(scale, table_rounding(expected)):
+    if distance(by_table, by_tiles) > scale:
+        raise _Wrong(f"{by_tiles.item():.5g} nats, and {by_table.item():.5g} from the table", remedy)
+    each = (
+        torch.autograd.grad(v, inputs.values(), allow_unused=True, materialize_grads=True) for v in (by_table, by_tiles)
+    )
+    for name, expected, found in zip(inputs, *each):
+        if (distance(expected, found) > max(scale, table_rounding(expected))).any():
             raise _Wrong(f"another gradient to {name} than from the table", remedy)
-    return f"dataset_evidence agrees with the table: {by_engine.item():.4f} nats, and its gradients"
-
-
-# name -> (check, what it expects, the checks that it builds on)
-_CHECKS: dict[str, tuple[Callable, str, tuple[str, ...]]] = {
-    "shape": (_shape, f"({N}, {M}): one score for each z (row) and z′ (column), in the dtype of z", ()),
-    "determinism": (_determinism, "the same table at each call, of latents that stay as they are", ("shape",)),
-    "pairing": (_pairing, "log f(z_i, z′_j) to depend on z_i and z′_j alone", ("shape", "determinism")),
-    "finite": (_finite, "finite scores, or -inf where f = 0", ("shape",)),
-    "interaction": (
-        _interaction,
-        "more than a(z) + b(z′), which no pairing can tell apart",
-        ("shape", "determinism", "finite"),
-    ),
-    "gradient": (
-        _gradient,
-        "a finite gradient to z, z′ and each parameter",
-        ("shape", "finite", "interaction"),
-    ),
-    "evidence": (_evidence, "the InfoNCE of the table, by dataset_evidence too", ("pairing", "gradient")),
-}
-
-
-def _lines(check: Check) -> str:
-    mark = {True: "✓", False: "✗", None: "○"}[check.passed]
-    first = f"{mark} {check.name:<11}  {check.found}"
-    if check.passed is not False:
-        return first
-    return f"{first}\n{'':15}expected: {check.expected}\n{'':15}remedy: {check.remedy}"
+    return f"dataset_evidence agrees with the table: {by_tiles.item():.4f} nats, and its gradients"
 
 
 def _inputs(critic: nn.Module, z: Tensor, z_prime: Tensor) -> dict[str, Tensor]:
@@ -299,19 +290,6 @@ def _leaves(tensor: Tensor) -> list[Tensor]:
         todo += [parent for parent, _ in node.next_functions]
         found += [node.variable] if hasattr(node, "variable") else []
     return found
-
-
-def _apart(a: Tensor, b: Tensor) -> Tensor:
-    """How far from each other; 0 for equal infinities, and for two NaN, which another check names."""
-    return (a - b).masked_fill((a == b) | (a.isnan() & b.isnan()), 0).abs()
-
-
-def _difference(a: Tensor, b: Tensor) -> float:
-    return _apart(a, b).max().item()
-
-
-def _spread(table: Tensor, dim: int) -> float:
-    return (table.amax(dim) - table.amin(dim)).max().item()
 
 
 @contextmanager

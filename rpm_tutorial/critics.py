@@ -1,13 +1,11 @@
 """Critics: the geometry of a prior as an `nn.Module` that scores every z against every z' (E18).
 
-Each maps z of shape (n, d) and z' of shape (m, d) to log_f of shape (n, m), pair by pair: an entry depends on its own
-z and z' alone. What is named in a constructor is a learnable parameter (`learnable=False` fixes it), and what must be
-positive is kept as its logarithm. Any `nn.Module` of the same signature is a critic: there is no base class.
+Each maps z of shape (n, d) and z' of shape (m, d) to log_f of shape (n, m); an entry depends on its own z and z' alone.
+What a constructor names is a learnable parameter (`learnable=False` fixes it); what must be positive is kept as its logarithm.
+All raise `ValueError` for NaN and infinities in the latents or the scores, mixed dtypes, and unequal numbers of columns.
 
-A critic that is an inner product of something of z with something of z' may say so in a method `linear_form`, and
-`dataset_evidence` becomes faster; a subclass that changes `forward` has to change it too, or it is not used.
-
-All raise `ValueError` for NaN, for shapes that do not match, and for mixed dtypes or devices.
+A critic of your own is any `nn.Module` whose `forward(z, z_prime)` returns that table. If its scores are inner products, make it a
+`LinearCritic` and write `linear_form` instead of `forward`: `dataset_evidence` then takes a faster way.
 """
 
 import math
@@ -18,27 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._checks import (
-    any_entry,
-    check_alike,
-    check_count,
-    check_latents,
-    check_lengths,
-    check_positive,
-    check_scores,
-    shape_of,
-)
+from ._checks import any_entry, check_alike, check_latents, check_positive, check_scores, shape_of
 from ._log_space import at_least_float32, float64, full_precision, saveable
 
-Map = Callable[[Tensor], Tensor]
-LOST = 0.01  # nats that a score may lose to rounding, before it is computed in float64
+LOST = 0.01  # nats that a score may lose to rounding before it is computed in float64
 
 
 class LinearForm(NamedTuple):
     """A table of scores as inner products: log_f_ij = q_i . k_j + row_bias_i + column_bias_j.
 
-    q has shape (n, k), k (m, k), row_bias (n) and column_bias (m); a bias of None is 0. That of a walk is wider than the
-    latents where their dtype would lose digits; if their device, MPS, has no float64, it is then on the processor.
+    q has shape (n, k), k (m, k), row_bias (n) and column_bias (m); a bias of None is 0. A walk's may be in float64, where
+    float32 would lose digits, and then on the processor if the device (MPS) has no float64.
     """
 
     q: Tensor
@@ -57,38 +45,34 @@ class LinearForm(NamedTuple):
         return log_f
 
 
-class RandomWalk(nn.Module):
-    """log f = -|z - z'|^2 / (2 scale^2): z' is z after a Gaussian step. Source: (E18).
+class LinearCritic(nn.Module):
+    """A critic whose scores are inner products: write `linear_form`; `forward` is its table.
 
-    The square is multiplied out, which loses digits where latents spread over many scales: beyond some 200 of them
-    float32 would be off by 0.01 nats, and the products are taken in float64, which is as good up to five million. So they
-    are in torch.compile and vmap, where nobody can look at the spread.
+    A subclass that overrides `forward` all the same is scored by its `forward`, as any other critic.
+
+    Example, log f = z . z' with learnable weights for the dimensions:
+
+        >>> class Weighted(LinearCritic):
+        ...     def __init__(self, dim):
+        ...         super().__init__()
+        ...         self.weight = nn.Parameter(torch.ones(dim))
+        ...     def linear_form(self, z, z_prime):
+        ...         return LinearForm(z * self.weight, z_prime)
     """
-
-    def __init__(self, scale: float = 1.0, *, learnable: bool = True):
-        super().__init__()
-        self.log_scale = _log_parameter("scale", scale, learnable)
-
-    @property
-    def scale(self) -> Tensor:
-        """The standard deviation of a step along each axis, 0-dimensional."""
-        return self.log_scale.exp()
-
-    def extra_repr(self) -> str:
-        return _described("scale", self.log_scale)
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        z, z_prime = _checked(z, z_prime)
-        return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale.to(step))
+        raise NotImplementedError(
+            f"{type(self).__name__} is a LinearCritic without a linear_form; expected that method"
+        )
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         return self.linear_form(z, z_prime).table().to(z)
 
 
-class LaplaceWalk(nn.Module):
-    """log f = -|z - z'|_1 / scale: z' is z after a step along the axes, most often a small one. Source: (E18)."""
+class _Walk(nn.Module):
+    """z' is z after a random step."""
 
     def __init__(self, scale: float = 1.0, *, learnable: bool = True):
         super().__init__()
@@ -96,22 +80,40 @@ class LaplaceWalk(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The mean size of a step along each axis, 0-dimensional."""
+        """The size of a step along each axis, 0-dimensional."""
         return self.log_scale.exp()
 
     def extra_repr(self) -> str:
-        return _described("scale", self.log_scale)
+        return f"scale={self.scale.item():.4g}, learnable={self.log_scale.requires_grad}"
+
+
+class RandomWalk(_Walk, LinearCritic):
+    """log f = -|z - z'|^2 / (2 scale^2): z' is z after a Gaussian step of standard deviation `scale`. Source: (E18).
+
+    The square is multiplied out, which loses digits where latents spread over many scales. Beyond some 200 of them float32
+    would be off by 0.01 nats, so the products are taken in float64, which is as good up to five million. In torch.compile
+    and vmap, which cannot look at the spread, they always are.
+    """
+
+    def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
+        z, z_prime = _latents(z, z_prime)
+        return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale.to(step))
+
+
+class LaplaceWalk(_Walk):
+    """log f = -|z - z'|_1 / scale: z' is z after a step along the axes, of mean size `scale`, mostly small. Source: (E18)."""
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        z, z_prime = _checked(z, z_prime)
+        z, z_prime = _latents(z, z_prime)
         # A processor has no cdist in half precision.
         log_f = (-torch.cdist(at_least_float32(z), at_least_float32(z_prime), p=1) / self.scale).to(z.dtype)
         check_scores(log_f)
         return log_f
 
 
-class VonMisesFisher(nn.Module):
+class VonMisesFisher(LinearCritic):
     """log f = cos(z, z') / temperature, on the sphere: the critic of SimCLR and CLIP. Source: (E18), kappa = 1/temperature."""
 
     def __init__(self, temperature: float = 0.1, *, learnable: bool = True):
@@ -124,19 +126,15 @@ class VonMisesFisher(nn.Module):
         return self.log_temperature.exp()
 
     def extra_repr(self) -> str:
-        return _described("temperature", self.log_temperature)
+        return f"temperature={self.temperature.item():.4g}, learnable={self.log_temperature.requires_grad}"
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        z, z_prime = _checked(z, z_prime)
-        return LinearForm(_direction("z", z) / self.temperature, _direction("z_prime", z_prime))
-
-    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        return self.linear_form(z, z_prime).table()
+        z, z_prime = _latents(z, z_prime)
+        return LinearForm(_direction(z) / self.temperature, _direction(z_prime))
 
 
-class LinearDynamics(nn.Module):
+class LinearDynamics(LinearCritic):
     """log f = -1/2 (z' - Az)^T Lambda (z' - Az): z' follows from z by a linear map and a Gaussian step. Source: (E18).
 
     A starts at the identity. Lambda = R^T R with R upper triangular and a positive diagonal, so it is positive definite.
@@ -144,7 +142,6 @@ class LinearDynamics(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        check_count("dim", dim)
         self.A = nn.Parameter(torch.eye(dim))
         self.log_diagonal = nn.Parameter(torch.zeros(dim))
         self.off_diagonal = nn.Parameter(torch.zeros(dim, dim))
@@ -159,24 +156,16 @@ class LinearDynamics(nn.Module):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        z, z_prime = _checked(z, z_prime, self.A)
-
-        def move(z):
-            return z @ self.A.T.to(z)
-
-        return _gaussian(z, z_prime, move, lambda step: step @ self.precision_root.T.to(step))
-
-    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        return self.linear_form(z, z_prime).table().to(z)
+        z, z_prime = _latents(z, z_prime)
+        R = self.precision_root
+        return _gaussian(z, z_prime, lambda z: z @ self.A.T.to(z), lambda step: step @ R.T.to(step))
 
 
-class Bilinear(nn.Module):
+class Bilinear(LinearCritic):
     """log f = z^T W z': the critic of CPC. W starts at the identity. Source: (E18)."""
 
     def __init__(self, dim: int):
         super().__init__()
-        check_count("dim", dim)
         self.W = nn.Parameter(torch.eye(dim))
 
     def extra_repr(self) -> str:
@@ -184,21 +173,19 @@ class Bilinear(nn.Module):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        z, z_prime = _checked(z, z_prime, self.W)
+        z, z_prime = _latents(z, z_prime)
         return _inner_product(z @ self.W, z_prime)
 
-    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        return self.linear_form(z, z_prime).table()
 
+class Universal(LinearCritic):
+    """log f = a(z) . b(z'): a separable critic, each side with a network of its own. Source: (E18).
 
-class Universal(nn.Module):
-    """log f = a(z) . b(z'), two networks: with enough width any log f, so the optimal prior and the MI. Source: (E18)."""
+    With enough width and features it comes close to any log f, so to the optimal prior and the MI. It stays an inner
+    product, unlike a network of the pair (z, z'), and so `dataset_evidence` is fast.
+    """
 
     def __init__(self, dim: int, *, width: int = 128, features: int = 32):
         super().__init__()
-        for name, value in (("dim", dim), ("width", width), ("features", features)):
-            check_count(name, value)
         self.a, self.b = (
             nn.Sequential(
                 nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, features)
@@ -211,12 +198,8 @@ class Universal(nn.Module):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        z, z_prime = _checked(z, z_prime, self.a[0].weight)
+        z, z_prime = _latents(z, z_prime)
         return _inner_product(self.a(z), self.b(z_prime))
-
-    def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        return self.linear_form(z, z_prime).table()
 
 
 class WithBias(nn.Module):
@@ -228,8 +211,7 @@ class WithBias(nn.Module):
 
     def __init__(self, critic: nn.Module):
         super().__init__()
-        if not isinstance(critic, nn.Module):
-            raise TypeError(f"critic is a {type(critic).__name__}; expected an nn.Module, such as rpm.RandomWalk()")
+        check_is_module(critic)
         self.critic, self.bias = critic, nn.Parameter(torch.zeros(()))
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
@@ -238,15 +220,83 @@ class WithBias(nn.Module):
         return log_f + self.bias.to(log_f.dtype)
 
 
-def _direction(name: str, side: Tensor) -> Tensor:
-    """Each row divided by its length; a row shorter than 1e-12, or than half precision can tell from 0, goes to 0 with it."""
-    check_lengths(name, side)
-    return F.normalize(side, dim=1, eps=max(1e-12, torch.finfo(side.dtype).tiny))
+# What every critic has to be
 
 
-# Both forms are centred, which changes no score: far from 0, the products would be large and cancel, and the digits
-# with them.
-def _gaussian(z: Tensor, z_prime: Tensor, move: Map, whiten: Map) -> LinearForm:
+def check_is_module(critic) -> None:
+    """Raise `TypeError` for a plain function: the tensors that it captures would get no gradient."""
+    if not isinstance(critic, nn.Module):
+        raise TypeError(
+            f"the critic is a {type(critic).__name__}; expected an nn.Module, whose parameters can be found: "
+            "put the function into a module's forward"
+        )
+
+
+def scores(critic: Callable[[Tensor, Tensor], Tensor], z: Tensor, z_prime: Tensor) -> Tensor:
+    """The critic's table, of shape (n, m)."""
+    log_f = critic(z, z_prime)
+    if not isinstance(log_f, Tensor):
+        raise TypeError(
+            f"the critic returned a {type(log_f).__name__}; expected one torch.Tensor of shape ({len(z)}, {len(z_prime)}): "
+            "return the table of scores alone"
+        )
+    if log_f.shape != (len(z), len(z_prime)):
+        raise ValueError(
+            f"the critic returned shape {shape_of(log_f)} for z {shape_of(z)} and z_prime {shape_of(z_prime)}; "
+            f"expected ({len(z)}, {len(z_prime)}), one score per pair: rows z, columns z_prime"
+        )
+    return log_f
+
+
+def in_training_mode(critic: nn.Module) -> str | None:
+    """The first part of the critic that scores otherwise in training mode, and is in it: what it is, in words."""
+    for name, module in critic.named_modules():
+        if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
+            return f"{name or 'module'} is a {type(module).__name__} in training mode"
+    return None
+
+
+def change_between_calls(critic: Callable[[Tensor, Tensor], Tensor], z: Tensor, z_prime: Tensor) -> str | None:
+    """What two calls on the same latents show of a critic that is not fixed, in words."""
+    tables, drew = [], []
+    with torch.no_grad():
+        for _ in range(2):
+            before = _global_states(z.device)
+            tables.append(scores(critic, z, z_prime).clone())
+            drew.append(any(not torch.equal(*states) for states in zip(before, _global_states(z.device))))
+    off = distance(*tables)
+    if any_entry(lambda t: t > table_rounding(tables[0]), off, scanned=False):
+        return f"two calls differ by up to {off.max().item():.2g}"
+    return "each call draws from torch's global generator" if all(drew) else None  # another thread may have drawn once
+
+
+def distance(table: Tensor, other: Tensor) -> Tensor:
+    """|table - other|: 0 for equal infinities and where both are NaN, infinite where one is."""
+    same = (table == other) | (table.isnan() & other.isnan())
+    return (table - other).abs().masked_fill(same, 0).nan_to_num(torch.inf)
+
+
+def table_rounding(table: Tensor) -> Tensor:
+    """A thousand times the rounding of scores of this size, far below what any other pair would change; 0-dimensional."""
+    size = table.detach().masked_fill(~table.isfinite(), 0).abs().max()
+    return 1e3 * torch.finfo(table.dtype).eps * size.clamp(min=1)
+
+
+def _global_states(device: torch.device) -> list[Tensor]:
+    """The states of torch's global generators that a critic on this device may draw from."""
+    if device.type == "cuda":
+        return [torch.get_rng_state(), torch.cuda.get_rng_state(device)]
+    module = getattr(torch, device.type, None)
+    return [torch.get_rng_state(), *([module.get_rng_state()] if hasattr(module, "get_rng_state") else [])]
+
+
+# Forms of the critics above. Both are centred, which changes no score: far from 0 the products would be large and cancel,
+# and their digits would be lost.
+
+
+def _gaussian(
+    z: Tensor, z_prime: Tensor, move: Callable[[Tensor], Tensor], whiten: Callable[[Tensor], Tensor]
+) -> LinearForm:
     """-|whiten(move(z_i) - z'_j)|^2 / 2, by multiplying the square out, at least in float32; both maps are linear.
 
     A near pair is the small difference of large squares. Where they may be off by LOST nats, float64 takes over.
@@ -258,7 +308,7 @@ def _gaussian(z: Tensor, z_prime: Tensor, move: Map, whiten: Map) -> LinearForm:
         form = LinearForm(q, k, q.square().sum(1) / -2, k.square().sum(1) / -2)
     if z.dtype == torch.float64:
         return form
-    reach = -2 * (form.row_bias.detach().amin() + form.column_bias.detach().amin())  # infinite: it is refused as it is
+    reach = -2 * (form.row_bias.detach().amin() + form.column_bias.detach().amin())  # if infinite, it is refused later
     bad = LOST / torch.finfo(z.dtype).eps
     if any_entry(lambda t: (t > bad) & t.isfinite(), reach, scanned=False, unseen=True):
         return _gaussian(float64(z), float64(z_prime), move, whiten)
@@ -271,31 +321,23 @@ def _inner_product(q: Tensor, k: Tensor) -> LinearForm:
     return LinearForm(q, k, row_bias=q @ b + a @ b, column_bias=k @ a)
 
 
+def _direction(side: Tensor) -> Tensor:
+    """Each row divided by its length; a row of zeros stays one."""
+    return F.normalize(at_least_float32(side), dim=1).to(side.dtype)
+
+
 def _log_parameter(name: str, value: float, learnable: bool) -> nn.Parameter:
     check_positive(name, value)
-    if not 1e-37 < value < 1e37:
-        raise ValueError(f"{name} is {value}; expected a number from 1e-37 to 1e37, which float32 can hold")
     return nn.Parameter(torch.tensor(math.log(value)), requires_grad=learnable)
 
 
-def _described(name: str, log_value: Tensor) -> str:
-    value = "?" if log_value.is_meta else f"{log_value.exp().item():.4g}"
-    return f"{name}={value}, learnable={log_value.requires_grad}"
-
-
-def _checked(z: Tensor, z_prime: Tensor, matrix: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Both as autograd can save them; `matrix` is a parameter that z is multiplied with, if the critic has one."""
-    for name, side in (("z", z), ("z_prime", z_prime)):
-        check_latents(name, side)
+def _latents(z: Tensor, z_prime: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, checked, and as autograd can save them."""
+    check_latents("z", z)
+    check_latents("z_prime", z_prime)
     check_alike("z", z, "z_prime", z_prime)
     if z.shape[1] != z_prime.shape[1]:
         raise ValueError(
             f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns"
-        )
-    if matrix is not None:
-        check_alike("z", z, "critic", matrix)
-    if matrix is not None and z.shape[1] != matrix.shape[1]:
-        raise ValueError(
-            f"z has shape {shape_of(z)}; this critic was made for {matrix.shape[1]} dimensions, expected (n, {matrix.shape[1]})"
         )
     return saveable(z), saveable(z_prime)

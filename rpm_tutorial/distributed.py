@@ -33,14 +33,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-CALLS = (
-    "a step or an evidence",
-    "a mean of gradients",
-    "a start",
-    "a comparison of batches",
-    "a state",
-    "the end of a save",
-)
+CALLS = ("an evidence", "a mean of gradients", "a start", "a comparison of batches", "a state", "the end of a save")
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @contextmanager
@@ -76,14 +70,12 @@ def gather(local: Tensor, group: "dist.ProcessGroup | None") -> tuple[Tensor, in
     """
     if group is None:
         return local, 0, len(local)
-    rank = group.rank()
-    kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
-    said = [len(local), local.shape[1], kinds.index(local.dtype)]
-    lengths, widths, dtypes = zip(*_said(CALLS[0], said, group, local.device))
-    if len({*widths}) > 1 or len({*dtypes}) > 1:
-        said = "; ".join(f"process {r}: (n, {w}) {kinds[k]}" for r, (w, k) in enumerate(zip(widths, dtypes)))
-        raise ValueError(f"the processes hold different latents ({said}); expected the same columns and dtype on each")
-    first = sum(lengths[:rank])
+    kind = [len(local), local.shape[1], DTYPES.index(local.dtype)]
+    lengths, widths, dtypes = zip(*_numbers_of_each("an evidence", kind, group, local.device))
+    if len({*zip(widths, dtypes)}) > 1:
+        held = "; ".join(f"process {r}: (n, {w}) {DTYPES[k]}" for r, (w, k) in enumerate(zip(widths, dtypes)))
+        raise ValueError(f"the processes hold different latents ({held}); expected the same columns and dtype on each")
+    first = sum(lengths[: group.rank()])
     return _Gather.apply(local, lengths, first, group), first, sum(lengths)
 
 
@@ -91,11 +83,8 @@ def mean_over_ranks(share: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
     """The sum of each process's share of a mean, on every process; the mean of its gradients over them is exact."""
     if group is None:
         return share
-    total = share.detach().clone()
-    with _told_which_process_is_lost(group):
-        dist.all_reduce(total, group=group)
     mine = share * group.size()
-    return total + (mine - mine.detach())
+    return _summed(share.detach().clone(), group) + (mine - mine.detach())
 
 
 def average_gradients(modules: Iterable[nn.Module], group: "dist.ProcessGroup") -> None:
@@ -105,23 +94,20 @@ def average_gradients(modules: Iterable[nn.Module], group: "dist.ProcessGroup") 
     `ValueError` where the processes hold other parameters.
     """
     parameters = [p for module in modules for p in module.parameters()]
-    present = [p.grad is not None for p in parameters]
-    if len({row[2] for row in _alike(CALLS[1], parameters, group, zlib.crc32(bytes(present)))}) > 1:
-        anywhere = torch.tensor(present, dtype=torch.int64, device=parameters[0].device)
-        with _told_which_process_is_lost(group):
-            dist.all_reduce(anywhere, group=group)
-        present = anywhere.tolist()
-    for parameter in (p for p, somewhere in zip(parameters, present) if somewhere):
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
-        with _told_which_process_is_lost(group):
-            dist.all_reduce(gradient, group=group)
-        parameter.grad = gradient.div_(group.size())
+    _check_alike("a mean of gradients", parameters, group)
+    if not parameters:
+        return
+    present = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int64, device=parameters[0].device)
+    for parameter, somewhere in zip(parameters, _summed(present, group).tolist()):
+        if somewhere:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
+            parameter.grad = _summed(gradient, group).div_(group.size())
 
 
 def broadcast_parameters(modules: Iterable[nn.Module], group: "dist.ProcessGroup") -> None:
     """Give every process the parameters and buffers of rank 0. Raises `ValueError` where they hold others."""
     tensors = [t.detach() for module in modules for t in (*module.parameters(), *module.buffers())]
-    _alike(CALLS[2], tensors, group)
+    _check_alike("a start", tensors, group)
     for tensor in tensors:
         with _told_which_process_is_lost(group):
             dist.broadcast(tensor, dist.get_global_rank(group, 0), group=group)
@@ -131,12 +117,12 @@ def check_batches_differ(sides: Sequence[Tensor], group: "dist.ProcessGroup") ->
     """True, or `ValueError` on every process where two of them hold the same pairs (x, x'), in whatever order."""
     rows = torch.cat([side.detach().cpu().reshape(len(side), -1).contiguous().view(torch.uint8) for side in sides], 1)
     found = zlib.crc32(str(sorted(zlib.crc32(row) for row in rows.numpy())).encode())
-    batches = [row[0] for row in _said(CALLS[3], [found], group, sides[0].device)]
+    batches = [row[0] for row in _numbers_of_each("a comparison of batches", [found], group, sides[0].device)]
     twin = next((r for r, batch in enumerate(batches) if batch in batches[:r]), None)
     if twin is not None:
         raise ValueError(
             f"processes {batches.index(batches[twin])} and {twin} draw the same batch; expected pairs of its own on each: a "
-            f"pair among its own negatives keeps the value below log {len(rows)}, whatever the number of processes. Remedy: "
+            f"pair among its own negatives keeps the value below log {len(rows)}, whatever the number of processes. Take "
             "tensor_pairs(x[rank::size], x_prime[rank::size], seed=rank), with rank = group.rank(), size = group.size()"
         )
     return True
@@ -147,19 +133,19 @@ def everyones(mine, group: "dist.ProcessGroup", device: torch.device) -> list:
     file = io.BytesIO()
     torch.save(mine, file)
     sent = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8).to(device)
-    lengths = [row[0] for row in _said(CALLS[4], [len(sent)], group, device)]
-    files = [io.BytesIO(part.cpu().numpy().tobytes()) for part in _of_each(sent, lengths, group)]
+    lengths = [row[0] for row in _numbers_of_each("a state", [len(sent)], group, device)]
+    files = [io.BytesIO(part.cpu().numpy().tobytes()) for part in _rows_of_each(sent, lengths, group)]
     return [torch.load(file, "cpu", weights_only=True) for file in files]
 
 
 def check_same(mine: dict, group: "dist.ProcessGroup", device: torch.device) -> None:
     """Raise `ValueError` on every process where they hold another value of a name."""
-    all_of_them = everyones(mine, group, device)
+    each = everyones(mine, group, device)
     for name in mine:
-        values = [held[name] for held in all_of_them]
+        values = [held[name] for held in each]
         if any(value != values[0] for value in values):
-            said = "; ".join(f"process {rank}: {str(value)[:200]}" for rank, value in enumerate(values))
-            raise ValueError(f"the processes differ in {name} ({said}); expected the same on each, or they drift apart")
+            held = "; ".join(f"process {rank}: {str(value)[:200]}" for rank, value in enumerate(values))
+            raise ValueError(f"the processes differ in {name} ({held}); expected the same on each, or they drift apart")
 
 
 def own_part(state: dict, group: "dist.ProcessGroup | None") -> dict:
@@ -167,66 +153,69 @@ def own_part(state: dict, group: "dist.ProcessGroup | None") -> dict:
     processes, size, rank = state.get("processes", [{}]), *((1, 0) if group is None else (group.size(), group.rank()))
     if len(processes) != size:
         raise ValueError(
-            f"it was saved by {len(processes)} processes, each with its own place in the data, and here are {size}: start "
-            f"torchrun --nproc-per-node {len(processes)}"
+            f"it was saved by {len(processes)} processes, each with its own place in the data, and here are {size}; expected "
+            f"as many: start torchrun --nproc-per-node {len(processes)}"
         )
     return state | processes[rank]
 
 
 def wait_for_all(group: "dist.ProcessGroup | None", device: torch.device) -> None:
     if group is not None:
-        _said(CALLS[5], [], group, device)
+        _numbers_of_each("the end of a save", [], group, device)
 
 
-def _said(call: str, numbers: Sequence[int], group: "dist.ProcessGroup", device: torch.device) -> list[list[int]]:
+def _numbers_of_each(
+    call: str, numbers: Sequence[int], group: "dist.ProcessGroup", device: torch.device
+) -> list[list[int]]:
     """Up to three whole numbers of each process; `ValueError` where they are at different calls, whose tensors don't fit."""
     table = torch.zeros(group.size(), 4, dtype=torch.int64, device=device)
     table[group.rank()] = torch.tensor([CALLS.index(call), *numbers, *[0] * (3 - len(numbers))])
-    with _told_which_process_is_lost(group):
-        dist.all_reduce(table, group=group)
-    rows = table.tolist()
+    rows = _summed(table, group).tolist()
     if len({row[0] for row in rows}) > 1:
         where = "; ".join(f"process {rank}: {CALLS[row[0]]}" for rank, row in enumerate(rows))
         raise ValueError(
-            f"the processes make different calls ({where}); expected the same on each, in the same order. Remedy: call save "
-            "and state_dict on every process, and train each for as many steps"
+            f"the processes make different calls ({where}); expected the same on each, in the same order: call save and "
+            "state_dict on every process, and train each for as many steps"
         )
     return [row[1:] for row in rows]
 
 
-def _alike(call: str, tensors: Sequence[Tensor], group: "dist.ProcessGroup", more: int = 0) -> list[list[int]]:
-    """What `_said` gives of the number of tensors, their shapes and dtypes, and `more`; `ValueError` where the first two differ."""
+def _check_alike(call: str, tensors: Sequence[Tensor], group: "dist.ProcessGroup") -> None:
+    """Raise `ValueError` unless every process holds as many tensors, of the same shapes and dtypes."""
     shapes = zlib.crc32(str([(*t.shape, t.dtype) for t in tensors]).encode())
-    rows = _said(call, [len(tensors), shapes, more], group, tensors[0].device if tensors else torch.device("cpu"))
-    if len({tuple(row[:2]) for row in rows}) > 1:
+    rows = _numbers_of_each(call, [len(tensors), shapes], group, tensors[0].device if tensors else torch.device("cpu"))
+    if len({tuple(row) for row in rows}) > 1:
         held = "; ".join(f"process {rank}: {row[0]} tensors" for rank, row in enumerate(rows))
         raise ValueError(
             f"the processes hold other parameters ({held}, whose shapes or dtypes differ); expected the same modules, made "
             "alike, on each, in the same order"
         )
-    return rows
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, local, lengths, first, group):
         ctx.rows, ctx.group = slice(first, first + len(local)), group
-        return torch.cat(_of_each(local, lengths, group))
+        return torch.cat(_rows_of_each(local, lengths, group))
 
     @staticmethod
     def backward(ctx, grad):
-        total = grad.contiguous().clone()
-        with _told_which_process_is_lost(ctx.group):
-            dist.all_reduce(total, group=ctx.group)
-        return total[ctx.rows], None, None, None
+        return _summed(grad.contiguous().clone(), ctx.group)[ctx.rows], None, None, None
 
 
-def _of_each(local: Tensor, lengths: Sequence[int], group: "dist.ProcessGroup") -> list[Tensor]:
+def _rows_of_each(local: Tensor, lengths: Sequence[int], group: "dist.ProcessGroup") -> list[Tensor]:
     padded = torch.cat([local, local.new_zeros(max(lengths) - len(local), *local.shape[1:])])
     everywhere = [torch.empty_like(padded) for _ in lengths]
     with _told_which_process_is_lost(group):
         dist.all_gather(everywhere, padded, group=group)
     return [rows[:length] for rows, length in zip(everywhere, lengths, strict=True)]
+
+
+def _summed(tensor: Tensor, group: "dist.ProcessGroup") -> Tensor:
+    """The tensor, in which now stands its sum over the processes."""
+    with _told_which_process_is_lost(group):
+        dist.all_reduce(tensor, group=group)
+    return tensor
 
 
 @contextmanager
@@ -235,7 +224,7 @@ def _told_which_process_is_lost(group: "dist.ProcessGroup"):
         yield
     except RuntimeError as error:
         raise RuntimeError(
-            f"process {group.rank()} of {group.size()} waited for another in vain; expected every process to make the same "
-            "calls. One of them has failed (its own message is above) or is slower than the time-out of process_group: "
-            "mend it, or raise the time-out, and start again from the last checkpoint"
+            f"process {group.rank()} of {group.size()} got no answer from another process; expected every process to make "
+            "the same calls. Another one has failed (see its own error) or is slower than the timeout of process_group: "
+            "correct the error or raise the timeout, and start again from the last checkpoint"
         ) from error

@@ -8,35 +8,36 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import check_alike, check_count, check_generator, check_latents, shape_of
+from ._checks import check_alike, check_latents, shape_of, values_unchecked
 from ._log_space import accumulation_dtype, float64, full_precision, saveable
-from ._tiles import (
-    InFloat32,
-    InnerProduct,
-    Transposed,
-    block_for,
-    by_strips,
-    by_tiles,
-    change_between_calls,
-    check_rows,
-    in_training_mode,
-    scores,
-)
-from .critics import LinearForm
+from ._tiles import InFloat32, InnerProduct, Transposed, block_for, by_strips, by_tiles, check_normalisers
+from .critics import LinearCritic, change_between_calls, check_is_module, in_training_mode, scores
 from .distributed import gather, mean_over_ranks
 
 
 class Evidence(NamedTuple):
-    """The evidence of N pairs in nats per pair, and N.
+    """The evidence of N pairs in nats per pair. Source: (E14).
 
-    `infonce` is I_N, the full-batch InfoNCE; `log_evidence` = I_N - 2 log N is (1/N) sum log P(x_i,x'_i). Source: (E14).
-    Both are 0-dimensional, or of shape (N,), one term of the mean each, with reduction="none". They have the dtype
-    of z, but float32 where that is float16 or bfloat16.
+    `value` is the objective of all N pairs at once, and `objective` its name: "infonce" for I_N, which `infonce` gives too,
+    or "symmetric_infonce" with normalise="both". `log_evidence` = value - 2 log N is (1/N) sum log P(x_i,x'_i), of "both"
+    the mean of the two models'. Both are 0-dimensional, or of shape (N,), one term of the mean each, with
+    reduction="none". They have the dtype of z, but float32 where that is float16 or bfloat16.
     """
 
-    infonce: Tensor
+    value: Tensor
     log_evidence: Tensor
     n: int
+    objective: Literal["infonce", "symmetric_infonce"] = "infonce"
+
+    @property
+    def infonce(self) -> Tensor:
+        """I_N, the full-batch InfoNCE; `AttributeError` for the evidence of both sides, whose objective is another."""
+        if self.objective != "infonce":
+            raise AttributeError(
+                "this evidence is normalised over both sides, so its objective is not InfoNCE: take .value for the symmetric "
+                'objective, or call dataset_evidence with normalise="rows" for InfoNCE'
+            )
+        return self.value
 
 
 class SampledEvidence(NamedTuple):
@@ -61,15 +62,15 @@ def dataset_evidence(
     """The log evidence of the N encoded pairs (z_i, z'_i) under the critic's InfoNCE prior. Source: (E14).
 
     The N x N table of scores is visited in tiles and never stored. The value carries exact gradients to z, z' and the
-    critic's parameters; without need of them, `torch.no_grad()` saves two thirds of the time. Critics with a `linear_form`
-    (all but `LaplaceWalk` here) take a faster way to the same numbers.
+    critic's parameters; without need of them, `torch.no_grad()` saves two thirds of the time. A `LinearCritic` (all but
+    `LaplaceWalk` here) takes a faster way to the same numbers.
 
     Args:
         z, z_prime: shape (N, d), the pairs row by row; any floating dtype. Half precision is computed in float32, and
             autocast is off inside.
         critic: an `nn.Module` from (n, d), (m, d) to log_f of shape (n, m), pair by pair and the same at each call.
-        normalise: the prior's normaliser runs over z' ("rows"), over z ("columns"), or "both": the mean of the two
-            models' evidences (E12).
+        normalise: the prior's normaliser runs over z' ("rows"), over z ("columns"), or "both": the symmetric objective,
+            the mean of the two models' evidences (E12).
         reduction: "mean", or "none" for one number per pair.
         block: rows of a tile, whose columns are twice as many; then every critic goes by tiles. By default the way and
             the size that suit critic and device.
@@ -78,12 +79,12 @@ def dataset_evidence(
     Raises:
         TypeError: the critic is no `nn.Module` (tensors that a plain function captures would get no gradient), or
             returns no tensor.
-        ValueError: NaN, +inf, unequal numbers of rows, mixed dtypes or devices, a row whose candidates all score -inf,
-            a critic that draws or changes from call to call, or has dropout or batch norm in training mode, or whose
-            output is not (n, m), an unknown option.
+        ValueError: NaN, +inf, unequal numbers of rows, mixed dtypes, a row whose candidates all score -inf, a critic that draws or
+            changes from call to call, or has dropout or batch norm in training mode, or whose output is not (n, m), an
+            unknown option.
         RuntimeError: in `backward`, a critic that changed since the call, as a loop changes an attribute (parameters and
-            buffers that are exchanged, as by `functional_call`, are remembered); a second derivative, or a transform of
-            `torch.func`, is asked for; a process of the group is lost.
+            buffers that are exchanged, as by `functional_call`, are remembered); a second derivative is asked for; a process
+            of the group is lost.
 
     Example, a held-out set with an encoder and a critic of your own:
 
@@ -102,22 +103,22 @@ def dataset_evidence(
         raise ValueError(f'normalise is {normalise!r}; expected "rows", "columns" or "both"')
     if reduction not in ("mean", "none"):
         raise ValueError(f'reduction is {reduction!r}; expected "mean" or "none"')
-    if block is not None:
-        check_count("block", block)
-    z, z_prime, critic = _at_least_float32(z, z_prime, critic)
-    n, directions = len(z), []
+    z, z_prime, critic = _in_float32(z, z_prime, critic)
+    directions = []
     with full_precision(z.device):
-        _probe(z, z_prime, critic, _linear_form(critic))
+        _check_fixed(critic, z, z_prime)
         if normalise != "columns":
-            all_z_prime, first, n = gather(z_prime, group)
-            directions.append(_log_p(z, all_z_prime, critic, first, block, "rows", reduction))
+            candidates, first, n = gather(z_prime, group)
+            directions.append(_log_p(z, candidates, critic, first, block, "rows", reduction))
         if normalise != "rows":
-            all_z, first, n = gather(z, group)
-            directions.append(_log_p(all_z, z_prime, critic, first, block, "columns", reduction))
-    log_p = sum(directions) / len(directions)
-    if reduction == "mean":
-        log_p = mean_over_ranks(float64(log_p).sum() / n, group)
-    return Evidence((log_p + math.log(n)).to(z), (log_p - math.log(n)).to(z), n)
+            candidates, first, n = gather(z, group)
+            directions.append(_log_p(candidates, z_prime, critic, first, block, "columns", reduction))
+    if reduction == "mean":  # each direction is a sum over the pairs already, or has one number for each
+        log_p = mean_over_ranks(sum(float64(log_p).sum() for log_p in directions) / (len(directions) * n), group)
+    else:
+        log_p = sum(directions) / len(directions)
+    objective = "symmetric_infonce" if normalise == "both" else "infonce"
+    return Evidence((log_p + math.log(n)).to(z), (log_p - math.log(n)).to(z), n, objective)
 
 
 @torch.no_grad()
@@ -152,10 +153,6 @@ def sampled_evidence(
         >>> sampled_evidence(z, z_prime, critic, generator=torch.Generator().manual_seed(0))
     """
     _check_pairs(z, z_prime, critic)
-    for name, value in (("rows", rows), ("negatives", negatives)):
-        if not isinstance(value, int) or value < 1:  # a small one is explained below
-            check_count(name, value)
-    check_generator(generator)
     n, groups = len(z), 32
     rows, negatives = min(rows, n), min(negatives, n)
     if rows < 2 * groups:
@@ -165,8 +162,8 @@ def sampled_evidence(
         )
     if negatives < 2:
         raise ValueError(f"negatives is {negatives}; expected at least 2")
-    z, z_prime, critic = _at_least_float32(z, z_prime, critic)
-    _probe(z, z_prime, critic)
+    z, z_prime, critic = _in_float32(z, z_prime, critic)
+    _check_fixed(critic, z, z_prime)
     choice = np.random.default_rng(
         torch.randint(2**63 - 1, (), generator=generator, device=generator.device).item()
     ).choice
@@ -178,7 +175,7 @@ def sampled_evidence(
         log_f = scores(critic, z[own], z_prime[others]).to(positive.dtype).masked_fill(pair_itself, -torch.inf)
         log_share = ((n - 1) / (negatives - pair_itself.sum(1))).log()
         log_sum = torch.logaddexp(positive, log_f.logsumexp(1) + log_share)
-        check_rows(log_sum, own)
+        check_normalisers(log_sum, own)
         means.append(float64(positive - log_sum).mean())
     means = torch.stack(means)
     log_p, standard_error = means.mean().item(), means.std().item() / math.sqrt(groups)
@@ -194,54 +191,41 @@ def _log_p(
 
     The first of the pairs is in row `first` of the side that the normaliser runs over.
     """
-    linear_form = _linear_form(critic)
-    if linear_form is None:
+    if not _scored_by_its_linear_form(critic):
         block = block or block_for(z.device, inner_product=False)
         if side == "columns":
             return by_tiles(Transposed(critic), first, block, z_prime, z)
         return by_tiles(critic, first, block, z, z_prime)
-    q, k, row_bias, bias = _checked(linear_form(z, z_prime), len(z), len(z_prime))
+    q, k, row_bias, bias = critic.linear_form(z, z_prime)
     if side == "columns":
         q, k, bias = k, q, row_bias
-    if reduction == "mean" and block is None and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
-        return by_strips(first, q, k, bias)
     if bias is not None:  # as one more dimension: cheaper than to add it to each tile
         q, k = torch.cat([q, torch.ones_like(q[:, :1])], 1), torch.cat([k, bias[:, None]], 1)
+    if reduction == "mean" and block is None and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
+        return by_strips(first, q, k)
     return by_tiles(InnerProduct(), first, block or block_for(z.device, inner_product=True), q, k)
 
 
-def _at_least_float32(z: Tensor, z_prime: Tensor, critic: nn.Module) -> tuple[Tensor, Tensor, nn.Module]:
+def _scored_by_its_linear_form(critic: nn.Module) -> bool:
+    """Whether a call of the critic is `LinearCritic.forward` and nothing else: no forward of its own, and no hook."""
+    own_forward = getattr(critic.forward, "__func__", None) is not LinearCritic.forward
+    return not (own_forward or critic._forward_hooks or critic._forward_pre_hooks)
+
+
+def _in_float32(z: Tensor, z_prime: Tensor, critic: nn.Module) -> tuple[Tensor, Tensor, nn.Module]:
+    """All three, in float32 if the latents are in half precision, and as autograd can save them."""
     z, z_prime = saveable(z), saveable(z_prime)
     if torch.finfo(z.dtype).bits >= 32:
         return z, z_prime, critic
     return z.float(), z_prime.float(), InFloat32(critic)
 
 
-def _linear_form(critic: nn.Module):
-    """The critic's method `linear_form`, unless a subclass, the instance or a hook changed `forward` after it."""
-    if "forward" in vars(critic) or critic._forward_hooks or critic._forward_pre_hooks:
-        return None
-    for family in type(critic).__mro__:
-        if "linear_form" in vars(family):
-            return critic.linear_form
-        if "forward" in vars(family):
-            return None
-    return None
-
-
-def _probe(z: Tensor, z_prime: Tensor, critic: nn.Module, linear_form=None) -> None:
-    """Raise for scores of another shape, or another at each call, by a few pairs: the same number of rows as of columns would
-    not show a transposed table."""
+def _check_fixed(critic: nn.Module, z: Tensor, z_prime: Tensor) -> None:
+    """Raise for scores of another shape, or others at each call, by a few pairs: as many rows as columns would not show a
+    transposed table."""
     rows = min(8, len(z_prime) // 2)
-    if rows == 0:
-        return
-
-    def score(z, z_prime):
-        return (
-            (scores(critic, z, z_prime),) if linear_form is None else _checked(linear_form(z, z_prime), rows, 2 * rows)
-        )
-
-    change = change_between_calls(score, z[:rows], z_prime[: 2 * rows])
+    with values_unchecked():  # those of all pairs are checked later, with the row that they are in
+        change = change_between_calls(critic, z[:rows], z_prime[: 2 * rows]) if rows else None
     if change is not None:
         raise ValueError(
             f"the critic's scores change from call to call: {change}; expected a fixed critic: call critic.eval(), and "
@@ -249,32 +233,13 @@ def _probe(z: Tensor, z_prime: Tensor, critic: nn.Module, linear_form=None) -> N
         )
 
 
-def _checked(form: LinearForm, n: int, m: int) -> LinearForm:
-    if not isinstance(form, LinearForm):
-        raise TypeError(
-            f"linear_form returned a {type(form).__name__}; expected a LinearForm: rpm.critics.LinearForm(q, k)"
-        )
-    d = form.q.shape[-1]
-    for (name, part), size in zip(form._asdict().items(), ((n, d), (m, d), (n,), (m,))):
-        if part is not None and part.shape != size:
-            raise ValueError(
-                f"{name} of the critic's linear_form has shape {shape_of(part)} for {n} rows of z and {m} of z_prime; "
-                f"expected ({', '.join(map(str, size))})"
-            )
-    return form
-
-
 def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
-    for name, side in (("z", z), ("z_prime", z_prime)):
-        check_latents(name, side)
+    check_latents("z", z)
+    check_latents("z_prime", z_prime)
     check_alike("z", z, "z_prime", z_prime)
     if len(z) != len(z_prime):
         raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected one row each per pair")
-    if not isinstance(critic, nn.Module):
-        raise TypeError(
-            f"the critic is a {type(critic).__name__}; expected an nn.Module, whose parameters can be found: "
-            "put the function into a module's forward"
-        )
+    check_is_module(critic)
     changing = in_training_mode(critic)
     if changing:
         raise ValueError(

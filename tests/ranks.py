@@ -1,8 +1,7 @@
-"""What each of the two processes of tests/test_distributed.py runs; it prints what it found as JSON.
+"""What each of the two processes of tests/test_distributed.py does, and two threads of the same tests.
 
-`python -m torch.distributed.run ... ranks.py agree`: rank 0 prints, for each comparison of two processes with one, the
-relative residuals that the two have found. `ranks.py lose PORT...`: each process prints a line for each scene in
-which one of them is lost.
+`torchrun ranks.py agree`: the numbers and gradients of two processes are those of one, or an error.
+`ranks.py lose MEETING SCENE=PORT...`: in each scene one of the two is lost; what each met is left in the store at MEETING.
 """
 
 import gc
@@ -14,10 +13,12 @@ import warnings
 from datetime import timedelta
 from functools import partial
 
+import pytest
 import ranks_own
 import torch
 import torch.distributed as dist
 import torch.distributed.nn  # before any group: its functions keep the one they find, and with it the connection
+from residuals import agree
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,22 +29,14 @@ N, DIM = 101, 3
 SHARES = {  # the rows of each rank
     "60 and 41 rows": (torch.arange(60), torch.arange(60, N)),
     "1 and 100 rows": (torch.arange(1), torch.arange(1, N)),
-    "100 and 1 rows": (torch.arange(N - 1), torch.arange(N - 1, N)),
     "every second row": (torch.arange(0, N, 2), torch.arange(1, N, 2)),
 }
-NORMALISE = ("rows", "columns", "both")
 WAYS = {  # a critic and the options of its evidence
     "RandomWalk": (lambda: rpm.RandomWalk(0.7), {}),
     "RandomWalk by tiles": (lambda: rpm.RandomWalk(0.7), {"block": 16}),
-    "LaplaceWalk": (lambda: rpm.LaplaceWalk(0.7), {}),
     "LaplaceWalk by tiles": (lambda: rpm.LaplaceWalk(0.7), {"block": 16}),
     "Universal": (lambda: rpm.Universal(DIM, width=8, features=4), {}),
 }
-PRECISIONS = {  # of the evidence: its ways and shares
-    torch.float64: (WAYS, SHARES),
-    torch.float32: (("RandomWalk", "RandomWalk by tiles", "LaplaceWalk", "Universal"), ("60 and 41 rows",)),
-}
-OBJECTIVES = {"infonce": rpm.infonce, "donsker_varadhan": rpm.donsker_varadhan}
 STEPS = 6
 
 
@@ -58,117 +51,135 @@ def model(seed: int = 0) -> tuple[nn.Module, nn.Module]:
     return encoder, rpm.Bilinear(2).double()  # no gradient is 0 by symmetry: AdamW would divide rounding by rounding
 
 
-def gradients(modules):
+def tensors(modules) -> list[torch.Tensor]:
+    return [t for module in modules for t in (*module.parameters(), *module.buffers())]
+
+
+def gradients(modules) -> list[torch.Tensor]:
     return [p.grad for module in modules for p in module.parameters()]
 
 
-def leaves(sides, rows):
+def leaves(sides, rows=slice(None)) -> list[torch.Tensor]:
     return [side[rows].clone().requires_grad_() for side in sides]
 
 
-class Residuals:
-    """The residuals of this process by name, relative to the largest number expected; of values, to 1 at least."""
-
-    def __init__(self):
-        self.found: dict[str, float] = {}
-
-    def __call__(self, name: str, found, expected) -> None:
-        found, expected = (t if isinstance(t, (list, tuple)) else [t] for t in (found, expected))
-        assert len(found) == len(expected), f"{name}: {len(found)} tensors, expected {len(expected)}"
-        found, expected = ([torch.as_tensor(t).detach().double() for t in side] for side in (found, expected))
-        assert [t.shape for t in found] == [t.shape for t in expected], f"{name}: {found} and {expected}"
-        found, expected = (torch.cat([t.flatten() for t in side]) for side in (found, expected))
-        scale = expected.abs().max().clamp(min=1e-3 if "gradient" in name else 1)
-        self.found[name] = ((found - expected).abs().max() / scale).item()
+def same(what: str, found, expected, tolerance: float = 1e-12) -> None:
+    for one, other in zip(found, expected, strict=True):
+        agree(f"two ranks = one: {what}", one, other, tolerance=tolerance)
 
 
-# two processes against one
+# Two against one
 
 
-def building_blocks(residual: Residuals, group) -> None:
+def gathered_rows(group) -> None:
     z, _ = pairs()
-    for share, rows in SHARES.items():
+    for rows in SHARES.values():
         (local,) = leaves([z], rows[group.rank()])
         everywhere, first, n = distributed.gather(local, group)
-        residual(f"gather: rows, {share}", everywhere, z[torch.cat(rows)])
-        residual(f"gather: place, {share}", [first, n], [[0, len(rows[0])][group.rank()], N])
+        assert torch.equal(everywhere, z[torch.cat(rows)]) and (first, n) == ([0, len(rows[0])][group.rank()], N)
         weights = torch.randn(2, N, DIM, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         (found,) = torch.autograd.grad((everywhere * weights[group.rank()]).sum(), local)
-        residual(f"gather: gradient, {share}", found, weights.sum(0)[first : first + len(local)])
-
-    for name, mine in (("columns", z[:, : 2 + group.rank()]), ("dtypes", z.to((z.dtype, torch.float32)[group.rank()]))):
-        try:
+        same("gradient of gathered rows", [found], [weights.sum(0)[first : first + len(local)]])
+    for mine in (z[:, : 2 + group.rank()], z.to((torch.float64, torch.float32)[group.rank()])):
+        with pytest.raises(ValueError, match="hold different latents"):
             distributed.gather(mine, group)
-            refused = 0
-        except ValueError as error:
-            refused = int("hold different latents" in str(error))
-        residual(f"gather: other {name} are refused", refused, 1)
 
+
+def means(group) -> None:
     p = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     mean = distributed.mean_over_ranks(p.square() * (group.rank() + 1), group)
-    residual("mean_over_ranks: value", mean, 3 * p.square())
-    mean.backward()
-    dist.all_reduce(p.grad)
-    residual("mean_over_ranks: mean of the gradients", p.grad / 2, 3 * 2 * p)
-
-    one, other = (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)) for _ in range(2))
-    one[0].bias.requires_grad_(False)  # and so without a gradient
-    for p in (*one.parameters(), *other.parameters(), *one.buffers(), *other.buffers()):
-        p.detach().fill_(group.rank() + 5)
-        p.grad = torch.full_like(p, group.rank() + 2) if p.requires_grad else None
-    distributed.average_gradients((one, other), group)
-    averaged = [p.grad for p in (*one.parameters(), *other.parameters()) if p.grad is not None]
-    assert len(averaged) == 7 and one[0].bias.grad is None
-    residual("average_gradients: the mean", averaged, [torch.full_like(p, 2.5) for p in averaged])
-    distributed.broadcast_parameters((one, other), group)
-    tensors = [*one.parameters(), *other.parameters(), *one.buffers(), *other.buffers()]
-    residual("broadcast_parameters: rank 0's", tensors, [torch.full_like(p, 5) for p in tensors])
-
-    alone = dist.new_group([1])
-    if group.rank() == 1:  # rank 0 of the group is rank 1 of all
-        distributed.broadcast_parameters(model(), alone)
-        residual("gather: in a group without rank 0", distributed.gather(z, alone)[0], z)
-    else:
-        residual("gather: in a group without rank 0", 0, 0)
+    (slope,) = torch.autograd.grad(mean, p)
+    dist.all_reduce(slope, group=group)
+    same("mean_over_ranks and the mean of its gradients", [mean, slope / 2], [3 * p.square(), 3 * 2 * p])
+    modules = [nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)) for _ in range(2)]
+    for t in tensors(modules):
+        t.detach().fill_(group.rank() + 5)
+        t.grad = torch.full_like(t, group.rank() + 2) if t.requires_grad else None
+    distributed.average_gradients(modules, group)
+    assert all((g == 2.5).all() for g in gradients(modules))
+    distributed.broadcast_parameters(modules, group)
+    assert all((t == 5).all() for t in tensors(modules)), "they are rank 0's"
 
 
-def evidence(residual: Residuals, group) -> None:
-    for dtype, (ways, shares) in PRECISIONS.items():
-        for way in ways:
+def evidence(group, ways=tuple(WAYS), dtype=torch.float64) -> None:
+    precise = dtype == torch.float64
+    for way in ways:
+        for normalise in ("rows", "columns", "both"):
+            torch.manual_seed(0)
             make, options = WAYS[way]
-            for normalise in NORMALISE:
-                torch.manual_seed(0)
-                critic = make().to(dtype)
-                of = partial(dataset_evidence, critic=critic, normalise=normalise, **options)
-                case = f"{dtype}, {way}, {normalise}"
-                two_agree_with_one(residual, case, shares, of, critic, pairs(dtype), group)
+            critic = make().to(dtype)
+            of = partial(dataset_evidence, critic=critic, normalise=normalise, **options)
+            two_agree_with_one(of, critic, pairs(dtype), group, f"{way}, {dtype}", 1e-12 if precise else 1e-6)
 
 
-def two_agree_with_one(residual: Residuals, name: str, shares, of, critic: nn.Module, sides, group) -> None:
-    (z, z_prime), everything = leaves(sides, slice(None)), list(critic.parameters())
-    one = of(z, z_prime)
-    each = of(z, z_prime, reduction="none").infonce
-    wanted = torch.autograd.grad(one.infonce, [z, z_prime, *everything])
-    wanted_of_sum = torch.autograd.grad(each.sum(), [z, z_prime])
-    for share in shares:
-        case, mine = f"{name}, {share}", SHARES[share][group.rank()]
+def two_agree_with_one(of, critic: nn.Module, sides, group, name: str, tolerance: float) -> None:
+    everything = leaves(sides)
+    one = of(*everything)
+    each = of(*everything, reduction="none").value
+    # Gradients are about 1/100 in size, and so is what they may be off.
+    of_z, of_z_prime, *of_critic = torch.autograd.grad(one.value, [*everything, *critic.parameters()])
+    of_sum = torch.autograd.grad(each.sum(), everything)
+    for rows in SHARES.values():
+        mine = rows[group.rank()]
         local = leaves(sides, mine)
         two = of(*local, group=group)
         assert two.n == N
-        residual(f"{case}: value", [two.infonce, two.log_evidence], [one.infonce, one.log_evidence])
-        with torch.no_grad():
-            residual(f"{case}: value under no_grad", of(*local, group=group).infonce, one.infonce)
+        same(f"evidence, {name}", two[:2], one[:2], tolerance)
         critic.zero_grad()
-        two.infonce.backward()  # z's own rows are on one process alone, so the mean of their gradient is half of it
-        residual(f"{case}: gradient of z", local[0].grad / 2, wanted[0][mine])
-        residual(f"{case}: gradient of z'", local[1].grad / 2, wanted[1][mine])
+        two.value.backward()  # a row is on one process alone, so the mean of its gradient over both is half of it
+        halves = [side.grad / 2 for side in local]
+        same(f"gradients of latents, {name}", halves, [of_z[mine], of_z_prime[mine]], tolerance / 10)
         distributed.average_gradients([critic], group)
-        residual(f"{case}: gradient of the critic", gradients([critic]), wanted[2:])
+        same(f"gradients of the critic, {name}", gradients([critic]), of_critic, tolerance)
         local = leaves(sides, mine)
-        found = of(*local, group=group, reduction="none").infonce
-        residual(f"{case}: each row", found, each[mine])
+        found = of(*local, group=group, reduction="none").value
+        same(f"each row, {name}", [found], [each[mine]], tolerance)
         found.sum().backward()
-        residual(f"{case}: gradient of the rows' sum", [t.grad for t in local], [t[mine] for t in wanted_of_sum])
+        same(f"gradients of rows, {name}", [t.grad for t in local], [t[mine] for t in of_sum], 10 * tolerance)
+
+
+def training(group) -> None:
+    sides = torch.stack(pairs()).split(20, 1)  # five batches of 20 pairs and one of a single pair
+    for objective in (rpm.infonce, rpm.donsker_varadhan):
+        for share in (10, 13):
+            mine = slice(0, share) if group.rank() == 0 else slice(share, None)
+            batches = [[side[mine] for side in sides[step % 5]] for step in range(STEPS)]
+            options = {"objective": objective, "learning_rate": 0.02}
+            one, two = ranks_own.seeded_model(0), ranks_own.seeded_model(group.rank())
+            expected = list(rpm.train(*one, [sides[step % 5].unbind() for step in range(STEPS)], STEPS, **options))
+            found = list(rpm.train(*two, batches, STEPS, group=group, **options))
+            assert [(row.step, row.n) for row in found] == [(row.step, row.n) for row in expected]
+            same("values in training", [row.value for row in found], [row.value for row in expected])
+            same("parameters after training", tensors(two), tensors(one))
+            assert all((p - q).abs().max() > 1e-3 for p, q in zip(tensors(two), tensors(ranks_own.seeded_model(0))))
+            is_everyones(tensors(two), group)
+
+
+def training_with_dropout(group) -> None:
+    class Dropping(rpm.Bilinear):
+        def forward(self, z, z_prime):
+            return super().forward(nn.functional.dropout(z), z_prime)
+
+    encoder, critic = ranks_own.seeded_model(0)[0], Dropping(2).double()
+    batches = [[side[10 * group.rank() :][:10] for side in pairs()]] * 2
+    torch.manual_seed(group.rank())  # what is dropped differs
+    list(rpm.train(encoder, critic, batches, 2, group=group))
+    is_everyones(tensors([encoder, critic]), group)
+
+
+def is_everyones(found: list[torch.Tensor], group) -> None:
+    flat = torch.cat([t.detach().flatten() for t in found])
+    both = [torch.empty_like(flat) for _ in range(2)]
+    dist.all_gather(both, flat, group=group)
+    assert torch.equal(*both)
+
+
+SCENES = {
+    scene.__name__: scene for scene in (gathered_rows, means, evidence, training, training_with_dropout)
+} | ranks_own.SCENES
+
+
+# Two processes against one
 
 
 class Value(nn.Module):
@@ -183,91 +194,47 @@ class Value(nn.Module):
         return dataset_evidence(z, z_prime, self.critic, group=self.group).infonce
 
 
-def data_parallel(residual: Residuals, group) -> None:
-    x, x_prime = pairs()
-    one = Value(*model())
-    value = one(x, x_prime)
-    value.backward()
-    expected = [gradients([one.encoder]), gradients([one.critic])]
-    for share, rows in SHARES.items():
-        own = [side[rows[group.rank()]] for side in (x, x_prime)]
-        for what in ("around the encoder", "around both", "by hand"):
+def data_parallel(group) -> None:
+    """Neither twice nor half of the gradients, whether DDP or `average_gradients` takes the mean."""
+    sides, one = pairs(), Value(*model())
+    one(*sides).backward()
+    for rows in SHARES.values():
+        for around in ("the encoder", "both", "none"):
             two = Value(*model(), group)
-            encoder, critic = two.encoder, two.critic
-            if what == "around the encoder":
-                two.encoder = DistributedDataParallel(encoder)
-            elif what == "around both":
-                two = DistributedDataParallel(two)
-            found = two(*own)
-            found.backward()
-            by_hand = {"around the encoder": [critic], "around both": [], "by hand": [encoder, critic]}[what]
+            parts = [two.encoder, two.critic]
+            if around == "the encoder":
+                two.encoder = DistributedDataParallel(two.encoder)
+            whole = DistributedDataParallel(two) if around == "both" else two
+            whole(*(side[rows[group.rank()]] for side in sides)).backward()
+            by_hand = {"the encoder": parts[1:], "both": [], "none": parts}[around]
             distributed.average_gradients(by_hand, group)
-            case = f"DistributedDataParallel {what}, {share}"
-            residual(f"{case}: value", found, value)
-            residual(f"{case}: gradient of the encoder", gradients([encoder]), expected[0])
-            residual(f"{case}: gradient of the critic", gradients([critic]), expected[1])
+            same(f"gradients, DDP around {around}", gradients(parts), gradients([one.encoder, one.critic]))
 
 
-def training(residual: Residuals, group) -> None:
-    sides = torch.stack(pairs()).split(20, 1)  # five batches of 20 pairs and one of a single pair
-    for objective in OBJECTIVES:
-        for name, shares in (("equal", 10), ("unequal", 13)):
-            mine = slice(0, shares) if group.rank() == 0 else slice(shares, None)
-            batches = [[side[mine] for side in sides[step % 5]] for step in range(STEPS)]
-            joined = [sides[step % 5].unbind() for step in range(STEPS)]
-            options = {"objective": OBJECTIVES[objective], "learning_rate": 0.02}
-            one, two = model(seed=0), model(seed=group.rank())
-            expected = list(rpm.train(*one, joined, STEPS, **options))
-            found = list(rpm.train(*two, batches, STEPS, group=group, **options))
-            case = f"training by {objective}, {name} shares"
-            assert [(row.step, row.n) for row in found] == [(row.step, row.n) for row in expected]
-            residual(f"{case}: value at each step", [row.value for row in found], [row.value for row in expected])
-            ends, ends_of_one = ([p for part in parts for p in part.parameters()] for parts in (two, one))
-            residual(f"{case}: parameters at the end", ends, ends_of_one)
-            residual(f"{case}: the same on both processes", *on_both_processes(ends))
-            start = [p for part in model() for p in part.parameters()]
-            assert all((p - q).abs().max() > 1e-3 for p, q in zip(ends, start, strict=True))
-
-    encoder, critic = model()[0], Dropping(2).double()
-    torch.manual_seed(group.rank())  # what is dropped differs
-    list(rpm.train(encoder, critic, batches, 2, group=group))
-    residual("training with dropout: the same on both processes", *on_both_processes(critic.parameters()))
+def group_without_rank_0(group) -> None:
+    z, alone = pairs()[0], dist.new_group([1])
+    if group.rank() == 1:  # rank 0 of the group is rank 1 of all
+        distributed.broadcast_parameters(model(), alone)
+        assert torch.equal(distributed.gather(z, alone)[0], z)
 
 
-class Dropping(rpm.Bilinear):
-    def forward(self, z, z_prime):
-        return super().forward(nn.functional.dropout(z), z_prime)
+def agree_on_processes() -> None:
+    with distributed.process_group(timeout=LONG) as group:
+        for scene in (*SCENES.values(), partial(evidence, dtype=torch.float32), data_parallel, group_without_rank_0):
+            scene(group)
 
 
-def on_both_processes(parameters) -> list[torch.Tensor]:
-    flat = torch.cat([p.detach().flatten() for p in parameters])
-    both = [torch.empty_like(flat) for _ in range(2)]
-    dist.all_gather(both, flat)
-    return both
-
-
-def agree() -> None:
-    with distributed.process_group(timeout=600) as group:
-        residual, found = Residuals(), [None, None]
-        for compare in (building_blocks, evidence, data_parallel, training, *ranks_own.SCENES.values()):
-            compare(residual, group)
-        dist.all_gather_object(found, residual.found)
-        if group.rank() == 0:
-            print(json.dumps({name: [ranks[name] for ranks in found] for name in residual.found}))
-
-
-# one process is lost
+# One process is lost
 
 DEATH = 17  # an exit status
-SHORT, LONG = 10, 300  # seconds: a time-out that is reached, since the other process sleeps, and one that is not
-SLEEPER = "sleeps until the other gives up"
+SHORT, LONG = 20, 600  # seconds: a time-out that is reached, since the other process sleeps, and one that is not
 
 
 def nothing(group) -> None: ...
 
 
 def value(group, side=None):
-    z, z_prime = (t.requires_grad_() for t in pairs())
+    z, z_prime = leaves(pairs())
     return dataset_evidence(z if side is None else side, z_prime, rpm.LaplaceWalk(0.7).double(), group=group).infonce
 
 
@@ -280,22 +247,8 @@ def value_of_nan(group) -> None:
 
 
 def value_too_late(group) -> None:
-    meeting.wait([f"{SLEEPER}, 0, gave up"])
+    meeting.wait(["sleeps, 0"])
     value(group)
-
-
-def lengths(group) -> None:
-    dist.all_reduce(torch.tensor([[0, 0, 0, 0], [0, N, DIM, 0]]), group=group)  # what `gather` says of its rows first
-
-
-def gathered(group) -> None:
-    distributed.gather(pairs()[1], group)
-
-
-def averaged(group) -> None:
-    encoder, _ = model()
-    encoder(pairs()[0]).sum().backward()
-    distributed.average_gradients([encoder], group)
 
 
 def broadcast(group) -> None:
@@ -313,49 +266,46 @@ def die(group) -> None:
     os._exit(DEATH)
 
 
-SCENES = {  # what rank 0 does, what rank 1 does, and the time-out
-    "leaves before the lengths are known": (value, nothing, LONG),
-    "leaves before the rows are gathered": (value, lengths, LONG),
-    "leaves before the mean": (value, gathered, LONG),
+LOSSES = {  # what rank 0 does, what rank 1 does, and the time-out
+    "leaves before the evidence": (value, nothing, LONG),
     "leaves before the gradient": (value_and_gradient, value, LONG),
-    "leaves before the gradients are averaged": (averaged, nothing, LONG),
     "leaves before the broadcast": (nothing, broadcast, LONG),
     "has NaN among its rows": (value, value_of_nan, LONG),
     "runs out of batches": (train, partial(train, batches=1), LONG),
     "trains on NaN": (train, partial(train, nan=True), LONG),
-    SLEEPER: (value, value_too_late, SHORT),
+    "sleeps": (value, value_too_late, SHORT),
     "dies": (value, die, LONG),
 }
 
 
-def lose(port: str, *ports: str) -> None:
+def lose(meeting_port: str, *scenes: str) -> None:
+    """The stores belong to the process that started both ranks: none of them goes away with one of these."""
     global meeting
     rank = int(os.environ["RANK"])
-    meeting = dist.TCPStore("127.0.0.1", int(port), 2, is_master=rank == 0, timeout=timedelta(seconds=LONG))
-    for (scene, (*actions, timeout)), port in zip(SCENES.items(), ports, strict=True):
+    meeting = dist.TCPStore("127.0.0.1", int(meeting_port), timeout=timedelta(seconds=LONG))
+    for scene, port in (given.rsplit("=", 1) for given in scenes):
         os.environ["MASTER_PORT"] = port
-        outcome = {"scene": scene, "error": None, "message": "", "cause": None}
-        meeting.set(f"{scene}, {rank}", "here")  # one late on a busy machine would miss the other's short time-out
-        meeting.wait([f"{scene}, {1 - rank}"])
-        try:
-            act(actions[rank], timeout, outcome)
-        except Exception as error:
-            if "start" not in outcome:
-                raise
-            outcome |= {"error": type(error).__name__, "message": str(error), "cause": type(error.__cause__).__name__}
-        outcome["seconds"] = time.perf_counter() - outcome.pop("start")
-        meeting.set(f"{scene}, {rank}, gave up", "or ended")
+        *actions, timeout = LOSSES[scene]
+        meeting.set(f"{scene}, {rank}, here", "")  # one late on a busy machine would miss the other's short time-out
+        meeting.wait([f"{scene}, {1 - rank}, here"])
+        outcome = played(actions[rank], timeout)
         gc.collect()  # what still refers to the group keeps the connection open
-        print(json.dumps(outcome | {"left": not dist.is_initialized()}), flush=True)
+        meeting.set(f"{scene}, {rank}", json.dumps(outcome))
 
 
-def act(action, timeout: float, outcome: dict) -> None:
-    with distributed.process_group(timeout) as group:
-        outcome["start"] = time.perf_counter()
-        action(group)
+def played(action, timeout: float) -> dict:
+    """What a process met; the group is known here alone, so that it can go at the end."""
+    outcome, start = {"error": None, "message": ""}, time.perf_counter()
+    try:
+        with distributed.process_group(timeout) as group:
+            start = time.perf_counter()
+            action(group)
+    except Exception as error:
+        outcome = {"error": type(error).__name__, "message": str(error)}
+    return outcome | {"seconds": time.perf_counter() - start, "left": not dist.is_initialized()}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    {"agree": agree, "lose": lose}[sys.argv[1]](*sys.argv[2:])
+    {"agree": agree_on_processes, "lose": lose}[sys.argv[1]](*sys.argv[2:])

@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-from evidence_cases import DIM, agrees_with_the_dense_table, each_way, gradients, made, pairs
-from residuals import agree
+from evidence_cases import DIM, agree_each, agrees_with_the_dense_table, each_way, gradients, made, pairs
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 import rpm_tutorial as rpm
 from rpm_tutorial import _tiles, dataset_evidence
-from rpm_tutorial.critics import LinearForm
+from rpm_tutorial.critics import LinearCritic, LinearForm
 
 
 class Steps(nn.Module):
@@ -18,7 +17,8 @@ class Steps(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.W = nn.ParameterList([torch.eye(DIM) + 0.1 * torch.randn(DIM, DIM) for _ in range(2)])
+        draw = torch.Generator().manual_seed(0)
+        self.W = nn.ParameterList([torch.eye(DIM) + 0.1 * torch.randn(DIM, DIM, generator=draw) for _ in range(2)])
         self.register_buffer("sharpness", torch.tensor(2.0))
         self.k, self.temperature, self.dropout = 0, 1.0, 0.0
 
@@ -27,29 +27,19 @@ class Steps(nn.Module):
         return self.sharpness * z @ z_prime.T / self.temperature
 
 
-def steps(dtype=torch.float64) -> Steps:
-    torch.manual_seed(0)
-    return Steps().to(dtype)
-
-
-def error_of(call) -> Exception | None:
-    try:
-        return call()
-    except (RuntimeError, ValueError) as error:
-        return error
-
-
 each_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+CHANGED = "the critic changed between dataset_evidence and backward"
 
 
 @each_dtype
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("name, value", [("k", 1), ("temperature", 0.9), ("dropout", 0.1)])
 def test_a_critic_that_changed_before_backward_is_refused(name, value, reduction, dtype):
-    critic, (z, z_prime) = steps(dtype), pairs(40, dtype=dtype)
+    critic, (z, z_prime) = Steps().to(dtype), pairs(40, dtype=dtype)
     evidence = dataset_evidence(z, z_prime, critic, reduction=reduction, block=8).infonce.mean()
     setattr(critic, name, value)
-    assert "the critic changed between dataset_evidence and backward" in str(error_of(evidence.backward))
+    with pytest.raises(RuntimeError, match=CHANGED):
+        evidence.backward()
 
 
 class Bumped(nn.Module):
@@ -62,25 +52,24 @@ class Bumped(nn.Module):
 
 
 @each_dtype
-@pytest.mark.parametrize("digits_lost, refused", [(0.1, False), (10, True), (-10, True)])
-def test_a_change_of_one_row_is_refused_from_half_of_the_digits_on(digits_lost, refused, dtype):
-    critic, (z, z_prime) = Bumped(), pairs(40, dtype=torch.float64)
-    z, z_prime = z.to(dtype).requires_grad_(), z_prime.to(dtype)
+@pytest.mark.parametrize("digits_lost", [0.1, 10, -10])
+def test_a_change_of_one_row_is_refused_from_half_of_the_digits_on(digits_lost, dtype):
+    critic, (z, z_prime) = Bumped(), (side.to(dtype).detach().requires_grad_() for side in pairs(40))
     evidence = dataset_evidence(z, z_prime, critic).infonce
     critic.bump = digits_lost * torch.finfo(torch.promote_types(dtype, torch.float32)).eps ** 0.5
-    assert ("the critic changed" in str(error_of(evidence.backward))) == refused
+    if digits_lost == 0.1:
+        return evidence.backward()
+    with pytest.raises(RuntimeError, match=CHANGED):
+        evidence.backward()
 
 
-def test_a_sum_over_steps_ahead_is_refused_after_the_loop_and_right_within_it():
-    critic, (z, z_prime), evidences = steps(), pairs(20), []
+def test_a_sum_over_steps_ahead_is_refused_after_the_loop():
+    critic, (z, z_prime), evidences = Steps().double(), pairs(20), []
     for critic.k in range(2):
         evidences.append(dataset_evidence(z, z_prime, critic).infonce)
-        expected = gradients(rpm.infonce(critic(z, z_prime)).value, z, z_prime, critic)
-        for one, other in zip(
-            gradients(dataset_evidence(z, z_prime, critic).infonce, z, z_prime, critic), expected, strict=True
-        ):
-            agree("(E14) = dense: gradients, step by step", one, other)
-    assert "call backward first, or use one module per setting" in str(error_of(sum(evidences).backward))
+        agrees_with_the_dense_table(dataset_evidence, critic, z, z_prime)
+    with pytest.raises(RuntimeError, match="call backward first, or use one module per setting"):
+        sum(evidences).backward()
 
 
 class EvidenceOf(nn.Module):
@@ -94,37 +83,31 @@ class EvidenceOf(nn.Module):
 
 @pytest.mark.parametrize("factor", [1.0, 1.5])
 def test_parameters_and_buffers_of_a_functional_call_get_the_gradients_of_the_dense_table(factor):
-    critic, (z, z_prime) = steps(), pairs(20)
+    critic, (z, z_prime) = Steps().double(), pairs(20)
     state = {n: (factor * t.detach()).requires_grad_() for n, t in critic.state_dict().items()}
     found = functional_call(EvidenceOf(critic), {f"critic.{n}": t for n, t in state.items()}, (z, z_prime))
     dense = rpm.infonce(functional_call(critic, state, (z, z_prime))).value
     inputs = [z, z_prime, state["W.0"], state["sharpness"]]
-    for one, other in zip(*(torch.autograd.grad(value, inputs) for value in (found, dense)), strict=True):
-        assert other.any()
-        agree("(E14) = dense: gradients, functional_call", one, other)
+    slopes = (torch.autograd.grad(value, inputs) for value in (found, dense))
+    agree_each("(E14) = dense: gradients, functional_call", *slopes)
 
 
-def test_a_buffer_that_is_replaced_before_backward_is_remembered_as_it_was():
-    critic, (z, z_prime) = steps(), pairs(20)
+@pytest.mark.parametrize("how", ["a buffer is replaced", "saved elsewhere"])
+def test_tensors_are_remembered_as_they_were_at_the_call(how):
+    critic, (z, z_prime) = Steps().double(), pairs(20)
     expected = gradients(rpm.infonce(critic(z, z_prime)).value, z, z_prime, critic)
-    found = dataset_evidence(z, z_prime, critic).infonce
-    critic.sharpness = 2 * critic.sharpness
-    for one, other in zip(gradients(found, z, z_prime, critic), expected, strict=True):
-        agree("(E14) = dense: gradients, a buffer replaced", one, other)
-
-
-def test_parameters_that_are_saved_elsewhere_for_backward_get_their_gradient():
-    critic, (z, z_prime) = steps(), pairs(20)
-    with torch.autograd.graph.save_on_cpu():
-        found = dataset_evidence(z, z_prime, critic, block=4).infonce
-    expected = gradients(rpm.infonce(critic(z, z_prime)).value, z, z_prime, critic)
-    for one, other in zip(gradients(found, z, z_prime, critic), expected, strict=True):
-        agree("(E14) = dense: gradients, saved elsewhere", one, other)
+    if how == "saved elsewhere":
+        with torch.autograd.graph.save_on_cpu():
+            found = dataset_evidence(z, z_prime, critic, block=4).infonce
+    else:
+        found = dataset_evidence(z, z_prime, critic).infonce
+        critic.sharpness = 2 * critic.sharpness
+    agree_each(f"(E14) = dense: gradients, {how}", gradients(found, z, z_prime, critic), expected)
 
 
 @each_dtype
-@pytest.mark.parametrize("n, size, block", [(1, 1, 1), (20, 1, 1), (300, 1e3, 64), (300, 1e8, 64), (300, 1e-8, None)])
-@pytest.mark.parametrize("name", ["LaplaceWalk", "Universal", "Masked", "sharp", "Entangled"])
+@pytest.mark.parametrize("n, size, block", [(1, 1, 1), (300, 1e3, 64), (300, 1e8, 64), (300, 1e-8, None)])
+@pytest.mark.parametrize("name", ["LaplaceWalk", "Universal", "Masked", "sharp"])
 def test_rounding_is_no_change_of_the_critic(name, n, size, block, dtype):
     z, z_prime = (t.detach() for t in pairs(n, size=size, dtype=dtype))
     critic = made(name, dtype)
@@ -134,6 +117,7 @@ def test_rounding_is_no_change_of_the_critic(name, n, size, block, dtype):
         dataset_evidence(z.requires_grad_(), z_prime, critic, reduction=reduction, block=block).infonce.sum().backward()
 
 
+@pytest.mark.slow
 def test_rounding_is_no_change_of_the_critic_among_sixty_thousand_candidates_in_float32():
     z, step = torch.randn(2, 60_000, 2, generator=torch.Generator().manual_seed(0))
     rows = z[:32].clone().requires_grad_()
@@ -142,23 +126,53 @@ def test_rounding_is_no_change_of_the_critic_among_sixty_thousand_candidates_in_
         assert rows.grad.isfinite().all()
 
 
+class Bent(rpm.RandomWalk):
+    """Overrides the forward of a linear critic."""
+
+    def forward(self, z, z_prime):
+        return super().forward(z, z_prime).sin()
+
+
+def with_own_forward():
+    critic = made("RandomWalk")
+    forward = critic.forward
+    critic.forward = lambda z, z_prime: forward(z, z_prime).sin()
+    return critic
+
+
+def with_hook():
+    critic = made("RandomWalk")
+    critic.register_forward_hook(lambda module, inputs, log_f: 2 * log_f)
+    return critic
+
+
+def with_hook_before():
+    critic = made("RandomWalk")
+    critic.register_forward_pre_hook(lambda module, inputs: (inputs[0], inputs[1].sin()))
+    return critic
+
+
+class Unlike(nn.Module):
+    """Its `linear_form` is a method like any other: it is no LinearCritic."""
+
+    def linear_form(self, z, z_prime):
+        return LinearForm(z, z_prime)
+
+    def forward(self, z, z_prime):
+        return 2 * z @ z_prime.T
+
+
 @each_way
-@pytest.mark.parametrize("change", ["a forward of its own", "a hook", "a hook before it"])
-def test_a_critic_whose_call_was_changed_is_called(change, way):
-    critic, (z, z_prime) = made("RandomWalk"), pairs(7)
-    if change == "a forward of its own":
-        forward = critic.forward
-        critic.forward = lambda z, z_prime: forward(z, z_prime).sin()
-    elif change == "a hook":
-        critic.register_forward_hook(lambda module, inputs, log_f: 2 * log_f)
-    else:
-        critic.register_forward_pre_hook(lambda module, inputs: (inputs[0], inputs[1].sin()))
-    assert abs(way(z, z_prime, critic).infonce - way(z, z_prime, made("RandomWalk")).infonce) > 0.01
+@pytest.mark.parametrize("make", [lambda: Bent(0.7).double(), with_own_forward, with_hook, with_hook_before, Unlike])
+def test_what_a_call_of_the_critic_gives_is_its_score(make, way):
+    critic, (z, z_prime) = make(), pairs(7)
+    if hasattr(critic, "scale"):
+        assert abs(way(z, z_prime, critic).infonce - way(z, z_prime, made("RandomWalk")).infonce) > 0.01
     agrees_with_the_dense_table(way, critic, z, z_prime, "both")
 
 
-class Changing(Steps):
-    """Another score at each call: by draws that `eval()` does not stop, of a generator of its own, or by a count."""
+class Noise(nn.Module):
+    """Other scores at each call: by draws that `eval()` does not stop, of a generator of its own, or by a count."""
 
     def __init__(self, how: str):
         super().__init__()
@@ -166,13 +180,11 @@ class Changing(Steps):
         self.attention = nn.MultiheadAttention(DIM, 1, dropout=0.01, batch_first=True)
         self.attention.train(how == "attention in training mode")
 
-    def changed(self, z):
+    def forward(self, z):
         if self.how == "dropout":
             return F.dropout(z, 0.5)
         if self.how == "rare dropout":  # of a few rows none is dropped
             return F.dropout(z, 1e-6)
-        if self.how == "bernoulli":
-            return z * torch.bernoulli(torch.full_like(z, 0.5))
         if self.how == "a generator of its own":
             return z + 0.1 * torch.randn(z.shape, generator=self.own)
         if self.how == "a count":
@@ -180,38 +192,44 @@ class Changing(Steps):
             return z / self.calls
         return z + self.attention(z[None], z[None], z[None])[0][0]
 
-    def forward(self, z, z_prime):
-        return super().forward(self.changed(z), z_prime)
 
+class Changing(LinearCritic):
+    def __init__(self, how: str):
+        super().__init__()
+        self.noise = Noise(how)
 
-class ChangingForm(Changing):
     def linear_form(self, z, z_prime):
-        return LinearForm(self.changed(z), z_prime)
+        return LinearForm(self.noise(z), z_prime)
 
 
-HOW = ("dropout", "rare dropout", "bernoulli", "a generator of its own", "a count", "attention in training mode")
+class ChangingTable(Changing):
+    def forward(self, z, z_prime):
+        return self.noise(z) @ z_prime.T
+
+
+HOW = ("dropout", "rare dropout", "a generator of its own", "a count", "attention in training mode")
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("kind", [Changing, ChangingForm])
-@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_a_critic_whose_scores_change_from_call_to_call_is_refused_with_gradients_and_without(kind, how, mode):
+@pytest.mark.parametrize("kind", [Changing, ChangingTable])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_a_critic_whose_scores_change_from_call_to_call_is_refused(kind, how, mode):
     z, z_prime = (side.detach().float() for side in pairs(80))
     critic, draw = kind(how), torch.Generator().manual_seed(0)
     with mode():
         for evidence in (
-            lambda: dataset_evidence(z, z_prime, critic),
             lambda: dataset_evidence(z, z_prime, critic, normalise="columns", block=8),
             lambda: dataset_evidence(z.half(), z_prime.half(), kind(how).half()),
             lambda: rpm.sampled_evidence(z, z_prime, critic, generator=draw),
         ):
-            assert "expected a fixed critic: call critic.eval(), and F.dropout(z, p, self.t" in str(error_of(evidence))
-    failed = [check for check in rpm.check_critic(critic, DIM).checks if check.passed is False]
-    assert failed[0].name in ("determinism", "pairing") and (failed[0].name == "determinism" or "attention" in how)
+            with pytest.raises(ValueError, match="expected a fixed critic: call critic.eval()"):
+                evidence()
+    failed = [check.name for check in rpm.check_critic(critic, DIM).checks if check.passed is False]
+    assert failed[0] in (("determinism", "pairing") if "attention" in how else ("determinism",))
 
 
 def test_a_fixed_critic_may_have_layers_that_could_draw():
-    critic = Changing("attention").eval()
+    critic = ChangingTable("attention").eval()
     assert dataset_evidence(*(side.float() for side in pairs(12)), critic, block=12).infonce.isfinite()
 
 
@@ -228,6 +246,4 @@ def test_the_few_pairs_that_are_tried_first_leave_a_critic_as_it_was():
     critic = Counting()
     dataset_evidence(*pairs(5), critic)
     assert critic.calls == [(2, 4, True, False), (2, 4, True, False), (5, 5, True, False)] and critic.training
-    assert (
-        dataset_evidence(*pairs(1), critic).infonce == 0 and len(critic.calls) == 4
-    )  # nothing to try on a single pair
+    assert dataset_evidence(*pairs(1), critic).infonce == 0 and len(critic.calls) == 4  # nothing to try on one pair

@@ -10,10 +10,11 @@ import pytest
 import torch
 from evidence_cases import (
     CRITICS,
-    DENSE,
     DIM,
+    agree_each,
     agrees_with_the_dense_table,
     each_critic,
+    each_side,
     each_way,
     gradients,
     made,
@@ -24,20 +25,20 @@ from residuals import MEASURED, agree
 import rpm_tutorial as rpm
 from rpm_tutorial import dataset_evidence
 
+VIEWS = {
+    "strided": lambda t: t[::2],
+    "transposed": lambda t: t[:7].T.contiguous().T,
+    "expanded": lambda t: t[:1].expand(7, DIM),
+}
+
 
 @each_way
-@pytest.mark.parametrize("kind", ["strided", "transposed", "expanded", "some columns"])
-@pytest.mark.parametrize("name", ["RandomWalk", "Universal", "LaplaceWalk", "Entangled"])
-def test_the_layout_of_the_latents_in_memory_does_not_matter(name, kind, way):
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk"])
+def test_the_layout_of_the_latents_in_memory_does_not_matter(name, view, way):
     z, z_prime = (t.detach() for t in pairs(14))
-    views = {
-        "strided": lambda t: t[::2],
-        "transposed": lambda t: t[:7].T.contiguous().T,
-        "expanded": lambda t: t[:1].expand(7, DIM),
-        "some columns": lambda t: torch.cat([t, t], 1)[:7, 1 : 1 + DIM],
-    }
-    agrees_with_the_dense_table(way, made(name), views[kind](z).requires_grad_(), z_prime[:7].requires_grad_())
-    agrees_with_the_dense_table(way, made(name), z[:7].requires_grad_(), views[kind](z_prime).requires_grad_())
+    agrees_with_the_dense_table(way, made(name), view(z).requires_grad_(), z_prime[:7].requires_grad_())
+    agrees_with_the_dense_table(way, made(name), z[:7].requires_grad_(), view(z_prime).requires_grad_())
 
 
 EXTREMES = {  # n and the rest of `pairs`
@@ -71,65 +72,53 @@ def test_extremes_in_float32_are_those_of_the_dense_table_in_float64(name, kind,
     low = [t.detach().float().requires_grad_() for t in (z, z_prime)]
     dense = rpm.symmetric_infonce(critic(*high)).value
     expected = gradients(n * dense, *high, critic)
-    found = way(*low, critic.float(), normalise="both").infonce
+    found = way(*low, critic.float(), normalise="both").value
     agree(f"float32 = float64: {kind}, value", found, dense, tolerance=2e-5)
-    if kind in ("one pair", "identical rows"):
-        agree(
-            f"float32: {kind}, no information", found, 0.0, tolerance=0 if n == 1 else 2e-5 if name == "sharp" else 1e-6
-        )
-    for one, other in zip(gradients(n * found, *low, critic), expected, strict=True):
-        agree(f"float32 = float64: {kind}, gradients", one, other, tolerance=GRADIENTS.get(name, 1e-4))
+    slopes = gradients(n * found, *low, critic)
+    agree_each(f"float32 = float64: {kind}, gradients", slopes, expected, tolerance=GRADIENTS.get(name, 1e-4))
 
 
 @each_way
+@each_side
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("normalise", DENSE)
 def test_no_row_exceeds_log_n_not_even_by_rounding(normalise, dtype, way):
-    for name, n, dim in (
-        ("sharp", 30, 64),
-        ("sharp", 1, 3),
-        ("sharp", 30, 2),
-        ("RandomWalk", 30, 8),
-        ("LaplaceWalk", 30, 8),
-    ):
+    for name, n, dim in (("sharp", 30, 64), ("sharp", 1, 3), ("RandomWalk", 30, 8), ("LaplaceWalk", 30, 8)):
         z = 3 * torch.randn(n, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
         log_n, critic = torch.tensor(math.log(n), dtype=dtype), made(name, dtype)
         for reduction in ("none", "mean"):  # every pair is perfect, and the parameter asks for a gradient
             found = way(z, z, critic, normalise=normalise, reduction=reduction)
-            assert (found.infonce <= log_n).all() and (found.log_evidence <= -log_n).all()
-            assert found.infonce.mean() >= 0.9 * log_n or dim == 2
+            assert (found.value <= log_n).all() and (found.log_evidence <= -log_n).all()
+            assert found.value.mean() >= 0.9 * log_n
 
 
-@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "LinearDynamics", "Bilinear"])
-def test_latents_a_thousand_away_from_the_origin_keep_their_evidence_in_float32(name):
-    z, z_prime = pairs(300, dtype=torch.float32, offset=1000)
-    high = dataset_evidence(z.double(), z_prime.double(), made(name)).infonce
-    for options in ({}, {"block": 64}):
-        low = dataset_evidence(z, z_prime, made(name, torch.float32), **options).infonce
-        agree("float32 evidence 1000 away from 0", low, high, tolerance=1e-6)
+@each_way
+@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "Bilinear"])
+def test_latents_a_thousand_away_from_the_origin_keep_their_evidence_in_float32(name, way):
+    z, z_prime = pairs(60, dtype=torch.float32, offset=1000)
+    for normalise in ("rows", "columns"):
+        high = dataset_evidence(z.double(), z_prime.double(), made(name), normalise=normalise).infonce
+        low = way(z, z_prime, made(name, torch.float32), normalise=normalise).infonce
+        # The columns' inner products of 10^6 have a bias that float32 rounds: they are off by 4e-5.
+        tolerance = 2e-4 if (name, normalise) == ("Bilinear", "columns") else 1e-6
+        agree(f"float32 evidence 1000 away from 0, {normalise}", low, high, tolerance=tolerance)
 
 
 each_half = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 
 
 @each_half
-@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "VonMisesFisher", "Bilinear", "Entangled"])
+@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "sharp", "Entangled"])
 def test_half_precision_is_float32_of_the_same_numbers(name, dtype):
     critic, (z, z_prime) = made(name, dtype), pairs(300, dtype=dtype)
     same = [t.detach().float().requires_grad_() for t in (z, z_prime)]
     same_critic = copy.deepcopy(critic).float()
-    for options in ({"normalise": "both"}, {"block": 64}, {"reduction": "none", "normalise": "columns"}):
-        found, expected = (
-            dataset_evidence(z, z_prime, critic, **options),
-            dataset_evidence(*same, same_critic, **options),
-        )
-        assert found.infonce.dtype == found.log_evidence.dtype == torch.float32
-        agree("half precision = float32: value", found.infonce, expected.infonce, tolerance=2e-6)
-        for one, other in zip(
-            gradients(found.infonce.mean(), z, z_prime, critic),
-            gradients(expected.infonce.mean(), *same, same_critic),
-            strict=True,
-        ):
+    for options in ({"normalise": "both"}, {"block": 64, "reduction": "none"}):
+        found = dataset_evidence(z, z_prime, critic, **options).value
+        expected = dataset_evidence(*same, same_critic, **options).value
+        assert found.dtype == torch.float32
+        agree("half precision = float32: value", found, expected, tolerance=2e-6)
+        slopes = gradients(found.mean(), z, z_prime, critic), gradients(expected.mean(), *same, same_critic)
+        for one, other in zip(*slopes, strict=True):
             assert one.dtype == dtype
             assert (one.float() - other).norm() <= 2 * torch.finfo(dtype).eps * other.norm()
 
@@ -138,29 +127,39 @@ def test_half_precision_is_float32_of_the_same_numbers(name, dtype):
 @pytest.mark.parametrize("share", [1, 1 / 16])
 def test_half_precision_gradients_do_not_vanish_in_a_long_mean(share, dtype):
     """1/16 of the mean of 1000 pairs weighs each as 16 000 pairs do: softmax weight / N underflows in float16."""
-    z, z_prime = pairs(1000, dtype=dtype, noise=1.0)
-    exact = [t.detach().float().requires_grad_() for t in (z, z_prime)]
-    found = torch.autograd.grad(
-        share * dataset_evidence(z, z_prime, rpm.RandomWalk(2.0).to(dtype)).infonce, (z, z_prime)
-    )
+    sides = pairs(1000, dtype=dtype, noise=1.0)
+    exact = [t.detach().float().requires_grad_() for t in sides]
+    found = torch.autograd.grad(share * dataset_evidence(*sides, rpm.RandomWalk(2.0).to(dtype)).infonce, sides)
     expected = torch.autograd.grad(share * dataset_evidence(*exact, rpm.RandomWalk(2.0)).infonce, exact)
     for one, other in zip(found, expected, strict=True):
-        error = ((one.float() - other).norm() / other.norm()).item()
-        assert error < 0.05, f"the gradient is off by {error:.0%} of its length"
+        assert (one.float() - other).norm() < 0.05 * other.norm()
 
 
 def test_half_precision_parameters_keep_what_many_small_tiles_add_up_to():
     """Each tile's part of a gradient is a float16, too: with 1/N in it already, it would be zero."""
-    (z, z_prime), critic = (t.detach() for t in pairs(320, dtype=torch.float16, noise=1.0)), made("Universal")
-    found, expected = (
-        torch.autograd.grad(
-            1e-3 * dataset_evidence(z.to(c.a[0].weight.dtype), z_prime.to(c.a[0].weight.dtype), c, block=16).infonce,
-            [c.a[0].weight, c.a[4].weight, c.b[0].weight, c.b[2].weight],
-        )
-        for c in (critic.half(), copy.deepcopy(critic).float())
-    )
-    for one, other in zip(found, expected, strict=True):
+    sides, critic = [t.detach() for t in pairs(320, dtype=torch.float16, noise=1.0)], made("Universal").half()
+    whole = copy.deepcopy(critic).float()
+    found = 1e-3 * dataset_evidence(*sides, critic, block=16).infonce
+    expected = 1e-3 * dataset_evidence(*(side.float() for side in sides), whole, block=16).infonce
+    for one, other in zip(
+        torch.autograd.grad(found, [critic.a[0].weight, critic.b[2].weight]),
+        torch.autograd.grad(expected, [whole.a[0].weight, whole.b[2].weight]),
+        strict=True,
+    ):
         assert (one.float() - other).norm() < 0.05 * other.norm()
+
+
+@each_way
+@pytest.mark.parametrize("name", ["sharp", "Universal", "LaplaceWalk"])
+def test_autocast_changes_nothing(name, way):
+    """Scores rounded to bfloat16 in one pass and not in the other would bend the gradient by some per cent."""
+    critic, (z, z_prime) = made(name, torch.float32), pairs(40, dtype=torch.float32)
+    plain = way(z, z_prime, critic).infonce
+    expected = gradients(plain, z, z_prime, critic)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = way(z, z_prime, critic).infonce
+    found = gradients(cast, z, z_prime, critic)  # outside, as torch asks for
+    assert torch.equal(cast, plain) and all(map(torch.equal, found, expected))
 
 
 @pytest.mark.gpu
@@ -175,15 +174,14 @@ def test_a_gpu_gives_the_numbers_of_the_processor_in_a_small_part_of_the_table_s
             for device in ("cpu", "cuda"):
                 z, z_prime = (t.detach().to(device).requires_grad_() for t in pairs(500))
                 critic = made(name).to(device)
-                value = dataset_evidence(z, z_prime, critic, **options).infonce
-                results.append([value, *gradients(500 * value, z, z_prime, critic)])
-            for one, other in zip(*results, strict=True):
-                agree("(E14) on a GPU", other.cpu(), one, tolerance=1e-10)
+                value = dataset_evidence(z, z_prime, critic, **options).value
+                results.append([part.cpu() for part in (value, *gradients(500 * value, z, z_prime, critic))])
+            agree_each("(E14) on a GPU", *results, tolerance=1e-10)
     n = 60_000
-    for name in ("LaplaceWalk", "VonMisesFisher"):
+    for name in ("LaplaceWalk", "sharp"):
         z, z_prime = (t.detach().cuda().requires_grad_() for t in pairs(n, dtype=torch.float32))
         torch.cuda.reset_peak_memory_stats()
-        dataset_evidence(z, z_prime, made(name, torch.float32).cuda(), normalise="both").infonce.backward()
+        dataset_evidence(z, z_prime, made(name, torch.float32).cuda(), normalise="both").value.backward()
         peak = torch.cuda.max_memory_allocated()
         MEASURED.append(f"dataset_evidence on a GPU, {name}, N = {n}: peak {peak / 2**20:.0f} MiB")
         assert peak < 4 * n * n / 4
@@ -228,25 +226,3 @@ def test_sixty_thousand_pairs_need_little_memory_and_keep_six_digits():
         MEASURED.append(f"dataset_evidence, {what}, N = {n}, d = 8: {done} beside float64")
         assert mib < 400 and 0 < value < math.log(n)
         agree("float32 = float64 at N = 60 000", value / exact, 1.0, tolerance=1e-6)
-
-
-@each_way
-@pytest.mark.parametrize("name", ["VonMisesFisher", "Universal", "LaplaceWalk"])
-def test_autocast_changes_nothing(name, way):
-    """Scores rounded to bfloat16 in one pass and not in the other would bend the gradient by some per cent."""
-    critic, (z, z_prime) = made(name, torch.float32), pairs(40, dtype=torch.float32)
-    plain = way(z, z_prime, critic).infonce
-    expected = gradients(plain, z, z_prime, critic)
-    with torch.autocast("cpu", torch.bfloat16):
-        cast = way(z, z_prime, critic).infonce
-    found = gradients(cast, z, z_prime, critic)  # outside, as torch asks for
-    assert torch.equal(cast, plain) and all(map(torch.equal, found, expected))
-
-
-def test_inner_products_far_from_the_origin_keep_their_digits_on_both_sides():
-    critic, (z, z_prime) = made("Bilinear", torch.float32), pairs(60, dtype=torch.float32, offset=1000)
-    exact = made("Bilinear")
-    for normalise in DENSE:
-        found = dataset_evidence(z, z_prime, critic, normalise=normalise).infonce
-        expected = dataset_evidence(z.double(), z_prime.double(), exact, normalise=normalise).infonce
-        agree("float32 inner products 1000 away from 0", found, expected, tolerance=1e-3)

@@ -3,7 +3,6 @@
 import functools
 import math
 
-import numpy as np
 import pytest
 import torch
 import tqdm.auto
@@ -35,17 +34,16 @@ def many(n, critic, draws, **options):
 
 @each_critic
 def test_it_is_exact_when_it_samples_everything(name):
-    (z, z_prime), critic = pairs(96), made(name)
-    if name == "Masked":
-        critic = Masked(reach=3.0).double()
+    (z, z_prime), critic = pairs(96), Masked(reach=3.0).double() if name == "Masked" else made(name)
     exact = dataset_evidence(z, z_prime, critic)
-    for more in (0, 1000):  # more than there are is all there are
-        found = sampled(z, z_prime, critic, rows=96 + more, negatives=96 + more)
+    for size in (96, 1096):  # more than there are is all there are
+        found = sampled(z, z_prime, critic, rows=size, negatives=size)
         agree("sampled_evidence of everything", found.infonce, exact.infonce)
         agree("sampled_evidence of everything", found.log_evidence, exact.log_evidence)
         assert found.n == 96 and isinstance(found.infonce, float) and found.standard_error > 0
 
 
+@pytest.mark.slow
 def test_its_standard_error_covers_the_exact_value_about_as_often_as_it_should():
     errors, standard_errors, _ = many(2000, rpm.RandomWalk(0.5).double(), 64, rows=320, negatives=1024)
     covered = (errors.abs() < 2 * standard_errors).double().mean().item()
@@ -73,48 +71,39 @@ def test_it_has_no_ceiling_at_log_m():
     assert abs(found.infonce - exact) < 4 * found.standard_error + 0.05 < 0.5
 
 
-def test_it_is_reproducible_from_its_generator_and_leaves_the_global_ones_alone():
-    (z, z_prime), critic = pairs(300), made("LaplaceWalk")
-    options = {"rows": 128, "negatives": 50}
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first, again, other = (sampled(z, z_prime, critic, seed, **options) for seed in (1, 1, 2))
-    assert first == again and first.infonce != other.infonce
-    assert torch.equal(torch.get_rng_state(), torch_state) and (np.random.get_state()[1] == numpy_state).all()
-    generator = torch.Generator().manual_seed(1)
-    two = [sampled_evidence(z, z_prime, critic, generator=generator, **options) for _ in range(2)]
-    assert two[0] == first and two[1] != first
+def test_it_is_reproducible_from_its_generator_and_leaves_the_global_one_alone():
+    (z, z_prime), critic, state = pairs(300), made("LaplaceWalk"), torch.get_rng_state()
+    first, again, other = (sampled(z, z_prime, critic, seed, rows=128, negatives=50) for seed in (1, 1, 2))
+    assert first == again and first.infonce != other.infonce and torch.equal(torch.get_rng_state(), state)
 
 
 def test_no_row_is_drawn_twice():
     class Seen(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.rows = []
+        rows = []
 
         def forward(self, z, z_prime):
             if len(z) == len(z_prime):  # the rows' own pairs
                 self.rows.append(z[:, 0])
             return -torch.cdist(z, z_prime)
 
-    (z, z_prime), critic = pairs(300), Seen()
-    sampled(z, z_prime, critic, rows=250, negatives=50)
+    sampled(*pairs(300), critic := Seen(), rows=250, negatives=50)
     drawn = torch.cat(critic.rows)
     assert len(critic.rows) == 32 and len(drawn) == len(drawn.unique()) == 224  # a multiple of 32
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["VonMisesFisher", "Bilinear", "Entangled"])
+@pytest.mark.parametrize("name", ["sharp", "Entangled"])
 def test_half_precision_is_float32_of_the_same_numbers(name, dtype):
-    z, z_prime = pairs(200, dtype=dtype)
-    low = sampled(z, z_prime, made(name, dtype), rows=64, negatives=50)
-    high = sampled(z.float(), z_prime.float(), made(name, dtype).float(), rows=64, negatives=50)
-    agree("sampled_evidence in half precision", low.infonce, high.infonce, tolerance=1e-6)
+    sides, critic = pairs(200, dtype=dtype), made(name, dtype)
+    low = sampled(*sides, critic, rows=64, negatives=50).infonce
+    high = sampled(*(side.float() for side in sides), critic.float(), rows=64, negatives=50).infonce
+    agree("sampled_evidence in half precision", low, high, tolerance=1e-6)
 
 
-def test_it_keeps_no_graph_draws_no_bar_in_a_moment_and_leaves_none_after_an_interrupt(monkeypatch, capsys):
+def test_it_keeps_no_graph_and_leaves_no_bar_after_an_interrupt(monkeypatch):
     monkeypatch.setattr(evidence, "tqdm", functools.partial(tqdm.auto.tqdm, disable=False))
-    bars = tqdm.auto.tqdm._instances
-    before, during = len(bars), []
+    bars, during = tqdm.auto.tqdm._instances, []
+    before = len(bars)
 
     class Interrupted(nn.Module):
         def forward(self, z, z_prime):
@@ -126,7 +115,6 @@ def test_it_keeps_no_graph_draws_no_bar_in_a_moment_and_leaves_none_after_an_int
 
     with pytest.raises(KeyboardInterrupt) as held:
         sampled(*pairs(64), Interrupted(), rows=64, negatives=8)
-    assert capsys.readouterr().err == ""
     assert held.tb is not None and during[-1] == before + 1 and len(bars) == before
 
 
