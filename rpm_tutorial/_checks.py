@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-MOST = 2**53  # the largest whole number that is taken for meant
 _scan = ContextVar("scan", default=True)
 
 
@@ -44,7 +43,7 @@ def any_entry(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool 
 
 def check_tensor(name: str, tensor, dims: int) -> None:
     """Raise unless `tensor` is a floating-point tensor of `dims` dimensions without NaN and with at least one entry."""
-    _check_kind(name, tensor, dims)
+    check_kind(name, tensor, dims)
     if any_entry(torch.isnan, tensor):
         count = int(torch.isnan(tensor.detach()).sum())
         raise ValueError(
@@ -55,7 +54,7 @@ def check_tensor(name: str, tensor, dims: int) -> None:
 
 def check_latents(name: str, latents) -> None:
     """Raise unless `latents` is a table of finite numbers, (n, d). One look where all is well: each makes a GPU wait."""
-    _check_kind(name, latents, dims=2)
+    check_kind(name, latents, dims=2)
     if any_entry(lambda t: ~t.isfinite(), latents):
         check_tensor(name, latents, dims=2)
         raise ValueError(
@@ -63,7 +62,7 @@ def check_latents(name: str, latents) -> None:
         )
 
 
-def _check_kind(name: str, tensor, dims: int) -> None:
+def check_kind(name: str, tensor, dims: int) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(
             f"{name} is a {type(tensor).__name__}; expected a torch.Tensor: wrap it in torch.as_tensor(...)"
@@ -92,7 +91,7 @@ def check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> No
 
 def check_log_table(name: str, log_table: Tensor) -> None:
     """Raise unless `log_table` is a table of logarithms: -inf is legal (the logarithm of 0), +inf and NaN are not."""
-    _check_kind(name, log_table, dims=2)
+    check_kind(name, log_table, dims=2)
     if any_entry(lambda t: ~(t.amax(1) < torch.inf), log_table):  # a row's largest is NaN where one of them is
         check_tensor(name, log_table, dims=2)
         raise ValueError(f"{name} contains +inf; expected finite logarithms or -inf (where the quantity is 0)")
@@ -138,8 +137,6 @@ def check_count(name: str, value: int, *, least: int = 1) -> int:
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; expected a whole number: an int")
     if value < least:
         raise ValueError(f"{name} is {value}; expected {'a positive number' if least == 1 else f'at least {least}'}")
-    if value > MOST:
-        raise ValueError(f"{name} is {value}; expected at most 2^53")
     return int(value)
 
 
@@ -184,8 +181,6 @@ def check_lengths(name: str, latents: Tensor) -> None:
 
 
 def check_positive(name: str, value: float) -> float:
-    if not isinstance(value, float):  # whose NaN and infinities are refused below
-        value = check_number(name, value)
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value}; expected a positive finite number")
     return float(value)
