@@ -41,8 +41,22 @@ def any_entry(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool 
         raise
 
 
+def check_kind(name: str, tensor, dims: int) -> None:
+    """Raise unless `tensor` is a floating-point tensor of `dims` dimensions with at least one entry."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"{name} is a {type(tensor).__name__}; expected a torch.Tensor: wrap it in torch.as_tensor(...)"
+        )
+    if tensor.dim() != dims:
+        raise ValueError(f"{name} has shape {shape_of(tensor)}; expected {dims} dimensions")
+    if tensor.dtype not in FLOATS:
+        raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.float()")
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} has shape {shape_of(tensor)}: it is empty; expected at least one row and one column")
+
+
 def check_tensor(name: str, tensor, dims: int) -> None:
-    """Raise unless `tensor` is a floating-point tensor of `dims` dimensions without NaN and with at least one entry."""
+    """As `check_kind`, and without NaN."""
     check_kind(name, tensor, dims)
     if any_entry(torch.isnan, tensor):
         count = int(torch.isnan(tensor.detach()).sum())
@@ -60,19 +74,6 @@ def check_latents(name: str, latents) -> None:
         raise ValueError(
             f"{name} contains inf; expected finite latents. Likely cause: a diverged encoder (lower the learning rate)"
         )
-
-
-def check_kind(name: str, tensor, dims: int) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(
-            f"{name} is a {type(tensor).__name__}; expected a torch.Tensor: wrap it in torch.as_tensor(...)"
-        )
-    if tensor.dim() != dims:
-        raise ValueError(f"{name} has shape {shape_of(tensor)}; expected {dims} dimensions")
-    if tensor.dtype not in FLOATS:
-        raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.float()")
-    if tensor.numel() == 0:
-        raise ValueError(f"{name} has shape {shape_of(tensor)}: it is empty; expected at least one row and one column")
 
 
 def check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
@@ -100,18 +101,16 @@ def check_log_table(name: str, log_table: Tensor) -> None:
 def check_distribution(name: str, table: Tensor, over: str = "entries") -> None:
     """Raise unless `table` is non-negative and sums to one: over all entries, or over each row (over="rows")."""
     check_tensor(name, table, dims=2)
-    values = table.detach()
     if any_entry(lambda t: t < 0, table):
         raise ValueError(
-            f"{name} has a negative entry ({values.min().item():.3g}); expected probabilities. "
+            f"{name} has a negative entry ({table.min().item():.3g}); expected probabilities. "
             "Did you pass logarithms? Call .exp() on them"
         )
-    sums = values.sum(1) if over == "rows" else values.sum()
+    sums = table.detach().sum(1) if over == "rows" else table.detach().sum().view(1)
     if any_entry(lambda t: ~((t - 1).abs() <= rounding(table)), sums):
-        remedy = "divide by .sum(1, keepdim=True)" if over == "rows" else "divide by .sum()"
-        what = "a row that sums" if over == "rows" else "entries that sum"
-        total = sums.flatten()[(sums - 1).abs().argmax()].item()
-        raise ValueError(f"{name} has {what} to {total:.10g}; expected 1: {remedy}")
+        what, remedy = ("a row that sums", "(1, keepdim=True)") if over == "rows" else ("entries that sum", "()")
+        worst = sums[(sums - 1).abs().argmax()].item()
+        raise ValueError(f"{name} has {what} to {worst:.10g}; expected 1: divide by .sum{remedy}")
 
 
 def rounding(table: Tensor) -> float:

@@ -47,11 +47,13 @@ def jensen_shannon(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     `log_normaliser` = E log (1 + f)/2, the expectation over pairs and independent cells alike.
     """
     s, pairs, product = _cells(log_f, q_joint)
-    paired = expectation(torch.logaddexp(-s, torch.zeros_like(s)), pairs)  # -E log f/(1+f)
-    independent = expectation(torch.logaddexp(s, torch.zeros_like(s)), product)
-    score = expectation(s, pairs) / 2
-    value = math.log(2) - (paired + independent) / 2
-    return _rounded(log_f.dtype, value, score, score - value)
+    nothing = torch.zeros_like(s)
+    log_mean = torch.logaddexp(s, nothing)  # log (1 + f)
+    score, paired, independent = (
+        expectation(values, weights) / 2 for values, weights in ((s, pairs), (log_mean, pairs), (log_mean, product))
+    )
+    missed = expectation(torch.logaddexp(-s, nothing), pairs) / 2  # -E log f/(1+f), where s - log (1+f) would cancel
+    return _rounded(log_f.dtype, math.log(2) - missed - independent, score, paired + independent - math.log(2))
 
 
 def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
