@@ -106,35 +106,24 @@ BAD = {
     # a table of scores
     "scores: not square and no q_joint": (ValueError, lambda: rpm.infonce(S[:2]), "(2, 3)", "expected (n, n)", "pass q_joint", "MoCo", "F.cross_entropy(log_f, torch.arange(n, device=log_f.device))"),
     "scores: one dimension": (ValueError, lambda: rpm.infonce(S[0]), "shape (3)", "expected 2 dimensions"),
-    "scores: three dimensions": (ValueError, lambda: rpm.nwj(S[None]), "shape (1, 3, 3)", "expected 2 dimensions"),
     "scores: NaN": (ValueError, lambda: rpm.infonce(put(S, NAN)), "NaN (1 of 9 entries)", "expected numbers", "learning rate"),
     "scores: +inf": (ValueError, lambda: rpm.infonce(put(S, INF)), "+inf", "expected finite logarithms or -inf"),
     "scores: a row of -inf": (ValueError, lambda: rpm.infonce(put(S, -INF, 1)), "row 1", "expected f > 0 somewhere", "mask"),
     "scores: a column of -inf": (
         ValueError, lambda: rpm.symmetric_infonce(put(S, -INF, (slice(None), 1))), "column 1", "expected f > 0 somewhere", "mask",
     ),
-    "scores: a row of -inf, jointly normalised": (ValueError, lambda: rpm.donsker_varadhan(put(S, -INF, 2)), "row 2", "expected f > 0"),
     "scores: integers": (ValueError, lambda: rpm.infonce(S.long()), "torch.int64", "expected a floating type", ".float()"),
     "scores: numpy": (TypeError, lambda: rpm.infonce(S.numpy()), "ndarray", "expected a torch.Tensor", "torch.as_tensor"),
-    "scores: a list": (TypeError, lambda: rpm.infonce(S.tolist()), "list", "expected a torch.Tensor"),
     "scores: empty": (ValueError, lambda: rpm.infonce(S[:0, :0]), "(0, 0)", "empty", "expected at least one row"),
     # the aggregate joint
     "q_joint: another shape": (ValueError, lambda: rpm.infonce(S[:2], Q), "q_joint has shape (3, 3) and log_f (2, 3)", "expected the same"),
     "q_joint: negative": (ValueError, lambda: rpm.infonce(S, put(Q, -0.1)), "negative entry (-0.1)", "expected probabilities", ".exp()"),
     "q_joint: unnormalised": (ValueError, lambda: rpm.infonce(S, 2 * Q), "sum to 2", "expected 1", "divide by .sum()"),
-    "q_joint: just off one": (ValueError, lambda: rpm.infonce(S, (1 + 1e-7) * Q), "sum to 1.0000001", "expected 1", "divide by .sum()"),
     "q_joint: logarithms": (ValueError, lambda: rpm.infonce(S, Q.log()), "negative entry", "Did you pass logarithms?"),
     "q_joint: NaN": (ValueError, lambda: rpm.infonce(S, put(Q, NAN)), "q_joint contains NaN", "expected numbers"),
-    "q_joint: infinite": (ValueError, lambda: rpm.infonce(S, put(Q, INF)), "q_joint", "inf", "expected 1"),
     "q_joint: float32 beside float64": (ValueError, lambda: rpm.infonce(S, Q.float()), "float64", "float32", "expected one dtype", ".to("),
-    "MI: unnormalised": (ValueError, lambda: rpm.mutual_information(Q / 2), "sum to 0.5", "expected 1", "divide by .sum()"),
-    "MI: negative": (ValueError, lambda: rpm.mutual_information(put(Q, -0.2)), "negative entry", "expected probabilities"),
     # priors
     "conditional prior: rows too large": (ValueError, lambda: rpm.barber_agakov(S, Q), "row", "expected 1", "log_softmax(1)"),
-    "conditional prior: rows too small": (
-        ValueError, lambda: rpm.barber_agakov(S.log_softmax(1) - f64([0.0], [0.0], [1.0]), Q), "0.367879", "expected 1", "log_softmax(1)",
-    ),
-    "optimal prior of no distribution": (ValueError, lambda: priors.optimal(3 * Q), "sum to 3", "expected 1"),
     "prior: unnormalised": (ValueError, lambda: WORLD.elbo(HALF.log() + 1), "sums to 2.71828", "expected 1", "unnormalised=True"),
     "prior: probabilities, not logarithms": (ValueError, lambda: WORLD.log_p(HALF), "sums to 5.1361", "expected 1"),
     "prior: another shape": (ValueError, lambda: WORLD.elbo(Q.log()), "(3, 3)", "expected (Z, Z') = (2, 2)"),
@@ -158,11 +147,9 @@ BAD = {
     "derivation: an unnormalised prior": (ValueError, lambda: derive(WORLD, HALF.log() + 1), "sums to 2.71828", "expected 1"),
     # Gaussians
     "Gaussian: rho of 1": (ValueError, lambda: gaussian.mutual_information(1.0), "rho is 1.0", "expected a correlation with -1 < rho < 1"),
-    "Gaussian: rho is NaN": (ValueError, lambda: gaussian.sample(5, NAN, generator=GENERATOR), "rho is nan", "expected a correlation"),
     "Gaussian: no dimension": (ValueError, lambda: gaussian.chi_squared(0.5, 0), "dim is 0", "expected a positive number"),
     "Gaussian: scale": (ValueError, lambda: gaussian.infonce_random_walk(0.5, -1.0), "scale is -1.0", "expected a positive finite number"),
     "Gaussian: DV diverges": (ValueError, lambda: gaussian.donsker_varadhan_inner_product(0.5, 1.0), "kappa is 1.0", "expected kappa^2 < 1"),
-    "Gaussian: kappa is NaN": (ValueError, lambda: gaussian.infonce_inner_product(0.5, NAN), "kappa is nan", "expected"),
     "Gaussian: dimensions differ": (ValueError, lambda: gaussian.log_optimal_critic(Z, Z_PRIME[:, :1], 0.5), "(3, 2)", "(3, 1)", "expected"),
     # critics
     "critic: scale of 0": (ValueError, lambda: rpm.RandomWalk(0), "scale is 0", "expected a positive finite number"),
@@ -268,20 +255,16 @@ BAD = {
     "data: a batch larger than the pairs": (ValueError, lambda: datasets.tensor_pairs(Z, Z_PRIME), "batch_size is 256", "expected a number from 1 to the 3 pairs"),
     "data: arrays for pairs": (TypeError, lambda: datasets.tensor_pairs(Z.numpy(), Z_PRIME), "x is a ndarray", "expected a torch.Tensor of shape (n, ...)"),
     "data: no generator": (TypeError, lambda: datasets.two_views(IMAGES), "'generator'"),
-    "data: an empty batch": (ValueError, lambda: datasets.view_pairs(IMAGES, 0), "batch_size is 0", "expected a number from 1"),
     "data: an unknown step": (ValueError, lambda: datasets.moving_balls(3, step="cauchy", generator=GENERATOR), "'cauchy'", 'expected "gaussian" or "laplace"'),
     "data: no scale": (ValueError, lambda: datasets.moving_balls(3, scale=0, generator=GENERATOR), "scale is 0", "expected a positive finite number"),
-    "data: no motion": (ValueError, lambda: datasets.constant_velocity(3, scale=-1, generator=GENERATOR), "scale is -1", "expected a positive finite number"),
     "data: too few frames": (ValueError, lambda: datasets.constant_velocity(3, frames=2, generator=GENERATOR), "frames is 2", "expected at least 3"),
     "widget: too short sequences": (ValueError, lambda: lessons.lesson_09.forecast(torch.zeros(30, 6, 2), torch.zeros(30, 7, 2)), "z has shape (30, 6, 2)", "expected (n, 7, 2)"),
     "widget: too few sequences": (ValueError, lambda: lessons.lesson_09.forecast(torch.zeros(30, 7, 2), torch.zeros(19, 7, 2)), "position has shape (19, 7, 2)", "n at least 20"),
     "training: no steps": (ValueError, lambda: train([], 0), "0", "positive"),
     "training: batches with labels": (TypeError, lambda: train([(*PAIR, LABELS)]), "pairs gave a tuple of Tensor, Tensor, Tensor", "expected batches of two tensors", "for x, x_prime, label in loader"),
     "training: images and labels": (ValueError, lambda: train([(PAIR[0], LABELS)]), "step 1: x has shape (5, 2) and x_prime (5)", "expected the same", "if it holds labels, two views of x"),
-    "training: two kinds of data for one encoder": (ValueError, lambda: train([(PAIR[0], PAIR[1][:, :1])]), "step 1: x has shape (5, 2) and x_prime (5, 1)", "an encoder_prime for x_prime"),
     "training: a function for the encoder of x'": (TypeError, lambda: train([PAIR], encoder_prime=lambda x: x), "encoder_prime is a function", "expected an nn.Module"),
     "training: arrays": (TypeError, lambda: train([(PAIR[0].numpy(), PAIR[1].numpy())]), "tuple of ndarray, ndarray", "expected batches of two tensors", "torch.as_tensor"),
-    "training: dicts": (TypeError, lambda: train([{"x": PAIR[0], "x_prime": PAIR[1]}]), "pairs gave a dict;", "expected batches of two tensors"),
     "training: the pairs themselves": (TypeError, lambda: train(tuple(PAIR)), "pairs gave a Tensor", "expected batches of two tensors"),
     "training: a data set in place of its loader": (TypeError, lambda: train(TensorDataset(*PAIR)), "pairs is a TensorDataset", "one pair at a time", "DataLoader(pairs, batch_size=256"),
     "training: float64": (ValueError, lambda: train([PAIR.double()]), "step 1: encoder does not take torch.float64", "Expected torch.float32", "x.to(torch.float32)"),
@@ -289,7 +272,6 @@ BAD = {
     "training: an objective that returns its value": (TypeError, lambda: train([PAIR], objective=lambda log_f: rpm.infonce(log_f).value), "returned a Tensor", "expected an Objective", "return that of rpm.infonce whole"),
     "training: an encoder that returns two things": (TypeError, lambda: train([PAIR], encoder=Twice(2, 2)), "encoder returned a tuple", "expected the latents alone"),
     "training: a function for an encoder": (TypeError, lambda: train([PAIR], encoder=lambda x: x), "encoder is a function", "expected an nn.Module", "forward"),
-    "training: a function for a critic": (TypeError, lambda: train([PAIR], critic=lambda z, z_prime: z @ z_prime.T), "critic is a function", "expected an nn.Module", "forward"),
     "training: nothing to train": (ValueError, lambda: train([PAIR], encoder=nn.Identity(), critic=Critic(lambda a, b: a @ b.T)), "no parameters", "expected one at least"),
     "training: all frozen": (ValueError, lambda: train([PAIR], encoder=nn.Identity(), critic=rpm.RandomWalk().requires_grad_(False)), "step 1: the objective has no gradient", "requires_grad_()"),
     "training: without gradients": (ValueError, without_gradients, "step 1: the objective has no gradient", "outside torch.no_grad()"),
@@ -338,17 +320,3 @@ def test_an_error_is_about_the_argument_that_it_names(name):
     for other in others if set(others) <= {"q_joint", "z_prime"} else ():
         with pytest.raises(ValueError, match=rf"^{first} has dtype torch.float64 and {other} torch.float32"):
             function(**given | {other: given[other].float()})
-
-
-def test_the_table_covers_more_than_thirty_kinds():
-    assert len(BAD) > 30
-
-
-@pytest.mark.parametrize(
-    "objective", [rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan, rpm.nwj], ids=lambda f: f.__name__
-)
-@pytest.mark.parametrize("value", [1e300, -1e300, -INF], ids=str)
-def test_a_legal_extreme_score_gives_a_number_or_an_infinity_never_nan(objective, value):
-    for where in ((0, 0), (0, 1)):
-        for q_joint in (None, Q):
-            assert not any(term.isnan() for term in objective(put(S, value, where), q_joint))

@@ -131,6 +131,7 @@ def test_a_heavy_tail_beyond_the_range_is_refused_by_what_would_read_minus_infin
     assert estimators.jensen_shannon(1e30 * s).value.isfinite()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # torch, of Python 3.13.0
 @each_estimator
 def test_an_estimator_asks_no_number_of_a_batch_that_nobody_can_look_into(name):
