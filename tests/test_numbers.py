@@ -94,6 +94,7 @@ def test_an_objective_in_float32_is_that_of_float64(objective):
     agree_relative("float32 = float64, objectives", [t.double() for t in low], high, tolerance(torch.float32))
 
 
+@pytest.mark.slow
 @each_dtype
 @each_critic
 def test_the_evidence_does_not_depend_on_the_number_of_threads(name, dtype):

@@ -49,6 +49,7 @@ def test_gradients_of_a_batch_are_right(objective):
     assert gradcheck(lambda s: tuple(objective(s)), (tables(4, 4)[0].requires_grad_(),))
 
 
+@pytest.mark.slow  # torch.compile
 @each_objective
 def test_many_batches_at_once_and_shapes_without_numbers(objective):
     """Under torch.func.vmap, on the meta device and in torch.compile no value is looked at."""
