@@ -73,7 +73,8 @@ def derive(world: FiniteRPM, log_prior: Tensor, broken: str = "nothing") -> list
     joint = log_prior + log_likelihood + log_likelihood_prime  # log P(x,x',z,z')
     log_p = joint.flatten(2).logsumexp(2)
     posterior = joint - log_p[:, :, None, None]
-    constant = _constant(world, uniform=broken == "constant")
+    uniform = -torch.tensor(world.p_true.shape, dtype=world.p_true.dtype).log().sum()
+    constant = uniform if broken == "constant" else world.constant
     q_joint = weights.sum((0, 1))
     if broken == "shuffled":
         q_joint = q_joint.sum(1)[:, None] * q_joint.sum(0)
@@ -114,9 +115,3 @@ def _together(world: FiniteRPM) -> Tensor:
     top = torch.minimum(high[:, None, :, None], high_prime[None, :, None, :])
     bottom = torch.maximum(low[:, None, :, None], low_prime[None, :, None, :])
     return (top - bottom).clamp(min=0)
-
-
-def _constant(world: FiniteRPM, *, uniform: bool) -> Tensor:
-    if not uniform:
-        return world.constant
-    return -torch.tensor(world.p_true.shape, dtype=world.p_true.dtype).log().sum()

@@ -21,7 +21,7 @@ Here r = Q(z,z') / Q(z)Q(z'), the point-wise dependency, and `ESTIMATORS` holds 
 All take `log_f` and `q_joint` as `objectives` does, check them as it does, and return an `Objective`. What `q_joint=None`
 says differs in one point. There the pairs *are* the distribution, and its marginals meet in all n^2 cells. Here they are
 a sample of one: the diagonal holds pairs, and the n(n-1) other cells are the independent draws from Q(z)Q(z'). So all
-but `plug_in` raise `ValueError` for a batch of a single pair. Half precision is computed in float32 and rounded once.
+but `plug_in` raise `ValueError` for a batch of a single pair. All is computed in float64 and has the dtype of `log_f`.
 
 The mutual information's gradient without a critic (MIGE) takes samples instead of scores: `stein_score` and `mige`.
 """
@@ -33,9 +33,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import any_entry, check_alike, check_count, check_latents, check_number, check_range
+from ._checks import any_entry, check_alike, check_count, check_latents, check_log_table, check_range
 from ._log_space import accumulation_dtype, at_least_float32, expectation, log_sum
-from .objectives import Objective, Pairs, donsker_varadhan, infonce, nwj, rounded
+from .objectives import Objective, average, donsker_varadhan, infonce, log_mean_f_of_all, nwj, prepare
 
 SMOOTHER = ". For a heavy tail read rpm.estimators.smile, which clips it"
 CHOICES = 2**24  # the most sums of f that `infonce_anchor` adds up for a table
@@ -46,15 +46,14 @@ def jensen_shannon(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
 
     `log_normaliser` = E log (1 + f)/2, the expectation over pairs and independent cells alike.
     """
-    pairs, product = _cells(log_f, q_joint)
-    s, nothing = pairs.scores, torch.zeros_like(pairs.scores)
-    log_mean = torch.logaddexp(s, nothing)
-    score, mean, paired = (
-        expectation(pairs.cells(t), pairs.weights) / 2 for t in (s, log_mean, torch.logaddexp(-s, nothing))
+    s, pairs, product = _cells(log_f, q_joint)
+    nothing = torch.zeros_like(s)
+    log_mean = torch.logaddexp(s, nothing)  # log (1 + f)
+    score, paired, independent = (
+        expectation(values, weights) / 2 for values, weights in ((s, pairs), (log_mean, pairs), (log_mean, product))
     )
-    independent = expectation(log_mean, product) / 2
-    value = math.log(2) - paired - independent  # of pairs E log f/(1+f), since the means of large numbers would cancel
-    return rounded(value, score, mean + independent - math.log(2), pairs.dtype)
+    missed = expectation(torch.logaddexp(-s, nothing), pairs) / 2  # -E log f/(1+f), where s - log (1+f) would cancel
+    return _rounded(log_f.dtype, math.log(2) - missed - independent, score, paired + independent - math.log(2))
 
 
 def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
@@ -62,11 +61,11 @@ def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objec
 
     `score` = E f and `log_normaliser` = the second term; `ValueError` if one of them is beyond the dtype.
     """
-    pairs, product = _cells(log_f, q_joint)
-    score = _mean_of_exp(pairs.cells(pairs.scores), pairs.weights)
-    second = (_mean_of_exp(2 * pairs.scores, product) + 1) / 2
+    s, pairs, product = _cells(log_f, q_joint)
+    score = expectation(s.masked_fill(pairs == 0, 0).exp(), pairs)
+    second = (expectation((2 * s).masked_fill(product == 0, 0).exp(), product) + 1) / 2
     check_range("E f or E f^2, of f = exp(log_f),", torch.stack([score, second]).to(log_f.dtype))
-    return rounded(score - second, score, second, pairs.dtype)
+    return _rounded(log_f.dtype, score - second, score, second)
 
 
 def infonce_anchor(
@@ -84,38 +83,33 @@ def infonce_anchor(
     one independent cell of each row where `jensen_shannon` weighs all. Without an anchor, some candidate of the k must
     have f > 0.
     """
-    pairs = Pairs.of(log_f, q_joint)
-    nu, k = _checked_odds(log_f, q_joint, nu, k)
-    share = max(k / (k + nu), torch.finfo(pairs.scores.dtype).tiny)  # of cases with a partner; 0 * -inf would be NaN
-    pairs = pairs._replace(
-        scores=pairs.scores.to(accumulation_dtype(log_f.device))
-    )  # whose digits the difference of two means needs
-    with_partner, without = (_batch_log_sums if q_joint is None else _table_log_sums)(pairs, nu, k)
+    s, q = _prepare(log_f, q_joint)
+    k = _candidates(s, q, nu, k)
+    nu = float(k if nu is None else nu)
+    share = k / (k + nu)  # of cases with a partner
+    with_partner, without = _batch_log_sums(s, nu, k) if q is None else _table_log_sums(s, q, nu, k)
     if any_entry(torch.isneginf, with_partner):
         raise ValueError(
             "log_f is -inf for a partner and may be for all k candidates beside it, so their sum is 0; expected f > 0 for "
             "one of them where nu = 0, or an anchor: nu > 0"
         )
-    score = share * expectation(pairs.cells(pairs.scores), pairs.weights)
+    score = share * (s.diagonal().mean() if q is None else expectation(s, q))
     log_normaliser = share * with_partner + (1 - share) * without - math.log(k + nu)
-    return rounded(score - log_normaliser, score, log_normaliser, log_f.dtype)
+    return _rounded(log_f.dtype, score - log_normaliser, score, log_normaliser)
 
 
 def plug_in(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """E log f, for a critic that was trained to be log r: the normaliser of r is one, and its logarithm nothing."""
-    pairs = Pairs.of(log_f, q_joint)
-    return pairs.objective([pairs.scores.new_zeros(1, 1)])
+    s, q = _prepare(log_f, q_joint)
+    return average(s, s.new_zeros(1), q, log_f.dtype)
 
 
 def smile(log_f: Tensor, q_joint: Tensor | None = None, *, clip: float = 5.0) -> Objective:
     """Donsker-Varadhan, log f clipped to +-clip in its normaliser: less variance, and no longer a bound (SMILE)."""
-    if not isinstance(clip, float):  # whose NaN is refused below
-        check_number("clip", clip)
     if not clip > 0:
         raise ValueError(f"clip is {clip}; expected a positive number of nats, math.inf for Donsker-Varadhan")
-    pairs = Pairs.of(log_f, q_joint)
-    clip = clip if clip == math.inf else min(float(clip), torch.finfo(log_f.dtype).max)
-    return pairs.objective(_log_mean_f(pairs._replace(scores=pairs.scores.clamp(-clip, clip))))
+    s, q = _prepare(log_f, q_joint)
+    return average(s, _log_mean_f(s.clamp(-clip, clip), q), q, log_f.dtype)
 
 
 def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
@@ -123,42 +117,61 @@ def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
 
     An objective normalises over f, row by row: in a batch some independent cell of each row must have f > 0.
     """
-    if not callable(objective):
-        raise TypeError(f"objective is a {type(objective).__name__}; expected one of rpm.objectives, such as rpm.nwj")
 
     def on_samples(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
         if q_joint is not None:
             return objective(log_f, q_joint)
-        pairs = Pairs.of(log_f, None)
-        scores = pairs.scores.to(accumulation_dtype(log_f.device))  # whose digits the difference of two means needs
-        score, log_normaliser = plug_in(scores).value, objective(sum(_others(scores))).log_normaliser
-        check_range("the normaliser of log_f", log_normaliser.to(pairs.dtype), SMOOTHER)
-        return rounded(score - log_normaliser, score, log_normaliser, pairs.dtype)
+        s, _ = _prepare(log_f, None)
+        score, log_normaliser = s.diagonal().mean(), objective(_others(s)).log_normaliser
+        check_range("the normaliser of log_f", log_normaliser.to(log_f.dtype), SMOOTHER)
+        return _rounded(log_f.dtype, score - log_normaliser, score, log_normaliser)
 
     return on_samples
 
 
 def _nwj_of_ratio(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """NWJ for a critic that was trained to be log r: its best is log r + 1."""
-    pairs = Pairs.of(log_f, q_joint)
-    mean_f = sum(_log_mean_f(pairs)).exp()
-    check_range("E f, of f = exp(log_f),", mean_f.to(pairs.dtype), SMOOTHER)
-    return pairs._replace(scores=pairs.scores + 1).objective([mean_f])
+    s, q = _prepare(log_f, q_joint)
+    mean_f = _log_mean_f(s, q).exp()
+    check_range("E f, of f = exp(log_f),", mean_f.to(log_f.dtype), SMOOTHER)
+    return average(s + 1, mean_f, q, log_f.dtype)
 
 
-def _others(scores: Tensor) -> tuple[Tensor, float]:
-    """A batch's table without its pairs, and what to add to it: the mean over all cells is then that of f over the others."""
-    n, paired = _batch_size(scores), torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-    return scores.masked_fill(paired, -torch.inf), math.log(n / (n - 1))
+def _prepare(log_f: Tensor, q_joint: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """s and q as the objectives have them, both float64: the difference of two means needs the digits."""
+    s, q = prepare(log_f, q_joint)
+    check_log_table("log_f", log_f)
+    return s.to(accumulation_dtype(s.device)), q
 
 
-def _log_mean_f(pairs: Pairs) -> list[Tensor]:
-    """The terms of log E f over independent cells."""
-    if pairs.q_joint is not None:
-        return pairs.log_mean_f(over="both")
-    scores, rescaled = _others(pairs.scores)
-    largest, rest = pairs._replace(scores=scores).log_mean_f(over="both")
-    return [largest, rest + rescaled]
+def _rounded(dtype: torch.dtype, *parts: Tensor) -> Objective:
+    return Objective(*(part.to(dtype) for part in parts))
+
+
+def _cells(log_f: Tensor, q_joint: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """s, and the weights of its cells as pairs and as independent draws."""
+    s, q = _prepare(log_f, q_joint)
+    if q is not None:
+        return s, q, torch.outer(q.sum(1), q.sum(0))
+    n, paired = _batch_size(s), torch.eye(len(s), dtype=s.dtype, device=s.device)
+    return s, paired / n, (1 - paired) / (n * (n - 1))
+
+
+def _others(s: Tensor) -> Tensor:
+    """A batch's table without its pairs, raised so that the mean of f over all cells is that over the others."""
+    n, paired = _batch_size(s), torch.eye(len(s), dtype=torch.bool, device=s.device)
+    return s.masked_fill(paired, -torch.inf) + math.log(n / (n - 1))
+
+
+def _log_mean_f(s: Tensor, q: Tensor | None) -> Tensor:
+    """log E f over independent cells."""
+    return log_mean_f_of_all(_others(s) if q is None else s, q)
+
+
+def _batch_size(log_f: Tensor) -> int:
+    if len(log_f) < 2:
+        raise ValueError("log_f has a single pair; expected two or more: the other cells are the independent samples")
+    return len(log_f)
 
 
 class Estimator(NamedTuple):
@@ -185,20 +198,16 @@ def stein_score(x: Tensor, *, kept: float = 0.99) -> Tensor:
 
     In the eigenfunctions of a Gaussian kernel, as wide as the median distance, that hold the share `kept` of its trace.
     """
-    check_number("kept", kept)
-    _check_samples("x", x)
     if not 0 < kept <= 1:
         raise ValueError(f"kept is {kept}; expected a share in (0, 1]")
-    u, width = _whitened(x.detach())
+    u, width = _whitened("x", x.detach())
     kernel = (-torch.cdist(u, u, compute_mode="donot_use_mm_for_euclid_dist").square() / 2).exp()
     slopes = kernel.sum(1, keepdim=True) * u - kernel @ u  # sum over l of d k(u_l, u_m) / d u_l
     values, vectors = torch.linalg.eigh(kernel)
     larger = values.sum() - values.cumsum(0)  # of each, the sum of the eigenvalues above it
     leading = (larger < kept * values.sum()) & (values > len(x) * torch.finfo(values.dtype).eps * values[-1])
     values, vectors = values[leading], vectors[:, leading]
-    score = (-vectors @ (vectors.T @ slopes / values[:, None]) / width[0] / width[1]).to(x.dtype)
-    check_range("the score of the samples x", score)
-    return score
+    return (-vectors @ (vectors.T @ slopes / values[:, None]) / width).to(x.dtype)
 
 
 def mige(z: Tensor, z_prime: Tensor, *, kept: float = 0.99) -> Tensor:
@@ -207,108 +216,70 @@ def mige(z: Tensor, z_prime: Tensor, *, kept: float = 0.99) -> Tensor:
     z and z', (n, d) and (n, d'), must be differentiable functions of noise (reparameterised). Each entropy's gradient
     is minus the mean score along the samples' motion, and I = H(z) + H(z') - H(z,z').
     """
-    _check_samples("z", z), _check_samples("z_prime", z_prime)
+    check_latents("z", z), check_latents("z_prime", z_prime)
     check_alike("z", z, "z_prime", z_prime)
     if len(z) != len(z_prime):
         raise ValueError(f"z has {len(z)} rows and z_prime {len(z_prime)}; expected one row each per pair")
-    sides = [
-        at_least_float32(z),
-        at_least_float32(z_prime),
-        torch.cat([at_least_float32(z), at_least_float32(z_prime)], dim=1),
-    ]
-    sides = [side / side.detach().abs().max() for side in sides]  # the score times the side is what it was
-    entropies = [-(stein_score(side, kept=kept) * side).sum(1).mean() for side in sides]
-    return (entropies[0] + entropies[1] - entropies[2]).to(z.dtype)
+    sides = {"z": z, "z_prime": z_prime, "(z, z_prime)": torch.cat([z, z_prime], 1)}
+    of_z, of_z_prime, of_both = (_entropy(name, at_least_float32(side), kept) for name, side in sides.items())
+    return (of_z + of_z_prime - of_both).to(z.dtype)
 
 
-def _check_samples(name: str, x: Tensor) -> None:
+def _entropy(name: str, x: Tensor, kept: float) -> Tensor:
+    _whitened(name, x.detach())
+    return -(stein_score(x, kept=kept) * x).sum(1).mean()
+
+
+def _whitened(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    """x about its mean in units of the median distance between its rows, at least float32, and that unit."""
     check_latents(name, x)
     if len(x) < 2:
         raise ValueError(f"{name} has a single row; expected at least two samples")
-    if not _whitened(x.detach())[1][0] > 0:
-        raise ValueError(
-            f"the median distance between rows of {name} is 0, or vanishes beside its largest number; expected samples of "
-            "a density, most of them distinct: divide them by their spread"
-        )
-
-
-def _whitened(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """x about its mean in units of the median distance, at least float32, and that unit in two factors: no overflow."""
     x = at_least_float32(x)
-    largest = x.abs().max()
-    x = x / largest
     x = x - x.mean(0)
     width = torch.pdist(x).median()
-    return x / width, (width, largest)
+    if not 0 < width < torch.inf:
+        raise ValueError(
+            f"the median distance between rows of {name} is {width:.3g}; expected samples of a density, most of them distinct"
+        )
+    return x / width, width
 
 
-def _mean_of_exp(values: Tensor, weights: Tensor) -> Tensor:
-    """E exp(values), where values without weight may be too large for it."""
-    return expectation(values.masked_fill(weights == 0, 0).exp(), weights)
-
-
-def _batch_size(log_f: Tensor) -> int:
-    n = len(log_f)
-    if n < 2:
-        raise ValueError("log_f has a single pair; expected two or more: the other cells are the independent samples")
-    return n
-
-
-def _cells(log_f: Tensor, q_joint: Tensor | None) -> tuple[Pairs, Tensor]:
-    """The pairs, and the weights of independent cells, of log_f's shape."""
-    pairs = Pairs.of(log_f, q_joint)
-    if q_joint is not None:
-        return pairs, torch.outer(pairs.q_joint.sum(1), pairs.q_joint.sum(0))
-    n = _batch_size(log_f)
-    return pairs, (1 - torch.eye(n, dtype=pairs.scores.dtype, device=log_f.device)) / (n * (n - 1))
-
-
-def _checked_odds(log_f: Tensor, q_joint: Tensor | None, nu: float | None, k: int | None) -> tuple[float, int]:
-    if nu is not None:
-        check_number("nu", nu)
-        if not nu >= 0:
-            raise ValueError(f"nu is {nu}; expected a finite weight of the anchor, 0 for InfoNCE")
-    n, m = log_f.shape
-    if q_joint is not None:
+def _candidates(s: Tensor, q: Tensor | None, nu: float | None, k: int | None) -> int:
+    """k, by default the most that a batch has."""
+    n, m = s.shape
+    if nu is not None and not 0 <= nu < math.inf:
+        raise ValueError(f"nu is {nu}; expected a finite weight of the anchor, 0 for InfoNCE")
+    if q is not None:
         if k is None:
             raise ValueError("k is None; a table has no batch size: say how many candidates a softmax sees")
-        check_count("k", k)
-        most = max(1, int(math.log(CHOICES / n, max(m, 2))))
-        if k > most:
-            raise ValueError(
-                f"k is {k}; expected 1 to {most} candidates: a table of {m} columns sums over all {m}^k choices in each of "
-                f"its {n} rows. Take fewer, or a batch"
-            )
-        return float(k if nu is None else nu), k
-    most = n if nu == 0 else _batch_size(log_f) - 1
-    k = most if k is None else k
-    check_count("k", k)
+        most, why = max(1, int(math.log(CHOICES / n, max(m, 2)))), f"a table of {m} columns sums over all {m}^k choices"
+    else:
+        most, why = n if nu == 0 else _batch_size(s) - 1, "one column is the partner if nu > 0"
+    k = check_count("k", most if k is None else k)
     if k > most:
-        raise ValueError(f"k is {k}; expected 1 to {most} candidates, one column being the partner if nu > 0")
-    return float(k if nu is None else nu), k
+        raise ValueError(f"k is {k}; expected 1 to {most} candidates: {why}")
+    return k
 
 
-def _batch_log_sums(pairs: Pairs, nu: float, k: int) -> list[Tensor]:
+def _batch_log_sums(s: Tensor, nu: float, k: int) -> list[Tensor]:
     """The mean of log (nu + sum of f) over k candidates, the partner among them, and over k others: cyclic neighbours."""
-    n = len(pairs.scores)
-    steps = torch.arange(n, device=pairs.scores.device)
-    around = pairs.scores.gather(1, (steps[:, None] + steps) % n)  # column 0 the partner
+    steps = torch.arange(len(s), device=s.device)
+    around = s.gather(1, (steps[:, None] + steps) % len(s))  # column 0 the partner
     log_nu = torch.full_like(around[:, :1], _log(nu))
     groups = around[:, :k], around[:, 1 : k + 1] if nu > 0 else around[:, :k]
-    return [expectation(torch.cat([log_nu, group], 1).logsumexp(1), pairs.weights) for group in groups]
+    return [torch.cat([log_nu, group], 1).logsumexp(1).mean() for group in groups]
 
 
-def _table_log_sums(pairs: Pairs, nu: float, k: int) -> list[Tensor]:
+def _table_log_sums(s: Tensor, q: Tensor, nu: float, k: int) -> list[Tensor]:
     """The same two means, exactly: the last of k candidates is the partner, or independent as the others are."""
-    log_f, weights = pairs.scores, pairs.q_joint
-    q_z, q_z_prime = weights.sum(1), weights.sum(0)
-    log_sums, chance = torch.full_like(log_f[:, :1], _log(nu)), weights.new_ones(1)
+    log_sums, chance = torch.full_like(s[:, :1], _log(nu)), q.new_ones(1)
     for _ in range(k - 1):
-        log_sums = _log_add(log_sums[:, :, None], log_f[:, None]).flatten(1)
-        chance = torch.outer(chance, q_z_prime).flatten()
-    total = _log_add(log_sums[:, :, None], log_f[:, None])  # (n, m^(k-1), m)
-    product = torch.outer(q_z, q_z_prime) if nu > 0 else weights
-    return [expectation(total, cells[:, None] * chance[:, None]) for cells in (weights, product)]
+        log_sums = _log_add(log_sums[:, :, None], s[:, None]).flatten(1)
+        chance = torch.outer(chance, q.sum(0)).flatten()
+    total = _log_add(log_sums[:, :, None], s[:, None])  # (n, m^(k-1), m)
+    product = torch.outer(q.sum(1), q.sum(0)) if nu > 0 else q
+    return [expectation(total, cells[:, None] * chance[:, None]) for cells in (q, product)]
 
 
 def _log(nu: float) -> float:

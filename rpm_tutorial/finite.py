@@ -7,11 +7,8 @@ from torch import Tensor
 
 from ._checks import (
     check_alike,
-    check_count,
     check_distribution,
-    check_generator,
     check_log_table,
-    check_number,
     rounding,
     seeded,
     shape_of,
@@ -78,7 +75,6 @@ class FiniteRPM:
     @classmethod
     def random(cls, x: int = 5, x_prime: int = 6, z: int = 3, z_prime: int = 4, *, seed: int = 0) -> "FiniteRPM":
         """A world drawn at random, float64: softmax of normal logits for P_true and for both recognition models."""
-        _check_sizes(x=x, x_prime=x_prime, z=z, z_prime=z_prime)
         generator = seeded(seed)
 
         def logits(*shape):
@@ -106,11 +102,6 @@ class FiniteRPM:
         large one is deterministic, but for an x midway between two z, which have half of it each (at the default sizes every
         other x); tilt 0 makes the marginals uniform where all sizes are equal.
         """
-        _check_sizes(x=x, x_prime=x_prime, z=z, z_prime=z_prime)
-        for name, value in (("coupling", coupling), ("sharpness", sharpness), ("tilt", tilt)):
-            check_number(name, value)
-            if abs(value) > 1e300:
-                raise ValueError(f"{name} is {value}; expected at most 1e300 in size, so that sums of it are finite")
         at_x, at_x_prime, at_z, at_z_prime = (
             2 * torch.pi * torch.arange(k, dtype=torch.float64) / k for k in (x, x_prime, z, z_prime)
         )
@@ -215,8 +206,6 @@ class FiniteRPM:
     def sample(self, log_prior: Tensor, n: int, *, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Draw n times z, z' ~ P(z,z'), x ~ P(x|z), x' ~ P(x'|z'). Returns x, x', z, z', each of shape (n,). Source: (E1)."""
         self._check_prior(log_prior)
-        check_count("n", n)
-        check_generator(generator, log_prior.device)
         cell = torch.multinomial(log_prior.exp().flatten(), n, replacement=True, generator=generator)
         z, z_prime = cell // log_prior.shape[1], cell % log_prior.shape[1]
         x = torch.multinomial(self.log_p_x_given_z.exp()[z], 1, generator=generator).squeeze(1)
@@ -245,11 +234,6 @@ class FiniteRPM:
                     f"log_prior gives mass {mass[where].item():.3g} to {name} = {where}, which no observation reaches "
                     f"(Q({name}) = 0), so that (E2) defines no likelihood there; give it -inf, or drop that latent value"
                 )
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, value in sizes.items():
-        check_count(name, value)
 
 
 def log_likelihood(recognition: Tensor, p_x: Tensor, q_z: Tensor) -> Tensor:

@@ -4,42 +4,12 @@ Arguments: `rho` in (-1, 1), `dim` a positive integer. All return a float, all r
 of range. The critics are named by their geometry, as in `rpm_tutorial.critics`.
 """
 
-import functools
-import inspect
 import math
 
 import torch
 from torch import Tensor
 
-from ._checks import (
-    check_alike,
-    check_count,
-    check_generator,
-    check_latents,
-    check_number,
-    check_positive,
-    check_scores,
-    shape_of,
-)
-
-
-def _within_range(function):
-    """A closed form that raises where its value lies beyond float64."""
-
-    @functools.wraps(function)
-    def checked(*args, **kwargs) -> float:
-        try:
-            value = float(function(*args, **kwargs))
-        except OverflowError:
-            value = math.inf
-        if not math.isfinite(value):
-            given = ", ".join(
-                f"{k} = {v}" for k, v in inspect.signature(function).bind(*args, **kwargs).arguments.items()
-            )
-            raise ValueError(f"{function.__name__} at {given} lies beyond float64; expected less extreme arguments")
-        return value
-
-    return checked
+from ._checks import check_alike, check_count, check_generator, check_latents, check_number, check_positive, shape_of
 
 
 def sample(n: int, rho: float, dim: int = 1, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -51,21 +21,18 @@ def sample(n: int, rho: float, dim: int = 1, *, generator: torch.Generator) -> t
     return z, rho * z + math.sqrt(1 - rho**2) * noise
 
 
-@_within_range
 def mutual_information(rho: float, dim: int = 1) -> float:
     """I(z;z') = -1/2 log(1 - rho^2) a dimension; I_inf of the optimal (full quadratic) critic. Source: (E20)."""
     _check(rho, dim)
     return -0.5 * dim * math.log1p(-(rho**2))
 
 
-@_within_range
 def chi_squared(rho: float, dim: int = 1) -> float:
     """chi^2 = E_{Q(z)Q(z')} f^2 - 1 of the optimal critic. Independent dimensions multiply 1 + chi^2. Source: (E16), (E20)."""
     _check(rho, dim)
     return math.expm1(-dim * math.log1p(-(rho**2)))
 
 
-@_within_range
 def infonce_random_walk(rho: float, scale: float, dim: int = 1) -> float:
     """I_inf of log f = -|z-z'|^2 / (2 scale^2), the random walk. Source: (E20) with a = 1/scale^2."""
     _check(rho, dim)
@@ -74,7 +41,6 @@ def infonce_random_walk(rho: float, scale: float, dim: int = 1) -> float:
     return dim * (-a * (1 - rho) + 0.5 * math.log1p(a) + a / (2 * (1 + a)))
 
 
-@_within_range
 def infonce_inner_product(rho: float, kappa: float, dim: int = 1) -> float:
     """I_inf of log f = kappa z.z'. Source: (E20)."""
     _check(rho, dim)
@@ -82,7 +48,6 @@ def infonce_inner_product(rho: float, kappa: float, dim: int = 1) -> float:
     return dim * (kappa * rho - 0.5 * kappa**2)
 
 
-@_within_range
 def donsker_varadhan_inner_product(rho: float, kappa: float, dim: int = 1) -> float:
     """The Donsker-Varadhan objective of log f = kappa z.z', for kappa^2 < 1 (its normaliser diverges beyond). Source: (E20)."""
     _check(rho, dim)
@@ -103,14 +68,10 @@ def log_optimal_critic(z: Tensor, z_prime: Tensor, rho: float) -> Tensor:
         )
     _check(rho, z.shape[1])
     squares = z.square().sum(1)[:, None] + z_prime.square().sum(1)
-    log_f = (rho * z @ z_prime.T - 0.5 * rho**2 * squares) / (1 - rho**2)
-    check_scores(log_f)
-    return log_f
+    return (rho * z @ z_prime.T - 0.5 * rho**2 * squares) / (1 - rho**2)
 
 
 def _check(rho: float, dim: int) -> None:
-    if not isinstance(rho, float):  # NaN and the infinities are refused below
-        check_number("rho", rho)
     if not -1 < rho < 1:
         raise ValueError(f"rho is {rho}; expected a correlation with -1 < rho < 1")
     check_count("dim", dim)

@@ -10,28 +10,26 @@ Nothing else enters, because the recognition densities cancel (E4). So one funct
 
 All are maximised. They share their arguments: `log_f` has shape (n, m), `-inf` where f = 0; `q_joint` has the same
 shape, dtype and device, is non-negative and sums to one; `None` means that row i and column i are a pair (n = m).
-A column without mass is no candidate, as a z' that nothing reaches; a queue's are, and a table that hides one is refused.
-Half precision, as autocast gives, is computed in float32 and rounded once.
-All raise `ValueError` for NaN, +inf, a wrong shape, mixed dtypes or devices, weights that are no distribution, and
-for a z that Q reaches while Z(z) = 0.
+A z or z' without mass counts nowhere. The value has the dtype of `log_f`; half precision is computed in float32.
+All raise `ValueError` for NaN, +inf, a wrong shape, weights that are no distribution, and a z of mass with Z(z) = 0.
+
+In the code s is log f, the scores, and q is Q(z,z') or None, as `prepare` returns them.
 """
 
 import math
-from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._checks import any_entry, check_alike, check_distribution, check_log_table, rounding, shape_of
+from ._checks import any_entry, check_alike, check_distribution, check_kind, check_log_table, rounding, shape_of
 from ._log_space import accumulation_dtype, at_least_float32, expectation, log
 
 
 class Objective(NamedTuple):
     """An objective and its two terms, 0-dimensional tensors in nats per pair: value = score - log_normaliser.
 
-    The value is a mean of differences, pair by pair, which keeps digits that those of the means would lose: so the three
-    add up to the rounding of the terms.
+    The value is the mean of differences, which keeps digits that the difference of the two means would lose.
     """
 
     value: Tensor
@@ -41,21 +39,22 @@ class Objective(NamedTuple):
 
 def infonce(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """InfoNCE: the ELBO, up to C, under the prior P(z) = Q(z), P(z'|z) = Q(z') f(z,z') / Z(z). Source: (E7)."""
-    pairs = Pairs.of(log_f, q_joint)
-    log_Z = pairs.log_mean_f(over="z'")
-    return pairs.objective(log_Z)
+    s, q = prepare(log_f, q_joint)
+    log_Z = log_mean_f(s, q, over="z'")
+    return average(s, log_Z, q, log_f.dtype)
 
 
 def symmetric_infonce(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """The symmetric (CLIP) objective: the mean of InfoNCE normalised over z' and over z. Source: (E12)."""
-    pairs = Pairs.of(log_f, q_joint)
-    return pairs.objective(pairs.log_mean_f(over="z'"), pairs.log_mean_f(over="z"))
+    s, q = prepare(log_f, q_joint)
+    log_Z = (log_mean_f(s, q, over="z'") + log_mean_f(s, q, over="z")) / 2
+    return average(s, log_Z, q, log_f.dtype)
 
 
 def donsker_varadhan(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """Donsker-Varadhan (MINE): the ELBO, up to C, under the jointly normalised prior Q(z)Q(z') f / Z. Source: (E9)."""
-    pairs = Pairs.of(log_f, q_joint)
-    return pairs.objective(pairs.log_mean_f(over="both"))
+    s, q = prepare(log_f, q_joint)
+    return average(s, log_mean_f_of_all(s, q), q, log_f.dtype)
 
 
 def nwj(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
@@ -64,9 +63,8 @@ def nwj(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     In the place of log Z stands its tangent at Z = e, which lies above it: `log_normaliser` = Z / e. So it sees the level of
     log f, and a critic without an additive constant cannot serve it: `rpm.WithBias(critic)` can, and is DV at its best.
     """
-    pairs = Pairs.of(log_f, q_joint)
-    log_Z = sum(pairs.log_mean_f(over="both"))
-    return pairs.objective([(log_Z - 1).exp()])
+    s, q = prepare(log_f, q_joint)
+    return average(s, (log_mean_f_of_all(s, q) - 1).exp(), q, log_f.dtype)
 
 
 def barber_agakov(log_p: Tensor, q_joint: Tensor | None = None) -> Objective:
@@ -75,15 +73,17 @@ def barber_agakov(log_p: Tensor, q_joint: Tensor | None = None) -> Objective:
     `log_p` holds log P(z'|z), each row a normalised distribution over z'; `ValueError` if one is not.
     Here `log_normaliser` = E log Q(z'), minus the entropy of z'.
     """
-    pairs = Pairs.of(log_p, q_joint, name="log_p")
-    sums = pairs.scores.detach().exp().sum(1)
-    if any_entry(lambda t: ~((t - 1).abs() <= rounding(log_p)), sums):
+    s, q = prepare(log_p, q_joint, name="log_p")
+    check_log_table("log_p", log_p)
+    sums = at_least_float32(log_p.detach()).exp().sum(1)
+    if any_entry(lambda t: (t - 1).abs() > rounding(log_p), sums):
         worst = (sums - 1).abs().argmax()
         raise ValueError(
             f"row {worst} of exp(log_p) sums to {sums[worst].item():.10g}; expected 1, "
             "a distribution over z' for each z: call log_p.log_softmax(1)"
         )
-    return pairs.objective([pairs.log_marginal(1)])
+    log_q_z_prime = s.new_tensor([-math.log(len(s))]) if q is None else log(q.sum(0))
+    return average(s, log_q_z_prime, q, log_p.dtype)
 
 
 def mutual_information(q_joint: Tensor) -> Tensor:
@@ -92,114 +92,91 @@ def mutual_information(q_joint: Tensor) -> Tensor:
     `q_joint` has shape (n, m), is non-negative and sums to one; `ValueError` otherwise.
     """
     check_distribution("q_joint", q_joint)
-    q = at_least_float32(q_joint)
-    dependency = log(q) - log(q.sum(1, keepdim=True)) - log(q.sum(0))
-    return expectation(dependency, q).to(q_joint.dtype)
+    q = q_joint.to(accumulation_dtype(q_joint.device))
+    return expectation(log(q) - log(q.sum(1, keepdim=True)) - log(q.sum(0)), q).to(q_joint.dtype)
 
 
-def rounded(value: Tensor, score: Tensor, log_normaliser: Tensor, dtype: torch.dtype) -> Objective:
-    """An objective whose parts are rounded to the dtype at the end."""
-    return Objective(*(part.to(dtype) for part in (value, score, log_normaliser)))
+def log_mean_f(s: Tensor, q: Tensor | None, *, over: str) -> Tensor:
+    """log E_Q(z') f for each z, over "z'"; log E_Q(z) f for each z', over "z".
 
-
-class Pairs(NamedTuple):
-    """Scores (n, m), at least float32, beside the distribution of their pairs; None: row i and column i are one, 1/n each.
-
-    A normaliser is given as terms that broadcast to (n, m) and add up to log Z: its largest score first, and the rest apart,
-    since their sum would lose the rest's digits.
+    Of a table it has shape (n, 1) or (1, m), of a batch (n,), one for each pair; float64, so that no digit of s is lost.
     """
+    dim = 1 if over == "z'" else 0
+    mass = 1 if q is None else q.sum(1 - dim, keepdim=True)
+    most = (s if q is None else s + mass.log()).detach().amax(dim, keepdim=True)
+    if any_entry(lambda t: ~t.isfinite(), most):
+        refuse(s, most, dim)
+    f = (s - most).exp() if q is None else mass * (s - most).masked_fill(mass == 0, -torch.inf).exp()
+    wide = torch.float64 if s.device.type != "mps" else s.dtype  # which has no float64
+    log_sum = most.to(wide) + f.sum(dim, keepdim=True).to(wide).log()
+    return log_sum.flatten() - math.log(len(s)) if q is None else log_sum
 
-    scores: Tensor
-    q_joint: Tensor | None
-    dtype: torch.dtype  # of log_f
 
-    @classmethod
-    def of(cls, log_f: Tensor, q_joint: Tensor | None, *, name: str = "log_f") -> "Pairs":
-        """After the checks that all objectives share."""
-        check_log_table(name, log_f)
-        n, m = log_f.shape
-        if q_joint is None:
-            if n != m:
-                raise ValueError(
-                    f"{name} has shape ({n}, {m}); expected (n, n) with one row per z and one column per z', pairs on the "
-                    f"diagonal. For a distribution over another shape pass q_joint. {_queue(name)}"
-                )
-            return cls(at_least_float32(log_f), None, log_f.dtype)
-        check_distribution("q_joint", q_joint)
-        if q_joint.shape != log_f.shape:
-            raise ValueError(
-                f"q_joint has shape {shape_of(q_joint)} and {name} {shape_of(log_f)}; expected the same, rows z, columns z'"
-            )
-        check_alike(name, log_f, "q_joint", q_joint)
-        if m > n > 1 and any_entry(_is_a_pairing, q_joint):
-            raise ValueError(
-                f"q_joint pairs each of the {n} rows with a column of its own and gives the other {m - n} no mass, so they "
-                f"would be no candidates. {_queue(name)}; to leave them out, let kept = q_joint.sum(0) > 0 and give "
-                f"{name}[:, kept] and q_joint[:, kept]"
-            )
-        return cls(at_least_float32(log_f), at_least_float32(q_joint), log_f.dtype)
+def log_mean_f_of_all(s: Tensor, q: Tensor | None) -> Tensor:
+    """log E_Q(z)Q(z') f, with the dimensions of `log_mean_f`."""
+    log_Z = log_mean_f(s, q, over="z'")
+    if q is None:
+        return log_Z.logsumexp(0, keepdim=True) - math.log(len(s))
+    return (log_Z + log(q.sum(1, keepdim=True))).logsumexp(0, keepdim=True)
 
-    @property
-    def weights(self) -> Tensor:
-        """Q(z,z') of the `cells`."""
-        if self.q_joint is not None:
-            return self.q_joint
-        n, device = len(self.scores), self.scores.device
-        return torch.full(
-            (n,), 1 / n, dtype=accumulation_dtype(device), device=device
-        )  # which add up to 1 to float32's last digit
 
-    def cells(self, values: Tensor) -> Tensor:
-        """Of values that broadcast to (n, m), all, or of a batch those of its pairs, shape (n,)."""
-        return values if self.q_joint is not None else values.expand_as(self.scores).diagonal()
+def average(s: Tensor, log_Z: Tensor, q: Tensor | None, dtype: torch.dtype) -> Objective:
+    """E_Q(z,z') [log f - log Z] and its two terms, rounded to the dtype; 0 times -inf is 0."""
+    if q is None:
+        s = s.diagonal().to(log_Z.dtype)
+        q = torch.full_like(s, 1 / len(s))
+    terms = s - log_Z, s, log_Z.expand_as(s)
+    return Objective(*((q * term.masked_fill(q == 0, 0)).sum().to(dtype) for term in terms))
 
-    def log_marginal(self, dim: int) -> Tensor:
-        """log Q(z), shape (n, 1), for dim 0; log Q(z'), shape (1, m), for dim 1."""
-        if self.q_joint is None:
-            return self.scores.new_full((1, 1), -math.log(len(self.scores)))
-        return log(self.q_joint.sum(1 - dim, keepdim=True))
 
-    def log_mean_f(self, *, over: str) -> list[Tensor]:
-        """log E_Q(z') f for each z, over "z'"; log E_Q(z) f for each z', over "z"; or log E_Q(z)Q(z') f, over "both"."""
-        if over == "both":
-            largest, rest = self.log_mean_f(over="z'")
-            log_q = self.log_marginal(0)
-            most = largest.masked_fill(log_q.isneginf(), -torch.inf).amax(0, keepdim=True)
-            return [most, (largest - most + rest + log_q).logsumexp(0, keepdim=True)]
-        dim, side = (1, "row") if over == "z'" else (0, "column")
-        scores, log_q = self.scores, self.log_marginal(dim)
-        if self.q_joint is not None:
-            scores = scores.masked_fill(log_q.isneginf(), -torch.inf)
-            scores = scores.masked_fill(self.log_marginal(1 - dim).isneginf(), 0)  # of no mass: it counts nowhere
-        largest = scores.detach().amax(dim, keepdim=True)
-        if any_entry(torch.isneginf, largest):
-            raise ValueError(
-                f"{side} {int(largest.isneginf().flatten().nonzero()[0])} of log_f is -inf wherever its candidates have mass, "
-                "so its normaliser is 0; expected f > 0 somewhere. Likely cause: a mask that hides all candidates of a "
-                f"{side}"
-            )
-        scores = scores - largest
-        if self.q_joint is None:
-            return [largest, scores.exp().sum(dim, keepdim=True).log() + log_q]
-        return [largest, (scores + log_q).logsumexp(dim, keepdim=True)]
+def prepare(log_f: Tensor, q_joint: Tensor | None, *, name: str = "log_f") -> tuple[Tensor, Tensor | None]:
+    """s, at least float32, and q, after the checks that all objectives share. A table is float64, 0 where it has no mass."""
+    if not isinstance(log_f, Tensor) or log_f.dim() != 2 or not log_f.is_floating_point() or log_f.numel() == 0:
+        check_kind(name, log_f, dims=2)
+    if q_joint is None and log_f.shape[0] == log_f.shape[1]:
+        return log_f.float() if log_f.dtype.itemsize < 4 else log_f, None
+    check_weights(name, log_f, q_joint)
+    s, q = (table.to(accumulation_dtype(table.device)) for table in (log_f, q_joint))
+    return s.masked_fill((q.sum(1, keepdim=True) == 0) | (q.sum(0) == 0), 0), q
 
-    def objective(self, *normalisers: list[Tensor]) -> Objective:
-        """E_Q(z,z') [log f - log Z] and its two terms; of several normalisers, the mean."""
-        log_f = self.cells(self.scores)
-        parts = [[self.cells(part) / len(normalisers) for part in log_Z] for log_Z in normalisers]
-        differences = sum(reduce(torch.sub, log_Z, log_f / len(normalisers)) for log_Z in parts)
-        together = torch.broadcast_tensors(differences, log_f, sum(map(sum, parts)))
-        return rounded(*expectation(torch.stack(together), self.weights), self.dtype)
+
+def check_weights(name: str, log_f: Tensor, q_joint: Tensor | None) -> None:
+    """Raise unless `q_joint` is a distribution over the cells of `log_f`."""
+    n, m = log_f.shape
+    queue = (
+        "For a queue of negatives (MoCo), all of whose m columns are candidates, take math.log(m) - "
+        f"F.cross_entropy({name}, torch.arange(n, device={name}.device))"
+    )
+    if q_joint is None:
+        raise ValueError(
+            f"{name} has shape ({n}, {m}); expected (n, n) with one row per z and one column per z', pairs on the "
+            f"diagonal. For a distribution over another shape pass q_joint. {queue}"
+        )
+    check_distribution("q_joint", q_joint)
+    if q_joint.shape != log_f.shape:
+        raise ValueError(
+            f"q_joint has shape {shape_of(q_joint)} and {name} {shape_of(log_f)}; expected the same, rows z, columns z'"
+        )
+    check_alike(name, log_f, "q_joint", q_joint)
+    if m > n > 1 and any_entry(_is_a_pairing, q_joint):
+        raise ValueError(
+            f"q_joint pairs each of the {n} rows with a column of its own and gives the other {m - n} no mass, so they "
+            f"would be no candidates. {queue}; to leave them out, let kept = q_joint.sum(0) > 0 and give "
+            f"{name}[:, kept] and q_joint[:, kept]"
+        )
 
 
 def _is_a_pairing(q_joint: Tensor) -> Tensor:
     """Whether each row has 1/n in one cell, in a column that no other row has."""
-    rows = len(q_joint) * q_joint.amax(1)
-    return (rows - 1).abs().amax() + (q_joint.amax(0).sum() - 1).abs() <= rounding(q_joint)
+    n, paired = len(q_joint), (len(q_joint) * q_joint - 1).abs() < 1e-3
+    return (paired.sum(0) <= 1).all() & (paired.sum(1) == 1).all() & (paired.sum() == n)
 
 
-def _queue(name: str) -> str:
-    return (
-        "For a queue of negatives (MoCo), all of whose m columns are candidates, take math.log(m) - "
-        f"F.cross_entropy({name}, torch.arange(n, device={name}.device))"
+def refuse(s: Tensor, most: Tensor, dim: int) -> None:
+    """Raise the error of scores whose largest, in some row or column, is not finite."""
+    check_log_table("log_f", s)
+    side = "row" if dim == 1 else "column"
+    raise ValueError(
+        f"{side} {int(most.isneginf().flatten().nonzero()[0])} of log_f is -inf wherever its candidates have mass, so its "
+        f"normaliser is 0; expected f > 0 somewhere. Likely cause: a mask that hides all candidates of a {side}"
     )

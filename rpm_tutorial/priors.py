@@ -8,9 +8,9 @@ Arguments and errors are those of `rpm_tutorial.objectives`, with `q_joint` give
 
 from torch import Tensor
 
-from ._checks import check_distribution
+from ._checks import check_distribution, check_log_table
 from ._log_space import log
-from .objectives import Pairs
+from .objectives import log_mean_f, log_mean_f_of_all, prepare
 
 
 def optimal(q_joint: Tensor) -> Tensor:
@@ -21,30 +21,30 @@ def optimal(q_joint: Tensor) -> Tensor:
 
 def infonce(log_f: Tensor, q_joint: Tensor) -> Tensor:
     """P(z) = Q(z), P(z'|z) = Q(z') f(z,z') / Z(z), under which L - C is InfoNCE. Source: (E7)."""
-    pairs = Pairs.of(log_f, q_joint)
-    largest, rest = pairs.log_mean_f(over="z'")
-    return (_log_product(pairs) + (pairs.scores - largest - rest)).to(log_f.dtype)
+    s, q = prepare(log_f, q_joint)
+    return (_log_product(q) + s - log_mean_f(s, q, over="z'")).to(log_f.dtype)
 
 
 def donsker_varadhan(log_f: Tensor, q_joint: Tensor) -> Tensor:
     """P(z,z') = Q(z) Q(z') f(z,z') / Z with one Z for all, under which L - C is Donsker-Varadhan. Source: (E9)."""
-    pairs = Pairs.of(log_f, q_joint)
-    largest, rest = pairs.log_mean_f(over="both")
-    return (_log_product(pairs) + (pairs.scores - largest - rest)).to(log_f.dtype)
+    s, q = prepare(log_f, q_joint)
+    return (_log_product(q) + s - log_mean_f_of_all(s, q)).to(log_f.dtype)
 
 
 def nwj(log_f: Tensor, q_joint: Tensor) -> Tensor:
     """P(z,z') = Q(z) Q(z') f(z,z') / e, unnormalised, under which L - C is NWJ. Source: (E10)."""
-    pairs = Pairs.of(log_f, q_joint)
-    return (_log_product(pairs) + (pairs.scores - 1)).to(log_f.dtype)
+    s, q = prepare(log_f, q_joint)
+    check_log_table("log_f", log_f)
+    return (_log_product(q) + s - 1).to(log_f.dtype)
 
 
 def barber_agakov(log_p: Tensor, q_joint: Tensor) -> Tensor:
     """P(z) = Q(z) and your own normalised log P(z'|z), under which L - C is Barber-Agakov. Source: (E11)."""
-    pairs = Pairs.of(log_p, q_joint, name="log_p")
-    return (pairs.log_marginal(0) + pairs.scores).to(log_p.dtype)
+    _, q = prepare(log_p, q_joint, name="log_p")
+    check_log_table("log_p", log_p)
+    return (log(q.sum(1, keepdim=True)) + log_p).to(log_p.dtype)
 
 
-def _log_product(pairs: Pairs) -> Tensor:
+def _log_product(q: Tensor) -> Tensor:
     """log Q(z) Q(z')."""
-    return pairs.log_marginal(0) + pairs.log_marginal(1)
+    return log(q.sum(1, keepdim=True)) + log(q.sum(0))

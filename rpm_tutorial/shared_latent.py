@@ -141,8 +141,6 @@ class SharedLatentRPM:
 
     def _weights(self, q: Tensor) -> Tensor:
         like = self.prior.expand(*self.p_true.shape, -1)
-        if not isinstance(q, Tensor):
-            check_tensor("q", q, dims=like.dim())
         if q.shape != like.shape:
             raise ValueError(f"q has shape {shape_of(q)}; expected (X_1, .., X_J, Z) = {shape_of(like)}")
         check_distribution("q", q.reshape(-1, len(self.prior)), over="rows")

@@ -132,7 +132,7 @@ def test_a_public_kalman_filter_says_the_same_with_frames_missing():
         agree("Kalman smoother", scale @ found.covariance[b] @ scale.T, covariance, tolerance=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_bound_is_its_definition_on_a_grid(seed):
     """T = 2, one dimension: E_q[log P(Z) + sum log Q(z|x) - log Q(z)] + H(q), below log E_P prod Q(z|x)/Q(z)."""
     case = Case(seed, B=6, T=2, d=1, k=1, narrow=0.2)
@@ -247,7 +247,7 @@ def test_training_cannot_leave_the_stationary_chains(seed, d):
 
 
 def test_float32_keeps_its_digits_over_a_long_series():
-    case = Case(1, B=2, T=300, d=2, k=1)
+    case = Case(1, B=2, T=100, d=2, k=1)
     exact = case.smooth()
     single = GaussianChain(case.chain.transition.detach().float())
     found = single.smooth(*([Gaussian(*(p.float() for p in case.recognition))]), seen=case.seen,

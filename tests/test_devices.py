@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-from fuzz import Call
-from fuzz_calls import FUZZED
+from fuzz_calls import FUZZED, Call
 from hypothesis import HealthCheck, Phase, given, settings
 from stand_in_device import Generator, StandIn
 from torch import Tensor, nn

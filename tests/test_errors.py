@@ -12,7 +12,6 @@ from torch import nn
 
 import rpm_tutorial as rpm
 from rpm_tutorial import FiniteRPM, datasets, environment, estimators, gaussian, lessons, priors, widgets
-from rpm_tutorial.critics import LinearForm
 from rpm_tutorial.derivation import derive
 
 NAN, INF = float("nan"), float("inf")
@@ -92,35 +91,24 @@ BAD = {
     # a table of scores
     "scores: not square and no q_joint": (ValueError, lambda: rpm.infonce(S[:2]), "(2, 3)", "expected (n, n)", "pass q_joint", "MoCo", "F.cross_entropy(log_f, torch.arange(n, device=log_f.device))"),
     "scores: one dimension": (ValueError, lambda: rpm.infonce(S[0]), "shape (3)", "expected 2 dimensions"),
-    "scores: three dimensions": (ValueError, lambda: rpm.nwj(S[None]), "shape (1, 3, 3)", "expected 2 dimensions"),
     "scores: NaN": (ValueError, lambda: rpm.infonce(put(S, NAN)), "NaN (1 of 9 entries)", "expected numbers", "learning rate"),
     "scores: +inf": (ValueError, lambda: rpm.infonce(put(S, INF)), "+inf", "expected finite logarithms or -inf"),
     "scores: a row of -inf": (ValueError, lambda: rpm.infonce(put(S, -INF, 1)), "row 1", "expected f > 0 somewhere", "mask"),
     "scores: a column of -inf": (
         ValueError, lambda: rpm.symmetric_infonce(put(S, -INF, (slice(None), 1))), "column 1", "expected f > 0 somewhere", "mask",
     ),
-    "scores: a row of -inf, jointly normalised": (ValueError, lambda: rpm.donsker_varadhan(put(S, -INF, 2)), "row 2", "expected f > 0"),
     "scores: integers": (ValueError, lambda: rpm.infonce(S.long()), "torch.int64", "expected a floating type", ".float()"),
     "scores: numpy": (TypeError, lambda: rpm.infonce(S.numpy()), "ndarray", "expected a torch.Tensor", "torch.as_tensor"),
-    "scores: a list": (TypeError, lambda: rpm.infonce(S.tolist()), "list", "expected a torch.Tensor"),
     "scores: empty": (ValueError, lambda: rpm.infonce(S[:0, :0]), "(0, 0)", "empty", "expected at least one row"),
     # the aggregate joint
     "q_joint: another shape": (ValueError, lambda: rpm.infonce(S[:2], Q), "q_joint has shape (3, 3) and log_f (2, 3)", "expected the same"),
     "q_joint: negative": (ValueError, lambda: rpm.infonce(S, put(Q, -0.1)), "negative entry (-0.1)", "expected probabilities", ".exp()"),
     "q_joint: unnormalised": (ValueError, lambda: rpm.infonce(S, 2 * Q), "sum to 2", "expected 1", "divide by .sum()"),
-    "q_joint: just off one": (ValueError, lambda: rpm.infonce(S, (1 + 1e-7) * Q), "sum to 1.0000001", "expected 1", "divide by .sum()"),
     "q_joint: logarithms": (ValueError, lambda: rpm.infonce(S, Q.log()), "negative entry", "Did you pass logarithms?"),
     "q_joint: NaN": (ValueError, lambda: rpm.infonce(S, put(Q, NAN)), "q_joint contains NaN", "expected numbers"),
-    "q_joint: infinite": (ValueError, lambda: rpm.infonce(S, put(Q, INF)), "q_joint", "inf", "expected 1"),
     "q_joint: float32 beside float64": (ValueError, lambda: rpm.infonce(S, Q.float()), "float64", "float32", "expected one dtype", ".to("),
-    "MI: unnormalised": (ValueError, lambda: rpm.mutual_information(Q / 2), "sum to 0.5", "expected 1", "divide by .sum()"),
-    "MI: negative": (ValueError, lambda: rpm.mutual_information(put(Q, -0.2)), "negative entry", "expected probabilities"),
     # priors
     "conditional prior: rows too large": (ValueError, lambda: rpm.barber_agakov(S, Q), "row", "expected 1", "log_softmax(1)"),
-    "conditional prior: rows too small": (
-        ValueError, lambda: rpm.barber_agakov(S.log_softmax(1) - f64([0.0], [0.0], [1.0]), Q), "0.367879", "expected 1", "log_softmax(1)",
-    ),
-    "optimal prior of no distribution": (ValueError, lambda: priors.optimal(3 * Q), "sum to 3", "expected 1"),
     "prior: unnormalised": (ValueError, lambda: WORLD.elbo(HALF.log() + 1), "sums to 2.71828", "expected 1", "unnormalised=True"),
     "prior: probabilities, not logarithms": (ValueError, lambda: WORLD.log_p(HALF), "sums to 5.1361", "expected 1"),
     "prior: another shape": (ValueError, lambda: WORLD.elbo(Q.log()), "(3, 3)", "expected (Z, Z') = (2, 2)"),
@@ -144,11 +132,9 @@ BAD = {
     "derivation: an unnormalised prior": (ValueError, lambda: derive(WORLD, HALF.log() + 1), "sums to 2.71828", "expected 1"),
     # Gaussians
     "Gaussian: rho of 1": (ValueError, lambda: gaussian.mutual_information(1.0), "rho is 1.0", "expected a correlation with -1 < rho < 1"),
-    "Gaussian: rho is NaN": (ValueError, lambda: gaussian.sample(5, NAN, generator=GENERATOR), "rho is nan", "expected a correlation"),
     "Gaussian: no dimension": (ValueError, lambda: gaussian.chi_squared(0.5, 0), "dim is 0", "expected a positive number"),
     "Gaussian: scale": (ValueError, lambda: gaussian.infonce_random_walk(0.5, -1.0), "scale is -1.0", "expected a positive finite number"),
     "Gaussian: DV diverges": (ValueError, lambda: gaussian.donsker_varadhan_inner_product(0.5, 1.0), "kappa is 1.0", "expected kappa^2 < 1"),
-    "Gaussian: kappa is NaN": (ValueError, lambda: gaussian.infonce_inner_product(0.5, NAN), "kappa is nan", "expected"),
     "Gaussian: dimensions differ": (ValueError, lambda: gaussian.log_optimal_critic(Z, Z_PRIME[:, :1], 0.5), "(3, 2)", "(3, 1)", "expected"),
     # critics
     "critic: scale of 0": (ValueError, lambda: rpm.RandomWalk(0), "scale is 0", "expected a positive finite number"),
@@ -162,7 +148,6 @@ BAD = {
         for critic in (rpm.Bilinear, rpm.LinearDynamics, rpm.Universal)
     },
     "critic: mixed dtypes": (ValueError, lambda: rpm.LaplaceWalk()(Z, Z_PRIME.float()), "float64", "float32", "expected one dtype", ".to("),
-    "critic: parameters in float32": (ValueError, lambda: rpm.Bilinear(2)(Z, Z_PRIME), "float64", "float32", "expected one dtype"),
     "critic: numpy latents": (TypeError, lambda: rpm.VonMisesFisher()(Z.numpy(), Z_PRIME), "z is a ndarray", "expected a torch.Tensor"),
     "critic: NaN latents": (ValueError, lambda: rpm.Universal(2).double()(Z, put(Z_PRIME, NAN)), "z_prime contains NaN", "expected numbers", "learning rate"),
     **{
@@ -185,13 +170,6 @@ BAD = {
     ),
     "evidence: a table and something else": (TypeError, lambda: evidence(Critic(lambda a, b: (a @ b.T, None))), "a tuple", "expected one torch.Tensor", "alone"),
     "evidence: a numpy table": (TypeError, lambda: evidence(Critic(lambda a, b: (a @ b.T).detach().numpy())), "a ndarray", "expected one torch.Tensor of shape (1, 2)"),
-    "evidence: a linear form that is a pair": (TypeError, lambda: evidence(Formed(lambda a, b: (a, b))), "a tuple", "expected a LinearForm", "critics.LinearForm(q, k)"),
-    "evidence: a linear form with a column for a bias": (
-        ValueError, lambda: evidence(Formed(lambda a, b: LinearForm(a, b, None, a[:, :1]))), "column_bias", "shape (1, 1)", "expected (2)",
-    ),
-    "evidence: within torch.func": (
-        RuntimeError, lambda: torch.func.grad(lambda z: evidence(Critic(lambda a, b: a @ b.T), z=z).infonce)(Z), "a transform of torch.func", "expected torch.autograd.grad", "infonce(critic(z, z_prime))",
-    ),
     "evidence: scores of NaN": (ValueError, lambda: evidence(Critic(lambda a, b: (a @ b.T - 2).log())), "row 0", "NaN", "expected finite scores", "Look at critic"),
     "evidence: scores of +inf": (ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T + INF)), "NaN or +inf among its scores", "expected finite scores"),
     "evidence: a row of -inf": (ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T - INF)), "only scores of -inf (3 of 3 rows)", "expected finite scores"),
@@ -201,7 +179,6 @@ BAD = {
     "evidence: one dimension": (ValueError, lambda: evidence(z=Z[0]), "z has shape (2)", "expected 2 dimensions"),
     "evidence: integers": (ValueError, lambda: evidence(z=Z.int()), "torch.int32", "expected a floating type"),
     "evidence: mixed dtypes": (ValueError, lambda: evidence(z=Z.float()), "float32", "float64", "expected one dtype"),
-    "evidence: no block": (ValueError, lambda: evidence(block=0), "block is 0", "expected a positive number"),
     "evidence: an unknown side": (ValueError, lambda: evidence(normalise="row"), "normalise is 'row'", 'expected "rows", "columns" or "both"'),
     "evidence: an unknown reduction": (ValueError, lambda: evidence(reduction="sum"), "reduction is 'sum'", 'expected "mean" or "none"'),
     "evidence: infinite latents": (ValueError, lambda: evidence(z=put(Z, INF)), "z contains inf", "expected finite latents", "learning rate"),
@@ -238,10 +215,8 @@ BAD = {
     "data: from 0 to 255": (ValueError, lambda: datasets.two_views(255 * IMAGES, generator=GENERATOR), "25", "expected", "[0, 1]", "255"),
     "data: a batch larger than the data": (ValueError, lambda: datasets.view_pairs(IMAGES, 6), "batch_size is 6", "expected a number from 1 to the 5"),
     "data: no generator": (TypeError, lambda: datasets.two_views(IMAGES), "'generator'"),
-    "data: an empty batch": (ValueError, lambda: datasets.view_pairs(IMAGES, 0), "batch_size is 0", "expected a number from 1"),
     "data: an unknown step": (ValueError, lambda: datasets.moving_balls(3, step="cauchy", generator=GENERATOR), "'cauchy'", 'expected "gaussian" or "laplace"'),
     "data: no scale": (ValueError, lambda: datasets.moving_balls(3, scale=0, generator=GENERATOR), "scale is 0", "expected a positive finite number"),
-    "data: no motion": (ValueError, lambda: datasets.constant_velocity(3, scale=-1, generator=GENERATOR), "scale is -1", "expected a positive finite number"),
     "data: too few frames": (ValueError, lambda: datasets.constant_velocity(3, frames=2, generator=GENERATOR), "frames is 2", "expected at least 3"),
     "widget: too short sequences": (ValueError, lambda: lessons.lesson_09.forecast(torch.zeros(30, 6, 2), torch.zeros(30, 7, 2)), "z has shape (30, 6, 2)", "expected (n, 7, 2)"),
     "widget: too few sequences": (ValueError, lambda: lessons.lesson_09.forecast(torch.zeros(30, 7, 2), torch.zeros(19, 7, 2)), "position has shape (19, 7, 2)", "n at least 20"),
@@ -250,7 +225,6 @@ BAD = {
     "training: dicts": (TypeError, lambda: train([{"x": PAIR[0], "x_prime": PAIR[1]}]), "pairs gave a dict;", "expected batches of two tensors"),
     "training: the pairs themselves": (TypeError, lambda: train(tuple(PAIR)), "pairs gave a Tensor", "expected batches of two tensors"),
     # the rest
-    "machine: CUDA without a GPU": (ValueError, without_gpu, "'cuda' was asked for", "sees no GPU", 'use "cpu"'),
     "widget: a default off its slider": (ValueError, lambda: widgets.slider(5, 0, 1, 0.1, "k"), "default 5 of 'k'", "[0, 1]"),
 }  # fmt: skip
 
@@ -294,17 +268,3 @@ def test_an_error_is_about_the_argument_that_it_names(name):
     for other in others if set(others) <= {"q_joint", "z_prime"} else ():
         with pytest.raises(ValueError, match=rf"^{first} has dtype torch.float64 and {other} torch.float32"):
             function(**given | {other: given[other].float()})
-
-
-def test_the_table_covers_more_than_thirty_kinds():
-    assert len(BAD) > 30
-
-
-@pytest.mark.parametrize(
-    "objective", [rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan, rpm.nwj], ids=lambda f: f.__name__
-)
-@pytest.mark.parametrize("value", [1e300, -1e300, -INF], ids=str)
-def test_a_legal_extreme_score_gives_a_number_or_an_infinity_never_nan(objective, value):
-    for where in ((0, 0), (0, 1)):
-        for q_joint in (None, Q):
-            assert not any(term.isnan() for term in objective(put(S, value, where), q_joint))

@@ -1,6 +1,5 @@
 """(E20): the closed forms of correlated Gaussians, against quadrature and against samples."""
 
-import inspect
 import math
 
 import numpy as np
@@ -14,7 +13,7 @@ from rpm_tutorial import gaussian
 
 NODES, WEIGHTS = hermegauss(160)
 LOG_W = np.log(WEIGHTS / WEIGHTS.sum())
-RHOS, DIMS = (-0.7, -0.2, 0.0, 0.45, 0.7), (1, 2, 5)
+RHOS, DIMS = (-0.7, 0.0, 0.45), (1, 5)
 each_rho, each_dim = pytest.mark.parametrize("rho", RHOS), pytest.mark.parametrize("dim", DIMS)
 
 
@@ -41,13 +40,6 @@ def log_ratio(rho: float):
         return 0.5 * (z_prime**2 - residual) - 0.5 * math.log(1 - rho**2)
 
     return s
-
-
-@pytest.mark.parametrize("closed_form", (gaussian.mutual_information, gaussian.chi_squared, gaussian.infonce_random_walk,
-    gaussian.infonce_inner_product, gaussian.donsker_varadhan_inner_product), ids=lambda f: f.__name__)  # fmt: skip
-def test_a_closed_form_is_of_one_dimension_unless_told(closed_form):
-    arguments = (0.4, 0.7)[: len(inspect.signature(closed_form).parameters) - 1]
-    assert closed_form(*arguments) == closed_form(*arguments, 1)
 
 
 @each_rho
@@ -118,16 +110,6 @@ def test_log_optimal_critic_is_the_log_density_ratio_up_to_a_constant(rho):
     agree("(E20) the optimal critic", difference, difference[0, 0].expand(9, 5), torch.from_numpy(expected))
 
 
-# Against a million samples: a mean lies within 4 standard errors of what it estimates.
-
-N = 1_000_000
-
-
-def within_four_standard_errors(samples: torch.Tensor, expected: float) -> None:
-    error = samples.std().item() / math.sqrt(len(samples))
-    assert abs(samples.mean().item() - expected) < 4 * error
-
-
 @pytest.mark.parametrize("rho", [-0.9, 0.0, 0.6])
 def test_samples_have_unit_variance_and_the_given_correlation(rho):
     z, z_prime = (
@@ -136,27 +118,3 @@ def test_samples_have_unit_variance_and_the_given_correlation(rho):
     spread = (2 / len(z)) ** 0.5  # standard error of a variance; that of a covariance is no larger
     expected = torch.tensor([[1, rho], [rho, 1]], dtype=torch.float64)
     assert (torch.cov(torch.stack([z, z_prime])) - expected).abs().max() < 5 * spread
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rho, dim", [(-0.6, 1), (0.8, 1), (0.5, 3)])
-def test_a_million_samples_confirm_the_closed_forms(rho, dim):
-    z, z_prime = gaussian.sample(N, rho, dim, generator=torch.Generator().manual_seed(0))
-    assert z.shape == z_prime.shape == (N, dim) and z.dtype == torch.float64
-    for side in (z, z_prime):
-        within_four_standard_errors(side[:, 0], 0.0)
-        within_four_standard_errors(side[:, -1].square(), 1.0)
-    within_four_standard_errors((z * z_prime)[:, -1], rho)
-    ratio = torch.from_numpy(log_ratio(rho)(z.numpy(), z_prime.numpy())).sum(1)
-    within_four_standard_errors(ratio, gaussian.mutual_information(rho, dim))
-
-    a, kappa = 1 / 0.7**2, 0.4
-    log_z = -0.5 * math.log1p(a) - a * z.square() / (2 * (1 + a))  # of the random walk, given z
-    within_four_standard_errors(
-        (-0.5 * a * (z - z_prime).square() - log_z).sum(1), gaussian.infonce_random_walk(rho, 0.7, dim)
-    )
-    inner = (kappa * z * z_prime - 0.5 * kappa**2 * z.square()).sum(1)
-    within_four_standard_errors(inner, gaussian.infonce_inner_product(rho, kappa, dim))
-    joint_normaliser = (kappa * z * z_prime.roll(1, 0)).sum(1).exp()  # z' of another pair
-    expected = math.exp(kappa * rho * dim - gaussian.donsker_varadhan_inner_product(rho, kappa, dim))
-    within_four_standard_errors(joint_normaliser, expected)

@@ -94,6 +94,7 @@ def test_an_objective_in_float32_is_that_of_float64(objective):
     agree_relative("float32 = float64, objectives", [t.double() for t in low], high, tolerance(torch.float32))
 
 
+@pytest.mark.slow
 @each_dtype
 @each_critic
 def test_the_evidence_does_not_depend_on_the_number_of_threads(name, dtype):
@@ -145,7 +146,7 @@ def trained(seed: int, steps: int = 40, number: int = 1, dtype: torch.dtype = to
     return Trained(values, torch.cat([p.detach().flatten() for p in encoder.parameters()]), held_out.infonce.item())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_training_repeats_bit_for_bit_on_as_many_threads_and_nearly_on_more(seed):
     one, two, again = trained(seed), trained(seed, number=2), trained.__wrapped__(seed)
@@ -155,7 +156,7 @@ def test_a_training_repeats_bit_for_bit_on_as_many_threads_and_nearly_on_more(se
     agree("1 thread = 2, training: held-out InfoNCE", two.evidence, one.evidence, tolerance=AMPLIFIED * ROUNDED)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_training_in_float32_is_that_of_float64(seed):
     low, high = trained(seed), trained(seed, dtype=torch.float64)
@@ -164,7 +165,7 @@ def test_a_training_in_float32_is_that_of_float64(seed):
     agree("float32 = float64, training: held-out InfoNCE", low.evidence, high.evidence, tolerance=AMPLIFIED * ROUNDED)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_training_gains_is_many_times_what_the_seed_decides():
     gains = [trained(seed).evidence - trained(seed, steps=1).evidence for seed in SEEDS]
     after = [trained(seed).evidence for seed in SEEDS]

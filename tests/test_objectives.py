@@ -1,6 +1,9 @@
 """The objectives as functions of `log_f` and `q_joint`: gradients, infinities, invariances, terms."""
 
+import inspect
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,6 +49,7 @@ def test_gradients_of_a_batch_are_right(objective):
     assert gradcheck(lambda s: tuple(objective(s)), (tables(4, 4)[0].requires_grad_(),))
 
 
+@pytest.mark.slow  # torch.compile
 @each_objective
 def test_many_batches_at_once_and_shapes_without_numbers(objective):
     """Under torch.func.vmap, on the meta device and in torch.compile no value is looked at."""
@@ -129,16 +133,6 @@ def test_the_normaliser_of_nwj_is_z_over_e_and_of_barber_agakov_minus_an_entropy
     )
 
 
-@each_objective
-@pytest.mark.parametrize("offset", (0.0, 300.0))
-def test_float32_agrees_with_float64(objective, offset):
-    log_f, logits = tables()
-    log_f, q_joint = log_f + offset * (objective is not rpm.nwj), distribution(logits)
-    for low, high in zip(objective(log_f.float(), q_joint.float()), objective(log_f, q_joint), strict=True):
-        assert low.dtype == torch.float32
-        agree("float32 = float64", low, high, offset, tolerance=3e-6)
-
-
 def test_columns_without_mass_are_no_candidates_but_those_of_a_queue_are():
     """What the error for a table that is not square tells users of a queue of negatives to do."""
     log_f, n, m = tables()[0], 3, 4
@@ -183,17 +177,6 @@ def exact_in_half_precision(logits: torch.Tensor) -> torch.Tensor:
 
 
 @each_half
-@each_critic_objective
-def test_a_table_in_half_precision_is_rounded_once_too(objective, dtype):
-    log_f, logits = tables()
-    log_f, q_joint = log_f.to(dtype), exact_in_half_precision(logits)
-    for low, high in zip(
-        objective(log_f, q_joint.to(dtype)), objective(log_f.float(), q_joint.to(dtype).float()), strict=True
-    ):
-        assert torch.equal(low, high.to(dtype))
-
-
-@each_half
 @pytest.mark.parametrize("prior", (priors.infonce, priors.donsker_varadhan, priors.nwj, priors.barber_agakov))
 def test_a_prior_in_half_precision_is_rounded_once_too(prior, dtype):
     log_f, logits = tables()
@@ -207,13 +190,6 @@ def test_mutual_information_in_half_precision_is_rounded_once_too(dtype):
     q_joint = exact_in_half_precision(tables()[1]).to(dtype)
     found = rpm.mutual_information(q_joint)
     assert found.dtype == dtype and torch.equal(found, rpm.mutual_information(q_joint.float()).to(dtype))
-
-
-@pytest.mark.parametrize("n", [300, 1000])
-def test_no_batch_in_half_precision_exceeds_log_n_by_more_than_its_rounding(n):
-    for dtype in HALF:
-        perfect = (40 * torch.eye(n)).to(dtype)
-        assert rpm.infonce(perfect).value == torch.tensor(n).log().to(dtype)
 
 
 # What may be added to a critic without a change
@@ -254,13 +230,25 @@ def test_rows_are_z_and_columns_are_z_prime():
         assert (difference < 1e-12) == blind, objective.__name__
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    "objective", [rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan], ids=lambda f: f.__name__
-)
-@pytest.mark.parametrize("sign", [1, -1])
-def test_scores_at_the_end_of_the_dtype_have_a_finite_value(objective, sign: int, dtype: torch.dtype):
-    """Five equal scores tell nothing apart: value 0, up to a unit in the last place of the scores."""
-    info = torch.finfo(dtype)
-    found = objective(torch.full((5, 5), sign * info.max, dtype=dtype))
-    assert all(term.isfinite() for term in found) and abs(found.value) <= info.eps * info.max
+def reached_by(call) -> dict[str, int]:
+    """The package's definitions that a call runs through, with their lines."""
+    package, lines = str(Path(rpm.__file__).parent), {}
+
+    def trace(frame, event, _):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(package) and code.co_name[0] != "<":
+            lines[code.co_name] = len(inspect.getsource(code).splitlines())
+
+    sys.setprofile(trace)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return lines
+
+
+def test_infonce_and_all_that_it_calls_fit_on_one_screen():
+    batch = torch.zeros(3, 3)
+    rpm.infonce(batch)  # imports what loads on first use
+    lines = reached_by(lambda: rpm.infonce(batch)) | {"Objective": len(inspect.getsource(rpm.Objective).splitlines())}
+    assert len(lines) <= 6 and sum(lines.values()) <= 60, lines

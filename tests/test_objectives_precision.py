@@ -108,25 +108,6 @@ def test_the_evidence_keeps_the_digits_of_rows_far_from_0(normalise):
         assert abs(drawn.infonce - high) < 1e-6
 
 
-def test_inner_products_keep_the_digits_of_rows_far_from_0():
-    class Far(torch.nn.Module):
-        def linear_form(self, z, z_prime):
-            return rpm.critics.LinearForm(torch.cat([z, torch.ones_like(z)], 1), z_prime)
-
-        def forward(self, z, z_prime):
-            return self.linear_form(z, z_prime).table()
-
-    rows = torch.arange(-32.0, 32)[:, None].square() * 64  # their products with a constant 1 are exact in float32
-    z, z_prime = (
-        rows,
-        torch.cat([torch.full((64, 1), 64.0), torch.randn(64, 1, generator=torch.Generator().manual_seed(0))], 1),
-    )
-    high = rpm.infonce(Far()(z, z_prime).double()).value
-    for learn in (False, True):
-        found = dataset_evidence(z.clone().requires_grad_(learn), z_prime, Far()).infonce
-        assert abs(found - high) < 4 * EPS * max(1, abs(high))
-
-
 # The cases of lightly's tests of NTXentLoss, and of pytorch-metric-learning's, in our words: both views of each of n items
 # are rows and columns, no view meets itself, and the loss is log 2n less InfoNCE.
 
@@ -148,8 +129,8 @@ def by_hand(a: torch.Tensor, b: torch.Tensor, temperature: float) -> float:
     return sum(losses) / (2 * n)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 10.0, -1.0])
-@pytest.mark.parametrize("dim", [1, 2, 16, 64])
+@pytest.mark.parametrize("temperature", [0.1, 1.0, -1.0])
+@pytest.mark.parametrize("dim", [1, 16])
 def test_nt_xent_is_that_of_lightly_s_tests(dim, temperature):
     """The formula within 1e-5, and the views exchanged within 1e-6 or a digit, on 1 to 19 items."""
     draw = torch.Generator().manual_seed(dim)
@@ -160,8 +141,8 @@ def test_nt_xent_is_that_of_lightly_s_tests(dim, temperature):
         assert n > 4 or loss.item() == pytest.approx(by_hand(a, b, temperature), abs=1e-5)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 1.0, 7.0])
-@pytest.mark.parametrize("n", [1, 2, 8, 16])
+@pytest.mark.parametrize("temperature", [0.1, 7.0])
+@pytest.mark.parametrize("n", [1, 2, 16])
 def test_views_that_all_agree_lose_the_logarithm_of_the_candidates(n, temperature):
     """To six digits, and a single pair, which has no other candidate, loses exactly 0."""
     for seed in range(5):

@@ -85,11 +85,6 @@ def test_the_bound_lies_below_the_evidence_by_a_kl_and_touches_it_at_the_e_step(
 
 
 @given(models(), SEEDS)
-def test_the_posterior_is_a_distribution_everywhere(model, _seed):
-    agree("(E22) posterior sums to one", model.posterior.sum(-1), torch.ones_like(model.p_true))
-
-
-@given(models(), SEEDS)
 def test_the_m_step_is_the_best_model_for_its_posterior(model, seed):
     q = posteriors(model, seed)
     best = model.m_step(q)
@@ -111,7 +106,7 @@ def test_the_m_step_is_the_best_model_for_its_posterior(model, seed):
 @given(models())
 def test_em_never_lowers_the_evidence_which_has_the_ceiling_of_e23(model):
     previous = -torch.inf
-    for _ in range(12):
+    for _ in range(6):
         at_most("EM does not lower the evidence", max(previous, -1e9), max(model.log_evidence, -1e9), tolerance=1e-12)
         above_chance = model.log_evidence - model.constant
         at_most("(E23) log evidence - C <= total correlation", max(above_chance, -1e9), model.total_correlation)

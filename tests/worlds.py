@@ -15,7 +15,7 @@ settings.register_profile(
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],  # by the clock, as the deadline
-    max_examples=40,
+    max_examples=20,
     database=None,
 )
 settings.register_profile(  # the same examples, of which the first that fails is neither shrunk nor followed by others
