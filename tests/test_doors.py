@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import build_notebooks
 import colab
 import doors
+import environments
 import matrix
 import nbformat
 import on_binder
@@ -96,7 +97,7 @@ def test_the_cell_does_nothing_where_the_course_is_installed(monkeypatch):
 def test_the_cell_installs_only_the_course_and_holds_torch_where_it_is(monkeypatch):
     (command,) = run_install_cell(monkeypatch, installed=False)
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
-    assert command[-2:] == ["rpm-tutorial @ git+https://github.com/someone/course@main", "torch==2.4.1+cu121"]
+    assert command[-2:] == ["rpm-tutorial[course] @ git+https://github.com/someone/course@main", "torch==2.4.1+cu121"]
     assert "-U" not in command and "--upgrade" not in command
 
 
@@ -204,7 +205,7 @@ def test_the_tested_set_pins_every_requirement():
         if "==" in line
     }
     extras = PROJECT["project"]["optional-dependencies"]
-    needed = [*PROJECT["project"]["dependencies"], *extras["lab"], *extras["test"]]
+    needed = [*PROJECT["project"]["dependencies"], *extras["course"], extras["lab"][1], *environments.grouped("test")]
     assert {re.match(r"[\w-]+", item)[0].lower() for item in needed} - pinned == set()
 
 

@@ -199,6 +199,7 @@ def test_make_alone_lists_the_commands(checkout: Path):
         "lab",
         "test",
         "test-fast",
+        "test-nightly",
         "test-matrix",
         "test-colab",
         "test-processors",

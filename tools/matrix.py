@@ -76,7 +76,8 @@ class Impossible(Exception):
 def requirements() -> dict[str, Requirement]:
     """What a reader installs, by name: the dependencies and the extra `lab`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = map(Requirement, project["dependencies"] + project["optional-dependencies"]["lab"])
+    extras = project["optional-dependencies"]
+    asked = map(Requirement, [*project["dependencies"], *extras["course"], extras["lab"][1]])
     return {canonicalize_name(item.name): item for item in asked}
 
 
