@@ -62,7 +62,7 @@ bench: .venv/installed-bench  ## measure dataset_evidence against others and the
 	@$(IN_VENV) bench/evidence.py
 
 clean:  ## remove the environment and the caches
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .mypy_cache .nox .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 STAMPS = $(addprefix .venv/installed-,lab test site bench nightly)

@@ -24,7 +24,7 @@ UNTRIED = {"bench", "test-nightly", "test-mutants"}  # long, and packages that t
 
 
 def test_every_target_that_installs_something_is_tried():
-    assert set(TARGETS) == TRIED.keys() | ELSEWHERE | UNTRIED 
+    assert set(TARGETS) == TRIED.keys() | ELSEWHERE | UNTRIED
 
 
 @pytest.mark.slow
