@@ -7,7 +7,6 @@ JOBS     = 2
 ROW      =
 FOLDER   =
 KIND     =
-PYTHONS  =
 IN_VENV  = .venv/bin/python
 PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
 
@@ -34,8 +33,8 @@ test-nightly: .venv/installed-nightly  ## what make test leaves out, then the fo
 	@$(PYTEST) -m nightly
 	@$(MAKE) -k test-matrix test-colab test-processors test-mutants
 
-test-matrix: .venv/installed-nightly  ## the fast tests beside oldest and newest versions (ROW="oldest front" for one)
-	@$(IN_VENV) tools/matrix.py $(if $(ROW),"$(ROW)") $(foreach one,$(PYTHONS),--python $(one))
+test-matrix: .venv/installed-nightly  ## the fast tests beside oldest and newest versions (ROW=oldest for one)
+	@$(IN_VENV) -m nox $(if $(ROW),--session $(ROW))
 
 test-colab: .venv/installed-test  ## every lesson beside Colab's kind of packages, older and newer (KIND=tested for one)
 	@$(IN_VENV) tools/colab.py --write $(if $(KIND),"$(KIND)")
