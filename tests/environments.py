@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 # Each target with the stamp that it waits for, which is named as a dependency group.
 TARGETS = dict(re.findall(r"(?m)^([a-z-]+): \.venv/installed-([a-z]+) ", MAKEFILE))
-OWN = shutil.ignore_patterns(".venv", ".git", "build", "my-course", "screenshots", ".*_cache", "__pycache__")
+OWN = shutil.ignore_patterns(".venv", ".nox", ".git", "build", "my-course", "screenshots", ".*_cache", "__pycache__")
 
 
 def checkout_for(target: str, folder: Path) -> Path:
