@@ -22,9 +22,9 @@ lab: .venv/installed-lab  ## open your copy of the course, my-course, in Jupyter
 	@$(IN_VENV) -m rpm_tutorial.course.cli doctor
 	@exec $(IN_VENV) -m rpm_tutorial.course.cli lab $(if $(FOLDER),"$(FOLDER)") $(if $(PORT),--port $(PORT))
 
-# A file's tests stay in one process; the longest files come first. Notebooks outside the browser run on the plainest arithmetic.
+# A file's tests stay in one process; the longest files come first.
 test: .venv/installed-test  ## run the tests: library, lessons, pipeline, browser (JOBS=2 processes)
-	@$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder --processor plain -m "not nightly"
+	@$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not nightly"
 
 test-fast: .venv/installed-test  ## the edit loop: no lesson, no browser, nothing slow
 	@$(PYTEST) -m "not slow and not notebook and not browser and not nightly" tests
@@ -55,7 +55,7 @@ site: .venv/installed-site  ## make the site in build/site from the executed not
 	@echo "Open build/site/index.html"
 
 run-times: .venv/installed-test  ## run every lesson and note what it took, for the site (quiet machine)
-	@$(PYTEST) notebooks --run-times docs/run_times.csv
+	@$(PYTEST) notebooks --processor own --run-times docs/run_times.csv
 
 bench: .venv/installed-bench  ## measure dataset_evidence against others and the machine's limit (40 minutes, quiet machine)
 	@$(IN_VENV) bench/evidence.py
