@@ -1,4 +1,4 @@
-"""Every Make target in a fresh environment of its own, with what its extras require and nothing else.
+"""Every Make target in a fresh environment of its own, with what its group requires and nothing else.
 
 `make lab` is tried in test_security.py, `make site` in browser/test_site.py; `make test-fast` is a part of `make test`.
 """
