@@ -7,14 +7,13 @@ JOBS     = 2
 ROW      =
 FOLDER   =
 KIND     =
-PYTHONS  =
 IN_VENV  = .venv/bin/python
 PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
 
 # The install leaves compiling to the first import, which has to keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lab test test-fast test-matrix test-colab test-processors test-mutants build site run-times bench clean
+.PHONY: help lab test test-fast test-nightly test-matrix test-colab test-processors test-mutants build site run-times bench clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -23,15 +22,19 @@ lab: .venv/installed-lab  ## open your copy of the course, my-course, in Jupyter
 	@$(IN_VENV) -m rpm_tutorial.course.cli doctor
 	@exec $(IN_VENV) -m rpm_tutorial.course.cli lab $(if $(FOLDER),"$(FOLDER)") $(if $(PORT),--port $(PORT))
 
-# A file's tests stay in one process; the longest files come first. Notebooks outside the browser run on the plainest arithmetic.
-test: .venv/installed-test  ## run every test: library, lessons, pipeline, browser (JOBS=2 processes)
-	@$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder --processor plain
+# A file's tests stay in one process; the longest files come first.
+test: .venv/installed-test  ## run the tests: library, lessons, pipeline, browser (JOBS=2 processes)
+	@$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not nightly"
 
 test-fast: .venv/installed-test  ## the edit loop: no lesson, no browser, nothing slow
-	@$(PYTEST) -m "not slow and not notebook and not browser" tests
+	@$(PYTEST) -m "not slow and not notebook and not browser and not nightly" tests
 
-test-matrix: .venv/installed-test  ## the fast tests beside oldest and newest versions (ROW="oldest front" for one)
-	@$(IN_VENV) tools/matrix.py $(if $(ROW),"$(ROW)") $(foreach one,$(PYTHONS),--python $(one))
+test-nightly: .venv/installed-nightly  ## what make test leaves out, then the four tables below (hours; quiet machine)
+	@$(PYTEST) -m nightly
+	@$(MAKE) -k test-matrix test-colab test-processors test-mutants
+
+test-matrix: .venv/installed-nightly  ## the fast tests beside oldest and newest versions (ROW=oldest for one)
+	@$(IN_VENV) -m nox $(if $(ROW),--session $(ROW))
 
 test-colab: .venv/installed-test  ## every lesson beside Colab's kind of packages, older and newer (KIND=tested for one)
 	@$(IN_VENV) tools/colab.py --write $(if $(KIND),"$(KIND)")
@@ -39,7 +42,7 @@ test-colab: .venv/installed-test  ## every lesson beside Colab's kind of package
 test-processors: .venv/installed-test  ## every notebook on other arithmetic (KIND=plain ONLY=04 for one of both)
 	@$(IN_VENV) tools/processors.py --write $(KIND) --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
-test-mutants: .venv/installed-mutants  ## plant small mistakes in each module, count those that the fast tests catch (ONLY=priors for one)
+test-mutants: .venv/installed-nightly  ## plant small mistakes in each module, count those that the fast tests catch (ONLY=priors for one)
 	@$(IN_VENV) tools/mutants.py $(ONLY)
 
 build: .venv/installed-test  ## make and execute the notebooks from their .py sources (ONLY=02 for one)
@@ -52,16 +55,16 @@ site: .venv/installed-site  ## make the site in build/site from the executed not
 	@echo "Open build/site/index.html"
 
 run-times: .venv/installed-test  ## run every lesson and note what it took, for the site (quiet machine)
-	@$(PYTEST) notebooks --run-times docs/run_times.csv
+	@$(PYTEST) notebooks --processor own --run-times docs/run_times.csv
 
 bench: .venv/installed-bench  ## measure dataset_evidence against others and the machine's limit (40 minutes, quiet machine)
 	@$(IN_VENV) bench/evidence.py
 
 clean:  ## remove the environment and the caches
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .mypy_cache .nox .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-STAMPS = .venv/installed-lab .venv/installed-test .venv/installed-site .venv/installed-bench .venv/installed-mutants
+STAMPS = $(addprefix .venv/installed-,lab test site bench nightly)
 
 # A renamed checkout takes its .venv along, with the old folder's absolute paths in it: then no stamp counts.
 ifneq ($(shell cat .venv/folder 2>/dev/null),$(CURDIR))
@@ -69,14 +72,9 @@ ifneq ($(shell cat .venv/folder 2>/dev/null),$(CURDIR))
 endif
 
 # A stamp is written last, so that an interrupted or failed install is never taken for a finished one.
-.venv/installed-lab: EXTRAS = lab
-.venv/installed-test: EXTRAS = lab,test,site
-.venv/installed-site: EXTRAS = lab,site
-.venv/installed-bench: EXTRAS = lab,test,bench
-.venv/installed-mutants: EXTRAS = lab,test,mutants
 $(STAMPS): pyproject.toml requirements-tested.txt
 	@command -v "$(PYTHON)" >/dev/null || { \
 	    echo "$(PYTHON) not found: install Python 3.11 or newer, or name yours: make PYTHON=python3.12" >&2; exit 1; }
-	@"$(PYTHON)" tools/environment.py $(EXTRAS) $(PIP_ARGS)
+	@"$(PYTHON)" tools/environment.py $(@:.venv/installed-%=%) $(PIP_ARGS)
 	@pwd -P > .venv/folder
 	@touch .venv/installed-lab $@

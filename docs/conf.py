@@ -19,7 +19,7 @@ from docutils.nodes import SkipNode  # noqa: E402
 
 project = "InfoNCE is variational inference"
 copyright = "the authors of rpm_tutorial; text CC BY 4.0, code MIT"
-extensions = ["myst_nb", "sphinx.ext.autodoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"
 nb_custom_formats = {".ipynb": "site_notebooks.read"}
@@ -85,14 +85,13 @@ def fill_page(app, docname, source) -> None:
 
 
 def as_plain_text(app, what, name, obj, options, lines) -> None:
-    """The library's docstrings are plain text: what reStructuredText would take for markup is escaped, arguments are fields."""
+    """The library's docstrings are plain text: what reStructuredText would take for markup is escaped."""
     for number, line in enumerate(lines):
         if line.startswith("|"):  # a table: as it is written, in a literal block
             before = lines[number - 1]
             lines[number] = ("" if before.startswith((" ", "::")) else "::\n\n") + "    " + line
         elif not line.lstrip().startswith((">>>", "...")):
-            escaped = re.sub(r"([\\|*])|(?<=\w)_(?!\w)", lambda m: "\\" + m[0], line)
-            lines[number] = re.sub(r"^    ([\w, ]+):", r"    :\1:", re.sub(r"`+", "``", escaped))
+            lines[number] = re.sub(r"([\\|*])|(?<=\w)_(?!\w)", lambda m: "\\" + m[0], re.sub(r"`+", "``", line))
     lines[:] = "\n".join(lines).split("\n")
 
 
@@ -131,7 +130,7 @@ def add_files(app, exception) -> None:
 def setup(app) -> None:
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("source-read", fill_page)
-    app.connect("autodoc-process-docstring", as_plain_text)
+    app.connect("autodoc-process-docstring", as_plain_text, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", is_dull)
     app.connect("html-page-context", finish_page, priority=900)  # after the theme
     app.connect("build-finished", add_files)

@@ -1,4 +1,4 @@
-"""A fresh checkout with a fresh environment, which holds what a Make target's extras require and nothing else.
+"""A fresh checkout with a fresh environment, which holds what a Make target's group requires and nothing else.
 
 It is what pip would install, but linked from the environment that runs the tests: a second instead of minutes and gigabytes.
 """
@@ -8,25 +8,24 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+from environment import GROUP
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-# Each target with the stamp that it waits for, and each stamp with its extras.
+# Each target with the stamp that it waits for, which is named as a dependency group.
 TARGETS = dict(re.findall(r"(?m)^([a-z-]+): \.venv/installed-([a-z]+) ", MAKEFILE))
-EXTRAS = {stamp: extras.split(",") for stamp, extras in re.findall(r"installed-([a-z]+): EXTRAS = (\S+)", MAKEFILE)}
-OWN = shutil.ignore_patterns(".venv", ".git", "build", "my-course", "screenshots", ".*_cache", "__pycache__")
+OWN = shutil.ignore_patterns(".venv", ".nox", ".git", "build", "my-course", "screenshots", ".*_cache", "__pycache__")
 
 
 def checkout_for(target: str, folder: Path) -> Path:
     """A copy of the checkout in `folder`, in the state in which `make target` has nothing left to install."""
     shutil.copytree(ROOT, folder, ignore=OWN)
-    make_venv(folder, EXTRAS[TARGETS[target]])
+    make_venv(folder, TARGETS[target])
     (folder / ".venv" / f"installed-{TARGETS[target]}").touch()
     return folder
 
@@ -36,16 +35,21 @@ def make(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
     return subprocess.run(["make", *arguments], cwd=folder, env=kept | environment, capture_output=True, text=True)
 
 
-def make_venv(checkout: Path, extras: list[str]) -> None:
+def make_venv(checkout: Path, group: str) -> None:
     python = getattr(sys, "_base_executable", sys.executable)
     subprocess.run([python, "-m", "venv", "--without-pip", "--symlinks", checkout / ".venv"], check=True)
     (site,) = checkout.glob(".venv/lib/python*/site-packages")
-    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = project["dependencies"] + [item for name in extras for item in project["optional-dependencies"][name]]
-    for one in required(asked):
-        _link(one, site)
+    for one in required(["rpm-tutorial[lab]", *grouped(group)]):
+        if one.name != "rpm-tutorial":
+            _link(one, site)
     (site / "rpm_tutorial.pth").write_text(f"{checkout.resolve()}\n")  # as pip install -e
     (checkout / ".venv" / "folder").write_text(f"{checkout.resolve()}\n")
+
+
+def grouped(name: str) -> list[str]:
+    """The requirements of a dependency group, as tools/environment.py hands them to pip."""
+    command = [sys.executable, "-c", GROUP, name]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def required(asked: list[str]) -> list[Distribution]:

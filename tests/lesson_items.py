@@ -4,8 +4,8 @@ nbval starts the kernel and runs the cells; notebook_compare.py decides whether 
 stored ones. `pytest notebooks/02_the_elbo.ipynb` runs one lesson; `-m "not notebook"` leaves all out.
 
 A lesson that tests/browser/test_lessons.py runs in the same session is compared and held to its budget there, and not run
-a second time here, unless `--processor` asks for other arithmetic than this processor's own (tools/processors.py) and it
-is one of `SENSITIVE`.
+a second time here; but lesson 10, whose trained network differs most from processor to processor, runs here on other
+arithmetic (tools/processors.py has the kinds; `--processor` names one for all).
 
 The budget counts seconds of the processor, by tools/budgets.py; the table at the end has the clock's beside them, which are
 a reader's on a quiet machine.
@@ -32,7 +32,7 @@ from processors import KINDS
 SECONDS, SECONDS_OF_A_NEIGHBOUR, SECONDS_OF_A_CELL, PEAK_MIB = 90, 60, 20, 1024
 
 TOOLS = Path(budgets.__file__).parent
-SENSITIVE = ("04", "07", "08", "10")  # lessons whose trained networks differ most from processor to processor
+ELSEWHERE = "10"
 
 
 @dataclass
@@ -120,12 +120,12 @@ class Lesson(IPyNbFile):
     def setup(self) -> None:
         if "fashion_mnist" in self.path.read_text(encoding="utf-8"):
             need_fashion_mnist()
-        with mock.patch.dict(os.environ, KINDS[self.config.option.processor]):  # the kernel's
+        with mock.patch.dict(os.environ, KINDS[self.cost.kind]):  # the kernel's
             super().setup()
 
     def collect(self):
         limit = SECONDS_OF_A_NEIGHBOUR if self.path.parent.name == "neighbours" else SECONDS
-        kind = self.config.option.processor
+        kind = self.config.option.processor or ("plain" if self.path.name.startswith(ELSEWHERE) else "own")
         name = self.path.stem if kind == "own" else f"{self.path.stem}, {kind}"
         self.cost = self.config.stash[COSTS].setdefault(name, Cost(limit=limit, kind=kind))
         for cell in super().collect():
@@ -151,7 +151,7 @@ def peak_mib(pid: int) -> float | None:
 
 
 def pytest_addoption(parser) -> None:
-    parser.addoption("--processor", choices=KINDS, default="own", help="the arithmetic of the lessons' kernels")
+    parser.addoption("--processor", choices=KINDS, help="the arithmetic of all kernels")
     parser.addoption("--run-times", type=Path, help="write what each lesson took to this file")
 
 
@@ -172,10 +172,9 @@ def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
     if chromium.find():
         parameters = [item.callspec.params for item in items if hasattr(item, "callspec")]
         run = {chosen["opened"].stem for chosen in parameters if "opened" in chosen}
-        twice = [item for item in items if isinstance(item.parent, Lesson) and item.path.stem in run]
-        if config.option.processor != "own":
-            twice = [item for item in twice if not item.path.name.startswith(SENSITIVE)]
-        config.hook.pytest_deselected(items=twice)
+        lessons = [item for item in items if isinstance(item.parent, Lesson) and item.parent.cost.kind == "own"]
+        twice = {item for item in lessons if item.path.stem in run}
+        config.hook.pytest_deselected(items=list(twice))
         items[:] = [item for item in items if item not in twice]
 
 

@@ -18,7 +18,7 @@ def need_chromium() -> str:
 
 def need_sphinx() -> None:
     if not all(importlib.util.find_spec(name) for name in ("furo", "latex2mathml", "myst_nb", "sphinx")):
-        _missing("Sphinx and what the site needs of it are missing: make test installs them, or pip install -e .[site]")
+        _missing("Sphinx and what the site needs of it are missing: make test installs them")
 
 
 def need_fashion_mnist() -> Path:

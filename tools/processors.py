@@ -18,7 +18,7 @@ import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import matrix
+import tables
 
 ULP = Path(__file__).with_name("ulp")
 PARTS = {
@@ -37,7 +37,7 @@ KINDS = {
     },  # a thread that waits leaves its processor to others
     "ulp": {"PYTHONPATH": os.pathsep.join(filter(None, (str(ULP), os.environ.get("PYTHONPATH"))))},
 }
-NOTEBOOKS = sorted(matrix.ROOT.glob("notebooks/[0-9]*.ipynb")) + sorted(matrix.ROOT.glob("notebooks/*/N*.ipynb"))
+NOTEBOOKS = sorted(tables.ROOT.glob("notebooks/[0-9]*.ipynb")) + sorted(tables.ROOT.glob("notebooks/*/N*.ipynb"))
 
 DEFAULT = ("own", "plain", "threads", "ulp")
 
@@ -65,7 +65,7 @@ def run(kind: str, notebooks: list[Path], jobs: int) -> dict[str, str]:
         command = [sys.executable, "-m", "pytest", "-q", "--no-header", f"--junitxml={report}", "--processor", kind]
         command += ["-p", "no:cacheprovider", "-k", "not budget", "--nbval-cell-timeout=600"]
         command += ["-n", str(jobs), "--dist", "loadfile", *notebooks]
-        done = subprocess.run(command, cwd=matrix.ROOT, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=tables.ROOT, capture_output=True, text=True)
         if not report.exists():
             sys.exit(f"{kind}: pytest did not start\n{done.stdout}{done.stderr}")
         if done.returncode:
@@ -88,9 +88,9 @@ def main() -> None:
         print(f"{kind} ...", flush=True)
         lines.append(run(kind, notebooks, options.jobs))
         if options.write:  # beside what other notebooks said before
-            stored = {row["kind"]: row for row in matrix.read(matrix.PAGE.read_text(encoding="utf-8"), "processors")}
-            matrix.write("processors", HEADER, KINDS, [stored.get(found["kind"], {}) | found for found in lines])
-    print(matrix.table(lines, HEADER), end="")
+            stored = {row["kind"]: row for row in tables.read("processors")}
+            tables.write("processors", HEADER, KINDS, [stored.get(found["kind"], {}) | found for found in lines])
+    print(tables.table(lines, HEADER), end="")
     if any(cell.startswith("✗") for found in lines for cell in found.values()):
         sys.exit(1)
     idle = [found["kind"] for found in lines if found["kind"] != "own" and not any(map(int, list(found.values())[1:]))]

@@ -1,7 +1,6 @@
 """What the site's pages say about the course, read from the notebooks and the library: no list of lessons is kept by hand."""
 
 import csv
-import inspect
 import re
 import tokenize
 from functools import cache
@@ -147,13 +146,17 @@ def benchmark() -> str:
     return text.replace("](results.svg)", "](../bench/results.svg)")
 
 
+def modules() -> list[str]:
+    """The modules of the package in the order in which they build on each other, as docs/architecture.md has it."""
+    rows = re.findall(r"(?m)^\| (`.+?`) \|", (DOCS / "architecture.md").read_text(encoding="utf-8"))
+    return [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+
+
 def api() -> str:
     """A section for each public module."""
-    modules = [
-        getattr(rpm_tutorial, name) for name in rpm_tutorial.__all__ if inspect.ismodule(getattr(rpm_tutorial, name))
-    ]
-    section = "## {0}\n\n```{{eval-rst}}\n.. automodule:: {1}\n   :members:\n```"
-    return "\n\n".join(section.format(module.__name__.split(".")[-1], module.__name__) for module in modules)
+    public = [name for name in modules() if name.split(".")[-1] in rpm_tutorial.__all__]
+    section = "## {0}\n\n```{{eval-rst}}\n.. automodule:: rpm_tutorial.{1}\n   :members:\n```"
+    return "\n\n".join(section.format(name.split(".")[-1], name) for name in public)
 
 
 def table(head: tuple[str, ...], rows: list[tuple]) -> str:
