@@ -275,6 +275,18 @@ def evidence(found, arguments):
     is_close(found.log_evidence, log_p - math.log(n), _reach(z, z_prime, critic), dtype)
 
 
+def split_by_label(found, arguments):
+    z, z_prime, critic, labels = (arguments[k] for k in ("z", "z_prime", "critic", "labels"))
+    with torch.no_grad():
+        (table,) = longs(copy.deepcopy(critic).double()(z.detach().double(), z_prime.detach().double()))
+    same = (labels[:, None] == labels).numpy()
+    within = np.diagonal(table) - _log_sum(np.where(same, table, -np.inf), 1) + np.log(same.sum(1))
+    whole = np.diagonal(table) - _log_sum(table, 1) + math.log(len(z))
+    dtype, reach = torch.promote_types(z.dtype, torch.float32), _reach(z, z_prime, critic)
+    for part, expected in zip(found, (whole - within, within, whole), strict=True):
+        is_close(part, expected.mean(), reach, dtype)
+
+
 def sampled(found, arguments):
     assert all(math.isfinite(part) for part in found) and found.standard_error >= 0 and found.n == len(arguments["z"])
 

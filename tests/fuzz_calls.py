@@ -40,6 +40,7 @@ from fuzz_answers import (
     prior,
     same_shape,
     sampled,
+    split_by_label,
 )
 from fuzz_estimators import ESTIMATOR_CALLS
 from torch import Tensor, nn
@@ -278,6 +279,14 @@ FUZZED = {
         normalise=one_of("rows", "columns", "both"),
         reduction=one_of("mean", "none"),
         block=one_of(None, 1, 2),
+    ),
+    "labelled_evidence.label_evidence": fuzzed(
+        rpm.label_evidence,
+        split_by_label,
+        z=latents("n"),
+        z_prime=latents("n"),
+        critic=_critic(*FAMILIES.values()),
+        labels=labels("n"),
     ),
     "evidence.sampled_evidence": fuzzed(
         rpm.sampled_evidence,

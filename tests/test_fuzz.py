@@ -34,6 +34,7 @@ EXEMPT = {
             "critics.LinearForm",
             "evidence.Evidence",
             "evidence.SampledEvidence",
+            "labelled_evidence.LabelEvidence",
             "critic_checks.Check",
             "critic_checks.CriticReport",
             "training.LogRow",

@@ -12,9 +12,10 @@ import rpm_tutorial
 ROOT = Path(rpm_tutorial.__file__).parent
 ORDER = (
     "_checks", "_log_space", "objectives", "priors", "finite", "shared_latent", "derivation", "gaussian", "chain", "critics",
-    "_tiles", "distributed", "evidence", "estimators", "critic_checks", "_images", "datasets", "encoders", "checkpoints",
-    "training", "probes", "course.environment", "course.figures", "course.widgets", "course._page", "course.dashboard",
-    "course.exercise", "course.lessons", "course.handouts", "course._runs", "course._saving", "course.cli", "course",
+    "_tiles", "distributed", "evidence", "labelled_evidence", "estimators", "critic_checks", "_images", "datasets", "encoders",
+    "checkpoints", "training", "probes", "course.environment", "course.figures", "course.widgets", "course._page",
+    "course.dashboard", "course.exercise", "course.lessons", "course.handouts", "course._runs", "course._saving", "course.cli",
+    "course",
 )  # fmt: skip
 
 
