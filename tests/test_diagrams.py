@@ -2,7 +2,9 @@
 
 from xml.etree import ElementTree
 
+import nbformat
 import pytest
+import site_notebooks
 import torch
 
 from rpm_tutorial import FiniteRPM, priors
@@ -56,3 +58,11 @@ def test_the_reweighting_shows_the_infonce_prior():
 def test_the_map_names_every_lesson():
     svg = DIAGRAMS["course_map"]._repr_svg_()
     assert all(f">{number} " in svg for number in range(12))
+
+
+def test_the_site_has_the_drawing_itself_and_its_own_links():
+    svg = DIAGRAMS["course_map"]._repr_svg_()
+    shown = nbformat.v4.new_output("display_data", {"image/svg+xml": svg, "text/plain": "alt"})
+    cells = [nbformat.v4.new_markdown_cell("[a](../docs/faq.md)"), nbformat.v4.new_code_cell(outputs=[shown])]
+    prose, code = site_notebooks.read(nbformat.writes(nbformat.v4.new_notebook(cells=cells))).cells
+    assert prose.source == "[a](../faq.md)" and code.outputs[0].data == {"text/html": svg}
