@@ -124,11 +124,13 @@ assert (model_x_uniform - p_x).abs().max() > 0.01
 # care for $z'$. So it gets $P(x)$ right without trying, and $P(x')$ only if the critic does.
 
 # %% tags=["reproducible"]
-one_sided = rpm.priors.infonce(2 * torch.eye(3, 4, dtype=torch.float64), world.q_joint)  # log P(z,z')
+scores = 2 * torch.eye(3, 4, dtype=torch.float64)
+one_sided = rpm.priors.infonce(scores, world.q_joint)  # log P(z,z')
 pairs_of_it = world.log_p(one_sided).exp()  # P(x,x')
-off = (pairs_of_it.sum(1) - world.p_x).abs().max(), (pairs_of_it.sum(0) - world.p_x_prime).abs().max()
-print(f"worst |P(x) − P_true(x)| = {off[0]:.1e},  worst |P(x′) − P_true(x′)| = {off[1]:.4f}")
-assert off[0] < 1e-12 and off[1] > 0.01
+off = (pairs_of_it.sum(1) - world.p_x).abs().max()
+off_prime = (pairs_of_it.sum(0) - world.p_x_prime).abs().max()
+print(f"worst |P(x) − P_true(x)| = {off:.1e},  worst |P(x′) − P_true(x′)| = {off_prime:.4f}")
+assert off < 1e-12 and off_prime > 0.01
 
 # %% [markdown]
 # ## All together it is a distribution over pairs
@@ -270,8 +272,10 @@ rpm.lessons.lesson_01.pairs.check(pairs)
 log_f = q_joint.log() - world.q_z.log()[:, None] - world.q_z_prime.log()
 bound = world.elbo(log_prior).value - world.constant
 evidence = world.log_evidence(log_prior) - world.constant
-print(f"InfoNCE {rpm.infonce(log_f, q_joint).value:.4f}  ELBO − C {bound:.4f}  log evidence − C {evidence:.4f} nats")
-assert abs(rpm.infonce(log_f, q_joint).value - bound) < 1e-12 and bound < evidence
+infonce = rpm.infonce(log_f, q_joint).value
+three = {"InfoNCE": infonce, "ELBO − C": bound, "log evidence − C": evidence}
+print("  ".join(f"{name} {number:.4f}" for name, number in three.items()), "nats")
+assert abs(infonce - bound) < 1e-12 and bound < evidence
 
 # %% [markdown]
 # ## What we saw

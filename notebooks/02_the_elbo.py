@@ -308,9 +308,11 @@ print(f"L - C under a uniform prior: {elbo_above_c(tilted, uniform):.4f}; by (E5
 
 # %% tags=["reproducible"]
 infonce = rpm.infonce(log_prior - log_q_z - log_q_z_prime, q_joint).value
-side = (world.q_z * (world.q_z.log() - log_prior.logsumexp(1))).sum()  # KL(Q(z) || P(z))
-print(f"InfoNCE {infonce:.4f}  ELBO − C {L - C:.4f}  log evidence − C {evidence - C:.4f} nats")
-print(f"InfoNCE − (ELBO − C) = KL(Q(z) ‖ P(z)) = {side:.4f};  log evidence − ELBO = gap = {gap:.4f}")
+side = (world.q_z * (world.q_z.log() - log_prior.logsumexp(1))).sum()  # KL(Q(z)||P(z))
+three = {"InfoNCE": infonce, "ELBO − C": L - C, "log evidence − C": evidence - C}
+print("  ".join(f"{name} {number:.4f}" for name, number in three.items()), "nats")
+print(f"InfoNCE − (ELBO − C) = KL(Q(z) ‖ P(z)) = {side:.4f}")
+print(f"log evidence − ELBO = gap = {gap:.4f}")
 assert abs(infonce - (L - C) - side) < 1e-12
 
 # %% [markdown]

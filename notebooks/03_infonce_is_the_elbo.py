@@ -355,10 +355,12 @@ print(f"the table: {my_clip(scores):.4f} nats; the transposed table: {my_clip(sc
 # Under InfoNCE's prior. InfoNCE and the ELBO agree as they must; this encoder leaves doubt, so that the evidence is larger, by the gap of lesson 2. Lesson 4 closes it.
 
 # %% tags=["reproducible"]
-bound, evidence = world.elbo(P.log()).value - world.constant, world.log_evidence(P.log()) - world.constant
-print(f"InfoNCE {infonce:.4f}  ELBO − C {bound:.4f}  log evidence − C {evidence:.4f}")
-print(f"log evidence − ELBO = gap = {world.gap(P.log()):.4f} nats")
-assert abs(infonce - bound) < 1e-12 and abs(evidence - bound - world.gap(P.log())) < 1e-12
+bound = world.elbo(P.log()).value - world.constant
+evidence, gap = world.log_evidence(P.log()) - world.constant, world.gap(P.log())
+three = {"InfoNCE": infonce, "ELBO − C": bound, "log evidence − C": evidence}
+print("  ".join(f"{name} {number:.4f}" for name, number in three.items()), "nats")
+print(f"log evidence − ELBO = gap = {gap:.4f}")
+assert abs(infonce - bound) < 1e-12 and abs(evidence - bound - gap) < 1e-12
 
 # %% [markdown]
 # ## What we saw

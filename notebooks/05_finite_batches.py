@@ -351,12 +351,17 @@ print(f"{of_a_batch(10 * torch.eye(8)):.4f} nats from a batch of 8, whose ceilin
 # %% tags=["reproducible"]
 pairs = rpm.gaussian.sample(64, 0.9, 6, generator=torch.Generator().manual_seed(0))
 log_f = log_ratio(*pairs, 0.9).double()
-world = rpm.FiniteRPM(torch.eye(64, dtype=torch.float64) / 64, torch.eye(64, dtype=torch.float64))
+one_each = torch.eye(64, dtype=torch.float64)
+world = rpm.FiniteRPM(one_each / 64, one_each)
 prior = rpm.priors.infonce(log_f, world.q_joint)
-bound, evidence = world.elbo(prior).value - world.constant, world.log_evidence(prior) - world.constant
-value, mi = rpm.infonce(log_f).value, rpm.gaussian.mutual_information(0.9, 6)
-print(f"InfoNCE {value:.4f}  ELBO − C {bound:.4f}  log evidence − C {evidence:.4f}; MI of the source {mi:.4f} nats")
-assert max(abs(bound - value), abs(evidence - value)) < 1e-11 and value < math.log(64) < mi
+bound = world.elbo(prior).value - world.constant
+evidence = world.log_evidence(prior) - world.constant
+infonce, mi = rpm.infonce(log_f).value, rpm.gaussian.mutual_information(0.9, 6)
+three = {"InfoNCE": infonce, "ELBO − C": bound, "log evidence − C": evidence}
+print("  ".join(f"{name} {number:.4f}" for name, number in three.items()), "nats")
+print(f"mutual information of the source {mi:.4f}, log 64 = {math.log(64):.4f}")
+assert max(abs(bound - infonce), abs(evidence - infonce)) < 1e-11
+assert infonce < math.log(64) < mi
 
 # %% [markdown]
 # ## What we saw
