@@ -326,12 +326,11 @@ again = rpm.Trainer(
 )
 labels, split = digits.labels[1297:], {}
 order = labels.argsort(stable=True)
-fit, score = order[::2], order[1::2]  # two halves with as many of each digit
+fit, new = order[::2], order[1::2]  # two halves with as many of each digit
 for row in tqdm(again, total=2000):
     if row.step in (100, 200, 400, 700, 1000, 1500, 2000):
         z, z_prime = rpm.encode(again.encoder, x), rpm.encode(again.encoder, x_prime)
-        known, asked = labels[fit], labels[score]
-        probe = rpm.probes.linear_probe(z[fit], known, z_prime[score], asked)
+        probe = rpm.probes.linear_probe(z[fit], labels[fit], z_prime[new], labels[new])
         split[row.step] = rpm.label_evidence(z, z_prime, again.critic, labels), probe
 
 # %%
