@@ -1,18 +1,21 @@
 # %% [markdown]
 # # Start here: one number with three names
 #
-# Contrastive learning maximises **InfoNCE**. Variational inference maximises the **ELBO**. Statistics maximises the
-# **log evidence**. Up to a constant of the data, they are one number, and you will have seen it on your own machine in a minute.
+# You train an encoder on pairs with a contrastive loss, and the screen says **5.1 nats**. Nats *of what*? Is that good? Is it stuck at
+# $\log N$, or is there more to learn? And what did you assume about your data when you set the temperature to 0.1?
 #
-# **Afterwards you can** train an encoder with InfoNCE in a few lines; compute the same number as an ELBO and as a log
-# evidence, and check that the three agree to rounding; say what changes all three at once; find your way through the lessons.
+# These are questions about a model, and the loss has one. Lesson 0 finds it on your own machine, in a minute of computing.
 #
-# **You need** PyTorch and basic probability: Bayes' rule, expectation, KL divergence. **Time** 20 minutes, of which the
+# **Afterwards you can** say what a nat of InfoNCE is; train an encoder with InfoNCE in a few lines; compute the same number as an ELBO and as a
+# log evidence, and say when the three agree; tell which part of it pays for classes and which for single images; find your way through the lessons.
+#
+# **You need** PyTorch and basic probability: Bayes' rule, expectation, KL divergence. **Time** 25 minutes, of which the
 # computer takes one. **How to read**: run the cells in order with Shift+Enter. A question is followed by its folded
-# answer; an exercise checks itself; all numbers are in nats (natural logarithms).
+# answer; an exercise checks itself; all numbers are in nats (natural logarithms: $\log 2$ nats are one bit).
 #
 # The source of it all is Aitchison and Ganev, *InfoNCE is variational inference in a recognition parameterised model*
-# ([arXiv 2107.02495](https://arxiv.org/abs/2107.02495)). Equation numbers such as (E7) are this course's own, and the same everywhere.
+# ([arXiv 2107.02495](https://arxiv.org/abs/2107.02495)). Equation numbers such as (E7) are this course's own, and the same everywhere. Beside the lessons stand
+# the [notation](../docs/notation.md), a [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md), and [what goes beyond the paper](../docs/new.md).
 
 # %%
 import math
@@ -23,10 +26,19 @@ from tqdm.auto import tqdm
 import rpm_tutorial as rpm
 
 device = rpm.setup()
+rpm.figures.three_names()
 
 # %% [markdown]
-# The next cell looks at your machine. Its last line is the claim of this course, checked on a small random model: $L$ is the ELBO, and $C$ a constant of
-# the data.
+# **The claim.** Contrastive learning maximises **InfoNCE**. Variational inference maximises the **ELBO** of a model. Statistics maximises the **log
+# evidence**, the log probability that the model gives to the data. Let $C$ be a constant of the data that no encoder and no critic can change.
+#
+# - InfoNCE *is* the ELBO less $C$: always.
+# - The ELBO lies below the log evidence, and equals it when every $x$ leaves no doubt about its $z$. A deterministic network leaves none.
+#
+# So for the encoders that most people train, the three are one number. The paper proves it for infinitely many candidates; that it holds on any data
+# set, for any $N$, is this course's addition.
+#
+# The next cell looks at your machine. Its last line checks the first half of the claim on a small random model: $L$ is the ELBO.
 
 # %% tags=["nbval-ignore-output"]
 print(rpm.self_check())
@@ -98,8 +110,6 @@ assert abs(math.log(len(x)) - cross_entropy - before.value) < 1e-5
 # %%
 pairs = rpm.datasets.view_pairs(digits.x[:1297], batch_size=256, flip=False, seed=0)
 log = list(tqdm(rpm.train(encoder, critic, pairs, steps=400), total=400))
-
-# %%
 rpm.figures.lines(
     [row.step for row in log],
     {"InfoNCE": [row.value for row in log]},
@@ -113,7 +123,8 @@ rpm.figures.lines(
 # ## First name: InfoNCE
 #
 # The number to keep comes from pairs that training has not seen, all 500 of them in one table. From here on we compute
-# in float64: an identity deserves to be checked to the last digit.
+# in float64: an identity deserves to be checked to the last digit. The function that trained the network gives this value too, and in lesson 3 the exact
+# ELBO of a toy world, up to $C$; its code stands below the value.
 
 # %%
 critic.double()
@@ -122,6 +133,7 @@ log_f = critic(z, z_prime).detach()
 infonce = rpm.infonce(log_f).value
 print(f"InfoNCE on {len(x)} held-out pairs: {infonce:.4f} nats per pair")
 assert infonce > 2, "training should lift InfoNCE well above chance"
+rpm.show_source(rpm.infonce)  # shows the code behind any name
 
 # %% [markdown]
 # ## Second name: ELBO
@@ -131,7 +143,7 @@ assert infonce > 2, "training should lift InfoNCE well above chance"
 # and has no line about contrastive learning; that InfoNCE comes out is due to the prior we give it, $P(z_i, z'_j) = \frac1N \cdot \frac1N \cdot f_{ij}/Z_i$
 # with $Z_i = \frac1N\sum_j f_{ij}$.
 #
-# The data set is the 500 pairs, each with probability 1/500. The encoder sends 500 images to 500 different vectors, so number them:
+# The data set is the 500 pairs, each with probability 1/500: that distribution is called $P_\text{true}(x, x')$. The encoder sends 500 images to 500 different vectors, so number them:
 # "latent k" is the vector $z_k$, and the encoder $Q(z|x)$ is a table with a single 1 in each row, `one_each`. Where the vectors lie enters through
 # `log_f` alone, and that means through the prior.
 
@@ -147,7 +159,7 @@ for name, term in elbo._asdict().items():
 
 # %% [markdown]
 # Four terms are zero, since every image has a latent to itself: given one, the other is certain, and $\log 1 = 0$. What the model has to say
-# is said by the prior. $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$ depends on the data alone: no encoder, no critic. Take it away and compare.
+# is said by the prior. The constant $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$ depends on the data alone: no encoder, no critic. Take it away and compare.
 
 # %%
 print(f"C          {world.constant:.4f} = −2 log {n}")
@@ -157,6 +169,31 @@ assert abs(elbo.value - world.constant - infonce) < 1e-11
 
 # %% [markdown]
 # The loss that practitioners minimise is minus an evidence lower bound. Nothing was approximated: the residual is rounding.
+#
+# ## Isn't this circular?
+#
+# The encoder was an identity table, four terms were zero, and we typed the prior in. Of course InfoNCE came out. What was there to find?
+#
+# - *The prior is a distribution.* Its $N^2$ probabilities sum to one, with nothing left over: that is what the $1/N$ and the $Z_i$ are for. Another normaliser gives another
+#   distribution, or none, and another number: the next cell tries two.
+# - *Nobody wrote a decoder.* The likelihoods $P(x|z)$ are proper distributions over images all the same (lesson 1).
+# - *The data term is a constant.* An ELBO contains $\log P(x|z)$, and so the unknown density of images. It leaves as $C$ (lesson 2), also when the encoder is no
+#   identity table: the next section ends with one that leaves doubt.
+#
+# One thing really is circular, and you should know it. $P_\text{true}$ and the candidates come from the pairs that are evaluated. Ten pairs and 40 000 pairs are two models
+# with two constants, so their numbers cannot be compared: compare models on the same pairs.
+
+# %%
+one_Z = rpm.priors.donsker_varadhan(log_f, world.q_joint)  # one Z for all z
+other = world.elbo(one_Z).value - world.constant
+no_Z = log_f - 2 * math.log(n)
+print(f"one Z for all: Σ P(z,z′) = {one_Z.exp().sum():.4f}, ELBO − C = {other:.4f}")
+print(f"no Z at all:   Σ P(z,z′) = {no_Z.exp().sum():.4f}")
+assert other < infonce - 0.01 and no_Z.exp().sum() > 2
+
+# %% [markdown]
+# One normaliser for all $z$ is another prior, hence another model, with a lower ELBO on these pairs; lesson 3 knows its name. Without a normaliser there is no distribution, no
+# model, and nothing that a bound could bound.
 #
 # ## Third name: log evidence
 #
@@ -179,6 +216,21 @@ rpm.figures.dots(
     x_label="nats per pair, C taken away",
     caption="InfoNCE, ELBO and log evidence of the trained encoder on 500 held-out pairs: one number.",
 )
+
+# %% [markdown]
+# An encoder that leaves doubt keeps the first equality and loses the second. Here is one: six values of $x$, three of $z$, and $Q(z|x)$ spread over
+# them. InfoNCE is now an expectation over $z$ and $z'$, too. The evidence is larger than both by a KL divergence that lesson 2 computes.
+
+# %% tags=["reproducible"]
+soft = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
+scores = torch.eye(3, 4, dtype=torch.float64)
+soft_prior = rpm.priors.infonce(scores, soft.q_joint)
+soft_infonce = rpm.infonce(scores, soft.q_joint).value
+soft_elbo = soft.elbo(soft_prior).value - soft.constant
+soft_evidence = soft.log_evidence(soft_prior) - soft.constant
+print(f"InfoNCE {soft_infonce:.4f} = ELBO − C {soft_elbo:.4f}")
+print(f"log evidence − C {soft_evidence:.4f}")
+assert abs(soft_infonce - soft_elbo) < 1e-12 and soft_elbo < soft_evidence - 1e-3
 
 # %% [markdown]
 # ## What changes one changes all three
@@ -247,6 +299,66 @@ dashboard
 # </details>
 
 # %% [markdown]
+# ## The evidence doubles, and the probe hardly moves
+#
+# **Predict**: let the dashboard run to its last step. The held-out InfoNCE doubles between step 100 and step 2 000. What does the probe do, and why?
+#
+# <details><summary>Answer</summary>
+#
+# It hardly moves. A probe asks for the class, and the class is soon paid for: ten classes are worth $\log 10 = 2.30$ nats at most. What comes after that tells apart
+# images of one class, which no probe asks for.
+# </details>
+#
+# An exact identity says it. For any label $c$ of a pair, here the digit, knowing $x'$ includes knowing its label, so
+#
+# $$\log P(x'|x) = \log P(c|x) + \log P(x'|x, c). \tag{E24}$$
+#
+# Average it over the pairs and subtract from each term its value at chance. Then InfoNCE is **label nats** plus **instance nats**: what the model knows of the class, at most
+# 2.30 nats, and what it knows of the image within its class. `rpm.label_evidence` computes both. The next cell repeats the dashboard's training in one go.
+
+# %%
+torch.manual_seed(1)
+again = rpm.Trainer(
+    rpm.encoders.mlp(inputs=64, dim=16),
+    rpm.VonMisesFisher(temperature=0.2),
+    rpm.datasets.view_pairs(digits.x[:1297], batch_size=256, flip=False, seed=1),
+    steps=2000,
+)
+labels, split = digits.labels[1297:], {}
+order = labels.argsort(stable=True)
+fit, new = order[::2], order[1::2]  # two halves with as many of each digit
+for row in tqdm(again, total=2000):
+    if row.step in (100, 200, 400, 700, 1000, 1500, 2000):
+        z, z_prime = rpm.encode(again.encoder, x), rpm.encode(again.encoder, x_prime)
+        probe = rpm.probes.linear_probe(z[fit], labels[fit], z_prime[new], labels[new])
+        split[row.step] = rpm.label_evidence(z, z_prime, again.critic, labels), probe
+
+# %%
+for step in (100, 400, 2000):
+    nats, probe = split[step]
+    parts = f"{nats.label:.2f} label + {nats.instance:.2f} instance"
+    print(f"step {step:4}: {parts} = {nats.infonce:.2f} nats; probe {probe:.2f}")
+first, middle, last = (split[step] for step in (100, 400, 2000))
+assert last[0].infonce > 1.9 * first[0].infonce  # five seeds: 2.4-2.5, then 5.0-5.1
+assert abs(last[1] - first[1]) < 0.08  # five seeds: 0.80 to 0.83, then 0.80 to 0.84
+gained = [last[0].label - middle[0].label, last[0].instance - middle[0].instance]
+assert 2 * gained[0] < gained[1] and last[0].label < math.log(10)  # 0.2 and 0.8 nats
+
+# %%
+found = [nats for nats, _ in split.values()]
+rpm.figures.lines(
+    list(split),
+    {"label": [nats.label for nats in found], "instance": [nats.instance for nats in found]},
+    ceiling=("log 10", math.log(10)),
+    x_label="step",
+    y_label="nats per pair, held out",
+    caption="Label nats flatten below their ceiling log 10; instance nats go on rising.",
+)
+
+# %% [markdown]
+# So the held-out InfoNCE of your own training is two numbers in one. If you want a representation for classes, watch the label nats (you need labels for the held-out pairs only). If you
+# want to recognise single images again, watch the instance nats.
+#
 # ## Find your way
 #
 # | lesson | you will be able to |
@@ -262,12 +374,9 @@ dashboard
 # | [9 Sequences](09_sequences.ipynb) | read CPC as a chain, and let an encoder find the law of motion |
 # | [10 The other RPM](10_the_other_rpm.ipynb) | run exact EM with one shared latent, and let the evidence choose the restart |
 # | [11 Your own prior](11_your_own_prior.ipynb) | bring pairs, an encoder and a critic of your own, and let the evidence choose |
-#
-# `rpm.show_source(...)` shows the code behind any name. The function that trained the network, gave the exact value on 500 pairs, and in
-# lesson 3 gives the exact ELBO of a toy world, up to C, is this one:
 
 # %%
-rpm.show_source(rpm.infonce)
+rpm.figures.course_map()
 
 # %% [markdown]
 # ## Exercises
@@ -314,8 +423,20 @@ rpm.lessons.lesson_00.log_evidence.check(log_evidence)
 # <details><summary>an optimisation trick without a meaning in the model</summary>It does help optimisation, but it has a meaning: it sets how far P(z′|z) reaches around z.</details>
 # <details><summary>part of the prior</summary>Yes: another temperature is another P(z,z′), hence another model, and the evidence compares them.</details>
 # <details><summary>part of the likelihood</summary>No: the likelihood is made of the encoder and the data alone, as lesson 1 shows.</details>
-#
+
+# %%
+print("  ".join(f"{name} {number:.4f}" for name, number in names.items()), "nats")
+
+# %% [markdown]
 # ## What we saw
 #
 # InfoNCE on 500 real pairs, the ELBO of a model, and its log evidence came out equal to rounding, by three separate pieces of code, at
-# every temperature. Why this must be so starts with a likelihood that nobody had to write: [lesson 1](01_the_model.ipynb).
+# every temperature; with an encoder that leaves doubt, the evidence alone is larger. Back to the four questions:
+#
+# - **5.1 nats of what?** Of log probability: averaged in logarithms, the model gives the right $x'$ some $e^{5.1} \approx 160$ times the
+#   probability that chance gives it. Part of that pays for the class, the rest for the single image.
+# - **Is it good?** Compare it with other models on the same pairs. It cannot exceed what $x$ tells of $x'$ in the data (lesson 4).
+# - **Is it stuck at log N?** $\log N$ says that no probability exceeds one; evaluate on more pairs (lessons 4 and 5).
+# - **What does the temperature assume?** How far from $z$ the prior lets $z'$ lie; the evidence can judge it (lessons 4 and 7).
+#
+# Why the three must agree starts with a likelihood that nobody had to write: [lesson 1](01_the_model.ipynb).

@@ -5,10 +5,13 @@
 # pixel. This lesson builds a model of pairs whose likelihood comes free with the encoder.
 #
 # **Afterwards you can** write down the recognition-parameterised model (E1); turn an encoder into a likelihood by Bayes' rule (E2) and
-# check that it is a distribution; say when the model reproduces the data and when it does not; sample from it; point at the one
+# check that it is a distribution; say when the model gets $P(x)$ and $P(x')$ right and when it does not; sample from it; point at the one
 # part of the model that you choose.
 #
 # **You need** [lesson 0](00_start_here.ipynb), Bayes' rule. **Time** 25 minutes.
+#
+# **Whose result**: the model (E1) and its likelihood (E2) are the paper's; the small worlds, in which every term is a table, are this course's.
+# Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
 import torch
@@ -22,9 +25,17 @@ device = rpm.setup()
 #
 # $$P(x, x', z, z') = P(z, z')\, P(x|z)\, P(x'|z') \tag{E1}$$
 #
-# Each observation depends on its own latent alone; the two sides meet only in the **prior** $P(z, z')$. To see every term we use a world
-# so small that each is a table: six values of $x$ on a circle, seven of $x'$, three of $z$, four of $z'$. The data distribution
-# $P_\text{true}(x, x')$ likes $x'$ to lie near $x$.
+# Each observation depends on its own latent alone; the two sides meet only in the **prior** $P(z, z')$.
+
+# %%
+rpm.figures.graphical_model()
+
+# %% [markdown]
+# The pairs themselves come from the **data distribution** $P_\text{true}(x, x')$, with $P_\text{true}(x)$ and $P_\text{true}(x')$ for its two sides. Nobody models it: it is the
+# world, and for a data set of $N$ pairs it is the list of pairs, each with probability $1/N$.
+#
+# To see every term we use a world so small that each is a table: six values of $x$ on a circle, seven of $x'$, three of $z$, four of $z'$. In this one $x'$
+# likes to lie near $x$.
 
 # %% tags=["reproducible"]
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
@@ -82,9 +93,9 @@ assert residual < 1e-12
 # This holds before training and after, for any encoder. The price: $P(x|z)$ contains
 # $P_\text{true}(x)$, which we cannot write down for images. Lesson 2 shows that we never have to.
 #
-# ## With the aggregate posterior as its prior, the model reproduces the data
+# ## If P(z) = Q(z), the model gets P(x) right
 #
-# Averaging $P(x|z)$ over $P(z)$ gives the model's own distribution of $x$. If $P(z) = Q(z)$, Bayes' rule undoes itself:
+# The two sides of the prior are $P(z) = \sum_{z'} P(z,z')$ and $P(z')$. Averaging $P(x|z)$ over $P(z)$ gives the model's own distribution of $x$. If $P(z) = Q(z)$, Bayes' rule undoes itself:
 #
 # $$\sum_z Q(z)\,P(x|z) = \sum_z Q(z|x)\,P_\text{true}(x) = P_\text{true}(x).$$
 
@@ -109,8 +120,19 @@ print(f"P(z) uniform:    worst |P(x) − P_true(x)| = {(model_x_uniform - p_x).a
 assert (model_x_uniform - p_x).abs().max() > 0.01
 
 # %% [markdown]
-# InfoNCE's prior, in lesson 3, has $P(z) = Q(z)$ by construction, and so gets the marginal of $x$ right without trying. Not all priors there do.
-#
+# For $x'$ the same holds with $P(z') = Q(z')$, and one does not follow from the other. The prior of InfoNCE, which lesson 3 explains, has $P(z) = Q(z)$ by construction and no such
+# care for $z'$. So it gets $P(x)$ right without trying, and $P(x')$ only if the critic does.
+
+# %% tags=["reproducible"]
+scores = 2 * torch.eye(3, 4, dtype=torch.float64)
+one_sided = rpm.priors.infonce(scores, world.q_joint)  # log P(z,z')
+pairs_of_it = world.log_p(one_sided).exp()  # P(x,x')
+off = (pairs_of_it.sum(1) - world.p_x).abs().max()
+off_prime = (pairs_of_it.sum(0) - world.p_x_prime).abs().max()
+print(f"worst |P(x) − P_true(x)| = {off:.1e},  worst |P(x′) − P_true(x′)| = {off_prime:.4f}")
+assert off < 1e-12 and off_prime > 0.01
+
+# %% [markdown]
 # ## All together it is a distribution over pairs
 #
 # Summing (E1) over the latents gives the model of what we observe. Take the prior that the encoder itself produces on pairs,
@@ -242,7 +264,21 @@ rpm.lessons.lesson_01.pairs.check(pairs)
 # <details><summary>the model's P(x,x′) is the data's</summary>No: only the marginal is. The independent prior above has both marginals right and the pairs wrong.</details>
 # <details><summary>the encoder is informative</summary>No: an encoder that ignores x has a Q(z) as well.</details>
 #
+# ## The three numbers of this world
+#
+# Under the prior $Q(z,z')$, whose critic is $f = Q(z,z')/Q(z)Q(z')$. The encoder leaves doubt, so that the evidence is larger than the other two: lesson 2 says by what.
+
+# %% tags=["reproducible"]
+log_f = q_joint.log() - world.q_z.log()[:, None] - world.q_z_prime.log()
+bound = world.elbo(log_prior).value - world.constant
+evidence = world.log_evidence(log_prior) - world.constant
+infonce = rpm.infonce(log_f, q_joint).value
+three = {"InfoNCE": infonce, "ELBO − C": bound, "log evidence − C": evidence}
+print("  ".join(f"{name} {number:.4f}" for name, number in three.items()), "nats")
+assert abs(infonce - bound) < 1e-12 and bound < evidence
+
+# %% [markdown]
 # ## What we saw
 #
-# An encoder and a prior are a complete generative model of pairs: normalised, able to be sampled, with the right marginals when $P(z) = Q(z)$. What we
+# An encoder and a prior are a complete generative model of pairs: normalised, able to be sampled, with the right $P(x)$ if $P(z) = Q(z)$ and the right $P(x')$ if $P(z') = Q(z')$. What we
 # lack is a way to train it without knowing $P_\text{true}(x)$: [lesson 2](02_the_elbo.ipynb) takes the ELBO apart and watches that term leave.

@@ -1,13 +1,17 @@
 # %% [markdown]
 # # InfoNCE is the ELBO: choose a prior, get an objective
 #
-# (E4) says that the ELBO depends on the prior $P(z,z')$ and on pairs of latents, on nothing else. So each prior is an objective. Five of
-# them are famous, and one is InfoNCE.
+# (E4) says that the ELBO depends on the prior $P(z,z')$ and on pairs of latents, on nothing else. So each prior is an objective. Four priors, and one
+# table that is not quite a prior, give five objectives that you may have met. One is InfoNCE.
 #
 # **Afterwards you can** name the objective that a prior gives, and the prior behind an objective; show that InfoNCE equals the ELBO exactly; say
 # why InfoNCE is loose as a bound on the mutual information and exact as an ELBO; tell the critic from the normaliser.
 #
 # **You need** [lesson 2](02_the_elbo.ipynb). **Time** 35 minutes.
+#
+# **Whose result**: (E6) and (E7) are the paper's, and so is the remark that InfoNCE is loose as a bound on the MI; the KL that says by how much (E8), the
+# other priors, the mean of two ELBOs (E12) and the Gaussian (E20) are this course's.
+# Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
 import math
@@ -20,7 +24,8 @@ device = rpm.setup()
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 
 # %% [markdown]
-# We need a critic. Any table of scores $s = \log f(z,z')$ will do; this one is lopsided, so that nothing holds by symmetry.
+# We need a critic. Any table of scores $s = \log f(z,z')$ will do. Ours starts from the best one, the logarithm of the **density ratio** $Q(z,z')/Q(z)Q(z')$, and adds two things: noise, so that
+# nothing holds by symmetry, and the number 1, which InfoNCE does not see and NWJ needs (E10).
 
 # %% tags=["reproducible"]
 rng = torch.Generator().manual_seed(0)
@@ -57,8 +62,13 @@ assert abs(elbo - world.mutual_information) < 1e-12
 #
 # $$P(z'|z) = \frac{Q(z')\,f(z,z')}{Z(z)}, \qquad Z(z) = \mathbb E_{Q(z')} f(z,z'). \tag{E7}$$
 
+# The picture shows one row of the prior for each $z$: the same $Q(z')$, reweighted.
+
 # %% tags=["reproducible"]
 f = log_f.exp()
+rpm.figures.reweighting(world.q_z_prime, f)
+
+# %% tags=["reproducible"]
 Z = f @ world.q_z_prime  # Z(z): one number per z
 P = world.q_z[:, None] * world.q_z_prime * f / Z[:, None]  # the prior, (E7)
 print("rows of P(z′|z) sum to", (P / world.q_z[:, None]).sum(1).numpy().round(12))
@@ -90,6 +100,23 @@ assert abs(elbo - infonce) < 1e-12
 # %% [markdown]
 # This is the theorem of the course in three lines of code, and the library's `infonce` is these lines with names and checks.
 #
+# ## I∞ and I_N are one formula on two distributions
+#
+# $I_\infty$ averages over distributions, $I_N$ of lesson 0 over $N$ pairs, the positive among its own candidates. Take for $Q(z,z')$ the $N$ pairs themselves, each with
+# probability $1/N$. Then $Q(z')$ is $1/N$ for each candidate, and $I_\infty$ *of that distribution* is $I_N$. So:
+#
+# - **$I_N$ of a data set** is exact, for that data set, and at most $\log N$ (lesson 4).
+# - **$I_N$ of a batch**, as an estimate of the $I_\infty$ of what the batch was drawn from, is off by a bias (lesson 5).
+# - **$I_\infty$** of a distribution has no ceiling but the mutual information.
+
+# %% tags=["reproducible"]
+pairs = torch.randn(6, 6, generator=rng, dtype=torch.float64)  # scores of 6 pairs
+of_pairs = rpm.infonce(pairs, torch.eye(6, dtype=torch.float64) / 6).value  # the formula of I_inf
+I_N = (pairs.diagonal() - pairs.exp().mean(1).log()).mean()  # lesson 0
+print(f"I∞ of six pairs {of_pairs:.6f},  I_6 {I_N:.6f},  residual {abs(of_pairs - I_N):.1e}")
+assert abs(of_pairs - I_N) < 1e-12
+
+# %% [markdown]
 # ## As a bound on the MI it is loose, as an ELBO it is exact
 #
 # InfoNCE is often introduced as a lower bound on the mutual information. It is one, and (E5) says how loose:
@@ -114,7 +141,7 @@ assert gap > 0 and abs(gap - divergence) < 1e-12
 #
 # $$P(z,z') = Q(z)Q(z')\,f/\bar Z, \quad \bar Z = \mathbb E_{Q(z)Q(z')} f \quad\Rightarrow\quad L - C = \mathbb E\,s - \log\bar Z. \tag{E9}$$
 #
-# Or drop the normaliser: $\tilde P = Q(z)Q(z') f/e$, with $e = 2.718\ldots$, need not sum to one. The KL to such a table is $\mathbb E_Q \log(Q/\tilde P) + \sum \tilde P - 1$, so (E5) gains a
+# Or relax the prior, and drop the normaliser: $\tilde P = Q(z)Q(z') f/e$, with $e = 2.718\ldots$, need not sum to one. The KL to such a table is $\mathbb E_Q \log(Q/\tilde P) + \sum \tilde P - 1$, so (E5) gains a
 # slack of $1 - \sum\tilde P$, which `unnormalised=True` adds:
 #
 # $$L - C = (\mathbb E\,s - 1) + (1 - \bar Z/e) = \mathbb E\,s - \bar Z/e, \tag{E10}$$
@@ -145,7 +172,7 @@ assert nwj <= dv <= infonce <= world.mutual_information
 rpm.figures.dots(
     {"NWJ": nwj.item(), "DV": dv.item(), "InfoNCE": infonce.item(), "MI": world.mutual_information.item()},
     x_label="nats per pair",
-    caption="One critic, three priors, and the mutual information that none of them exceeds.",
+    caption="One critic under two priors and a relaxed one, and the mutual information that none of them exceeds.",
 )
 
 # %% [markdown]
@@ -158,7 +185,7 @@ rpm.figures.dots(
 #
 # $$L - C = \mathbb E\log P(z'|z) + H(Q(z')), \tag{E11}$$
 #
-# the Barber–Agakov bound. Here $H(Q(z'))$ is a sum; for a network it is unknown, which is why the other priors keep $Q(z')$ as a factor. Now all five, each as an
+# the Barber–Agakov bound. Here $H(Q(z'))$ is a sum; for a network it is unknown, which is why the other priors keep $Q(z')$ as a factor. Now the four priors and the relaxed one, each as an
 # ELBO by the sum (E3) and as the objective of its name.
 
 # %% tags=["reproducible"]
@@ -179,8 +206,11 @@ for name, (prior, objective) in table.items():
 # %% [markdown]
 # ## CLIP averages two ELBOs
 #
-# The symmetric loss normalises once over $z'$ and once over $z$. Each half is an ELBO under a prior of its own; the second is (E7) with the roles exchanged (E12). The mean
-# of the two is not the ELBO of the averaged prior: that one is larger, by Jensen.
+# The symmetric loss normalises once over $z'$ and once over $z$. Each half is an ELBO under a prior of its own; the second is (E7) with the roles exchanged:
+#
+# $$P_1 = Q(z)\,\frac{Q(z')f}{Z(z)}, \quad P_2 = Q(z')\,\frac{Q(z)f}{Z(z')} \quad\Rightarrow\quad I_\text{CLIP} = \tfrac12\big(L_1 - C\big) + \tfrac12\big(L_2 - C\big). \tag{E12}$$
+#
+# The mean of the two is not the ELBO of the averaged prior: that one is larger, by Jensen.
 
 # %% tags=["reproducible"]
 two_priors = rpm.priors.infonce(log_f, q), rpm.priors.infonce(log_f.T, q.T).T
@@ -198,7 +228,7 @@ assert abs((over_z_prime + over_z) / 2 - clip) < 1e-12 and clip < elbo
 # each row, one $\bar Z$ for all, or the fixed number $e$. The two choices are independent, and each has a slider or a menu below.
 #
 # The critic there is $\log f = 1 + \kappa \log\frac{Q(z,z')}{Q(z)Q(z')} + c(z)$. At $\kappa = 1$ it knows the true density ratio, which a larger $\kappa$ exaggerates and a
-# smaller one mutes; the offset $t$ tilts whole rows, $c(z) = -t, 0, t$. Move both sliders; the menu picks the prior whose KL the caption reports.
+# smaller one mutes; the offset $t$ tilts whole rows, $c(z) = -t, 0, t$. Move the offset; in a running lesson $\kappa$ moves too, and a menu picks the prior whose KL the caption reports.
 #
 # **Predict**: which of the three curves does the offset leave where it is?
 #
@@ -320,7 +350,20 @@ print(f"the table: {my_clip(scores):.4f} nats; the transposed table: {my_clip(sc
 # <details><summary>changes in general</summary>Yes: it reweights Q(z′) inside the prior.</details>
 # <details><summary>becomes the CLIP loss</summary>No: that needs a second normaliser, over z.</details>
 #
+# ## The three numbers of this world
+#
+# Under InfoNCE's prior. InfoNCE and the ELBO agree as they must; this encoder leaves doubt, so that the evidence is larger, by the gap of lesson 2. Lesson 4 closes it.
+
+# %% tags=["reproducible"]
+bound = world.elbo(P.log()).value - world.constant
+evidence, gap = world.log_evidence(P.log()) - world.constant, world.gap(P.log())
+three = {"InfoNCE": infonce, "ELBO − C": bound, "log evidence − C": evidence}
+print("  ".join(f"{name} {number:.4f}" for name, number in three.items()), "nats")
+print(f"log evidence − ELBO = gap = {gap:.4f}")
+assert abs(infonce - bound) < 1e-12 and abs(evidence - bound - gap) < 1e-12
+
+# %% [markdown]
 # ## What we saw
 #
-# Five priors, five objectives, each pair equal to rounding. InfoNCE is the ELBO under $P(z)=Q(z)$, $P(z'|z) \propto Q(z') f$. In [lesson 4](04_the_evidence_of_a_data_set.ipynb) the tables go,
+# Four priors and a relaxed one, five objectives, each pair equal to rounding. InfoNCE is the ELBO under $P(z)=Q(z)$, $P(z'|z) \propto Q(z') f$. In [lesson 4](04_the_evidence_of_a_data_set.ipynb) the tables go,
 # and tens of thousands of images come.

@@ -8,6 +8,9 @@
 # making the table of all pairs; explain the $\log N$ ceiling in one line; draw $x'$ from the model, given $x$.
 #
 # **You need** [lesson 3](03_infonce_is_the_elbo.ipynb). **Time** 30 minutes, of which the computer takes one.
+#
+# **Whose result**: the tight bound (E13) is the paper's; that no limit is needed on a data set (E14), the ceiling (E23), and the tiles are this course's.
+# Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
 import math
@@ -131,9 +134,11 @@ print(f"largest P(x_i, x'_i) = {P.diagonal().max() * n:.4f} / N")
 assert (P.diagonal() <= 1 / n).all() and infonce <= math.log(n)
 
 # %% [markdown]
-# The same ceiling from the other side: the evidence falls short of the information in the data by the model's error,
-# $\mathbb E \log P - C = I_\text{true}(x;x') - \mathrm{KL}(P_\text{true}\|P)$ (E23), and $N$ distinct pairs carry $I_\text{true} = \log N$. (Add and subtract
-# $\mathbb E\log P_\text{true}(x,x')$: minus $C$ it is $I_\text{true}$, and what $\log P$ falls short of it is the KL.)
+# The same ceiling from the other side. Let $I_\text{true}(x;x')$ be the mutual information of the *observations*. The evidence falls short of it by the model's error:
+#
+# $$\mathbb E \log P(x,x') - C = I_\text{true}(x;x') - \mathrm{KL}\big(P_\text{true}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
+#
+# (Add and subtract $\mathbb E\log P_\text{true}(x,x')$: minus $C$ it is $I_\text{true}$, and what $\log P$ falls short of it is the KL.) $N$ distinct pairs carry $I_\text{true} = \log N$.
 
 # %%
 p_true = torch.eye(n, dtype=torch.float64) / n
@@ -217,7 +222,7 @@ assert abs(trained - held_out) < 0.1  # 0.02 to 0.04 for five seeds
 #
 # <details><summary>Answer</summary>
 #
-# Both: it follows at first, and then levels off.
+# Both: it rises while $\log N$ is low, each time by less than $\log N$ does, and then levels off.
 # </details>
 
 # %%
@@ -226,13 +231,18 @@ values = [rpm.dataset_evidence(z[:k], z_prime[:k], critic).infonce.item() for k 
 counts, values = [*counts, n], [*values, evidence.infonce.item()]
 assert all(value <= math.log(k) for value, k in zip(values, counts))
 assert values[1] > 0.7 * math.log(30) and values[-1] < 0.5 * math.log(n)  # five seeds: 0.77 to 0.86, and 0.33
+short = [math.log(k) - value for k, value in zip(counts, values)]
+print("below log N by", ", ".join(f"{gap:.2f} at {k}" for k, gap in list(zip(counts, short))[:3]), "pairs")
+assert short[0] < short[2] < short[-1], "the ceiling is nearest on few pairs, and is never followed"
+
+# %%
 rpm.figures.lines(
     counts,
     {"InfoNCE": values, "log N": [math.log(k) for k in counts]},
     x_log=True,
     x_label="number of pairs N",
     y_label="nats per pair",
-    caption="Up to some thirty pairs InfoNCE follows its ceiling log N; then it levels off at what the model knows.",
+    caption="On few pairs the ceiling log N holds InfoNCE down; with more pairs it falls behind, and levels off at what the model knows.",
 )
 
 # %% [markdown]
@@ -265,8 +275,8 @@ rpm.figures.images(
 #
 # ## Temperature against evidence
 #
-# Choose a temperature and an image. A cold model bets everything on a few candidates, a warm one spreads out; the evidence, over 1 000 pairs, says which bet pays better
-# on average.
+# Choose a temperature and an image. No temperature changes the order of the candidates; it changes how much is staked on each, which the bars show. A cold model bets everything on a
+# few, a warm one spreads out. The curve above is the evidence over 1 000 pairs: it says which bet pays better on average.
 #
 # The pictures are drawn without their augmentation. The encoder saw two different crops, so that finding ✓, the image's own other view, is harder than it looks.
 #
@@ -337,7 +347,7 @@ print(f"falling: {by_tiles(rising.flip(1)).item():.4f}; rising: {by_tiles(rising
 # ## Quiz
 #
 # **1. InfoNCE on 1 000 pairs is 6.9 nats, and log 1000 = 6.91. What do you conclude?**
-# <details><summary>the encoder is perfect</summary>On these 1 000 pairs it is nearly certain of each partner. On 60 000 it may not be: the ceiling hides it.</details>
+# <details><summary>the encoder cannot be better</summary>On these 1 000 pairs it is nearly certain of each partner. On 60 000 it may not be: the ceiling hides it.</details>
 # <details><summary>the number says little; evaluate on more pairs</summary>Yes: at the ceiling, all good models look alike.</details>
 # <details><summary>the mutual information is 6.9 nats</summary>It may be far larger: no method of this kind can report more than log N from N pairs.</details>
 #
@@ -351,6 +361,18 @@ print(f"falling: {by_tiles(rising.flip(1)).item():.4f}; rising: {by_tiles(rising
 # <details><summary>no, B: its InfoNCE is 5.0 against 3.4</summary>Taking C away is right, but the pairs differ, and so does the ceiling.</details>
 # <details><summary>one cannot tell</summary>Yes: evidence compares models of the same data. Evaluate both on the same pairs.</details>
 #
+# ## The three numbers of this world
+#
+# The world is the 1 000 pairs, and the network leaves no doubt about $z$. So the three are one, each from its own code.
+
+# %%
+world = rpm.FiniteRPM(p_true, torch.eye(len(p_true), dtype=torch.float64))
+prior = rpm.priors.infonce(log_f, world.q_joint)
+bound, evidence = world.elbo(prior).value - world.constant, world.log_evidence(prior) - world.constant
+print(f"InfoNCE {infonce:.4f}  ELBO − C {bound:.4f}  log evidence − C {evidence:.4f} nats, on {len(p_true)} pairs")
+assert max(abs(bound - infonce), abs(evidence - infonce)) < 1e-9
+
+# %% [markdown]
 # ## What we saw
 #
 # On a data set of $N$ pairs, InfoNCE is the log likelihood plus $2 \log N$, exactly, for any deterministic encoder. Its ceiling is the statement that a probability

@@ -1,13 +1,16 @@
 # %% [markdown]
 # # Finite batches: what log N hides, and what a batch costs
 #
-# Nobody computes $I_\infty$. A batch of $N$ pairs gives an estimate, $I_N$, which never exceeds $\log N$, is too low on average at the best
+# Nobody computes $I_\infty$, the InfoNCE of the distribution that batches are drawn from ([lesson 3](03_infonce_is_the_elbo.ipynb) sets the two side by side). A batch of $N$ pairs gives an estimate, $I_N$, which never exceeds $\log N$, is too low on average at the best
 # critic, and varies less from batch to batch than its relatives NWJ and DV.
 #
 # **Afterwards you can** say what the ceiling $\log N$ means for the model; predict the bias of a batch, and recognise when the prediction
 # fails; choose between InfoNCE, NWJ and DV by their variance; report a number that does not depend on the training batch.
 #
 # **You need** [lesson 4](04_the_evidence_of_a_data_set.ipynb). **Time** 30 minutes.
+#
+# **Whose result**: that a batch is an estimate is the paper's setting; the law of its bias (E16) and where it fails are this course's.
+# Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
 import math
@@ -31,7 +34,7 @@ rng = torch.Generator().manual_seed(0)
 # The positive is one of the $N$ candidates, so their mean is at least $f(z,z'_1)/N$, and the bracket at most $\log N$. In the model of lesson 4 this reads $P(x'_i|x_i) \le 1$:
 # nothing can be more certain than certain.
 #
-# **Predict**: a perfect critic on 100 pairs scores $\log 100$. What does it score on 1 000?
+# **Predict**: a critic that is certain of every pair has $I_{100} = \log 100$ on 100 pairs. What has it on 1 000?
 #
 # <details><summary>Answer</summary>
 #
@@ -41,8 +44,8 @@ rng = torch.Generator().manual_seed(0)
 # %% tags=["reproducible"]
 for n in (100, 1000):
     z = torch.randn(n, 8, generator=rng, dtype=torch.float64)
-    perfect = rpm.RandomWalk(0.01).double()(z, z)  # each z' is its z, and the steps of this walk are tiny
-    value = rpm.infonce(perfect).value.item()
+    certain = rpm.RandomWalk(0.01).double()(z, z)  # each z' is its z, and the steps of this walk are tiny
+    value = rpm.infonce(certain).value.item()
     print(f"{n} pairs: I_N = {value:.6f}, log N = {math.log(n):.6f}")
     assert abs(value - math.log(n)) < 1e-9
 
@@ -50,7 +53,7 @@ for n in (100, 1000):
 # ## At the best critic, a batch is too low by χ²/2N
 #
 # To see the bias we need a world whose truth we know: Gaussian pairs with correlation $\rho$ in each of $d$ dimensions (E20), and the
-# best critic there is, $f = Q(z,z')/Q(z)Q(z')$. Then $I_\infty$ is the mutual information, and
+# **best critic**, the density ratio $f = Q(z,z')/Q(z)Q(z')$. Then $I_\infty$ is the mutual information, and
 #
 # $$I_N - I_\infty = -\frac{\chi^2}{2N} + o(1/N), \qquad \chi^2 = \mathbb E_{Q(z)Q(z')}[f^2] - 1. \tag{E16}$$
 #
@@ -340,6 +343,27 @@ print(f"{of_a_batch(10 * torch.eye(8)):.4f} nats from a batch of 8, whose ceilin
 # <details><summary>its value varies little from batch to batch</summary>Yes: an average over capped terms. What training needs is a steady direction; the value can be measured afterwards at a large N.</details>
 # <details><summary>it is an upper bound</summary>On average it lies below the MI. Of the three it is DV whose average lies above, at the best critic.</details>
 #
+# ## The three numbers of this world
+#
+# Take a batch as its own data set: 64 pairs, $C = -2\log 64$, a deterministic encoder. Then the three numbers are one, exactly, and none of them is the mutual information of the
+# distribution that the batch came from. What this lesson called bias and variance is the distance between two models, that of the 64 pairs and that of their source.
+
+# %% tags=["reproducible"]
+pairs = rpm.gaussian.sample(64, 0.9, 6, generator=torch.Generator().manual_seed(0))
+log_f = log_ratio(*pairs, 0.9).double()
+one_each = torch.eye(64, dtype=torch.float64)
+world = rpm.FiniteRPM(one_each / 64, one_each)
+prior = rpm.priors.infonce(log_f, world.q_joint)
+bound = world.elbo(prior).value - world.constant
+evidence = world.log_evidence(prior) - world.constant
+infonce, mi = rpm.infonce(log_f).value, rpm.gaussian.mutual_information(0.9, 6)
+three = {"InfoNCE": infonce, "ELBO − C": bound, "log evidence − C": evidence}
+print("  ".join(f"{name} {number:.4f}" for name, number in three.items()), "nats")
+print(f"mutual information of the source {mi:.4f}, log 64 = {math.log(64):.4f}")
+assert max(abs(bound - infonce), abs(evidence - infonce)) < 1e-11
+assert infonce < math.log(64) < mi
+
+# %% [markdown]
 # ## What we saw
 #
 # $I_N$ is capped by $\log N$ because probabilities are at most one; at the best critic it is too low by $\chi^2/2N$ where that law holds, which takes light

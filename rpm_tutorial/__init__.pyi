@@ -11,6 +11,7 @@ from . import (
     evidence as evidence,
     finite as finite,
     gaussian as gaussian,
+    labelled_evidence as labelled_evidence,
     objectives as objectives,
     priors as priors,
     probes as probes,
@@ -64,6 +65,10 @@ from .evidence import (
 from .finite import (
     ELBO as ELBO,
     FiniteRPM as FiniteRPM,
+)
+from .labelled_evidence import (
+    LabelEvidence as LabelEvidence,
+    label_evidence as label_evidence,
 )
 from .objectives import (
     Objective as Objective,

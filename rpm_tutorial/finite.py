@@ -8,6 +8,7 @@ from torch import Tensor
 from ._checks import (
     check_alike,
     check_distribution,
+    check_generator,
     check_log_table,
     rounding,
     seeded,
@@ -206,6 +207,7 @@ class FiniteRPM:
     def sample(self, log_prior: Tensor, n: int, *, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Draw n times z, z' ~ P(z,z'), x ~ P(x|z), x' ~ P(x'|z'). Returns x, x', z, z', each of shape (n,). Source: (E1)."""
         self._check_prior(log_prior)
+        check_generator(generator, log_prior.device)  # with None, torch would draw from its global one
         cell = torch.multinomial(log_prior.exp().flatten(), n, replacement=True, generator=generator)
         z, z_prime = cell // log_prior.shape[1], cell % log_prior.shape[1]
         x = torch.multinomial(self.log_p_x_given_z.exp()[z], 1, generator=generator).squeeze(1)

@@ -79,6 +79,15 @@ def test_retrieval_shows_the_most_probable_images_and_the_evidence_at_its_temper
         f"ranked {rank} of 24 with P = {p[5]:.3f}" in figure.caption
         and f"{evidence:.3f} nats per pair" in figure.caption
     )
+    _, bars, curve, chosen = figure.plotly.data
+    agree("bars of P", np.array(bars.y), [*p[best], p[5]], tolerance=1e-6)
+    at = {t: rpm.infonce(rpm.VonMisesFisher(t)(z, z_prime)).value.item() - 2 * np.log(24) for t in curve.x}
+    agree("the evidence curve", np.array(curve.y), [*at.values()], tolerance=1e-5)
+    agree("the chosen temperature", [*chosen.x, *chosen.y], [0.2, evidence], tolerance=1e-5)
+    canvas = np.array(figure.plotly.data[0].z, float)
+    pixels = [canvas[canvas.shape[0] // 2 + 3 :, column] for column in range(3, 8 * 7, 7)]
+    shades = [column[column < 255].max() for column in pixels]
+    assert np.argsort(shades).tolist() == np.argsort(best.numpy()).tolist(), "the images are those of the probabilities"
 
 
 @pytest.mark.parametrize("information, doublings", [(0.5, 3), (2.0, 6), (6.0, 10)])

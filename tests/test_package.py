@@ -108,6 +108,12 @@ def test_every_public_name_resolves_and_is_documented(name: str):
 # What an editor shows
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory) -> None:
+    """Not the one that other processes write to at the same time."""
+    jedi.settings.cache_directory = str(tmp_path_factory.mktemp("jedi"))
+
+
 def completions(code: str) -> list:
     return jedi.Script(f"import rpm_tutorial as rpm\n{code}").complete()
 

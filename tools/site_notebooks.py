@@ -13,16 +13,21 @@ from nbformat import NotebookNode
 from rpm_tutorial.course.widgets import SLIDER_HEIGHT, TITLE_HEIGHT
 
 PLOTLY = "application/vnd.plotly.v1+json"
+SVG = "image/svg+xml"
 
 
 def read(text: str) -> NotebookNode:
-    """A stored notebook, its figures turned into HTML; the site's reader of .ipynb files."""
+    """A stored notebook, its figures turned into HTML, its links to docs/ into the site's; the site's reader of .ipynb files."""
     notebook, numbers = nbformat.reads(text, as_version=4), itertools.count(1)
     for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../docs/", "](../")
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if PLOTLY in data:
                 output.data = NotebookNode({"text/html": figure(data[PLOTLY], data["text/plain"], next(numbers))})
+            elif SVG in data:  # a diagram: its description is inside
+                output.data = NotebookNode({"text/html": data[SVG]})
     return notebook
 
 

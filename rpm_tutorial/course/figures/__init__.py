@@ -1,4 +1,7 @@
-"""Arrays in, a captioned figure out: `charts` has the palette and what the whole course draws, `latents` what one lesson does."""
+"""Arrays in, a captioned figure out: `charts` has the palette and what the whole course draws, `latents` what one lesson does.
+
+`diagrams` has the drawings that explain rather than plot.
+"""
 
 from .charts import (
     BLACK,
@@ -17,4 +20,5 @@ from .charts import (
     lines,
     tables,
 )  # fmt: skip
+from .diagrams import Diagram, course_map, graphical_model, reweighting, seven_lines, three_names
 from .latents import circle, clouds, clusters, paths, training

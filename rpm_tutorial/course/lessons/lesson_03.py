@@ -22,8 +22,10 @@ RING = FiniteRPM.ring()  # the world of lessons 2 and 3
 
 @dataclass(frozen=True)
 class PriorState:
+    offset: float = slider(
+        0.5, 0, 2, 0.25, "offset t of the critic"
+    )  # first: what the lesson asks, without a kernel too
     kappa: float = slider(1.5, 0, 3, 0.25, "trust κ in the density ratio")
-    offset: float = slider(0.5, 0, 2, 0.25, "offset t of the critic")
     prior: str = choice(["InfoNCE", "DV", "NWJ"], "prior")
 
 

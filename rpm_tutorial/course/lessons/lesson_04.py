@@ -1,18 +1,20 @@
-"""Lesson 4. Its widget: retrieval under the model.
+"""Lesson 4. Its widget: what the model stakes on each candidate at a temperature, and what that earns.
 
 Its exercises: the log probability of each pair, the pairs that a large InfoNCE needs, and a bug in a sum by tiles.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...critics import VonMisesFisher
 from ...evidence import dataset_evidence
 from ..exercise import Exercise, normal
-from ..figures import Figure, images
+from ..figures import BLACK, BLUE, GREY, VERMILLION, Figure, images
 from ..widgets import slider
 
 
@@ -23,31 +25,65 @@ class RetrievalState:
 
 
 def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
-    """Lesson 4: the render function for these encoded pairs: the most probable x′ given one x, and the evidence beside it.
+    """Lesson 4: the render function for these encoded pairs: P of the most probable x′ given one x, and the evidence curve.
 
     Raises `ValueError` for fewer than the 20 pairs that its slider offers.
     """
     if len(z) < 20:
         raise ValueError(f"z has {len(z)} rows; expected at least 20 encoded pairs")
 
-    def render(state: RetrievalState) -> Figure:
-        critic = VonMisesFisher(state.temperature).to(z)
+    temperatures = dataclasses.fields(RetrievalState)[0].metadata["values"]
+    with torch.no_grad():
+        curve = [dataset_evidence(z, z_prime, VonMisesFisher(t).to(z)).log_evidence.item() for t in temperatures]
+
+    def probabilities(image: int, temperature: float) -> Tensor:
         with torch.no_grad():
-            p = critic(z[[state.image]], z_prime).softmax(1)[0].cpu()
-            evidence = dataset_evidence(z, z_prime, critic)
-        best = p.topk(8).indices.tolist()
+            return VonMisesFisher(temperature).to(z)(z[[image]], z_prime).softmax(1)[0].cpu()
+
+    def render(state: RetrievalState) -> Figure:
+        p, most = probabilities(state.image, state.temperature), probabilities(state.image, temperatures[0]).max()
+        best, evidence = p.topk(8).indices.tolist(), curve[temperatures.index(state.temperature)]
         own = int((p > p[state.image]).sum()) + 1
-        return images(
-            {"x": x[[state.image]], "x′": x_prime[[*best, state.image]]},
+        shown = [*best, state.image]
+        figure = images(
+            {"x": x[[state.image]], "x′": x_prime[shown]},
             below={"x′": [*(f"{p[j]:.3f}" for j in best), f"✓ {p[state.image]:.3f}"]},
             caption=(
-                f"The eight most probable x′ given image {state.image}, with P(x′|x); behind them ✓, its own other view, ranked "
-                f"{own} of {evidence.n} with P = {p[state.image]:.3f}. Log evidence at this temperature: "
-                f"{evidence.log_evidence:.3f} nats per pair."
+                f"The eight most probable x′ given image {state.image}, and behind them ✓, its own other view, ranked "
+                f"{own} of {len(z)} with P = {p[state.image]:.3f}. The temperature changes the bars, never the order. Log evidence "
+                f"over all pairs at {state.temperature:g}: {evidence:.3f} nats per pair, of at most {max(curve):.3f} on this curve."
             ),
         )
+        _add_stakes(figure.plotly, p[shown].numpy(), most.item())
+        _add_curve(figure.plotly, temperatures, curve, state.temperature, evidence)
+        return figure
 
     return render
+
+
+def _add_stakes(fig, p: np.ndarray, most: float) -> None:
+    """Bars of P above the images of x′, on one scale for all temperatures of an image."""
+    width = fig.data[0].z.shape[1] / len(p)
+    colors = [BLUE] * (len(p) - 1) + [VERMILLION]
+    where = {"xaxis": "x", "yaxis": "y2", "showlegend": False}
+    fig.add_bar(x=width * (np.arange(len(p)) + 0.5), y=p, width=width / 2, marker_color=colors, **where)
+    fig.layout.yaxis.domain, fig.layout.height = [0, 0.42], fig.layout.height + 330
+    fig.layout.yaxis2 = {
+        "domain": [0.44, 0.66],
+        "title": "P(x′|x)",
+        "range": [0, 1.05 * most],
+        "anchor": "free",
+        "position": 0,
+    }
+
+
+def _add_curve(fig, temperatures, curve, temperature: float, evidence: float) -> None:
+    """The evidence of all pairs against the temperature, in a panel above, with the chosen temperature marked."""
+    where = {"xaxis": "x2", "yaxis": "y3", "showlegend": False}
+    fig.add_scatter(x=temperatures, y=curve, mode="lines", line={"color": BLACK, "dash": "dash"}, **where)
+    fig.add_scatter(x=[temperature], y=[evidence], mode="markers", marker={"size": 12, "color": GREY}, **where)
+    fig.layout.xaxis2 = {"anchor": "y3", "title": "temperature", "domain": [0, 1]}
+    fig.layout.yaxis3 = {"domain": [0.8, 1], "title": "log evidence<br>(nats per pair)", "anchor": "x2"}
 
 
 # Exercises

@@ -1,0 +1,68 @@
+"""The course's diagrams: drawings that are well formed, stay on their sheet, and say in words what they show."""
+
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+import site_notebooks
+import torch
+
+from rpm_tutorial import FiniteRPM, priors
+from rpm_tutorial.course.figures import diagrams
+
+Q = torch.tensor([0.5, 0.3, 0.2])
+DIAGRAMS = {
+    "three_names": diagrams.three_names(),
+    "graphical_model": diagrams.graphical_model(),
+    "seven_lines": diagrams.seven_lines(),
+    "reweighting": diagrams.reweighting(Q, torch.tensor([[1.0, 2.0, 4.0], [1.0, 1.0, 1.0]])),
+    "course_map": diagrams.course_map(),
+}
+each = pytest.mark.parametrize("name", DIAGRAMS)
+
+
+@each
+def test_a_diagram_is_well_formed_on_a_white_sheet_and_described(name):
+    diagram = DIAGRAMS[name]
+    svg = ElementTree.fromstring(diagram._repr_svg_())
+    assert svg.get("role") == "img" and svg.get("aria-label") == diagram.alt and len(diagram.alt) > 60
+    assert svg.find("{*}rect").get("fill") == "white"
+    texts = svg.findall(".//{*}text")
+    assert len(texts) > 5 and min(float(text.get("font-size")) for text in texts) >= 13
+    for text in texts:  # half an em a letter is what common fonts take
+        x, width = float(text.get("x")), 0.5 * float(text.get("font-size")) * len(text.text)
+        left = {"start": x, "middle": x - width / 2, "end": x - width}[text.get("text-anchor")]
+        assert 0 <= left and left + width <= diagram.width, text.text
+        assert 0 < float(text.get("y")) < diagram.height, text.text
+
+
+@each
+def test_it_displays_itself_with_words_and_a_caption(name, monkeypatch):
+    shown = []
+    monkeypatch.setattr(diagrams, "publish_display_data", shown.append)
+    DIAGRAMS[name]._ipython_display_()
+    drawing, below = shown
+    assert drawing["image/svg+xml"].startswith("<svg") and drawing["text/plain"] == DIAGRAMS[name].alt
+    assert below["text/plain"] == DIAGRAMS[name].caption
+
+
+def test_the_reweighting_shows_the_infonce_prior():
+    world = FiniteRPM.ring()
+    log_f = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shown = diagrams.reweighting(world.q_z_prime, log_f.exp()).alt
+    expected = priors.infonce(log_f, world.q_joint).exp() / world.q_z[:, None]
+    for k, row in enumerate(expected.tolist()):
+        assert f"P(z′|z = {k}): {', '.join(f'{p:.2f}' for p in row)}" in shown
+
+
+def test_the_map_names_every_lesson():
+    svg = DIAGRAMS["course_map"]._repr_svg_()
+    assert all(f">{number} " in svg for number in range(12))
+
+
+def test_the_site_has_the_drawing_itself_and_its_own_links():
+    svg = DIAGRAMS["course_map"]._repr_svg_()
+    shown = nbformat.v4.new_output("display_data", {"image/svg+xml": svg, "text/plain": "alt"})
+    cells = [nbformat.v4.new_markdown_cell("[a](../docs/faq.md)"), nbformat.v4.new_code_cell(outputs=[shown])]
+    prose, code = site_notebooks.read(nbformat.writes(nbformat.v4.new_notebook(cells=cells))).cells
+    assert prose.source == "[a](../faq.md)" and code.outputs[0].data == {"text/html": svg}
