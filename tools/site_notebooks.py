@@ -19,6 +19,7 @@ def read(text: str) -> NotebookNode:
     """A stored notebook, its figures turned into HTML; the site's reader of .ipynb files."""
     notebook, numbers = nbformat.reads(text, as_version=4), itertools.count(1)
     for cell in notebook.cells:
+        cell.source = cell.source.replace("](../docs/", "](../")  # the site's pages lie one folder higher
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if PLOTLY in data:
