@@ -13,7 +13,7 @@
 # [FAQ](../docs/faq.md).
 #
 # **Whose result is it?** That the MI does not change under invertible maps, and that arbitrary entanglement follows, is the paper's argument against the
-# MI ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), introduction and discussion). Tschannen, Djolonga, Rubenstein, Gelly and Lucic
+# MI ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), abstract and introduction). Tschannen, Djolonga, Rubenstein, Gelly and Lucic
 # ([2020](https://arxiv.org/abs/1907.13625)) had shown it in experiments: a tighter bound on the MI can give a worse representation. The twist, and the
 # nats that it costs under a walk, are this course's.
 

@@ -11,9 +11,9 @@
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
-# **Whose result is it?** The paper says what SimCLR's loss assumes: its critic is a prior on the sphere (its section on the choice of $f$;
+# **Whose result is it?** That SimCLR's critic is a prior on the sphere (E18) follows from the paper's theorem (E7;
 # [Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). Zimmermann et al. ([2021](https://arxiv.org/abs/2102.08850)) show when such a prior recovers the
-# true latents. The paper makes no measurements on photographs: those below, and what follows from them, are this course's.
+# true latents. The measurements below, and what follows from them, are this course's.
 
 # %%
 import copy
@@ -313,7 +313,7 @@ assert largest == 0 if device.type == "cpu" else largest < 1e-3
 # <details><summary>Answer</summary>
 #
 # InfoNCE on the batches rises, because its pairs became easy. The held-out evidence, on pairs of full strength, collapses: told that partners are all but
-# identical, the model becomes sure of wrong ones. To be right about easy pairs is no evidence on hard ones.
+# identical, the model becomes sure of wrong ones. Being right about easy pairs says little about hard ones.
 # </details>
 
 # %%

@@ -11,8 +11,8 @@
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
-# **Whose result is it?** The chain and its sum of InfoNCE terms are the paper's extension to several time steps
-# ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). A prior with the right dynamics is the paper's advice too. What a short context loses, CPC's horizons as
+# **Whose result is it?** The chain and its sum of InfoNCE terms (E19) are the paper's
+# ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). What a short context loses, CPC's horizons as
 # several chains, and all measurements are this course's. That steps which are mostly small, over time, identify the latents is due to Klindt et al.
 # ([2021](https://arxiv.org/abs/2007.10930)); lesson 7 measures it.
 
@@ -117,7 +117,7 @@ print(f"long − short {long - short:.6f} = I(z₀;z₂|z₁), residual {abs(lon
 assert abs(long - total_correlation) < 1e-12 and abs(long - short - forgotten) < 1e-12 and forgotten > 0
 
 # %% [markdown]
-# No critic, however flexible, buys this back: it is missing from what the critic may see. With a moving ball, below, it is the difference between a position and a velocity.
+# No critic can make up for it, however flexible: the information is missing from what the critic may see. For a moving ball, below, what is missing is the velocity.
 #
 # ## One frame shows where, two show how fast
 #
@@ -133,7 +133,7 @@ rpm.figures.images(
 )
 
 # %% [markdown]
-# All is known here, so the best possible value is known too. Given frames 0 and 1, what is still open about a later position is the pushes between, which add up to
+# We made this world, so we know the best possible value. Frames 0 and 1 leave only the later pushes open, and the pushes add up to
 # Gaussian noise; the information is the entropy of the position less that of the noise.
 
 
@@ -391,7 +391,7 @@ assert velocity["walk + universal"].min() > 0.99 and velocity["universal"].min()
 #
 # <details><summary>Answer</summary>
 #
-# The walk: it promises more than it can keep. The ball really runs away like k times its velocity, far outside the walk's √k, and a confident error costs more nats than
+# The walk. The ball runs away like k times its velocity, far outside the walk's √k. So the walk is sure of wrong places, and a confident error costs more nats than
 # an honest doubt.
 # </details>
 

@@ -14,8 +14,8 @@
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
-# **Whose result is it?** The model, its EM and the training on peers' digits are Walker and co-authors'. Aitchison and Ganev compare their model with it in the
-# section on related work ([arXiv 2107.02495](https://arxiv.org/abs/2107.02495)). The moves between classes follow from results that are cited where they are used. What the
+# **Whose result is it?** The model, its EM and the training on peers' digits are Walker and co-authors'. The model (E1) is
+# Aitchison and Ganev's ([arXiv 2107.02495](https://arxiv.org/abs/2107.02495)). The moves between classes follow from results that are cited where they are used. What the
 # factorised bound does to categories, and how the evidence mends it, is this course's.
 
 # %% tags=["reproducible"]
@@ -390,7 +390,7 @@ assert used["two latents, evidence"].mean() < used["one latent, evidence"].mean(
 # Under the ELBO the code becomes constant. Under the evidence of the *same* model it keeps several categories, though fewer than with one latent: it has merged classes, as an unlucky
 # restart does.
 #
-# It is not the ELBO's maximum that lies in the wrong place. One category for everything has $L - C = 0$, and ten true ones have more than that. It is the way there: an encoder that does not know yet spreads over all
+# The ELBO's maximum lies in the right place: one category for everything has $L - C = 0$, and ten true ones have more. The way there is the trouble. An encoder that does not know yet spreads over all
 # categories, two independent draws $z$ and $z'$ then rarely agree, and (E3) charges for each disagreement.
 #
 # **Predict** the value of $L - C$ for an encoder that knows nothing: higher or lower than that of a constant code?

@@ -12,7 +12,7 @@
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
-# **Whose result is it?** That a critic is a prior is the paper's ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), its section on the choice of $f$). The data, the priors and what
+# **Whose result is it?** That a critic is a prior is the paper's ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)) (E18). The data, the priors and what
 # is found with them are this course's.
 
 # %%
@@ -313,7 +313,7 @@ assert all(rpm.check_critic(make(), dim=1).ok for make in PRIORS.values())
 #
 # <details><summary>Answer</summary>
 #
-# Neither the most flexible nor the simplest: the one whose two parameters say the right thing. The next cell has the order, with the spread.
+# The drifting Laplace walk, with two parameters. It says that life expectancy rises, and that large steps happen. The next cell has all five, with their spread.
 # </details>
 
 
@@ -471,7 +471,7 @@ assert (large[:, 0] > own[:, 0]).all()
 # Six latents earn more than two on every split. Two linear encoders beat one that both views share, and beat two networks that look better on the pairs they were trained on. A few hundred
 # pairs are few: judge by held-out evidence, whatever the loss says.
 #
-# Two linear encoders and a walk are an old acquaintance. For Gaussian views the best of this family reaches $-\tfrac12\sum_k\log(1-\rho_k^2)$ with the *canonical
+# Two linear encoders and a walk make a method that you may know. For Gaussian views the best of this family reaches $-\tfrac12\sum_k\log(1-\rho_k^2)$ with the *canonical
 # correlations* $\rho_k$ (E20): it is canonical correlation analysis. So its variates should be readable from our $z$.
 
 # %%
