@@ -1,14 +1,21 @@
 # %% [markdown]
 # # Why not mutual information
 #
-# InfoNCE is usually sold as a bound on the mutual information, and larger information as a better representation. A theorem stands in
-# the way: an invertible map can ruin a representation without changing its information. The ELBO under a prior that knows the geometry
-# does notice.
+# InfoNCE is usually explained as a bound on the mutual information (MI), and more information as a better representation. A theorem
+# stands in the way. An invertible map can ruin a representation, and its information stays the same. The ELBO does notice, if its
+# prior says how the latents are laid out.
 #
 # **Afterwards you can** make a representation useless without losing a nat of information; say which critics notice, and by how much; distrust
 # an estimate of mutual information that fell.
 #
 # **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 5](05_finite_batches.ipynb) for the estimates. **Time** 25 minutes.
+# Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
+# [FAQ](../docs/faq.md).
+#
+# **Whose result is it?** That the MI does not change under invertible maps, and that arbitrary entanglement follows, is the paper's argument against the
+# MI ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), abstract and introduction). Tschannen, Djolonga, Rubenstein, Gelly and Lucic
+# ([2020](https://arxiv.org/abs/1907.13625)) had shown it in experiments: a tighter bound on the MI can give a worse representation. The twist, and the
+# nats that it costs under a walk, are this course's.
 
 # %%
 
@@ -30,14 +37,14 @@ rng = torch.Generator().manual_seed(seed)
 #
 # $$I(h(z); h'(z')) = I(z; z') \quad\text{for all invertible } h, h'. \tag{E17}$$
 #
-# On tables this is bookkeeping: an invertible map renames the rows and the columns of $Q(z,z')$, and a sum does not depend on the order of its
-# terms.
+# In words: the information counts how well one latent tells the other, and a renamed latent tells as much. On a table an invertible map
+# renames the rows and the columns of $Q(z,z')$. The information is a sum over the cells, and a sum does not depend on their order.
 #
 # **Predict**: what happens to the information when two values of $z$ are merged into one?
 #
 # <details><summary>Answer</summary>
 #
-# It can only fall, and stays only if the two rows were proportional. That map is not invertible: from the merged value nobody can tell which
+# It falls, or stays if the two rows were proportional. It cannot rise. Merging is not invertible: nobody can tell from the merged value which
 # of the two it was.
 # </details>
 
@@ -45,21 +52,27 @@ rng = torch.Generator().manual_seed(seed)
 q_joint = rpm.FiniteRPM.ring().q_joint
 renamed = q_joint[torch.randperm(3, generator=rng)][:, torch.randperm(4, generator=rng)]
 merged = torch.cat([q_joint[:1] + q_joint[1:2], q_joint[2:]])
-information = {n: rpm.mutual_information(q) for n, q in {"Q": q_joint, "renamed": renamed, "merged": merged}.items()}
+information = {
+    n: rpm.mutual_information(q)
+    for n, q in {"Q": q_joint, "renamed": renamed, "merged": merged}.items()
+}
 for name, value in information.items():
     print(f"I of {name:8} {value:.6f} nats")
-assert abs(information["renamed"] - information["Q"]) < 1e-12 and information["merged"] < information["Q"] - 0.01
+assert (
+    abs(information["renamed"] - information["Q"]) < 1e-12
+    and information["merged"] < information["Q"] - 0.01
+)
 
 # %% [markdown]
 # ## A twist: invertible, volume preserving, ruinous
 #
-# Now real latents. $z$ is Gaussian in the plane, $z' = \rho z + \sqrt{1-\rho^2}\,\varepsilon$ a noisy copy. The twist turns each point about the
-# origin by an angle that grows with its distance:
+# The next latents are real numbers. $z$ is Gaussian in the plane, and $z' = \rho z + \sqrt{1-\rho^2}\,\varepsilon$ is a noisy copy of it.
+# The twist turns each point about the origin, by an angle that grows with the point's distance ($R(\alpha)$ is the turn by $\alpha$):
 #
 # $$h_k(z) = R(k\lVert z\rVert)\, z.$$
 #
-# It is undone by the twist of $-k$, and its Jacobian has determinant 1 everywhere: it moves probability about without squeezing it. Each point keeps its
-# distance from the origin, and a Gaussian's density depends on that distance alone; hence $h_k(z)$ is Gaussian again. We apply it to both $z$ and $z'$.
+# The twist of $-k$ undoes it. Its Jacobian has determinant 1 everywhere, so it moves probability without squeezing it. Each point keeps its
+# distance from the origin, and the density of this Gaussian depends on that distance alone. So $h_k(z)$ is Gaussian again. We twist both $z$ and $z'$.
 
 
 # %%
@@ -69,8 +82,9 @@ rpm.show_source(rpm.datasets.twist)
 z, z_prime = rpm.gaussian.sample(2000, 0.9, 2, generator=rng)
 jacobian = torch.func.vmap(torch.func.jacrev(lambda point: twist(point, 2.0)))(z[:100])
 undone = (twist(twist(z, 2.0), -2.0) - z).abs().max().item()
-print(f"twisted and undone: off by {undone:.1e};  |det - 1| at most {(jacobian.det() - 1).abs().max():.1e}")
-assert undone < 1e-12 and (jacobian.det() - 1).abs().max() < 1e-12
+volume = (jacobian.det() - 1).abs().max().item()
+print(f"twisted and undone: off by {undone:.1e};  |det - 1| at most {volume:.1e}")
+assert undone < 1e-12 and volume < 1e-12
 
 # %% tags=["reproducible"]
 rpm.figures.clouds(
@@ -78,114 +92,151 @@ rpm.figures.clouds(
     x_label="z₁",
     y_label="z₂",
     color_label="z₁ before",
-    caption="The same 600 points, coloured by their first coordinate before the twist. Each cloud has the same shape; the colours, from left to right at k = 0, are wound into a spiral at k = 2.",
+    caption="The same 600 points, coloured by their first coordinate before the twist. "
+    "Each cloud has the same shape. At k = 0 the colours go from left to right, at k = 2 "
+    "they are wound into a spiral.",
 )
 
 # %% [markdown]
 # ## The information is all there, for a critic that knows the twist
 #
-# The best critic for the twisted pairs untwists its arguments first. It gives the same table of scores, so its evidence is the same to the last digit: nothing
-# was lost.
+# The best critic for the twisted pairs untwists its arguments first. Then it scores them as before. Its table of scores is the same, so its evidence is
+# the same up to rounding: nothing was lost.
 
 # %% tags=["reproducible"]
 information = rpm.gaussian.mutual_information(0.9, 2)
 straight = rpm.infonce(rpm.gaussian.log_optimal_critic(z, z_prime, 0.9)).value
 twisted = twist(z, 2.0), twist(z_prime, 2.0)
-knowing = rpm.infonce(rpm.gaussian.log_optimal_critic(*(twist(side, -2.0) for side in twisted), 0.9)).value
-print(
-    f"MI {information:.4f} nats; I_N of the best critic before {straight:.4f}, of the knowing one after {knowing:.4f}"
-)
+knowing = rpm.infonce(
+    rpm.gaussian.log_optimal_critic(*(twist(side, -2.0) for side in twisted), 0.9)
+).value
+print(f"MI {information:.4f} nats; I_N of the best critic {straight:.4f} before the twist,")
+print(f"and {knowing:.4f} after it, of the critic that untwists")
 assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
 
 # %% [markdown]
-# (That $I_N$ differs from the MI, and can even lie above it, is the luck of these 2 000 pairs.)
+# ($I_N$ is measured on these 2 000 pairs, and the MI belongs to all possible pairs. A sample can give a little less or a little more.)
 #
 # ## A prior notices what the information does not
 #
-# A random walk says: $z'$ lies near $z$ (E18). Its $I_\infty$ is the ELBO under that assumption, and by (E8) it misses the information by a KL divergence:
+# A random walk says: $z'$ lies near $z$ (E18). Its $I_\infty$, the InfoNCE of infinitely many pairs, is $L - C$ under that assumption (E7). It is smaller
+# than the information by a KL divergence:
 #
 # $$\mathrm{MI} - I_\infty = \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big). \tag{E8}$$
 #
-# Twisting leaves the left term alone, so whatever the walk loses is growth of the KL. To be fair to the walk, its scale is chosen anew for each twist.
+# The twist does not change the MI. So each nat that the walk loses is a nat more of KL. To be fair to the walk, we choose its scale anew for each twist.
+# On a sample the KL is the evidence of the best critic less that of the walk, both on the same 2 000 pairs.
 #
 # **Predict**: at $k = 2$ a point at distance 1 turns by two radians, and its partner, slightly further out or in, by slightly more or less. How much
 # of the 1.66 nats does the walk keep?
 #
 # <details><summary>Answer</summary>
 #
-# Less than a third. Partners that differ in distance end up far apart along the spiral.
+# Less than a third. Two partners that differ in their distance from the origin end up far apart along the spiral.
 # </details>
 
 
 # %% tags=["reproducible"]
 def walk_evidence(z, z_prime):
     """I_N (E14) under the random walk whose scale suits these pairs best."""
-    scales = torch.logspace(-0.6, 0.5, 16)
+    scales = torch.logspace(-0.6, 0.5, 31)
     with torch.no_grad():
-        return max(rpm.dataset_evidence(z, z_prime, rpm.RandomWalk(s.item()).double()).infonce.item() for s in scales)
+        return max(
+            rpm.dataset_evidence(
+                z, z_prime, rpm.RandomWalk(s.item()).double()
+            ).infonce.item()
+            for s in scales
+        )
 
 
+# %% tags=["reproducible"]
 strengths = (0.0, 0.5, 1.0, 1.5, 2.0)
 walk, read = {}, {}
 for k in tqdm(strengths):
     h_z, h_z_prime = twist(z, k), twist(z_prime, k)
     walk[k] = walk_evidence(h_z, h_z_prime)
     read[k] = rpm.probes.r_squared(h_z[:1000], z[:1000], h_z[1000:], z[1000:])
-    print(f"k = {k}: walk {walk[k]:.2f} nats, so KL {information - walk[k]:.2f}; linear probe R² {read[k]:.2f}")
+    print(f"k = {k}: walk {walk[k]:.2f} nats, KL {straight - walk[k]:.2f}", end="; ")
+    print(f"linear probe R² {read[k]:.2f}")
 assert walk[0] > 1.5 and walk[2] < walk[0] / 3 and read[0] > 0.999 and read[2] < 0.3
 
+# %% tags=["reproducible"]
+scales = torch.linspace(0.3, 0.7, 401).tolist()
+straight_walk = max(rpm.gaussian.infonce_random_walk(0.9, s, 2) for s in scales)
+print(f"closed form at k = 0 (E20): KL {information - straight_walk:.3f} nats")
+print(f"on these pairs: {straight - walk[0]:.3f} nats")
+assert abs(information - straight_walk - 0.035) < 1e-3
+assert 0.02 < straight - walk[0] < 0.06  # 0.04 to 0.05 in five samples
+
 # %% [markdown]
-# The information stayed; the evidence under the walk and what a linear probe can read fell together. That is no accident: both ask
-# for a *geometry*, the information asks for none.
+# The walk is not perfect at k = 0 either. The best guess of $z'$ is $0.9\,z$, and the walk says $z$: that costs 0.035 nats.
+#
+# The information stayed. The evidence under the walk fell, and so did what a linear probe can read. Both ask *where* a latent lies, which the
+# information does not.
 #
 # ## A universal critic learns to look away
 #
-# A critic that can be any function is the prior $P = Q(z,z')$ of (E6), and its objective is the information. Trained from scratch on twisted pairs, it should
-# therefore find nearly what it finds on straight ones. Three seeds, each trained on fresh pairs and evaluated on our 2 000.
+# A *universal* critic can be any function of $(z, z')$; here it is $a(z)\cdot b(z')$ with two networks $a$ and $b$. At its best it is the prior
+# $P = Q(z,z')$ of (E6), and its objective is the information. So on twisted pairs it should find nearly what it finds on straight ones. We train it
+# from three starts, each on fresh pairs, and evaluate it on our 2 000.
 
 
 # %%
 def fresh_pairs(k, seed):
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield [twist(side, k).float() for side in rpm.gaussian.sample(128, 0.9, 2, generator=generator)]
+        yield [
+            twist(side, k).float()
+            for side in rpm.gaussian.sample(128, 0.9, 2, generator=generator)
+        ]
 
 
+# %%
 def universal_evidence(k, seed, steps=400):
     torch.manual_seed(seed)
-    encoder, critic = torch.nn.Identity(), rpm.Universal(2)  # the latents are given: only the critic is trained
+    encoder, critic = (
+        torch.nn.Identity(),
+        rpm.Universal(2),
+    )  # the latents are given: only the critic is trained
     for _ in rpm.train(encoder, critic, fresh_pairs(k, seed), steps):
         pass
     with torch.no_grad():
-        return rpm.dataset_evidence(twist(z, k).float(), twist(z_prime, k).float(), critic).infonce.item()
+        return rpm.dataset_evidence(
+            twist(z, k).float(), twist(z_prime, k).float(), critic
+        ).infonce.item()
 
 
 # %%
 universal = {}
 for k in tqdm((0.0, 1.0, 2.0)):
     universal[k] = np.array([universal_evidence(k, seed + i) for i in range(3)])
-    print(f"k = {k}: universal critic {universal[k].mean():.2f} ± {universal[k].std(ddof=1):.2f} nats, three seeds")
+    mean, spread = universal[k].mean(), universal[k].std(ddof=1)
+    print(f"k = {k}: universal critic {mean:.2f} ± {spread:.2f} nats, three seeds")
 assert (universal[2.0] > 0.85 * universal[0.0].mean()).all()
 
 # %%
 rpm.figures.lines(
     (0.0, 1.0, 2.0),
-    {"universal": [v.mean() for v in universal.values()], "random walk": [walk[k] for k in universal]},
+    {
+        "universal": [v.mean() for v in universal.values()],
+        "random walk": [walk[k] for k in universal],
+    },
     ceiling=("MI", information),
     floor=0.0,
     x_label="strength k of the twist",
     y_label="nats per pair",
-    caption="The information is the same for every k. A universal critic keeps most of it, having been trained for 400 steps; the walk loses most, by assumption.",
+    caption="The information is the same for every k. A universal critic, trained for 400 "
+    "steps, keeps most of it. The walk loses most, by assumption.",
 )
 
 # %% [markdown]
-# So an encoder trained by a universal critic has no reason to prefer the straight representation to the twisted one. What it ends in is decided by its
-# architecture and its start. Lesson 7 shows this on images.
+# So a universal critic gives an encoder no reason to prefer the straight representation to the twisted one. The encoder's architecture and its start
+# decide what it ends in, as Tschannen and co-authors found. Lesson 7 shows it on images.
 #
 # ## The usual estimate sees a fall that is not there
 #
-# Kraskov, Stögbauer and Grassberger (2004) estimate the MI from distances to the k-th neighbour. It is the standard tool, and it is consistent: with enough samples it is
-# right for any continuous pair. How many are enough depends on the geometry.
+# Kraskov, Stögbauer and Grassberger (KSG, 2004) estimate the MI from distances to the nearest neighbours. It is the standard tool. With enough samples it
+# is right for any smooth density. How many are enough depends on how the points are laid out.
 
 
 # %%
@@ -194,21 +245,29 @@ def ksg(z, z_prime, k=5):
     joint = np.hstack([z, z_prime])
     radius = cKDTree(joint).query(joint, k + 1, p=np.inf)[0][:, -1]
     counts = [
-        cKDTree(side).query_ball_point(side, np.nextafter(radius, 0), p=np.inf, return_length=True)
+        cKDTree(side).query_ball_point(
+            side, np.nextafter(radius, 0), p=np.inf, return_length=True
+        )
         for side in (z, z_prime)
     ]  # each counts the point itself
     return digamma(k) + digamma(len(z)) - sum(digamma(c).mean() for c in counts)
 
 
 # %% tags=["reproducible"]
-estimated = {k: ksg(twist(z, k).numpy(), twist(z_prime, k).numpy()) for k in tqdm(strengths)}
-print("KSG:", ", ".join(f"{value:.2f} at k = {k}" for k, value in estimated.items()), f"(true: {information:.2f})")
+estimated = {
+    k: ksg(twist(z, k).numpy(), twist(z_prime, k).numpy()) for k in tqdm(strengths)
+}
+print(
+    "KSG:",
+    ", ".join(f"{value:.2f} at k = {k}" for k, value in estimated.items()),
+    f"(true: {information:.2f})",
+)
 assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information - 0.2
 
 # %% [markdown]
-# It sees the information fall, which by theorem it does not. An estimate that changes under an invertible map measures its own difficulty: KSG's too few pairs, the
-# universal critic's too few steps. The walk's value is another matter. It estimates nothing; it is the evidence of a model, and the model is wrong about
-# twisted latents. Where a closed form exists, as here, believe the closed form.
+# KSG reports a fall, and by (E17) there is none. It has too few pairs for the spiral, as the universal critic had too few steps. The walk's value is
+# another matter. It estimates no information. It is the evidence of a model, and the model is wrong about twisted latents. Where a closed form exists,
+# as here, believe the closed form.
 #
 # ## Twist it yourself
 #
@@ -216,7 +275,7 @@ assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information
 #
 # <details><summary>Answer</summary>
 #
-# A little above k = 1: at a typical distance from the origin the turn is then over a radian. The line under the figure gives the value.
+# A little above k = 1. A typical point is then turned by more than a radian. The line under the figure gives the value.
 # </details>
 
 # %% tags=["reproducible"]
@@ -274,9 +333,8 @@ def binned(z, z_prime):
 
 rpm.lessons.lesson_06.binned.check(binned)
 normal = torch.randn(400, generator=torch.Generator().manual_seed(0))
-print(
-    f"z and z: {binned(normal, normal):.4f} nats; z and -z: {binned(normal, -normal):.4f} nats; log 4 = {np.log(4):.4f}"
-)
+print(f"z and z: {binned(normal, normal):.4f} nats; log 4 = {np.log(4):.4f}")
+print(f"z and -z: {binned(normal, -normal):.4f} nats")
 
 # %% [markdown]
 # ## Quiz
@@ -299,4 +357,12 @@ print(
 # ## What we saw
 #
 # Information survives every invertible map (E17), so it cannot tell a straight representation from a ruined one. The evidence under a prior can, by exactly the growth of a KL
-# (E8). Which prior, then? [Lesson 7](07_a_prior_is_an_assumption.ipynb) lets the data choose.
+# (E8).
+#
+# In this world the encoder is the identity, which is deterministic. So InfoNCE, the ELBO and the log evidence are one number (E14). For the walk, on our pairs:
+# %% tags=["reproducible"]
+rows = [f"{walk[k]:.2f} at k = {k:.0f}" for k in (0.0, 2.0)]
+print("InfoNCE = ELBO − C = log evidence − C, in nats a pair:", "; ".join(rows))
+
+# %% [markdown]
+# Which prior is the right one? [Lesson 7](07_a_prior_is_an_assumption.ipynb) lets the data choose.

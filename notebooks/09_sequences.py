@@ -1,13 +1,20 @@
 # %% [markdown]
 # # Sequences: a chain of InfoNCE terms, and a prior that knows how things move
 #
-# Contrastive predictive coding (CPC) sums an InfoNCE term over time. As variational inference that sum needs no new idea: it is the ELBO of
-# a chain, and what you let the chain assume about motion decides what it can learn.
+# Contrastive predictive coding (CPC; van den Oord, Li and Vinyals, [2018](https://arxiv.org/abs/1807.03748)) sums an InfoNCE term over time. As variational
+# inference that sum needs no new idea. It is the ELBO of a chain, and what you let the chain assume about motion decides what it can learn.
 #
 # **Afterwards you can** read CPC as the ELBO of a chain, and say which of its variants are one; compute what a chain loses when its context is
 # too short; give an encoder a prior with dynamics, or let it find the dynamics; say what a horizon costs.
 #
 # **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 8](08_learning_from_images.ipynb) is the one before. **Time** 30 minutes.
+# Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
+# [FAQ](../docs/faq.md).
+#
+# **Whose result is it?** The chain and its sum of InfoNCE terms (E19) are the paper's
+# ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). What a short context loses, CPC's horizons as
+# several chains, and all measurements are this course's. That steps which are mostly small, over time, identify the latents is due to Klindt et al.
+# ([2021](https://arxiv.org/abs/2007.10930)); lesson 7 measures it.
 
 # %%
 import torch
@@ -16,7 +23,7 @@ from tqdm.auto import tqdm
 import rpm_tutorial as rpm
 
 device = rpm.setup()
-seed = 20  # of the four we tried, one that shows both fates of the universal prior below
+seed = 0
 
 # %% [markdown]
 # ## The ELBO of a chain is a sum of InfoNCE terms
@@ -110,7 +117,7 @@ print(f"long − short {long - short:.6f} = I(z₀;z₂|z₁), residual {abs(lon
 assert abs(long - total_correlation) < 1e-12 and abs(long - short - forgotten) < 1e-12 and forgotten > 0
 
 # %% [markdown]
-# No critic, however flexible, buys this back: it is missing from what the critic may see. With a moving ball, below, it is the difference between a position and a velocity.
+# No critic can make up for it, however flexible: the information is missing from what the critic may see. For a moving ball, below, what is missing is the velocity.
 #
 # ## One frame shows where, two show how fast
 #
@@ -126,7 +133,7 @@ rpm.figures.images(
 )
 
 # %% [markdown]
-# All is known here, so the best possible value is known too. Given frames 0 and 1, what is still open about a later position is the pushes between, which add up to
+# We made this world, so we know the best possible value. Frames 0 and 1 leave only the later pushes open, and the pushes add up to
 # Gaussian noise; the information is the entropy of the position less that of the noise.
 
 
@@ -148,7 +155,7 @@ print(f"I(frames 0, 1; frame 2) = {information(1):.4f} nats; a batch of 128 show
 assert ceiling < information(1)
 
 # %% [markdown]
-# ## Four priors for the third frame
+# ## Priors for the third frame
 #
 # One encoder sees each frame by itself, so a single latent can hold a position and nothing else. Only the context joins two of them, and the walk that
 # starts from it has one learned scale:
@@ -160,8 +167,8 @@ assert ceiling < information(1)
 # | learned linear | $A\,(z_0,z_1)$, $A$ starts as the random walk | there is a linear law |
 # | universal | $a(z_0,z_1)\cdot b(z_2)$ | nothing |
 #
-# The library's training loop takes pairs, and the chain gives it pairs: $x$ = frames 0 and 1, $x'$ = frames 1 and 2, of which the critic looks at the last. (The
-# term of $z_1$ given $z_0$, the same for all four, is left out; CPC leaves out contexts that are too short as well.)
+# The library's training loop takes pairs, and the chain gives it pairs: $x$ = frames 0 and 1, $x'$ = frames 1 and 2, of which the critic looks at the last. (We leave out
+# the term of $z_1$ given $z_0$, which all priors share. CPC leaves out contexts that are too short as well.)
 
 
 # %%
@@ -207,6 +214,18 @@ class AnyContext(rpm.Universal):
         return super().forward(z, z_prime[:, [2, 3, 2, 3]])
 
 
+class WalkAndAny(torch.nn.Module):
+    """The sum of a random walk and a universal term."""
+
+    def __init__(self):
+        super().__init__()
+        self.walk, self.any = ContextWalk(lambda z: z[:, 2:]), AnyContext(4, features=64)
+
+    def forward(self, z, z_prime):
+        return self.walk(z, z_prime) + self.any(z, z_prime)
+
+
+# %%
 def learned():
     A = torch.nn.Linear(4, 2, bias=False)
     A.weight = torch.nn.Parameter(torch.eye(4)[2:])  # c = z_1
@@ -217,7 +236,9 @@ priors = {
     "random walk": lambda: ContextWalk(lambda z: z[:, 2:]),
     "constant velocity": lambda: ContextWalk(lambda z: 2 * z[:, 2:] - z[:, :2]),
     "learned linear": lambda: ContextWalk(learned()),
+    "linear, random start": lambda: ContextWalk(torch.nn.Linear(4, 2, bias=False)),
     "universal": lambda: AnyContext(4, features=64),
+    "walk + universal": WalkAndAny,
 }
 
 
@@ -231,7 +252,7 @@ def windows(horizon, seed, n=128):
 
 def trained(prior, seed, horizon=1, steps=400):
     """An encoder and a critic trained together; every seed draws its own start and its own sequences."""
-    rate = 5e-3 if prior == "universal" else 2e-2  # at the larger rate the universal prior sometimes learns nothing
+    rate = 5e-3 if "universal" in prior else 2e-2  # networks want smaller steps
     torch.manual_seed(seed)
     encoder, critic = EachFrame(rpm.encoders.mlp(256, 2)), priors[prior]()
     for _ in rpm.train(encoder, critic, windows(horizon, seed), steps, learning_rate=rate):
@@ -286,8 +307,8 @@ print(f"all there is to know: {information(1):.2f}; the held-out sequences measu
 assert (gain > 2).all() and (gap > -4 * error).all() and (gap < 0.15 + 4 * error).all()
 
 # %% [markdown]
-# Where do two nats come from? By (E8) the evidence of each model is an information less a KL. The walk's context forgets $I(z_0;z_2|z_1)$, and the walk also misses
-# $Q(z_2|z_1)$ by a KL. Constant velocity forgets nothing, and its KL is small. (We leave aside what the encoders miss.) One line of the prior is worth more than two nats.
+# Where do two nats come from? By (E8) the evidence of each model is an information less a KL. The walk pays twice: its context forgets $I(z_0;z_2|z_1)$, and it is a poor
+# guess of $Q(z_2|z_1)$, which costs a KL. Constant velocity forgets nothing, and its KL is small. (What the encoders miss is small beside these.) One line of the prior is worth more than two nats.
 #
 # ## A prior may learn the law
 #
@@ -312,45 +333,53 @@ assert (A - truth).abs().max() < 0.1, "on all seeds"
 assert (results["learned linear"][:, 0] - results["constant velocity"][:, 0]).abs().max() < 0.15
 
 # %% [markdown]
-# On all three seeds the law of motion came out of a contrastive loss, in the encoder's own coordinates, because it has more evidence than the walk that $A$ started as.
+# The law of motion came out of a contrastive loss on all three seeds, in the encoder's own coordinates. It has more evidence than the walk that $A$ started as.
 #
-# ## A prior that assumes nothing is left to luck
+# ## A flexible prior needs a good start
 #
-# The universal critic can represent all of this and more. Can it be trained to, on the same sequences, at a rate that suits it? The first table compares all four priors: mean
-# and range of the evidence over the seeds, then the percentage of position and of velocity that a linear map does *not* explain ($1 - R^2$, worst seed). The second looks inside the position: $R^2$ along
-# the direction of the plane that is explained worst, and along the one explained best.
+# The learned linear prior did well. It also *started* as the random walk, and the universal prior starts as nothing in particular. So we compare starts, not only
+# priors. Two more pairs of the same prior with two starts:
+#
+# | prior | starts as a random walk | starts at random |
+# |---|---|---|
+# | learned linear | $A = (0, 1)$, above | $A$ random |
+# | universal | $-\lVert z_1-z_2\rVert^2/2\sigma^2 + a(z_0,z_1)\cdot b(z_2)$ | $a(z_0,z_1)\cdot b(z_2)$ |
+#
+# A walk plus a universal term can represent whatever the universal term can.
+#
+# **Predict**: does the start or the freedom of the prior decide?
+#
+# <details><summary>Answer</summary>
+#
+# The start. With a walk to begin from, either prior comes close to constant velocity, on each seed. From a random start either one mostly stops at half of the nats.
+# </details>
 
 # %%
+study("linear, random start")
 study("universal")
-assert results["universal"][:, 0].max() < results["constant velocity"][:, 0].min() - 0.1  # 4.6 to 4.7, and 4.98
 
-print(f"{'prior':18}{'I_2048 (nats)':>21}{'position':>12}{'velocity':>11}   unexplained, worst seed")
+# %%
+study("walk + universal")
+for prior in ("learned linear", "walk + universal"):
+    assert (results["constant velocity"][:, 0] - results[prior][:, 0]).abs().max() < 0.15
+for prior in ("linear, random start", "universal"):  # 5 of 6 seeds each: 2.5 to 2.7 nats
+    assert results[prior][:, 0].min() < results["walk + universal"][:, 0].min() - 1
+print(f"{'prior':22}{'I_2048 (nats)':>19}{'position':>11}{'velocity':>10}  unexplained")
 for prior, result in results.items():
     value, unexplained = result[:, 0], 100 * (1 - result[:, 1:3]).amax(0)
-    spread_of = f"{value.mean():6.2f} [{value.min():.2f}, {value.max():.2f}]"
-    print(f"{prior:18}{spread_of:>21}{unexplained[0]:11.2f}%{unexplained[1]:10.2f}%")
+    spread_of = f"{value.mean():5.2f} [{value.min():.2f}, {value.max():.2f}]"
+    shares = "".join(f"{share:9.2f}%" for share in unexplained)
+    print(f"{prior:22}{spread_of:>19} {shares}")
 velocity = {prior: result[:, 2] for prior, result in results.items()}
-assert velocity["constant velocity"].min() > 0.995 > velocity["random walk"].max() > velocity["universal"].min()
-
-
-# %%
-def by_direction(encoder):
-    """R² of the true position along the worst and the best direction of the plane."""
-    z, position = rpm.encode(encoder, held_out.x[:, 1:2]), held_out.position[:, 1]
-    inputs = torch.cat([z, torch.ones(len(z), 1)], 1)
-    fitted = inputs @ torch.linalg.lstsq(inputs, position).solution
-    return torch.linalg.eigvals(torch.linalg.solve(torch.cov(position.T), torch.cov(fitted.T))).real.sort().values
-
-
-for prior in ("constant velocity", "universal"):
-    print(f"{prior:18}", "; ".join("worst {:.2f}, best {:.2f}".format(*by_direction(e)) for e, _ in models[prior]))
-worst = [by_direction(encoder)[0] for encoder, _ in models["universal"]]
-assert min(worst) < 0.1 and max(worst) > 0.9, "both fates"
+assert velocity["constant velocity"].min() > 0.995 > velocity["random walk"].max()
+assert velocity["walk + universal"].min() > 0.99 and velocity["universal"].min() < 0.9
 
 # %% [markdown]
-# A model with best near 1 and worst near 0 has found one coordinate of two, and has about half of the nats. That is a failure of training, not of capacity: another start may find
-# both. Note also the random walk: a wrong prior can give a good code, when frames show nothing but a position. The nats tell the priors apart; so does the velocity, a small
-# difference of two latents, which needs an accurate code.
+# The table gives mean and range of the evidence over the seeds, then the percentage of position and velocity that a linear map does *not* explain ($1 - R^2$, worst seed).
+# A run that stopped at half of the nats has found one coordinate of two: half of the position is unexplained. Its prior could have represented the other
+# one, so the failure is the training's. A flexible prior is no gamble if it starts as a rough one: begin with a walk, add freedom to it, or restart and
+# compare nats. Look also at the random walk: a wrong prior can give a good code of the position, if frames show nothing else. The nats tell the priors apart. So does the
+# velocity, a small difference of two latents, which needs an accurate code.
 #
 # ## A horizon is the one-step prior, iterated
 #
@@ -362,7 +391,7 @@ assert min(worst) < 0.1 and max(worst) > 0.9, "both fates"
 #
 # <details><summary>Answer</summary>
 #
-# The walk: it promises more than it can keep. The ball really runs away like k times its velocity, far outside the walk's √k, and a confident error costs more nats than
+# The walk. The ball runs away like k times its velocity, far outside the walk's √k. So the walk is sure of wrong places, and a confident error costs more nats than
 # an honest doubt.
 # </details>
 
@@ -469,14 +498,10 @@ assert (direct - implied).abs().max() < 0.4
 # For slow balls only. The circle is honest for one step, and grows too slowly after it.
 # </details>
 #
-# The cell below counts the balls inside: in two dimensions, an honest circle of two standard deviations holds $1 - e^{-2}$ of them.
+# The cell also counts the balls inside: in two dimensions, an honest circle of two standard deviations holds $1 - e^{-2}$ of them.
+
 
 # %%
-z = rpm.encode(models["constant velocity"][0][0], held_out.x[:2048]).view(2048, 7, 2)
-rpm.explore(rpm.lessons.lesson_09.forecast(z, held_out.position[:2048]))
-
-
-# %% tags=["reproducible"]
 def share_inside(law, k):
     p = held_out.position
     matrix, growth = ahead(law, k)
@@ -487,7 +512,10 @@ def share_inside(law, k):
 
 for prior, law in {"constant velocity": truth, "random walk": torch.eye(4)[2:]}.items():
     print(f"{prior:18}", *(f"k = {k}: {share_inside(law, k):.2f}  " for k in horizons))
-assert abs(share_inside(truth, 4) - 0.865) < 0.03 and share_inside(torch.eye(4)[2:], 4) < 0.5
+assert abs(share_inside(truth, 4) - 0.865) < 0.03
+assert share_inside(torch.eye(4)[2:], 4) < 0.5
+z = rpm.encode(models["constant velocity"][0][0], held_out.x[:2048]).view(2048, 7, 2)
+rpm.explore(rpm.lessons.lesson_09.forecast(z, held_out.position[:2048]))
 
 # %% [markdown]
 # ## Exercises
@@ -545,7 +573,11 @@ rpm.lessons.lesson_09.noise.check(noise_ahead)
 # ## What we saw
 #
 # A chain of InfoNCE priors gives a sum of InfoNCE terms, to rounding. What the context forgets costs a conditional mutual information. The right law of motion was worth more than two
-# nats a sequence, and a matrix that had to learn it found it. A horizon is the prior iterated, and shows what the prior is worth; CPC's several horizons are several chains.
+# nats a sequence, and a matrix that had to learn it found it, from the start of a walk. A horizon is the prior iterated, and shows what the prior is worth; CPC's several horizons are several chains.
+#
+# These encoders are deterministic. So for the third frame given the first two, InfoNCE, the ELBO and the log evidence, each above its value for independent
+# frames, are one number a sequence (E14): the column I_2048 of the table. Constant velocity earns
+# 5.0 nats, the walk 2.8.
 #
 # All along, each observation had a latent of its own and the prior joined them. The next lesson ties all observations to *one* latent:
 # [the other RPM](10_the_other_rpm.ipynb).

@@ -127,7 +127,7 @@ def test_the_twist_turns_each_point_by_its_distance_and_keeps_it(strength):
 def test_unfolding_shows_the_step_and_prior_that_were_chosen():
     generator = torch.Generator().manual_seed(0)
     paths = {
-        name: {100 * k: (torch.randn(9, 2, generator=generator), k + shift, k / 10, 0.5) for k in range(5)}
+        name: {100 * k: (torch.randn(9, 2, generator=generator), k + shift, k / 20, 0.5) for k in range(13)}
         for name, shift in (("random walk", 0.25), ("universal", 0.75))
     }
     figure = lessons.lesson_07.unfolding(paths, torch.arange(9.0), points=7)(
@@ -138,7 +138,7 @@ def test_unfolding_shows_the_step_and_prior_that_were_chosen():
         assert np.allclose(np.c_[trace.x, trace.y], paths["universal"][step][0][:7])
         assert list(trace.marker.color) == list(range(7))
     assert "After 300 steps under the universal prior: held-out evidence 3.75 nats" in figure.caption
-    assert "position 0.30" in figure.caption
+    assert "position 0.15" in figure.caption
 
 
 @pytest.mark.parametrize("prior, law", [("constant velocity", (-1.0, 2.0)), ("random walk", (0.0, 1.0))])

@@ -38,7 +38,7 @@ def proof():
 
 def unfolding():
     generator = torch.Generator().manual_seed(0)
-    path = {100 * k: (torch.randn(9, 2, generator=generator), 1.0, 0.1 * k, 0.5) for k in range(5)}
+    path = {100 * k: (torch.randn(9, 2, generator=generator), 1.0, 0.05 * k, 0.5) for k in range(13)}
     return lessons.lesson_07.unfolding({"random walk": path, "universal": path}, torch.arange(9.0))
 
 

@@ -16,7 +16,7 @@ from ..widgets import choice, slider
 
 @dataclass(frozen=True)
 class UnfoldingState:
-    hundreds: int = slider(4, 0, 4, 1, "training steps, in hundreds")
+    hundreds: int = slider(12, 0, 12, 1, "training steps, in hundreds")
     prior: str = choice(["random walk", "universal"], "prior")
 
 
@@ -24,7 +24,7 @@ def unfolding(paths: Mapping[str, Mapping[int, tuple]], color: Tensor, points: i
     """Lesson 7: the render function for two trainings from one scrambled start.
 
     Args:
-        paths: prior -> step (0, 100, ... 400) -> (latents (n, 2), nats, R², MCC).
+        paths: prior -> step (0, 100, ... 1200) -> (latents (n, 2), nats, R², MCC).
         color: the true position of each, shape (n,).
     """
 
