@@ -1,9 +1,7 @@
 """The training dashboard as its reader has it, in JupyterLab: by keyboard, beside other cells, until its page is closed."""
 
 import statistics
-from pathlib import Path
 
-import build_notebooks
 import jupyter_client
 import keyboard
 import lesson_browser
@@ -70,18 +68,9 @@ print(sum("_train" in task.get_coro().__qualname__ for task in tasks))
 
 
 @pytest.fixture(scope="module")
-def server(chromium_path: str):
-    with lesson_browser.serve() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def opened(server, tmp_path_factory):
-    source: Path = tmp_path_factory.mktemp("lesson") / "training.py"
-    source.write_text(LESSON)
-    notebook = source.with_suffix(".ipynb")
-    build_notebooks.write(build_notebooks.read_source(source), notebook)
-    with lesson_browser.launch() as browser, lesson_browser.lesson(browser, server, notebook) as (page, run):
+def opened(browser, server, tmp_path_factory):
+    notebook = lesson_browser.write(LESSON, tmp_path_factory.mktemp("lesson") / "training.ipynb")
+    with lesson_browser.lesson(browser, server, notebook) as (page, run):
         keyboard.listen(page)
         assert run.problems == [] and step(page) == 10
         resume(page)
@@ -164,7 +153,7 @@ def test_other_cells_and_sliders_work_while_it_trains(page, opened):
 
 def test_stop_answers_within_half_a_second(page, opened):
     seconds, worked = [], []
-    for _ in range(7):
+    for _ in range(5):
         resume(page)
         page.evaluate(ARM, ["Stopped."])
         begin = processor_of(opened)

@@ -1,4 +1,4 @@
-"""Arrays in, a captioned figure out: `charts` has the palette and what the whole course draws, `latents` what one lesson does."""
+"""Arrays in, a captioned figure out: `charts` has the palette and what the whole course draws, `latents` what is learned."""
 
 from .charts import (
     BLACK,
@@ -17,4 +17,4 @@ from .charts import (
     lines,
     tables,
 )  # fmt: skip
-from .latents import circle, clouds, clusters, paths, training
+from .latents import clouds, paths, training
