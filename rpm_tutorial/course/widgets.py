@@ -29,7 +29,7 @@ def slider(default: float, low: float, high: float, step: float, label: str, uni
     nearest = min(values, key=lambda value: abs(value - default))
     if abs(nearest - default) > 1e-6 * step:
         raise ValueError(f"the default {default} of {label!r} is no step; expected one, for example {nearest}")
-    metadata = {"values": values, "options": {f"{v:g}": v for v in values}, "label": label, "unit": unit}
+    metadata = {"values": values, "options": [(f"{v:g}", v) for v in values], "label": label, "unit": unit}
     return dataclasses.field(default=nearest, metadata=metadata | {"control": ipywidgets.SelectionSlider})
 
 
@@ -37,7 +37,7 @@ def choice(options: dict[str, str] | list[str], label: str):
     """A field of a state that a menu sets: a list of values, or a dict from what is shown to the value; the first is default."""
     options = options if isinstance(options, dict) else {str(o): o for o in options}
     values = tuple(options.values())
-    metadata = {"values": values, "options": options, "label": label, "unit": ""}
+    metadata = {"values": values, "options": list(options.items()), "label": label, "unit": ""}
     return dataclasses.field(default=values[0], metadata=metadata | {"control": ipywidgets.Dropdown})
 
 
@@ -256,10 +256,7 @@ def _state_type(render):
 
 
 def _control(field: dataclasses.Field):
-    options, look = (
-        list(field.metadata["options"].items()),
-        {"style": {"description_width": "16em"}, "layout": {"width": "40em"}},
-    )
+    options, look = field.metadata["options"], {"style": {"description_width": "16em"}, "layout": {"width": "40em"}}
     return field.metadata["control"](options=options, value=field.default, description=_label(field), **look)
 
 

@@ -196,7 +196,7 @@ def test_its_cell_run_again_leaves_no_second_training(page):
 def test_it_pauses_when_its_page_is_closed(page, server):
     resume(page)
     signs = {ask(page, "print(dashboard.page.told)")}
-    wait_until(lambda: signs.add(ask(page, "print(dashboard.page.told)")) or len(signs) == 4)
+    wait_until(lambda: signs.add(ask(page, "print(dashboard.page.told)")) or len(signs) == 3)
     assert ask(page, "print(dashboard.state)").strip() == "running"
     kernel = page.evaluate(KERNEL)
     page.close()
@@ -205,7 +205,7 @@ def test_it_pauses_when_its_page_is_closed(page, server):
     client.start_channels()
     try:
         assert asked(client, "dashboard.state") == "'running'"
-        asked(client, "setattr(dashboard, 'page_timeout', 6)")
+        asked(client, "setattr(dashboard, 'page_timeout', 1)")
         wait_until(lambda: asked(client, "dashboard.state") != "'running'")
         assert "no page shows this dashboard" in asked(client, "dashboard.message.value")
         assert asked(client, "dashboard.task.done()") == "True"
