@@ -206,9 +206,8 @@ def test_it_pauses_when_its_page_is_closed(page, server):
     try:
         assert asked(client, "dashboard.state") == "'running'"
         asked(client, "setattr(dashboard, 'page_timeout', 1)")
-        wait_until(lambda: asked(client, "dashboard.state") != "'running'")
+        wait_until(lambda: asked(client, "dashboard.task.done()") == "True")
         assert "no page shows this dashboard" in asked(client, "dashboard.message.value")
-        assert asked(client, "dashboard.task.done()") == "True"
     finally:
         client.stop_channels()
 
