@@ -147,8 +147,6 @@ def test_other_cells_and_sliders_work_while_it_trains(page, opened):
     found = ask(page, "print(trainer.learning_rate, trainer.pairs.strength, trainer.critic.temperature.item() > 1.5)")
     assert found.split() == ["1e-05", "0.0", "True"]
     assert ask(page, "print(dashboard.state)").strip() == "running" and trains(page, step(page))
-    press(page, "Pause")
-    assert wait(page, SAYS, "Paused.")
 
 
 def test_stop_answers_within_half_a_second(page, opened):
@@ -175,8 +173,6 @@ def test_an_error_is_shown_with_its_remedy_and_the_kernel_lives(page):
     press(page, "Reset")
     assert wait(page, SAYS, "Ready")
     resume(page)
-    press(page, "Pause")
-    assert wait(page, SAYS, "Paused.")
 
 
 def test_its_cell_run_again_leaves_no_second_training(page):
@@ -189,8 +185,6 @@ def test_its_cell_run_again_leaves_no_second_training(page):
     assert ask(page, TASKS).strip() == "0"
     resume(page)
     assert ask(page, TASKS).strip() == "1"
-    press(page, "Pause")
-    assert wait(page, SAYS, "Paused.")
 
 
 def test_it_pauses_when_its_page_is_closed(page, server):
