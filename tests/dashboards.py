@@ -1,6 +1,7 @@
 """A small training dashboard for tests, and what they ask of it."""
 
 import asyncio
+import functools
 import re
 import threading
 
@@ -13,11 +14,12 @@ from rpm_tutorial import dashboard, datasets, encoders
 from rpm_tutorial.course.dashboard import TrainingDashboard
 
 STEPS = 12
+digits = functools.cache(datasets.digits)
 
 
 def make(checkpoint=None, *, width: int = 16, steps: int = STEPS, every: int = 4, seed: int = 0, **options):
     torch.manual_seed(seed)
-    images = datasets.digits()
+    images = digits()
     x, x_prime = datasets.two_views(images.x[:60], flip=False, generator=torch.Generator().manual_seed(1))
     trainer = rpm.Trainer(
         encoders.mlp(64, 4, width=width),

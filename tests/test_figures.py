@@ -7,227 +7,156 @@ import numpy as np
 import pytest
 
 from rpm_tutorial import figures
-from rpm_tutorial.course.figures import STYLES, Figure, bundle
+from rpm_tutorial.course.figures import STYLES, bundle
 
 X = [1, 2, 4, 8]
-MAKERS = {
-    "lines": lambda: figures.lines(
-        X, {"MI": [0.1, 0.2, 0.3, 0.45], "mine <new>": [0, 0.1, 0.2, 0.7]}, x_label="N", y_label="nats", caption="A <b> & c.",
-        ceiling=("log N", 0.9), mark=2, x_log=True,
-    ),
-    "dots": lambda: figures.dots({"MI": 0.1, "KL": 0.25, "other": -0.3}, x_label="nats", caption="A <b> & c.", mark={"KL": "fails"}),
-    "tables": lambda: figures.tables(
-        {"P": np.arange(6).reshape(2, 3) / 15, "Q": np.eye(4) / 4}, x_label=("z′", "x′"), y_label="z", caption="A <b> & c."
-    ),
-    "images": lambda: figures.images(
-        {"x": np.ones((1, 1, 5, 5)), "x′": np.zeros((3, 1, 5, 5))}, caption="A <b> & c.", below={"x′": ["0.5 ✓", "0.3", "0.2"]}
-    ),
-    "clouds": lambda: figures.clouds(
-        {"z": ([[0, 0], [1, 0], [0, 2], [3, 1]], [0, 1, 0, 3]), "far": ([[0, 0], [1, 5], [2, 2], [3, 4]], [1, 2, 0, 3])},
-        x_label="z₁", y_label="z₂", color_label="position", caption="A <b> & c.",
-    ),
-    "paths": lambda: figures.paths(
-        {"walk": ("Q", [(0.25, 0.5), (0.5, 0.5), (0.75, 0.125)]), "goal": ("P", [(0.5, 0.25)]), "ring": ("KL", [(0, 0), (0, 1), (1, 1), (0, 0)])},
-        label="sides of the box", caption="A <b> & c.",
-    ),
-    "clusters": lambda: figures.clusters(
-        [[8, 2], [0, 5]], X, [[0.1, 0.2, 0.3, 0.4], [0, 0.3, 0.5, 0.6]], chosen=1, shown=3, ceiling=0.7, x_label="steps",
-        y_label="nats", caption="A <b> & c.",
-    ),
-}  # fmt: skip
-each_maker = pytest.mark.parametrize("kind", MAKERS)
-
-
-@each_maker
-def test_a_figure_has_a_caption_alt_text_and_its_data_as_a_table(kind):
-    figure = MAKERS[kind]()
-    assert isinstance(figure, Figure) and figure.caption == "A <b> & c."
-    assert len(figure.alt) > 20 and figure.alt.endswith(".")
-    assert figure.rows and all(len(row) <= len(figure.columns) for row in figure.rows)
-
-
-ALT = {
-    "lines": [
-        "N, from 1 to 8",
-        "nats",
-        "MI from 0.1 to 0.45, highest 0.45",
-        "mine <new> from 0 to 0.7",
-        "log N from 0.9",
-    ],
-    "dots": ["nats", "MI 0.1", "KL 0.25 (fails)", "other -0.3"],
-    "tables": [
-        "probability",
-        "P (2×3), largest 0.333 at row 1, column 2",
-        "Q (4×4), largest 0.25 at row 0, column 0",
-    ],
-    "clouds": ["position", "z, 4 points, whose place explains 100%", "far, 4 points, whose place explains 42%"],
-    "images": ["x, 1 images", "x′, 3 images (0.5 ✓, 0.3, 0.2)"],
-    "paths": [
-        "sides of the box",
-        "walk from row 0.25, column 0.5 to row 0.75, column 0.125",
-        "goal at row 0.5, column 0.25",
-        "ring around row 0.25, column 0.5",
-    ],
-    "clusters": [
-        "0 0.8 in 0, 1 1 in 1",
-        "from 0 to 0.5 at 4",
-        "all 2 runs lie between 0.4 and 0.6, the ceiling at 0.7",
-    ],
-}
-ROWS = {
-    "lines": (["N", "MI", "mine <new>", "log N"], [2.0, 0.2, 0.1, 0.9]),
-    "dots": (["", "nats"], ["KL", 0.25]),
-    "tables": (["table", "row", 0, 1, 2, 3], ["P", 1, 0.2, 0.2667, 0.3333]),
-    "clouds": (["panel (first points)", "z₁", "z₂", "position"], ["z", 3.0, 1.0, 3.0]),
-    "images": (["row", "image", ""], ["x′", 1, "0.3"]),
-    "paths": (["path", "point", "row", "column"], ["walk", 2, 0.75, 0.125]),
-    "clusters": (["class", "category 0", "category 1"], [0, 8, 2]),
-}
-
-
-@each_maker
-def test_alt_text_and_table_are_computed_from_the_data(kind):
-    figure = MAKERS[kind]()
-    assert [text for text in ALT[kind] if text not in figure.alt] == []
-    columns, row = ROWS[kind]
-    assert list(figure.columns) == columns and row in [list(r) for r in figure.rows]
-
-
-@each_maker
-def test_a_figure_displays_as_a_plot_with_words_and_then_its_caption_and_table(kind, monkeypatch):
-    shown = []
-    monkeypatch.setattr(figures.charts, "publish_display_data", shown.append)
-    figure = MAKERS[kind]()
-    figure._ipython_display_()
-    plot, legend = shown
-    assert plot == bundle(figure) and set(plot) == {"application/vnd.plotly.v1+json", "text/plain"}
-    assert plot["text/plain"] == figure.alt
-    assert "<em>A &lt;b&gt; &amp; c.</em>" in legend["text/html"] and legend["text/plain"] == figure.caption
-    assert legend["text/html"].count("<tr>") == 1 + len(figure.rows) and "<summary>" in legend["text/html"]
-
-
-def test_colab_gets_a_page_of_its_own(monkeypatch):
-    monkeypatch.setattr(figures.charts, "in_colab", lambda: True)
-    shown = bundle(MAKERS["dots"]())
-    assert set(shown) == {"text/html", "text/plain"} and "plotly" in shown["text/html"]
-
-
-@pytest.mark.parametrize("one, other", [*combinations(STYLES, 2)])
-def test_styles_differ_by_more_than_colour(one, other):
-    a, b = STYLES[one], STYLES[other]
-    assert a == b or (a.dash, a.symbol) != (
-        b.dash,
-        b.symbol,
-    )  # two names of one quantity may share their style
-
-
-def test_quantities_keep_their_style_and_curves_are_labelled_at_their_ends():
-    figure = MAKERS["lines"]().plotly
-    drawn = {trace.name: trace for trace in figure.data}
-    assert (drawn["MI"].line.color, drawn["MI"].line.dash) == (STYLES["MI"].color, STYLES["MI"].dash)
-    assert (drawn["log N"].line.color, drawn["log N"].line.dash) == (
-        STYLES["log N"].color,
-        STYLES["log N"].dash,
-    )
-    assert [note.text.strip() for note in figure.layout.annotations] == ["MI", "mine <new>", "log N"]
-    assert figure.layout.shapes[0].x0 == 2, "the mark"
-
-
-def test_labels_at_the_ends_of_curves_do_not_cover_each_other():
-    curves = {name: [0, end] for name, end in (("a", 1.0), ("b", 1.001), ("c", 0.0), ("d", 1.0))}
-    heights = sorted(
-        note.y for note in figures.lines([0, 1], curves, x_label="x", y_label="y", caption="").plotly.layout.annotations
-    )
-    assert min(b - a for a, b in pairwise(heights)) > 0.05
-
-
-def test_a_value_beside_a_dot_has_the_digits_asked_for_and_no_axis_runs_beyond_the_most():
-    shown = figures.dots({"a": 0.5, "b": 0.9876}, x_label="AUC", caption="", digits=2, most=1.0).plotly
-    assert [text.strip() for text in shown.data[0].text] == ["0.50", "0.99"]
-    assert shown.layout.xaxis.range[1] == 1.0 and shown.data[0].cliponaxis is False
-    usual = MAKERS["dots"]().plotly
-    assert usual.data[0].text[0].strip() == "0.100000" and usual.layout.xaxis.range[1] > 0.5
-
-
-def test_tables_share_one_scale_and_have_row_zero_at_the_top():
-    figure = MAKERS["tables"]().plotly
-    assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
-    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, pytest.approx(1 / 3))
-    assert figure.layout.yaxis.autorange == figure.layout.yaxis2.autorange == "reversed"
-    np.testing.assert_allclose(figure.data[0].z, np.arange(6).reshape(2, 3) / 15)
-
-
-def test_a_curve_with_a_gap_is_described_by_what_it_has():
-    figure = figures.lines([0, 1, 2], {"MI": [0.5, np.nan, 0.25]}, x_label="x", y_label="y", caption="")
-    assert "MI from 0.5 to 0.25, highest 0.5" in figure.alt
-
-
-def test_a_curve_that_leaves_the_picture_is_still_labelled_and_described():
-    curves = {"MI": [0.1, 0.2, 0.3], "NWJ": [0.25, 0.125, np.nan]}
-    figure = figures.lines([0, 1, 2], curves, x_label="x", y_label="y", caption="")
-    notes = {note.text.strip(): note for note in figure.plotly.layout.annotations}
-    assert np.isfinite([notes["MI"].y, notes["NWJ"].y]).all()
-    assert "nan" not in figure.alt and "0.25" in figure.alt
-
-
-def test_paths_lie_in_the_plane_of_an_image_and_an_outline_has_no_points():
-    figure = MAKERS["paths"]()
-    walk, goal, ring = figure.plotly.data
-    assert (list(walk.x), list(walk.y)) == ([0.5, 0.5, 0.125], [0.25, 0.5, 0.75]), "columns go right, rows go down"
-    top, bottom = figure.plotly.layout.yaxis.range[::-1]
-    assert (top, bottom) == (0, 1) and tuple(figure.plotly.layout.xaxis.range) == (0, 1)
-    assert figure.plotly.layout.yaxis.range[0] > figure.plotly.layout.yaxis.range[1], "row zero at the top"
-    assert list(walk.text) == ["0", "1", "2"] and "text" in walk.mode and goal.mode == "lines+markers"
-    assert ring.mode == "lines" and "ring" not in {row[0] for row in figure.rows}
-    for trace, quantity in ((walk, "Q"), (goal, "P"), (ring, "KL")):
-        assert (trace.line.color, trace.marker.symbol) == (STYLES[quantity].color, STYLES[quantity].symbol)
-
-
-def test_paths_can_look_at_a_part_of_the_plane():
-    layout = figures.paths(
-        {"walk": ("Q", [(0.3, 0.6)])}, label="", caption="", centre=(0.3, 0.6), reach=0.1
-    ).plotly.layout
-    np.testing.assert_allclose([*layout.yaxis.range, *layout.xaxis.range], [0.4, 0.2, 0.5, 0.7])
-
-
+WORDS = {"caption": "A <b> & c."}
 HISTORY = {
     "step": [0, 20, 40],
     "InfoNCE": [None, 1.5, 2.25],
     "held-out InfoNCE": [0.1, 1.25, 2.0],
     "probe": [0.3, 0.6, 0.875],
 }
+LATENTS = np.random.default_rng(0).normal(size=(30, 3)) * [
+    0.01,
+    5,
+    1,
+]  # most along the second axis, hardly along the first
+FIGURES = {
+    "lines": figures.lines(
+        X, {"MI": [0.1, 0.2, 0.3, 0.45], "mine <new>": [0, 0.1, 0.2, 0.7]}, x_label="N", y_label="nats",
+        ceiling=("log N", 0.9), mark=2, x_log=True, **WORDS,
+    ),
+    "dots": figures.dots({"MI": 0.1, "KL": 0.25, "other": -0.3}, x_label="nats", mark={"KL": "fails"}, **WORDS),
+    "tables": figures.tables({"P": np.arange(6).reshape(2, 3) / 15, "Q": np.eye(4) / 4}, x_label=("z′", "x′"), y_label="z", **WORDS),
+    "images": figures.images({"x": np.ones((1, 1, 5, 5)), "x′": np.zeros((3, 1, 5, 5))}, below={"x′": ["0.5 ✓", "0.3", "0.2"]}, **WORDS),
+    "clouds": figures.clouds(
+        {"z": ([[0, 0], [1, 0], [0, 2], [3, 1]], [0, 1, 0, 3]), "far": ([[0, 0], [1, 5], [2, 2], [3, 4]], [1, 2, 0, 3])},
+        x_label="z₁", y_label="z₂", color_label="position", **WORDS,
+    ),
+    "paths": figures.paths(
+        {"walk": ("Q", [(0.25, 0.5), (0.5, 0.5), (0.75, 0.125)]), "goal": ("P", [(0.5, 0.25)]), "ring": ("KL", [(0, 0), (0, 1), (1, 1), (0, 0)])},
+        label="sides of the box", **WORDS,
+    ),
+    "training": figures.training(HISTORY, LATENTS, np.arange(30) % 10, steps=100),
+}  # fmt: skip
+ALT = {
+    "lines": ["N, from 1 to 8", "nats", "MI from 0.1 to 0.45, highest 0.45", "mine <new> from 0 to 0.7", "log N from 0.9"],
+    "dots": ["nats", "MI 0.1", "KL 0.25 (fails)", "other -0.3"],
+    "tables": ["probability", "P (2×3), largest 0.333 at row 1, column 2", "Q (4×4), largest 0.25 at row 0, column 0"],
+    "images": ["x, 1 images", "x′, 3 images (0.5 ✓, 0.3, 0.2)"],
+    "clouds": ["position", "z, 4 points, whose place explains 100%", "far, 4 points, whose place explains 42%"],
+    "paths": ["walk from row 0.25, column 0.5 to row 0.75, column 0.125", "goal at row 0.5, column 0.25", "ring around row 0.25, column 0.5"],
+    "training": ["step 40 of 100", "InfoNCE 2.25 nats", "held-out InfoNCE 2 nats", "accuracy 0.875", "30 latents"],
+}  # fmt: skip
+ROWS = {
+    "lines": (["N", "MI", "mine <new>", "log N"], [2.0, 0.2, 0.1, 0.9]),
+    "dots": (["", "nats"], ["KL", 0.25]),
+    "tables": (["table", "row", 0, 1, 2, 3], ["P", 1, 0.2, 0.2667, 0.3333]),
+    "images": (["row", "image", ""], ["x′", 1, "0.3"]),
+    "clouds": (["panel (first points)", "z₁", "z₂", "position"], ["z", 3.0, 1.0, 3.0]),
+    "paths": (["path", "point", "row", "column"], ["walk", 2, 0.75, 0.125]),
+    "training": (list(HISTORY), [20, 1.5, 1.25, 0.6]),
+}
 
 
-def latents(n: int = 30) -> np.ndarray:
-    """Along the second axis most, along the third less, and hardly along the first."""
-    return np.random.default_rng(0).normal(size=(n, 3)) * [0.01, 5, 1]
+@pytest.mark.parametrize("kind", FIGURES)
+def test_alt_text_and_table_are_computed_from_the_data(kind):
+    figure, (columns, row) = FIGURES[kind], ROWS[kind]
+    assert [text for text in ALT[kind] if text not in figure.alt] == [] and figure.alt.endswith(".")
+    assert list(figure.columns) == columns and row in [list(r) for r in figure.rows]
+    assert all(len(row) <= len(columns) for row in figure.rows)
 
 
-def test_the_figure_of_a_training_says_and_holds_where_it_is():
-    figure = figures.training(HISTORY, latents(), np.arange(30) % 10, steps=100)
-    for text in ("step 40 of 100", "InfoNCE 2.25 nats", "held-out InfoNCE 2 nats", "accuracy 0.875", "30 latents"):
-        assert text in figure.alt
-    assert figure.alt.endswith(".") and figure.caption
-    assert list(figure.columns) == list(HISTORY) and list(figure.rows)[1] == (20, 1.5, 1.25, 0.6)
-    drawn = {trace.name: trace for trace in figure.plotly.data if trace.name in HISTORY}
-    assert {name: list(trace.y) for name, trace in drawn.items()} == {n: HISTORY[n] for n in drawn} and len(drawn) == 3
-    assert all(list(trace.x) == HISTORY["step"] for trace in drawn.values())
+@pytest.mark.parametrize("kind", FIGURES)
+def test_a_figure_displays_as_a_plot_with_words_and_then_its_caption_and_table(kind, monkeypatch):
+    shown, figure = [], FIGURES[kind]
+    monkeypatch.setattr(figures.charts, "publish_display_data", shown.append)
+    figure._ipython_display_()
+    plot, legend = shown
+    assert plot == bundle(figure) and set(plot) == {"application/vnd.plotly.v1+json", "text/plain"}
+    assert plot["text/plain"] == figure.alt and legend["text/plain"] == figure.caption
+    assert legend["text/html"].count("<tr>") == 1 + len(figure.rows) and "<summary>" in legend["text/html"]
+    assert ("<em>A &lt;b&gt; &amp; c.</em>" in legend["text/html"]) == (figure.caption == WORDS["caption"])
+
+
+def test_colab_gets_a_page_of_its_own(monkeypatch):
+    monkeypatch.setattr(figures.charts, "in_colab", lambda: True)
+    shown = bundle(FIGURES["dots"])
+    assert set(shown) == {"text/html", "text/plain"} and "plotly" in shown["text/html"]
+
+
+def test_styles_differ_by_more_than_colour():
+    for a, b in combinations(STYLES.values(), 2):  # two names of one quantity may share their style
+        assert a == b or (a.dash, a.symbol) != (b.dash, b.symbol)
+
+
+def test_quantities_keep_their_style_and_curves_are_labelled_at_their_ends():
+    figure = FIGURES["lines"].plotly
+    drawn = {trace.name: trace.line for trace in figure.data}
+    for name in ("MI", "log N"):
+        assert (drawn[name].color, drawn[name].dash) == (STYLES[name].color, STYLES[name].dash)
+    assert [note.text.strip() for note in figure.layout.annotations] == ["MI", "mine <new>", "log N"]
+    assert figure.layout.shapes[0].x0 == 2, "the mark"
+
+
+def test_labels_at_the_ends_of_curves_do_not_cover_each_other():
+    curves = {name: [0, end] for name, end in (("a", 1.0), ("b", 1.001), ("c", 0.0), ("d", 1.0))}
+    notes = figures.lines([0, 1], curves, x_label="x", y_label="y", caption="").plotly.layout.annotations
+    assert min(b - a for a, b in pairwise(sorted(note.y for note in notes))) > 0.05
+
+
+def test_a_curve_with_gaps_is_labelled_and_described_by_what_it_has():
+    curves = {"MI": [0.5, np.nan, 0.25], "NWJ": [0.25, 0.125, np.nan]}
+    figure = figures.lines([0, 1, 2], curves, x_label="x", y_label="y", caption="")
+    assert np.isfinite([note.y for note in figure.plotly.layout.annotations]).all()
+    assert "MI from 0.5 to 0.25, highest 0.5; NWJ from 0.25 to 0.125" in figure.alt and "nan" not in figure.alt
+
+
+def test_a_value_beside_a_dot_has_the_digits_asked_for_and_no_axis_runs_beyond_the_most():
+    shown = figures.dots({"a": 0.5, "b": 0.9876}, x_label="AUC", caption="", digits=2, most=1.0).plotly
+    assert [text.strip() for text in shown.data[0].text] == ["0.50", "0.99"]
+    assert shown.layout.xaxis.range[1] == 1.0 and shown.data[0].cliponaxis is False
+    usual = FIGURES["dots"].plotly
+    assert usual.data[0].text[0].strip() == "0.100000" and usual.layout.xaxis.range[1] > 0.5
+
+
+def test_tables_share_one_scale_and_have_row_zero_at_the_top():
+    figure = FIGURES["tables"].plotly
+    assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, pytest.approx(1 / 3))
+    assert figure.layout.yaxis.autorange == figure.layout.yaxis2.autorange == "reversed"
+    np.testing.assert_allclose(figure.data[0].z, np.arange(6).reshape(2, 3) / 15)
+
+
+def test_paths_lie_in_the_plane_of_an_image_and_an_outline_has_no_points():
+    figure = FIGURES["paths"]
+    walk, goal, ring = figure.plotly.data
+    assert (list(walk.x), list(walk.y)) == ([0.5, 0.5, 0.125], [0.25, 0.5, 0.75]), "columns go right, rows go down"
+    assert (figure.plotly.layout.yaxis.range, figure.plotly.layout.xaxis.range) == ((1, 0), (0, 1)), (
+        "row zero at the top"
+    )
+    assert list(walk.text) == ["0", "1", "2"] and "text" in walk.mode and goal.mode == "lines+markers"
+    assert ring.mode == "lines" and "ring" not in {row[0] for row in figure.rows}
+    part = figures.paths(
+        {"walk": ("Q", [(0.3, 0.6)])}, label="", caption="", centre=(0.3, 0.6), reach=0.1
+    ).plotly.layout
+    np.testing.assert_allclose([*part.yaxis.range, *part.xaxis.range], [0.4, 0.2, 0.5, 0.7])
+
+
+def test_the_figure_of_a_training_holds_its_history_and_its_latents_by_class_in_the_plane_of_their_largest_spread():
+    drawn = {trace.name: trace for trace in FIGURES["training"].plotly.data}
+    cloud = drawn.pop(None)
+    assert {name: (list(trace.x), list(trace.y)) for name, trace in drawn.items()} == {
+        name: (HISTORY["step"], values) for name, values in HISTORY.items() if name != "step"
+    }
     assert drawn["probe"].yaxis == "y2" and drawn["InfoNCE"].yaxis in (None, "y")
-    bundle(figure)
+    assert list(cloud.text) == [str(k % 10) for k in range(30)] and len(set(cloud.textfont.color)) == 7
+    assert (
+        abs(np.corrcoef(cloud.x, LATENTS[:, 1])[0, 1]) > 0.99 and abs(np.corrcoef(cloud.y, LATENTS[:, 2])[0, 1]) > 0.99
+    )
 
 
 def test_a_training_that_has_not_begun_is_described_without_a_number_of_its_batches():
-    figure = figures.training({name: values[:1] for name, values in HISTORY.items()}, latents(), np.arange(30), steps=9)
+    figure = figures.training({name: values[:1] for name, values in HISTORY.items()}, LATENTS, np.arange(30), steps=9)
     assert "step 0 of 9" in figure.alt and "InfoNCE unknown nats" in figure.alt and "nan" not in figure.alt.lower()
-
-
-def test_latents_are_shown_by_class_in_the_plane_of_their_largest_spread():
-    z, labels = latents(), np.arange(30) % 10
-    (cloud,) = (t for t in figures.training(HISTORY, z, labels, steps=100).plotly.data if t.mode == "text")
-    assert list(cloud.text) == [str(label) for label in labels]
-    assert abs(np.corrcoef(cloud.x, z[:, 1])[0, 1]) > 0.99 and abs(np.corrcoef(cloud.y, z[:, 2])[0, 1]) > 0.99
-    turned = figures.training(HISTORY, -z, labels, steps=100).plotly.data
-    (again,) = (t for t in turned if t.mode == "text")
-    assert np.allclose(np.abs(again.x), np.abs(cloud.x)) and np.std(cloud.x) > np.std(cloud.y)
-    colors = dict(zip(cloud.text, cloud.textfont.color))
-    assert len(set(colors.values())) >= 7

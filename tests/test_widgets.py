@@ -1,9 +1,10 @@
 """Every widget of the course, found by itself and driven as a reader does, kernel side; and the pattern."""
 
-import base64
 import dataclasses
+import html
 import inspect
 import json
+import re
 import statistics
 import time
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from budgets import exceeded
 from residuals import MEASURED
 
 from rpm_tutorial import FiniteRPM, datasets, lessons, priors
-from rpm_tutorial.course.figures import Figure, dots
-from rpm_tutorial.course.widgets import Explorer, Plot, choice, explore, slider, static_twin
+from rpm_tutorial.course.figures import Figure, bundle, dots
+from rpm_tutorial.course.widgets import Explorer, choice, explore, slider, static_twin
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -79,60 +80,30 @@ RENDERS = renders()
 each_render = pytest.mark.parametrize("name", RENDERS)
 
 
-def drawn(figure: go.Figure | Plot) -> dict:
-    """What a browser is shown, as plain lists: without the template."""
-    shown = figure.children[0].outputs[0]["data"][PLOTLY] if isinstance(figure, Plot) else json.loads(figure.to_json())
-    return plain({part: shown.get(part) for part in ("data", "layout")})
-
-
-def plain(value):
-    if isinstance(value, dict) and "bdata" in value:  # plotly's packed arrays
-        array = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
-        shape = [int(n) for n in str(value.get("shape", len(array))).split(",")]
-        return plain(array.reshape(shape).tolist())
-    if isinstance(value, dict):
-        return {key: plain(v) for key, v in value.items() if key != "template"}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return None if value != value else value  # a gap: NaN in a packed array, null in a list
-
-
-def places(control) -> list:
-    """Both ends of a control and two places between."""
-    values = [value for _, value in control.options]
-    return [values[round(k * (len(values) - 1) / 3)] for k in range(4)]
-
-
-def consistent(explorer: Explorer) -> None:
-    expected = explorer.render.__wrapped__(explorer.state)
-    assert drawn(explorer.plot) == drawn(expected.plotly)
-    assert explorer.figure.alt == expected.alt and expected.alt in explorer.summary.value
-    assert expected.caption in explorer.summary.value and "role='status'" in explorer.summary.value
+def shown(explorer: Explorer) -> tuple[dict, str]:
+    """What a page is given: the figure, and its words, which have to be those of the state."""
+    expected = explorer.render(explorer.state)
+    figure, words = explorer.plot.children[0].outputs[0]["data"], explorer.summary.value
+    assert figure == bundle(expected) and "role='status'" in words
+    assert {expected.alt, expected.caption} <= {html.unescape(text) for text in re.split(r"<[^>]*>", words)}
+    return figure, words
 
 
 @each_render
-def test_a_control_changes_the_figure_and_its_summary(name):
+def test_a_control_at_its_ends_changes_figure_and_summary_and_reset_restores_them(name):
     explorer = explore(RENDERS[name])
-    consistent(explorer)
+    first = shown(explorer)
     for field, control in explorer.controls.items():
+        assert control.description and control.options[0] != control.options[-1]
         seen = set()
-        for value in places(control):
+        for _, value in (control.options[0], control.options[-1]):
             control.value = value
             assert getattr(explorer.state, field) == value
-            consistent(explorer)
-            seen.add(explorer.summary.value)
-        assert len(seen) > 1, f"the control {field!r} says nothing new"
-
-
-@each_render
-def test_reset_restores_the_first_state(name):
-    explorer = explore(RENDERS[name])
-    first = drawn(explorer.plot), explorer.summary.value
-    for control in explorer.controls.values():
-        control.value = next(value for value in places(control) if value != control.value)
-    assert explorer.state != explorer.state_type() and (drawn(explorer.plot), explorer.summary.value) != first
+            seen.add(shown(explorer)[1])
+        assert len(seen) == 2, f"the control {field!r} says nothing new"
+    assert shown(explorer)[0] != first[0]
     explorer.reset.click()
-    assert explorer.state == explorer.state_type() and (drawn(explorer.plot), explorer.summary.value) == first
+    assert explorer.state == explorer.state_type() and shown(explorer) == first
 
 
 @pytest.mark.slow
@@ -148,20 +119,8 @@ def test_all_settings_are_drawable(name):
                 assert "nan" not in render(dataclasses.replace(state, **{field.name: value})).alt.lower()
 
 
-@each_render
-def test_the_bundle_has_a_static_twin_beside_the_live_widget(name):
-    explorer = explore(RENDERS[name])
-    shown = explorer._repr_mimebundle_()
-    assert {
-        "application/vnd.jupyter.widget-view+json",
-        PLOTLY,
-        "text/plain",
-    } <= set(shown)
-    assert shown["text/plain"] == explorer.figure.alt
-    json.dumps(shown[PLOTLY])
-
-
-LOOKS = ("shapes", "annotations", "coloraxis")
+def traces(data) -> str:
+    return go.Figure(data).to_json()
 
 
 @pytest.mark.slow
@@ -173,24 +132,16 @@ def test_the_static_twin_shows_the_same_figures_as_the_widget(name):
     (control,) = twin.plotly.layout.sliders
     assert first.metadata["label"] in control.currentvalue.prefix
     values = {str(v): v for v in first.metadata["values"]}
-    labels = {v: label for label, v in first.metadata.get("options", {}).items()}
     for frame, step in zip(twin.plotly.frames, control.steps, strict=True):
         value = values[frame.name]
         assert step.method == "animate" and tuple(step.args[0]) == (frame.name,)
-        assert step.label in (labels.get(value), f"{value:g}" if isinstance(value, float) else str(value))
-        expected = drawn(render(dataclasses.replace(default, **{first.name: value})).plotly)
-        found = drawn(go.Figure(data=frame.data, layout=frame.layout))
-        assert found["data"] == expected["data"]
-        assert all(found["layout"].get(part) == expected["layout"].get(part) for part in LOOKS)
+        assert step.label == (f"{value:g}" if isinstance(value, float) else str(value))
+        expected = render(dataclasses.replace(default, **{first.name: value})).plotly
+        assert traces(frame.data) == traces(expected.data)
+        for part in ("shapes", "annotations", "coloraxis"):
+            assert frame.layout[part] == expected.layout[part]
     assert len(twin.plotly.frames) >= 5 and twin.plotly.frames[control.active].name == str(getattr(default, first.name))
-    assert drawn(twin.plotly)["data"] == drawn(render(default).plotly)["data"] and twin.alt == render(default).alt
-
-
-@each_render
-def test_every_control_has_a_label_and_a_number_of_places(name):
-    for field in dataclasses.fields(explore(RENDERS[name]).state_type):
-        assert field.metadata["label"] and len(field.metadata["values"]) > 1
-        assert field.default in field.metadata["values"]
+    assert traces(twin.plotly.data) == traces(render(default).plotly.data) and twin.alt == render(default).alt
 
 
 @pytest.mark.slow
@@ -199,7 +150,7 @@ def test_an_update_takes_less_than_a_tenth_of_a_second():
     for name, render in RENDERS.items():
         explorer, seconds = explore(render), []
         for control in explorer.controls.values():
-            for value in (v for v in places(control) if v != control.value):
+            for _, value in control.options[:2] + control.options[-2:]:
                 start = time.process_time()
                 control.value = value
                 seconds.append(time.process_time() - start)
@@ -207,9 +158,6 @@ def test_an_update_takes_less_than_a_tenth_of_a_second():
         MEASURED.append(f"widget {name}: median update {1e3 * median:.0f} ms, slowest {1e3 * max(seconds):.0f} ms")
         late += exceeded(f"half of the updates of {name}", median, 0.1)
     assert late == []
-
-
-# The pattern
 
 
 @dataclass(frozen=True)
@@ -245,10 +193,10 @@ def test_a_state_seen_before_is_not_rendered_again():
     assert calls == [State(), State(size=1)]
 
 
-def given(explorer: Explorer) -> tuple[dict, dict]:
-    """The figure that a page is given when it is loaded, and the one sent to a page that hears."""
-    drawing, changes = explorer.plot.children
-    return plain(drawing.get_state()["outputs"][0]["data"][PLOTLY]["data"]), json.loads(changes.figure or "{}")
+def test_the_bundle_has_a_static_twin_beside_the_live_widget():
+    shown = Explorer(picture)._repr_mimebundle_()
+    assert set(shown) == {"application/vnd.jupyter.widget-view+json", PLOTLY, "text/plain"}
+    assert shown["text/plain"] == picture(State()).alt and shown[PLOTLY]["layout"]["sliders"]
 
 
 def test_a_page_is_given_the_figure_of_the_moment_whenever_it_comes():
@@ -260,9 +208,9 @@ def test_a_page_is_given_the_figure_of_the_moment_whenever_it_comes():
             changes.asked = 1.0
             changes.heard = changes.answered
         explorer.controls["size"].value = size
-        now = drawn(picture(State(size=size)).plotly)["data"]
-        loaded, changed = given(explorer)
-        assert loaded == now and (plain(changed["data"]) == now if heard else changed == {})
+        now = bundle(picture(State(size=size)))
+        assert drawing.get_state()["outputs"][0]["data"] == now
+        assert changes.figure == "" if not heard else json.loads(changes.figure) == now[PLOTLY]
     assert len(sent) == 1, "a page that hears draws nothing twice"
     changes.asked = 2.0  # another page, which has not heard yet
     explorer.controls["size"].value = 0.75
@@ -282,19 +230,10 @@ def mutable(state: Mutable):
     return picture(State())
 
 
-def of_two(state: State, other: int):
-    return picture(State())
-
-
-def of_a_number(state: int):
-    return picture(State())
-
-
-@pytest.mark.parametrize("render", [unannotated, mutable, of_two, of_a_number])
+@pytest.mark.parametrize("render", [unannotated, mutable])
 def test_a_render_without_a_state_is_refused(render):
     with pytest.raises(
-        TypeError,
-        match=f"{render.__name__} has the signature .*; expected one argument annotated with a frozen dataclass",
+        TypeError, match=f"{render.__name__} has the signature .*; expected one argument annotated with"
     ):
         explore(render)
 
@@ -305,7 +244,7 @@ def test_a_slider_ends_at_its_last_step_and_never_beyond(high, step, last):
     assert values[-1] == pytest.approx(last) and values[0] == 0 and values[-1] <= high
 
 
-@pytest.mark.parametrize("kind", [np.float64, np.float32, Fraction, torch.tensor])
+@pytest.mark.parametrize("kind", [np.float32, Fraction, torch.tensor])
 def test_a_slider_takes_numbers_of_any_kind(kind):
     field = slider(*map(kind, (0.5, 0.0, 1.0, 0.25)), "size")
     state_type = dataclasses.make_dataclass("State", [("size", float, field)], frozen=True)

@@ -109,6 +109,13 @@ class Run:
     pid: int = 0
 
 
+def write(source: str, notebook: Path) -> Path:
+    """A notebook of a source in cells, not executed."""
+    notebook.with_suffix(".py").write_text(source, encoding="utf-8")
+    build_notebooks.write(build_notebooks.read_source(notebook.with_suffix(".py")), notebook)
+    return notebook
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -34,6 +34,7 @@ CHUNK, REST = 0.05, 0.03  # seconds of training, then for the page: Stop is answ
 REDRAW = 0.5  # seconds between two pictures, at the least
 AGAIN = "Change a setting and press Reset, or Load a checkpoint."
 KEPT = "The training is as it was: Resume continues it, and Stop saves it."
+WIDE = {"width": "40em"}
 PAGE_TIMEOUT = 90.0  # seconds without a sign of the page; a hidden one may speak once a minute only
 
 
@@ -80,16 +81,15 @@ class TrainingDashboard(ipywidgets.VBox):
         page_timeout: float = PAGE_TIMEOUT,
     ):
         if not len(x) == len(x_prime) == len(labels):
-            raise ValueError(
-                f"x has {len(x)} rows, x_prime {len(x_prime)} and labels {len(labels)}; expected one each per pair"
-            )
+            found = f"x has {len(x)} rows, x_prime {len(x_prime)} and labels {len(labels)}"
+            raise ValueError(f"{found}; expected one each per pair")
         for other in list(self._all):
             other.pause("Paused: another dashboard was made.")
         self.trainer, self.x, self.x_prime, self.labels = trainer, x, x_prime, labels
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.every, self.page_timeout = check_count("every", every), check_positive("page_timeout", page_timeout)
         self.state, self.task = "ready", None
-        self._lock, self._drawn = threading.RLock(), 0.0
+        self._lock, self._drawn, self._showing = threading.RLock(), 0.0, False
         self._recent: list[float] = []  # InfoNCE of the batches since the last evaluation
         self.history = {"step": [], "InfoNCE": [], "held-out InfoNCE": [], "probe": []}
         self._evaluate()
@@ -97,7 +97,7 @@ class TrainingDashboard(ipywidgets.VBox):
         self.figure = self._picture()
         self.plot = Plot(self.figure)
         self.settings, self.buttons = self._make_settings(), self._make_buttons()
-        self.progress = ipywidgets.IntProgress(max=trainer.steps, description="step", layout=_wide())
+        self.progress = ipywidgets.IntProgress(max=trainer.steps, description="step", layout=WIDE)
         self.count, self.message, self.summary, self.page = *(ipywidgets.HTML() for _ in range(3)), Page()
         super().__init__(
             [
@@ -119,9 +119,8 @@ class TrainingDashboard(ipywidgets.VBox):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            raise RuntimeError(
-                "there is no event loop to train in; expected a notebook: elsewhere call advance(steps)"
-            ) from None
+            remedy = "expected a notebook: elsewhere call advance(steps)"
+            raise RuntimeError(f"there is no event loop to train in; {remedy}") from None
         for other in list(self._all):
             other.pause("Paused: another dashboard trains.")
         self._started, self.page.seen = (time.monotonic(), self.trainer.step), None
@@ -132,14 +131,12 @@ class TrainingDashboard(ipywidgets.VBox):
     def pause(self, why: str = "Paused.") -> None:
         """Stop training; everything stays in memory."""
         if self.state == "running":
-            self._say("paused", why)
-            self._draw()
+            self._rest(why)
 
     @_alone
     def stop(self) -> None:
         """Pause, and save to the checkpoint. Errors of saving are shown; the training stays in memory."""
-        self.pause()
-        self._end("paused", "Stopped.")
+        self._rest("Stopped.", save=True)
 
     @_alone
     def advance(self, steps: int = 1) -> None:
@@ -201,20 +198,19 @@ class TrainingDashboard(ipywidgets.VBox):
             self._fail(error)
         return self.state == "running"
 
-    def _rest(self, why: str = "Paused.") -> None:
-        """After the last step, or one that was asked for."""
+    def _rest(self, why: str = "Paused.", *, save: bool = False) -> None:
+        """Train no more. After the last step, or to `save`, write the checkpoint; if that fails, Stop tries again."""
+        state = "paused"
         if self.trainer.step == self.trainer.steps:
-            self._end("finished", "Finished.")
-        else:
-            self._say("paused", why)
-        self._draw()
-
-    def _end(self, state: str, said: str) -> None:
-        """Save, and say so; an error of saving ends nothing, and Stop tries again."""
+            state, why, save = "finished", "Finished.", True
         try:
-            self._say(state, f"{said}{self._save()}")
+            if save and self.checkpoint is not None:
+                save_checkpoint(self._everything(), self.checkpoint)
+                why += f" Saved to {self.checkpoint}."
+            self._say(state, why)
         except (OSError, RuntimeError, TypeError) as error:
             self._fail(error, "paused", KEPT)
+        self._draw()
 
     def _one_step(self) -> None:
         if self._is_due():  # the evaluation before was interrupted
@@ -252,12 +248,6 @@ class TrainingDashboard(ipywidgets.VBox):
             self._evaluate()
         self._show_settings()
         self._draw()
-
-    def _save(self) -> str:
-        if self.checkpoint is None:
-            return ""
-        save_checkpoint(self._everything(), self.checkpoint)
-        return f" Saved to {self.checkpoint}."
 
     # The page
 
@@ -315,38 +305,37 @@ class TrainingDashboard(ipywidgets.VBox):
 
     def _make_buttons(self) -> dict[str, ipywidgets.Button]:
         does = {
-            "start": ("Start", self.start, "Train from here on"),
-            "pause": ("Pause", self.pause, "Stop for a while"),
-            "step": ("Step", self.advance, "Train one step"),
-            "stop": ("Stop", self.stop, "Stop, and save to the checkpoint"),
-            "reset": ("Reset", self.reset, "Back to the beginning"),
-            "load": ("Load", self.load, "Continue from the checkpoint"),
+            "start": (self.start, "Train from here on"),
+            "pause": (self.pause, "Stop for a while"),
+            "step": (self.advance, "Train one step"),
+            "stop": (self.stop, "Stop, and save to the checkpoint"),
+            "reset": (self.reset, "Back to the beginning"),
+            "load": (self.load, "Continue from the checkpoint"),
         }
         buttons = {}
-        for name, (label, call, tooltip) in does.items():
-            buttons[name] = ipywidgets.Button(description=label, tooltip=tooltip, layout=ipywidgets.Layout(width="7em"))
+        for name, (call, tooltip) in does.items():
+            buttons[name] = ipywidgets.Button(description=name.title(), tooltip=tooltip, layout={"width": "7em"})
             buttons[name].on_click(lambda _button, call=call: call())
         return buttons
 
     def _make_settings(self) -> dict[str, ipywidgets.FloatSlider]:
-        trainer, style = self.trainer, {"description_width": "16em"}
-        log = {"style": style, "layout": _wide(), "step": 0.05, "readout_format": ".2g"}
+        look = {"style": {"description_width": "16em"}, "layout": WIDE}
+        log = look | {"step": 0.05, "readout_format": ".2g"}
         sliders = {"learning_rate": ipywidgets.FloatLogSlider(description="learning rate", min=-5, max=0, **log)}
-        if hasattr(trainer.critic, "log_temperature"):
+        if hasattr(self.trainer.critic, "log_temperature"):
             sliders["temperature"] = ipywidgets.FloatLogSlider(description="temperature", min=-2, max=0.3, **log)
-        if hasattr(trainer.pairs, "strength"):
-            sliders["strength"] = ipywidgets.FloatSlider(
-                description="strength of the views", min=0, max=2, step=0.1, style=style, layout=_wide()
-            )
-        self._show_settings(sliders)
+        if hasattr(self.trainer.pairs, "strength"):
+            description = "strength of the views"
+            sliders["strength"] = ipywidgets.FloatSlider(description=description, min=0, max=2, step=0.1, **look)
         for name, slider in sliders.items():
+            slider.value = self._setting(name)
             slider.observe(lambda change, name=name: self._set(name, change.new), "value")
         return sliders
 
-    def _show_settings(self, sliders: dict | None = None) -> None:
+    def _show_settings(self) -> None:
         """Move the sliders to where the training is, which does not change it."""
         self._showing = True
-        for name, slider in (sliders or self.settings).items():
+        for name, slider in self.settings.items():
             slider.value = self._setting(name)
         self._showing = False
 
@@ -375,7 +364,3 @@ def _halves(labels: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.randperm(len(labels), generator=seeded(0))
     rows = rows[labels.cpu()[rows].argsort(stable=True)]
     return rows[::2], rows[1::2]
-
-
-def _wide() -> ipywidgets.Layout:
-    return ipywidgets.Layout(width="40em")

@@ -25,26 +25,20 @@ def slider(default: float, low: float, high: float, step: float, label: str, uni
     """A field of a state that a slider sets; `unit` is shown beside its value."""
     named = (("default", default), ("low", low), ("high", high), ("step", step))
     default, low, high, step = (check_number(name, value) for name, value in named)
-    if not 0 < step or (high - low) / step > 10_000:
-        raise ValueError(f"step is {step}; expected a positive number, so that {label!r} has at most 10 000 values")
-    if not low <= default <= high:
-        raise ValueError(f"the default {default} of {label!r} lies outside [{low}, {high}]")
     values = _steps(low, high, step)
     nearest = min(values, key=lambda value: abs(value - default))
     if abs(nearest - default) > 1e-6 * step:
         raise ValueError(f"the default {default} of {label!r} is no step; expected one, for example {nearest}")
-    return dataclasses.field(
-        default=nearest, metadata={"values": values, "label": label, "unit": unit, "kind": "slider"}
-    )
+    metadata = {"values": values, "options": [(f"{v:g}", v) for v in values], "label": label, "unit": unit}
+    return dataclasses.field(default=nearest, metadata=metadata | {"control": ipywidgets.SelectionSlider})
 
 
 def choice(options: dict[str, str] | list[str], label: str):
     """A field of a state that a menu sets: a list of values, or a dict from what is shown to the value; the first is default."""
     options = options if isinstance(options, dict) else {str(o): o for o in options}
-    return dataclasses.field(
-        default=next(iter(options.values())),
-        metadata={"values": tuple(options.values()), "options": options, "label": label, "unit": "", "kind": "choice"},
-    )
+    values = tuple(options.values())
+    metadata = {"values": values, "options": list(options.items()), "label": label, "unit": ""}
+    return dataclasses.field(default=values[0], metadata=metadata | {"control": ipywidgets.Dropdown})
 
 
 class Explorer(ipywidgets.VBox):
@@ -66,9 +60,8 @@ class Explorer(ipywidgets.VBox):
         for control in self.controls.values():
             control.observe(self._update, "value")
         self.reset.on_click(self._reset)
-        super().__init__(
-            [ipywidgets.VBox([*self.controls.values(), self.reset, Accessibility()]), self.plot, self.summary]
-        )
+        controls = ipywidgets.VBox([*self.controls.values(), self.reset, Accessibility()])
+        super().__init__([controls, self.plot, self.summary])
         self.add_class("rpm-explorer")
 
     @property
@@ -216,7 +209,7 @@ def static_twin(render, state_type) -> Figure:
     """The same figure without a kernel: its first control as plotly's own slider over frames made by the same `render`."""
     first, default = dataclasses.fields(state_type)[0], state_type()
     values, current = list(first.metadata["values"]), getattr(default, first.name)
-    if first.metadata["kind"] == "slider":  # nine frames are enough, the default among them
+    if first.metadata["control"] is ipywidgets.SelectionSlider:  # nine frames are enough, the default among them
         stride = -(-len(values) // 9)
         values = values[values.index(current) % stride :: stride]
     shown = [render(dataclasses.replace(default, **{first.name: value})) for value in values]
@@ -226,21 +219,14 @@ def static_twin(render, state_type) -> Figure:
         go.Frame(data=f.plotly.data, layout={**_overlay(f), "title": _title(f)}, name=str(v))
         for v, f in zip(values, shown)
     ]
+    at_once = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
+    names = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
     steps = [
-        {"args": [[str(v)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}], "method": "animate",
-         "label": f"{v:g}" if isinstance(v, float) else str(v)}
-        for v in values
-    ]  # fmt: skip
-    unit = f" ({first.metadata['unit']})" if first.metadata["unit"] else ""
+        {"args": [[str(v)], at_once], "method": "animate", "label": name} for v, name in zip(values, names, strict=True)
+    ]
+    prefix = {"prefix": f"{_label(first)}: "}
     fig.update_layout(
-        sliders=[
-            {
-                "active": current,
-                "steps": steps,
-                "currentvalue": {"prefix": f"{first.metadata['label']}{unit}: "},
-                "pad": {"t": 60},
-            }
-        ],
+        sliders=[{"active": current, "steps": steps, "currentvalue": prefix, "pad": {"t": 60}}],
         title=_title(shown[current]),
         height=fig.layout.height + SLIDER_HEIGHT,
         margin_t=fig.layout.margin.t + TITLE_HEIGHT,
@@ -262,23 +248,21 @@ def _state_type(render):
     parameters = list(inspect.signature(render, eval_str=True).parameters.values())
     state_type = parameters[0].annotation if len(parameters) == 1 else None
     if not (dataclasses.is_dataclass(state_type) and state_type.__dataclass_params__.frozen):
-        raise TypeError(
-            f"{render.__name__} has the signature {inspect.signature(render)}; expected one argument annotated with a "
-            "frozen dataclass, whose fields are made by slider(...) and choice(...)"
+        expected = (
+            "one argument annotated with a frozen dataclass, whose fields are made by slider(...) and choice(...)"
         )
+        raise TypeError(f"{render.__name__} has the signature {inspect.signature(render)}; expected {expected}")
     return state_type
 
 
 def _control(field: dataclasses.Field):
-    meta, wide = field.metadata, {"description_width": "16em"}
-    label = f"{meta['label']} ({meta['unit']})" if meta["unit"] else meta["label"]
-    layout = ipywidgets.Layout(width="40em")
-    if meta["kind"] == "choice":
-        return ipywidgets.Dropdown(
-            options=list(meta["options"].items()), value=field.default, description=label, style=wide, layout=layout
-        )
-    names = [(f"{v:g}", v) for v in meta["values"]]
-    return ipywidgets.SelectionSlider(options=names, value=field.default, description=label, style=wide, layout=layout)
+    options, look = field.metadata["options"], {"style": {"description_width": "16em"}, "layout": {"width": "40em"}}
+    return field.metadata["control"](options=options, value=field.default, description=_label(field), **look)
+
+
+def _label(field: dataclasses.Field) -> str:
+    unit = field.metadata["unit"]
+    return f"{field.metadata['label']} ({unit})" if unit else field.metadata["label"]
 
 
 def _steps(low: float, high: float, step: float) -> tuple:

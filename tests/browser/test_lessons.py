@@ -19,18 +19,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def server(chromium_path: str):
-    with lesson_browser.serve() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str):
-    with lesson_browser.launch() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def opened(request, browser, server):
     """A lesson, run once for all of its tests."""
     if "fashion_mnist" in request.param.read_text(encoding="utf-8"):
@@ -166,17 +154,10 @@ print("never reached")
 
 
 def test_a_broken_lesson_is_noticed(browser, server, tmp_path: Path):
-    source = tmp_path / "01_broken.py"
-    source.write_text(BROKEN)
-    notebook = source.with_suffix(".ipynb")
-    built = build_notebooks.read_source(source)
-    build_notebooks.write(built, notebook)
+    notebook = lesson_browser.write(BROKEN, tmp_path / "01_broken.ipynb")
     with lesson_browser.lesson(browser, server, notebook) as (page, run):
         assert axe_violations(page)[0] == {"button-name": 1}
         assert run.figures == 1
-        assert [problem.split(":")[0] for problem in run.problems] == [
-            "Cell 2 on stderr",
-            "Cell 3 on stderr",
-            "Cell 4 did not run",
-        ]
+        problems = [problem.split(":")[0] for problem in run.problems]
+        assert problems == ["Cell 2 on stderr", "Cell 3 on stderr", "Cell 4 did not run"]
         assert "ZeroDivisionError" in run.problems[1]

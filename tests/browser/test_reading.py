@@ -7,6 +7,7 @@ import build_notebooks
 import keyboard
 import lesson_browser
 import pytest
+from budgets import HANG
 from keyboard import wait
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -30,78 +31,46 @@ KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext"
 
 
 @pytest.fixture(scope="module")
-def server(chromium_path: str):
-    with lesson_browser.serve() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str):
-    with lesson_browser.launch() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser):
+def page(browser, server, tmp_path_factory):
+    """A notebook with a widget, an hour newer than its source beside it, where jupytext's settings would pair them."""
     page = browser.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(1000 * HANG)
+    page.add_init_script(LATE)
+    address = server.add(lesson_browser.write(WIDGET, tmp_path_factory.mktemp("reading") / "widget.ipynb"))
+    notebook, source = server.folder / "widget.ipynb", server.folder / "widget.py"
+    source.write_text(WIDGET)
+    hour_ago = notebook.stat().st_mtime - 3600
+    os.utime(source, (hour_ago, hour_ago))
+    for settings in build_notebooks.NOTEBOOKS.parent.glob("*.toml"):
+        shutil.copy(settings, server.folder.parent)
+    page.goto(address)
+    page.locator("#jp-main-statusbar").get_by_text("| Idle").first.wait_for()
     yield page
     page.close()
-
-
-@pytest.fixture
-def widget(server, tmp_path) -> str:
-    """The address of a notebook with a widget."""
-    source = tmp_path / "widget.py"
-    source.write_text(WIDGET)
-    build_notebooks.write(build_notebooks.read_source(source), source.with_suffix(".ipynb"))
-    return server.add(source.with_suffix(".ipynb"))
 
 
 def command(page, name: str) -> None:
     page.evaluate("name => window.jupyterapp.commands.execute(name)", name)
 
 
-def open_and_run(page, address: str) -> None:
-    page.goto(address)
-    page.locator("#jp-main-statusbar").get_by_text("| Idle").first.wait_for()
+def test_a_widget_is_drawn_and_works_before_its_own_modules_are_there(page):
     command(page, "notebook:run-all-cells")
-    page.locator(keyboard.EXPLORERS).wait_for()
-
-
-def test_a_widget_is_drawn_and_works_before_its_own_modules_are_there(page, widget):
-    page.add_init_script(LATE)
-    open_and_run(page, widget)
-    assert wait(page, DRAWN, seconds=120)
+    assert wait(page, DRAWN)
     slider, first = page.locator(".noUi-handle").first, keyboard.look(page.locator(keyboard.EXPLORERS))
     slider.press("Home")
-    assert wait(page, f"first => {SUMMARY}.textContent !== first", first.text, seconds=120)
-    assert wait(page, f"first => ({keyboard.LOOK})({WIDGETS})[1] !== first && ({DRAWN})()", first.figure, seconds=120)
-    assert wait(page, "() => document.querySelector('.noUi-handle').ariaLabel", seconds=120), "then they are there too"
+    assert wait(page, f"first => {SUMMARY}.textContent !== first", first.text)
+    assert wait(page, f"first => ({keyboard.LOOK})({WIDGETS})[1] !== first && ({DRAWN})()", first.figure)
+    assert wait(page, "() => document.querySelector('.noUi-handle').ariaLabel"), "then they are there too"
 
 
-def test_a_saved_widget_is_its_static_twin_when_the_kernel_is_another(page, server, widget):
-    open_and_run(page, widget)
+def test_saving_leaves_the_source_and_a_saved_widget_is_its_static_twin_when_the_kernel_is_another(page, server):
+    page.evaluate(
+        "window.jupyterapp.shell.currentWidget.content.widgets[0].model.sharedModel.updateSource(0, 0, '# mine\\n')"
+    )
     command(page, "docmanager:save")
+    assert page.locator(".jp-Dialog").count() == 0 and (server.folder / "widget.py").read_text() == WIDGET
+    assert "# mine" in (server.folder / "widget.ipynb").read_text(encoding="utf-8")
     page.evaluate(f"{KERNEL}.session.kernel.restart()")
-    page.goto(widget)
+    page.goto(server.page("widget.ipynb"))
     page.locator(".jp-Notebook .slider-container").wait_for()
     assert page.get_by_text("not found").count() == page.locator(keyboard.EXPLORERS).count() == 0
-
-
-@pytest.mark.parametrize("hours", [-1, 1])
-def test_a_lesson_older_or_newer_than_its_source_opens_and_its_source_stays(page, server, hours):
-    notebook, source = (server.folder / f"02_the_elbo.{kind}" for kind in ("ipynb", "py"))
-    text = (build_notebooks.NOTEBOOKS / source.name).read_text(encoding="utf-8")
-    source.write_text(text, encoding="utf-8")
-    for settings in build_notebooks.NOTEBOOKS.parent.glob("*.toml"):  # jupytext, which is installed here, reads them
-        shutil.copy(settings, server.folder.parent)
-    then = notebook.stat().st_mtime - 3600 * hours
-    os.utime(source, (then, then))
-    page.goto(server.page(notebook.name))
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    page.locator("#jp-main-statusbar").get_by_text("| Idle").first.wait_for()
-    page.evaluate("window.jupyterapp.shell.currentWidget.content.widgets[0].model.sharedModel.setSource('mine')")
-    command(page, "docmanager:save")
-    assert page.locator(".jp-Dialog").count() == 0
-    assert '"mine"' in notebook.read_text(encoding="utf-8") and source.read_text(encoding="utf-8") == text

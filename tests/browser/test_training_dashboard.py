@@ -1,9 +1,7 @@
 """The training dashboard as its reader has it, in JupyterLab: by keyboard, beside other cells, until its page is closed."""
 
 import statistics
-from pathlib import Path
 
-import build_notebooks
 import jupyter_client
 import keyboard
 import lesson_browser
@@ -70,18 +68,9 @@ print(sum("_train" in task.get_coro().__qualname__ for task in tasks))
 
 
 @pytest.fixture(scope="module")
-def server(chromium_path: str):
-    with lesson_browser.serve() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def opened(server, tmp_path_factory):
-    source: Path = tmp_path_factory.mktemp("lesson") / "training.py"
-    source.write_text(LESSON)
-    notebook = source.with_suffix(".ipynb")
-    build_notebooks.write(build_notebooks.read_source(source), notebook)
-    with lesson_browser.launch() as browser, lesson_browser.lesson(browser, server, notebook) as (page, run):
+def opened(browser, server, tmp_path_factory):
+    notebook = lesson_browser.write(LESSON, tmp_path_factory.mktemp("lesson") / "training.ipynb")
+    with lesson_browser.lesson(browser, server, notebook) as (page, run):
         keyboard.listen(page)
         assert run.problems == [] and step(page) == 10
         resume(page)
@@ -158,13 +147,11 @@ def test_other_cells_and_sliders_work_while_it_trains(page, opened):
     found = ask(page, "print(trainer.learning_rate, trainer.pairs.strength, trainer.critic.temperature.item() > 1.5)")
     assert found.split() == ["1e-05", "0.0", "True"]
     assert ask(page, "print(dashboard.state)").strip() == "running" and trains(page, step(page))
-    press(page, "Pause")
-    assert wait(page, SAYS, "Paused.")
 
 
 def test_stop_answers_within_half_a_second(page, opened):
     seconds, worked = [], []
-    for _ in range(7):
+    for _ in range(5):
         resume(page)
         page.evaluate(ARM, ["Stopped."])
         begin = processor_of(opened)
@@ -186,8 +173,6 @@ def test_an_error_is_shown_with_its_remedy_and_the_kernel_lives(page):
     press(page, "Reset")
     assert wait(page, SAYS, "Ready")
     resume(page)
-    press(page, "Pause")
-    assert wait(page, SAYS, "Paused.")
 
 
 def test_its_cell_run_again_leaves_no_second_training(page):
@@ -200,14 +185,12 @@ def test_its_cell_run_again_leaves_no_second_training(page):
     assert ask(page, TASKS).strip() == "0"
     resume(page)
     assert ask(page, TASKS).strip() == "1"
-    press(page, "Pause")
-    assert wait(page, SAYS, "Paused.")
 
 
 def test_it_pauses_when_its_page_is_closed(page, server):
     resume(page)
     signs = {ask(page, "print(dashboard.page.told)")}
-    wait_until(lambda: signs.add(ask(page, "print(dashboard.page.told)")) or len(signs) == 4)
+    wait_until(lambda: signs.add(ask(page, "print(dashboard.page.told)")) or len(signs) == 3)
     assert ask(page, "print(dashboard.state)").strip() == "running"
     kernel = page.evaluate(KERNEL)
     page.close()
@@ -216,10 +199,9 @@ def test_it_pauses_when_its_page_is_closed(page, server):
     client.start_channels()
     try:
         assert asked(client, "dashboard.state") == "'running'"
-        asked(client, "setattr(dashboard, 'page_timeout', 6)")
-        wait_until(lambda: asked(client, "dashboard.state") != "'running'")
+        asked(client, "setattr(dashboard, 'page_timeout', 1)")
+        wait_until(lambda: asked(client, "dashboard.task.done()") == "True")
         assert "no page shows this dashboard" in asked(client, "dashboard.message.value")
-        assert asked(client, "dashboard.task.done()") == "True"
     finally:
         client.stop_channels()
 

@@ -1,4 +1,4 @@
-"""Arrays in, a captioned figure out: `charts` has the palette and what the whole course draws, `latents` what one lesson does.
+"""Arrays in, a captioned figure out: `charts` has the palette and what the whole course draws, `latents` what is learned.
 
 `diagrams` has the drawings that explain rather than plot.
 """
@@ -21,4 +21,4 @@ from .charts import (
     tables,
 )  # fmt: skip
 from .diagrams import Diagram, course_map, graphical_model, reweighting, seven_lines, three_names
-from .latents import circle, clouds, clusters, paths, training
+from .latents import clouds, paths, training

@@ -21,6 +21,9 @@ GREY, BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK = (
 )  # fmt: skip
 
 
+BESIDE = {"xanchor": "left", "xshift": 8, "showarrow": False}  # of a curve's end: its name
+
+
 @dataclass(frozen=True)
 class Style:
     """How a quantity is drawn: by colour, and by dash and marker for readers who see none."""
@@ -103,7 +106,9 @@ def lines(
     curves = {name: np.asarray(y, float) for name, y in curves.items()}
     if ceiling:
         curves[ceiling[0]] = np.full_like(x, ceiling[1])
-    fig = _figure(right=120, xaxis={"title": x_label, "type": "log" if x_log else "linear"}, yaxis={"title": y_label})
+    fig = house_figure(
+        right=120, xaxis={"title": x_label, "type": "log" if x_log else "linear"}, yaxis={"title": y_label}
+    )
     seen = {name: np.flatnonzero(y >= floor) for name, y in curves.items()}
     values = np.concatenate([curves[name][k] for name, k in seen.items()])
     if floor > -np.inf:
@@ -120,13 +125,7 @@ def lines(
         if name in ends:
             last = x[seen[name][-1]]
             fig.add_annotation(
-                x=np.log10(last) if x_log else last,
-                y=ends[name],
-                text=name,
-                xanchor="left",
-                xshift=8,
-                showarrow=False,
-                font_color=style.color,
+                x=np.log10(last) if x_log else last, y=ends[name], text=name, font_color=style.color, **BESIDE
             )
     if mark is not None:
         fig.add_vline(mark, line={"color": GREY, "dash": "dot"})
@@ -135,12 +134,10 @@ def lines(
         fig.add_shape(type="line", x0=mark, x1=mark, y0=gap[0], y1=gap[1], line=bar)
 
     def trend(name, k):
-        y = curves[name]
-        return (
-            f"{name} from {_say(y[k[0]])} to {_say(y[k[-1]])}, highest {_say(y[k].max())}"
-            if len(k)
-            else f"{name} below the figure"
-        )
+        if not len(k):
+            return f"{name} below the figure"
+        first, last, highest = map(three_digits, (curves[name][k[0]], curves[name][k[-1]], curves[name][k].max()))
+        return f"{name} from {first} to {last}, highest {highest}"
 
     trends = "; ".join(trend(name, k) for name, k in seen.items())
     alt = f"Lines of {y_label} against {x_label}, from {x[0]:.3g} to {x[-1]:.3g}: {trends}."
@@ -169,7 +166,7 @@ def dots(
     colors = [VERMILLION if name in mark else STYLES[name].color if name in STYLES else PURPLE for name in names]
     low, high = min(numbers), max(numbers)
     reach = max(high - low, 0.1 * abs(high), 1e-3)
-    fig = _figure(
+    fig = house_figure(
         right=20 if most == np.inf else 60,
         height=120 + 42 * len(names),
         xaxis={"title": x_label, "range": [low - 0.15 * reach, min(high + 0.9 * reach, most)]},
@@ -197,7 +194,7 @@ def tables(
     names, arrays = list(panels), [np.asarray(a, float) for a in panels.values()]
     x_labels, y_labels = ([v] * len(names) if isinstance(v, str) else v for v in (x_label, y_label))
     high = max(float(a.max()) for a in arrays)
-    fig = _figure(**_panes(tuple(names), 0.3 / len(names)))
+    fig = house_figure(**panes(tuple(names), 0.3 / len(names)))
     low = min(0, *(float(a.min()) for a in arrays))
     for k, array in enumerate(arrays, start=1):
         axis = "" if k == 1 else str(k)
@@ -236,7 +233,7 @@ def images(rows: Mapping[str, Sequence], *, caption: str, below: Mapping[str, Se
         for c, image in enumerate(stack):
             top, left = r * row_height + 1, c * column_width + 1
             canvas[top : top + image.shape[0], left : left + image.shape[1]] = (255 * image.clip(0, 1)).round()
-    fig = _figure(
+    fig = house_figure(
         height=20 + int(600 / canvas.shape[1] * canvas.shape[0]),
         margin={"l": 90, "r": 30, "t": 10, "b": 10},
         xaxis={"visible": False},
@@ -263,33 +260,19 @@ def images(rows: Mapping[str, Sequence], *, caption: str, below: Mapping[str, Se
 
 
 # Plotly validates a template at every use; a small one keeps a figure under 10 ms, and "simple_white" would cost 30.
-_AXIS = {
-    "showline": True,
-    "ticks": "outside",
-    "showgrid": False,
-    "zeroline": False,
-    "linecolor": BLACK,
-    "automargin": True,
-}
-_TEMPLATE = go.layout.Template(
-    layout={
-        "font": {"size": 13, "color": BLACK},
-        "paper_bgcolor": "white",
-        "plot_bgcolor": "white",
-        "xaxis": _AXIS,
-        "yaxis": _AXIS,
-    }
-)
+_AXIS = dict(showline=True, ticks="outside", showgrid=False, zeroline=False, linecolor=BLACK, automargin=True)
+_PAPER = dict(font={"size": 13, "color": BLACK}, paper_bgcolor="white", plot_bgcolor="white", xaxis=_AXIS, yaxis=_AXIS)
+_TEMPLATE = go.layout.Template(layout=_PAPER)
 
 
 @functools.cache
-def _panes(titles: tuple[str, ...], spacing: float) -> dict:
+def panes(titles: tuple[str, ...], spacing: float) -> dict:
     """The layout of panels side by side; plotly takes longer over it than over all the rest of a figure."""
     layout = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=spacing).layout.to_plotly_json()
     return {key: value for key, value in layout.items() if key != "template"}
 
 
-def _figure(*, right: int = 20, **layout) -> go.Figure:
+def house_figure(*, right: int = 20, **layout) -> go.Figure:
     """An empty figure of the house: white paper in light and dark themes alike, thin axes, one size of text."""
     base = {"template": _TEMPLATE, "width": 720, "height": 380, "margin": {"l": 70, "r": right, "t": 40, "b": 60}}
     return go.Figure(layout={**base, **layout})
@@ -308,7 +291,7 @@ def _spread(ends: Mapping[str, float], values: np.ndarray) -> dict[str, float]:
     return placed
 
 
-def _say(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three digits; rounding noise is said as 0."""
     return "0" if abs(value) < 1e-9 else f"{value:.3g}"
 

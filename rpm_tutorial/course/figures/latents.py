@@ -1,4 +1,4 @@
-"""Figures that one lesson each needs: latents as clouds, on a circle, in clusters, along paths; a training so far."""
+"""Figures of latents: as clouds, and along paths; and of a training so far."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,9 +15,9 @@ from .charts import (
     VERMILLION,
     Figure,
     _color_bar,
-    _figure,
-    _panes,
-    _say,
+    house_figure,
+    panes,
+    three_digits,
 )
 
 
@@ -29,7 +29,7 @@ def clouds(
     One colour scale for all, dark to light, and equal units on both axes of a panel.
     """
     panels = {name: (np.asarray(xy, float), np.asarray(c, float)) for name, (xy, c) in panels.items()}
-    fig = _figure(right=120, **_panes(tuple(panels), 0.2 / len(panels)))
+    fig = house_figure(right=120, **panes(tuple(panels), 0.2 / len(panels)))
     said, rows = [], []
     for k, (name, (xy, color)) in enumerate(panels.items(), start=1):
         axis = "" if k == 1 else str(k)
@@ -68,7 +68,7 @@ def paths(
         centre, reach: the middle of the picture (row, column), and how far it goes from there on each side.
     """
     row, column = ({"range": [c - reach, c + reach], "constrain": "domain"} for c in centre)
-    fig = _figure(
+    fig = house_figure(
         height=520, margin={"l": 70, "r": 20, "t": 60, "b": 60}, legend={"orientation": "h", "y": 1.12, "x": 0},
         xaxis={"title": f"column: {label}", **column},
         yaxis={"title": f"row: {label}", "scaleanchor": "x", **row, "range": row["range"][::-1]},
@@ -85,9 +85,9 @@ def paths(
         )  # fmt: skip
 
     def trip(name, points):
-        place = [f"row {_say(row)}, column {_say(column)}" for row, column in points]
+        place = [f"row {three_digits(row)}, column {three_digits(column)}" for row, column in points]
         if closed[name]:
-            return f"{name} around row {_say(points[:, 0].mean())}, column {_say(points[:, 1].mean())}"
+            return f"{name} around row {three_digits(points[:, 0].mean())}, column {three_digits(points[:, 1].mean())}"
         return f"{name} from {place[0]} to {place[-1]}" if len(place) > 1 else f"{name} at {place[0]}"
 
     alt = f"Paths in the plane, {label}: " + "; ".join(trip(name, points) for name, (_, points) in curves.items())
@@ -97,131 +97,6 @@ def paths(
         for step, point in enumerate([] if closed[name] else points)
     ]
     return Figure(fig, caption, alt + ".", ("path", "point", "row", "column"), rows)
-
-
-def circle(
-    angles: Sequence[float],
-    p: Sequence[float],
-    *,
-    own: float,
-    partner: float,
-    kappas: Sequence[float],
-    evidence: Mapping[str, Sequence[float]],
-    mark: float,
-    caption: str,
-) -> Figure:
-    """Left, candidates on the unit circle, as large as their probability; right, curves of evidence against κ.
-
-    Args:
-        angles, p: of each candidate z', its place in radians and its probability given one z.
-        own, partner: the angles of that z and of its true z'.
-        mark: the κ of the left panel.
-    """
-    angles, p, turn = np.asarray(angles, float), np.asarray(p, float), np.linspace(0, 2 * np.pi, 91)
-    fig = _figure(**_panes(("", ""), 0.16))
-    fig.update_layout(width=900, height=420, margin={"r": 120})
-    fig.add_scatter(
-        x=np.cos(turn).tolist(),
-        y=np.sin(turn).tolist(),
-        mode="lines",
-        line={"color": GREY, "width": 1},
-        showlegend=False,
-    )
-    fig.add_scatter(
-        x=np.cos(angles).tolist(), y=np.sin(angles).tolist(), mode="markers", showlegend=False,
-        marker={"color": BLUE, "opacity": 0.5, "size": (2 + 22 * np.sqrt(p / p.max())).tolist()},
-    )  # fmt: skip
-    for name, angle, radius, color, symbol in (
-        ("z", own, 0.72, BLACK, "star"),
-        ("z′", partner, 1.22, VERMILLION, "diamond-open"),
-    ):
-        fig.add_scatter(
-            x=[radius * np.cos(angle)], y=[radius * np.sin(angle)], mode="markers+text", text=[name], showlegend=False,
-            textposition="middle right", textfont={"color": color}, marker={"color": color, "symbol": symbol, "size": 11},
-        )  # fmt: skip
-    for k, (name, values) in enumerate(evidence.items()):
-        look = {"color": (PURPLE, GREY, BLACK)[k % 3], "dash": ("solid", "dash", "dot")[k % 3], "width": 2.5}
-        fig.add_scatter(
-            x=list(map(float, kappas)),
-            y=list(values),
-            mode="lines",
-            line=look,
-            xaxis="x2",
-            yaxis="y2",
-            name=name,
-            showlegend=False,
-        )
-        fig.add_annotation(
-            x=kappas[-1], y=values[-1], text=name, xref="x2", yref="y2", xanchor="left", xshift=6, showarrow=False,
-            font={"color": look["color"]},
-        )  # fmt: skip
-    fig.add_vline(mark, line={"color": STYLES["log N"].color, "dash": "dot"}, row=None, col=None, xref="x2")
-    ring = {"range": [-1.5, 1.5], "dtick": 1}
-    fig.layout.xaxis.update(title="cos θ", **ring)
-    fig.layout.yaxis.update(title="sin θ", scaleanchor="x", **ring)
-    fig.layout.xaxis2.title, fig.layout.yaxis2.title = "concentration κ", "held-out InfoNCE (nats per pair)"
-    best = "; ".join(
-        f"{n}, highest {_say(np.max(v))} at κ = {kappas[int(np.argmax(v))]:g}" for n, v in evidence.items()
-    )
-    alt = (
-        f"Left, {len(angles)} candidates on a circle, {np.sum(p > p.max() / 2)} of them at least half as probable as the "
-        f"likeliest. Right, held-out InfoNCE against κ: {best}."
-    )
-    rows = [[float(k), *(float(v[i]) for v in evidence.values())] for i, k in enumerate(kappas)]
-    return Figure(fig, caption, alt, ["κ", *evidence], rows)
-
-
-def clusters(
-    counts,
-    x: Sequence[float],
-    curves,
-    *,
-    chosen: int,
-    shown: int,
-    ceiling: float,
-    x_label: str,
-    y_label: str,
-    caption: str,
-) -> Figure:
-    """Classes against categories, and beside it the evidence of several runs: one so far in black, the others in grey.
-
-    Args:
-        counts: (classes, categories), drawn as the share of each row.
-        curves: (runs, len(x)); of the run `chosen` the first `shown` values are drawn.
-    """
-    counts, x, curves = (np.asarray(a, float) for a in (counts, x, curves))
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    fig = _figure(**_panes(("share of a class in each category", "all runs, one of them so far"), 0.16))
-    fig.update_layout(width=900, height=400)
-    fig.add_heatmap(
-        z=shares, zmin=0, zmax=1, colorscale=[[0, "#FFFFFF"], [1, BLUE]], showscale=False,
-        texttemplate="%{z:.1f}", hovertemplate="class %{y}, category %{x}: %{z:.3f}<extra></extra>",
-    )  # fmt: skip
-    fig.layout.xaxis.update(title="category", dtick=1)
-    fig.layout.yaxis.update(title="class", dtick=1, autorange="reversed")
-    style = STYLES["log evidence − C"]
-    for curve in curves:
-        fig.add_scatter(x=x, y=curve, mode="lines", line={"color": "#BBBBBB", "width": 1}, xaxis="x2", yaxis="y2")
-    fig.add_scatter(
-        x=x[:shown], y=curves[chosen][:shown], mode="lines+markers", line={"color": style.color, "width": 2.5},
-        marker={"symbol": style.symbol, "line": {"color": style.color, "width": 2}}, xaxis="x2", yaxis="y2",
-    )  # fmt: skip
-    fig.add_shape(
-        type="line", x0=x[0], x1=x[-1], y0=ceiling, y1=ceiling, xref="x2", yref="y2", line={"color": GREY, "dash": "dash"},
-    )  # fmt: skip
-    low = min(0.0, curves.min())
-    fig.update_layout(showlegend=False)
-    fig.layout.xaxis2.update(title=x_label)
-    fig.layout.yaxis2.update(title=y_label, range=[low - 0.05, 1.05 * max(ceiling, curves.max())])
-    split = ", ".join(f"{k} {_say(row.max())} in {row.argmax()}" for k, row in enumerate(shares))
-    first, last, ends = curves[chosen][0], curves[chosen][shown - 1], curves[:, -1]
-    alt = (
-        f"Left, the largest share of each class and its category: {split}. Right, {y_label} against {x_label}: the chosen "
-        f"run from {_say(first)} to {_say(last)} at {x[shown - 1]:g}; at the end all {len(curves)} runs lie between "
-        f"{_say(ends.min())} and {_say(ends.max())}, the ceiling at {_say(ceiling)}."
-    )
-    columns = ["class", *(f"category {k}" for k in range(counts.shape[1]))]
-    return Figure(fig, caption, alt, columns, [[k, *map(int, row)] for k, row in enumerate(counts)])
 
 
 def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: int, shown: int = 200) -> Figure:
@@ -234,7 +109,7 @@ def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: 
     """
     from sklearn.decomposition import PCA  # takes half a second, and only this figure needs it
 
-    fig = _figure(right=20, **_panes(("", "", ""), 0.09))
+    fig = house_figure(right=20, **panes(("", "", ""), 0.09))
     fig.update_layout(width=1000, height=360, showlegend=True, legend={"orientation": "h", "y": 1.15, "x": 0})
     looks = {"InfoNCE": STYLES["InfoNCE"], "held-out InfoNCE": STYLES["log evidence − C"], "probe": STYLES["MI"]}
     for name, style in looks.items():
@@ -259,7 +134,7 @@ def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: 
     reach = 1.1 * np.abs(plane).max()
     for axis, title in (("xaxis3", "first principal component of z"), ("yaxis3", "second")):
         fig.layout[axis].update(title=title, range=[-reach, reach])
-    said = {name: "unknown" if values[-1] is None else _say(values[-1]) for name, values in history.items()}
+    said = {name: "unknown" if values[-1] is None else three_digits(values[-1]) for name, values in history.items()}
     alt = (
         f"Three panels after step {history['step'][-1]} of {steps}: InfoNCE {said['InfoNCE']} nats, held-out InfoNCE "
         f"{said['held-out InfoNCE']} nats, probe accuracy {said['probe']}; {len(plane)} latents in two dimensions."

@@ -6,11 +6,13 @@ Its exercises: the two steps of EM, and what ten classes are worth to untied lat
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from ...finite import FiniteRPM
 from ..exercise import Exercise, normal
-from ..figures import Figure, clusters
+from ..figures import BLUE, GREY, STYLES, Figure
+from ..figures.charts import house_figure, panes, three_digits
 from ..widgets import choice, slider
 
 
@@ -38,22 +40,48 @@ def restarts(evidence: Tensor, counts: Tensor):
         now, run = state.step // 10, int(order[state.rank - 1])
         table = counts[now, run][:, match(counts[-1, run])]  # categories keep their places along the path
         agreed = counts[now, run][:, match(counts[now, run])].trace() / counts[now, run].sum()
-        return clusters(
-            table,
-            range(0, 201, 10),
-            evidence.T,
-            chosen=run,
-            shown=now + 1,
-            ceiling=math.log(k),
-            x_label="EM steps",
-            y_label="log evidence − C (nats per pair)",
-            caption=(
-                f"Restart {state.rank} of 12 after {state.step} steps: {evidence[now, run]:.3f} of log {k} = "
-                f"{math.log(k):.3f} nats; categories matched with classes one to one agree with {agreed:.1%} of the labels."
-            ),
+        caption = (
+            f"Restart {state.rank} of 12 after {state.step} steps: {evidence[now, run]:.3f} of log {k} = "
+            f"{math.log(k):.3f} nats; categories matched with classes one to one agree with {agreed:.1%} of the labels."
         )
+        return _clusters(table.numpy(), evidence.T.double().numpy(), run, now + 1, caption)
 
     return render
+
+
+def _clusters(counts: np.ndarray, curves: np.ndarray, chosen: int, shown: int, caption: str) -> Figure:
+    """Left, the share of each class in each category; right, the evidence of all runs, of one the first values in black."""
+    shares, ceiling = counts / np.maximum(counts.sum(1, keepdims=True), 1), math.log(len(counts))
+    steps, style, y_label = np.arange(0.0, 201, 10), STYLES["log evidence − C"], "log evidence − C (nats per pair)"
+    fig = house_figure(**panes(("share of a class in each category", "all runs, one of them so far"), 0.16))
+    fig.update_layout(width=900, height=400, showlegend=False)
+    fig.add_heatmap(
+        z=shares, zmin=0, zmax=1, colorscale=[[0, "#FFFFFF"], [1, BLUE]], showscale=False,
+        texttemplate="%{z:.1f}", hovertemplate="class %{y}, category %{x}: %{z:.3f}<extra></extra>",
+    )  # fmt: skip
+    fig.layout.xaxis.update(title="category", dtick=1)
+    fig.layout.yaxis.update(title="class", dtick=1, autorange="reversed")
+    right = {"xaxis": "x2", "yaxis": "y2"}
+    for curve in curves:
+        fig.add_scatter(x=steps, y=curve, mode="lines", line={"color": "#BBBBBB", "width": 1}, **right)
+    fig.add_scatter(
+        x=steps[:shown], y=curves[chosen][:shown], mode="lines+markers", line={"color": style.color, "width": 2.5},
+        marker={"symbol": style.symbol, "line": {"color": style.color, "width": 2}}, **right,
+    )  # fmt: skip
+    level = {"x0": 0.0, "x1": 200.0, "y0": ceiling, "y1": ceiling, "xref": "x2", "yref": "y2"}
+    fig.add_shape(type="line", line={"color": GREY, "dash": "dash"}, **level)
+    fig.layout.xaxis2.title = "EM steps"
+    fig.layout.yaxis2.update(title=y_label, range=[min(0, curves.min()) - 0.05, 1.05 * max(ceiling, curves.max())])
+    split = ", ".join(f"{k} {three_digits(row.max())} in {row.argmax()}" for k, row in enumerate(shares))
+    now, ends = curves[chosen][:shown], curves[:, -1]
+    first, last, low, high, top = map(three_digits, (now[0], now[-1], ends.min(), ends.max(), ceiling))
+    alt = (
+        f"Left, the largest share of each class and its category: {split}. Right, {y_label} against EM steps: the chosen run "
+        f"from {first} to {last} at {steps[shown - 1]:g}; at the end all {len(curves)} runs lie between {low} and {high}, the "
+        f"ceiling at {top}."
+    )
+    columns = ["class", *(f"category {k}" for k in range(counts.shape[1]))]
+    return Figure(fig, caption, alt, columns, [[k, *map(int, row)] for k, row in enumerate(counts)])
 
 
 # Exercises

@@ -12,7 +12,8 @@ from torch import Tensor
 from ...critics import VonMisesFisher
 from ...evidence import dataset_evidence
 from ..exercise import Exercise, normal
-from ..figures import Figure, circle
+from ..figures import BLACK, BLUE, GREY, PURPLE, STYLES, VERMILLION, Figure
+from ..figures.charts import house_figure, panes, three_digits
 from ..widgets import choice, slider
 
 
@@ -39,24 +40,65 @@ def concentration(codes: dict[str, tuple[Tensor, Tensor]]):
         z, z_prime = codes[state.code]
         with torch.no_grad():
             p = VonMisesFisher(1 / state.kappa).to(z)(z[[state.pair]], z_prime).softmax(1)[0]
-        angle, angle_prime = (torch.atan2(side[:, 1], side[:, 0]) for side in (z, z_prime))
         value, best = evidence[state.code][state.kappa - 1], max(evidence[state.code])
-        return circle(
-            angle_prime.numpy(),
-            p.numpy(),
-            own=angle[state.pair].item(),
-            partner=angle_prime[state.pair].item(),
-            kappas=kappas,
-            evidence=evidence,
-            mark=state.kappa,
-            caption=(
-                f"Blue: the z′ of {len(z)} held-out frames, as large as P(x′|x) for the frame at the star; its true next "
-                f"frame is the diamond, with P = {p[state.pair]:.4f}. At κ = {state.kappa:g} the code that is "
-                f"{state.code} earns {value:.2f} nats; its best κ would earn {best:.2f}."
-            ),
+        caption = (
+            f"Blue: the z′ of {len(z)} held-out frames, as large as P(x′|x) for the frame at the star; its true next "
+            f"frame is the diamond, with P = {p[state.pair]:.4f}. At κ = {state.kappa:g} the code that is "
+            f"{state.code} earns {value:.2f} nats; its best κ would earn {best:.2f}."
+        )
+        return _circle(
+            _directions(z_prime), p.double().numpy(), _directions(z)[state.pair], state, kappas, evidence, caption
         )
 
     return render
+
+
+def _directions(z: Tensor) -> np.ndarray:
+    return torch.atan2(z[:, 1], z[:, 0]).double().numpy()
+
+
+def _circle(angles, p, own: float, state: ConcentrationState, kappas, evidence: dict, caption: str) -> Figure:
+    """Left, candidates on the unit circle, as large as their probability; right, curves of evidence against κ."""
+    fig, turn = house_figure(**panes(("", ""), 0.16)), np.linspace(0, 2 * np.pi, 91)
+    fig.update_layout(width=900, height=420, margin={"r": 120})
+    fig.add_scatter(
+        x=np.cos(turn).tolist(), y=np.sin(turn).tolist(), mode="lines", line={"color": GREY, "width": 1}, showlegend=False,
+    )  # fmt: skip
+    fig.add_scatter(
+        x=np.cos(angles).tolist(), y=np.sin(angles).tolist(), mode="markers", showlegend=False,
+        marker={"color": BLUE, "opacity": 0.5, "size": (2 + 22 * np.sqrt(p / p.max())).tolist()},
+    )  # fmt: skip
+    for name, angle, radius, color, symbol in (
+        ("z", own, 0.72, BLACK, "star"),
+        ("z′", angles[state.pair], 1.22, VERMILLION, "diamond-open"),
+    ):
+        fig.add_scatter(
+            x=[radius * np.cos(angle)], y=[radius * np.sin(angle)], mode="markers+text", text=[name], showlegend=False,
+            textposition="middle right", textfont={"color": color}, marker={"color": color, "symbol": symbol, "size": 11},
+        )  # fmt: skip
+    for (name, values), color, dash in zip(evidence.items(), (PURPLE, GREY), ("solid", "dash")):
+        fig.add_scatter(
+            x=kappas.tolist(), y=values, mode="lines", line={"color": color, "dash": dash, "width": 2.5}, xaxis="x2", yaxis="y2",
+            name=name, showlegend=False,
+        )  # fmt: skip
+        fig.add_annotation(
+            x=kappas[-1], y=values[-1], text=name, xref="x2", yref="y2", xanchor="left", xshift=6, showarrow=False,
+            font={"color": color},
+        )  # fmt: skip
+    fig.add_vline(state.kappa, line={"color": STYLES["log N"].color, "dash": "dot"}, row=None, col=None, xref="x2")
+    ring = {"range": [-1.5, 1.5], "dtick": 1}
+    fig.layout.xaxis.update(title="cos θ", **ring)
+    fig.layout.yaxis.update(title="sin θ", scaleanchor="x", **ring)
+    fig.layout.xaxis2.title, fig.layout.yaxis2.title = "concentration κ", "held-out InfoNCE (nats per pair)"
+    best = "; ".join(
+        f"{name}, highest {three_digits(np.max(values))} at κ = {kappas[np.argmax(values)]:g}"
+        for name, values in evidence.items()
+    )
+    alt = (
+        f"Left, {len(angles)} candidates on a circle, {np.sum(p > p.max() / 2)} of them at least half as probable as the "
+        f"likeliest. Right, held-out InfoNCE against κ: {best}."
+    )
+    return Figure(fig, caption, alt, ["κ", *evidence], [list(row) for row in zip(kappas.tolist(), *evidence.values())])
 
 
 # Exercises
