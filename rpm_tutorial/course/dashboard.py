@@ -354,8 +354,9 @@ class TrainingDashboard(ipywidgets.VBox):
         self._showing = False
 
     def _setting(self, name: str) -> float:
-        owners = {"temperature": self.trainer.critic, "strength": self.trainer.pairs}
-        return float(getattr(owners.get(name, self.trainer), name))
+        if name == "temperature":
+            return getattr(self.trainer.critic, name).item()
+        return getattr(self.trainer.pairs if name == "strength" else self.trainer, name)
 
     @_alone
     def _set(self, name: str, value: float) -> None:
