@@ -159,14 +159,14 @@ def train(
     from . import _runs, environment
 
     environment.setup()
-    chosen = environment.pick_device(device)
+    picked = environment.pick_device(device)
     context.with_resource(checkpoints.sole_writer(checkpoint))
     _check_place(checkpoint, resume)  # while this waited for its imports, another may have come and gone
-    state = _runs.load(checkpoint, chosen) if resume else {"settings": settings}
+    state = _runs.load(checkpoint, picked) if resume else {"settings": settings}
     settings = state["settings"]
     if not resume or context.get_parameter_source("save_every") is click.core.ParameterSource.COMMANDLINE:
         settings["save_every"] = save_every
-    trainer = _runs.trainer(settings, chosen)
+    trainer = _runs.trainer(settings, picked)
     if resume:
         trainer.load_state_dict(state)
     again = f"rpm-tutorial train {_quoted(checkpoint)} --resume"
@@ -174,7 +174,7 @@ def train(
     if trainer.step == trainer.steps:
         click.echo(f"{checkpoint} is complete: its {trainer.steps} steps are made. Next: {following}")
         return
-    click.echo(f"{settings['data']}, {settings['steps']} steps of {settings['batch_size']} pairs, on {chosen}")
+    click.echo(f"{settings['data']}, {settings['steps']} steps of {settings['batch_size']} pairs, on {picked}")
     try:
         finished = _runs.train(trainer, settings, checkpoint)
     except ValueError as error:
@@ -209,11 +209,11 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
     from . import _runs, environment
 
     environment.setup()
-    chosen = environment.pick_device(device)
-    state = _runs.load(checkpoint, chosen)
+    picked = environment.pick_device(device)
+    state = _runs.load(checkpoint, picked)
     settings = state["settings"]
     x, x_prime = _runs.held_out_views(settings, seed)
-    encoder, critic = _runs.networks(settings, x, chosen)
+    encoder, critic = _runs.networks(settings, x, picked)
     _runs.load_networks(state, encoder, critic)
     found = encoder_evidence(encoder, critic, x, x_prime)
     click.echo(
