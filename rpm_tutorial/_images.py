@@ -46,7 +46,7 @@ def view(x: Tensor, strength: float, flip: bool, generator: torch.Generator) -> 
     affine[:, 0, 0], affine[:, 1, 1] = crop * mirror, crop
     for axis in (0, 1):
         affine[:, axis, 2] = strength * uniform(-0.2, 0.2)  # the side has length 2
-    seen = F.grid_sample(x, F.affine_grid(affine, x.shape, align_corners=False), align_corners=False)
+    seen = F.grid_sample(x, F.affine_grid(affine, list(x.shape), align_corners=False), align_corners=False)
     brightness = 1 + strength * uniform(-0.3, 0.3)
     noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     return (seen * brightness[:, None, None, None] + 0.05 * strength * noise).clamp(0, 1)

@@ -127,7 +127,7 @@ def _report(critic: nn.Module, dim: int, dim_prime: int, seed: int, title: str) 
     z_prime = torch.randn(M, dim_prime, generator=draw).to(like)
     if dim == dim_prime:
         z_prime[0] = z[0]  # a pair may coincide
-    checks = {}
+    checks: dict[str, Check] = {}
     for name, (check, expected, needs) in _CHECKS.items():
         unmet = [other for other in needs if not checks[other].passed]
         if unmet:
@@ -230,7 +230,7 @@ def _gradient(critic, z, z_prime) -> str:
         inputs = _inputs(critic, z, z_prime)
         log_f = critic(inputs["z"], inputs["z′"])
         weight = torch.linspace(-1, 1, N * M).sin().view(N, M).to(log_f) * log_f.detach().isfinite()
-        found = torch.autograd.grad(log_f, inputs.values(), weight, allow_unused=True) if log_f.requires_grad else ()
+        found = torch.autograd.grad(log_f, [*inputs.values()], weight, allow_unused=True) if log_f.requires_grad else ()
     foreign = [leaf for leaf in _leaves(log_f) if all(leaf is not own for own in inputs.values())]
     if foreign:
         raise _Wrong(
@@ -265,7 +265,8 @@ def _evidence(critic, z, z_prime) -> str:
     if distance(by_table, by_tiles) > scale:
         raise _Wrong(f"{by_tiles.item():.5g} nats, and {by_table.item():.5g} from the table", remedy)
     each = (
-        torch.autograd.grad(v, inputs.values(), allow_unused=True, materialize_grads=True) for v in (by_table, by_tiles)
+        torch.autograd.grad(v, [*inputs.values()], allow_unused=True, materialize_grads=True)
+        for v in (by_table, by_tiles)
     )
     for name, expected, found in zip(inputs, *each):
         if (distance(expected, found) > max(scale, table_rounding(expected))).any():

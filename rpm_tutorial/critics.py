@@ -286,8 +286,8 @@ def _global_states(device: torch.device) -> list[Tensor]:
     """The states of torch's global generators that a critic on this device may draw from."""
     if device.type == "cuda":
         return [torch.get_rng_state(), torch.cuda.get_rng_state(device)]
-    module = getattr(torch, device.type, None)
-    return [torch.get_rng_state(), *([module.get_rng_state()] if hasattr(module, "get_rng_state") else [])]
+    of_device = getattr(getattr(torch, device.type, None), "get_rng_state", None)
+    return [torch.get_rng_state(), *([of_device()] if of_device else [])]
 
 
 # Forms of the critics above. Both are centred, which changes no score: far from 0 the products would be large and cancel,
@@ -305,10 +305,11 @@ def _gaussian(
     with full_precision(z.device):
         centre = z_prime.detach().mean(0)
         q, k = whiten(move(z) - centre), whiten(z_prime - centre)
-        form = LinearForm(q, k, q.square().sum(1) / -2, k.square().sum(1) / -2)
+        row_bias, column_bias = q.square().sum(1) / -2, k.square().sum(1) / -2
+    form = LinearForm(q, k, row_bias, column_bias)
     if z.dtype == torch.float64:
         return form
-    reach = -2 * (form.row_bias.detach().amin() + form.column_bias.detach().amin())  # if infinite, it is refused later
+    reach = -2 * (row_bias.detach().amin() + column_bias.detach().amin())  # if infinite, it is refused later
     bad = LOST / torch.finfo(z.dtype).eps
     if any_entry(lambda t: (t > bad) & t.isfinite(), reach, scanned=False, unseen=True):
         return _gaussian(float64(z), float64(z_prime), move, whiten)

@@ -123,7 +123,7 @@ def _check_strength(strength: float) -> None:
 class TensorPairs:
     """An endless iterator over the rows of one tensor or more, which can be stopped and continued; made by `tensor_pairs`."""
 
-    _same = ("batch_size", "fingerprint")  # where a training is continued
+    _same: tuple[str, ...] = ("batch_size", "fingerprint")  # where a training is continued
 
     def __init__(self, sides: tuple[Tensor, ...], batch_size: int, seed: int):
         n, self.device = len(sides[0]), sides[0].device
@@ -143,13 +143,14 @@ class TensorPairs:
                 self.start = 0
             chosen = self.order[self.start : self.start + self.batch_size]
             self.start += self.batch_size
-            return self._pairs(*(side[chosen] for side in self.sides))
+            return self._pairs(chosen)
         except BaseException:  # Ctrl-C, say: the same batch comes next
             self._go_to(before)
             raise
 
-    def _pairs(self, x: Tensor, x_prime: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x_prime
+    def _pairs(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        x, x_prime = self.sides
+        return x[chosen], x_prime[chosen]
 
     @functools.cached_property
     def fingerprint(self) -> int:
@@ -157,7 +158,7 @@ class TensorPairs:
         found = 0
         for side in self.sides:
             found = zlib.crc32(f"{side.dtype} {shape_of(side)}".encode(), found)
-            found = zlib.crc32(side.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), found)
+            found = zlib.crc32(side.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, found)
         return found
 
     def _place(self) -> dict:
@@ -217,8 +218,8 @@ class ViewPairs(TensorPairs):
         _check_strength(value)
         self._strength = float(value)
 
-    def _pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return two_views(x, strength=self.strength, flip=self.flip, generator=self.generator)
+    def _pairs(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        return two_views(self.sides[0][chosen], strength=self.strength, flip=self.flip, generator=self.generator)
 
     def state_dict(self) -> dict:
         return {**super().state_dict(), "strength": self.strength}

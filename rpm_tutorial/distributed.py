@@ -57,7 +57,7 @@ def process_group(timeout: float = 300.0) -> Iterator["dist.ProcessGroup"]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout))
     try:
-        yield dist.group.WORLD
+        yield dist.group.WORLD  # type: ignore[misc]  # None only before the line above
     finally:
         dist.destroy_process_group()
 

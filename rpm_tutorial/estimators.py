@@ -216,7 +216,8 @@ def mige(z: Tensor, z_prime: Tensor, *, kept: float = 0.99) -> Tensor:
     z and z', (n, d) and (n, d'), must be differentiable functions of noise (reparameterised). Each entropy's gradient
     is minus the mean score along the samples' motion, and I = H(z) + H(z') - H(z,z').
     """
-    check_latents("z", z), check_latents("z_prime", z_prime)
+    check_latents("z", z)
+    check_latents("z_prime", z_prime)
     check_alike("z", z, "z_prime", z_prime)
     if len(z) != len(z_prime):
         raise ValueError(f"z has {len(z)} rows and z_prime {len(z_prime)}; expected one row each per pair")

@@ -1,7 +1,7 @@
 """The log evidence of a whole data set (E14): exact, with exact gradients, in O(N) memory, for any critic."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -114,10 +114,10 @@ def dataset_evidence(
             candidates, first, n = gather(z, group)
             directions.append(_log_p(candidates, z_prime, critic, first, block, "columns", reduction))
     if reduction == "mean":  # each direction is a sum over the pairs already, or has one number for each
-        log_p = mean_over_ranks(sum(float64(log_p).sum() for log_p in directions) / (len(directions) * n), group)
+        log_p = mean_over_ranks(torch.stack([float64(log_p).sum() for log_p in directions]).mean() / n, group)
     else:
-        log_p = sum(directions) / len(directions)
-    objective = "symmetric_infonce" if normalise == "both" else "infonce"
+        log_p = torch.stack(directions).mean(0)
+    objective: Literal["infonce", "symmetric_infonce"] = "symmetric_infonce" if normalise == "both" else "infonce"
     return Evidence((log_p + math.log(n)).to(z), (log_p - math.log(n)).to(z), n, objective)
 
 
@@ -164,9 +164,8 @@ def sampled_evidence(
         raise ValueError(f"negatives is {negatives}; expected at least 2")
     z, z_prime, critic = _in_float32(z, z_prime, critic)
     _check_fixed(critic, z, z_prime)
-    choice = np.random.default_rng(
-        torch.randint(2**63 - 1, (), generator=generator, device=generator.device).item()
-    ).choice
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+    choice = np.random.default_rng(seed).choice
     means = []
     for group in tqdm(choice(n, (groups, rows // groups), replace=False), "evidence, sampled", delay=2, leave=False):
         own, others = (torch.from_numpy(k).to(z.device) for k in (group, choice(n, negatives, replace=False)))
@@ -177,8 +176,8 @@ def sampled_evidence(
         log_sum = torch.logaddexp(positive, log_f.logsumexp(1) + log_share)
         check_normalisers(log_sum, own)
         means.append(float64(positive - log_sum).mean())
-    means = torch.stack(means)
-    log_p, standard_error = means.mean().item(), means.std().item() / math.sqrt(groups)
+    of_groups = torch.stack(means)
+    log_p, standard_error = of_groups.mean().item(), of_groups.std().item() / math.sqrt(groups)
     if log_p == -math.inf:
         standard_error = math.inf
     return SampledEvidence(log_p + math.log(n), log_p - math.log(n), standard_error, n)
@@ -206,7 +205,7 @@ def _log_p(
     return by_tiles(InnerProduct(), first, block or block_for(z.device, inner_product=True), q, k)
 
 
-def _scored_by_its_linear_form(critic: nn.Module) -> bool:
+def _scored_by_its_linear_form(critic: nn.Module) -> TypeGuard[LinearCritic]:
     """Whether a call of the critic is `LinearCritic.forward` and nothing else: no forward of its own, and no hook."""
     own_forward = getattr(critic.forward, "__func__", None) is not LinearCritic.forward
     return not (own_forward or critic._forward_hooks or critic._forward_pre_hooks)

@@ -17,7 +17,7 @@ In the code s is log f, the scores, and q is Q(z,z') or None, as `prepare` retur
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -102,11 +102,11 @@ def log_mean_f(s: Tensor, q: Tensor | None, *, over: str) -> Tensor:
     Of a table it has shape (n, 1) or (1, m), of a batch (n,), one for each pair; float64, so that no digit of s is lost.
     """
     dim = 1 if over == "z'" else 0
-    mass = 1 if q is None else q.sum(1 - dim, keepdim=True)
-    most = (s if q is None else s + mass.log()).detach().amax(dim, keepdim=True)
+    mass = None if q is None else q.sum(1 - dim, keepdim=True)
+    most = (s if mass is None else s + mass.log()).detach().amax(dim, keepdim=True)
     if any_entry(lambda t: ~t.isfinite(), most):
         refuse(s, most, dim)
-    f = (s - most).exp() if q is None else mass * (s - most).masked_fill(mass == 0, -torch.inf).exp()
+    f = (s - most).exp() if mass is None else mass * (s - most).masked_fill(mass == 0, -torch.inf).exp()
     wide = torch.float64 if s.device.type != "mps" else s.dtype  # which has no float64
     log_sum = most.to(wide) + f.sum(dim, keepdim=True).to(wide).log()
     return log_sum.flatten() - math.log(len(s)) if q is None else log_sum
@@ -129,19 +129,23 @@ def average(s: Tensor, log_Z: Tensor, q: Tensor | None, dtype: torch.dtype) -> O
     return Objective(*((q * term.masked_fill(q == 0, 0)).sum().to(dtype) for term in terms))
 
 
+@overload
+def prepare(log_f: Tensor, q_joint: Tensor, *, name: str = ...) -> tuple[Tensor, Tensor]: ...
+@overload
+def prepare(log_f: Tensor, q_joint: None, *, name: str = ...) -> tuple[Tensor, Tensor | None]: ...
 def prepare(log_f: Tensor, q_joint: Tensor | None, *, name: str = "log_f") -> tuple[Tensor, Tensor | None]:
     """s, at least float32, and q, after the checks that all objectives share. A table is float64, 0 where it has no mass."""
     if not isinstance(log_f, Tensor) or log_f.dim() != 2 or not log_f.is_floating_point() or log_f.numel() == 0:
         check_kind(name, log_f, dims=2)
     if q_joint is None and log_f.shape[0] == log_f.shape[1]:
         return log_f.float() if log_f.dtype.itemsize < 4 else log_f, None
-    check_weights(name, log_f, q_joint)
-    s, q = (table.to(accumulation_dtype(table.device)) for table in (log_f, q_joint))
+    weights = check_weights(name, log_f, q_joint)
+    s, q = (table.to(accumulation_dtype(table.device)) for table in (log_f, weights))
     return s.masked_fill((q.sum(1, keepdim=True) == 0) | (q.sum(0) == 0), 0), q
 
 
-def check_weights(name: str, log_f: Tensor, q_joint: Tensor | None) -> None:
-    """Raise unless `q_joint` is a distribution over the cells of `log_f`."""
+def check_weights(name: str, log_f: Tensor, q_joint: Tensor | None) -> Tensor:
+    """`q_joint`, if it is a distribution over the cells of `log_f`."""
     n, m = log_f.shape
     queue = (
         "For a queue of negatives (MoCo), all of whose m columns are candidates, take math.log(m) - "
@@ -164,6 +168,7 @@ def check_weights(name: str, log_f: Tensor, q_joint: Tensor | None) -> None:
             f"would be no candidates. {queue}; to leave them out, let kept = q_joint.sum(0) > 0 and give "
             f"{name}[:, kept] and q_joint[:, kept]"
         )
+    return q_joint
 
 
 def _is_a_pairing(q_joint: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class SharedLatentRPM:
     @property
     def constant(self) -> Tensor:
         """C = sum_j E log P_0(x_j), 0-dimensional, nats, as in (E4)."""
-        return sum(expectation(log(p), p) for p in self.p_x)
+        return torch.stack([expectation(log(p), p) for p in self.p_x]).sum()
 
     @property
     def total_correlation(self) -> Tensor:

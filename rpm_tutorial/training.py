@@ -85,13 +85,13 @@ class Trainer:
         self.pairs, self.objective, self.group = pairs, objective, group
         self.steps, self.step, self.seconds, self.learning_rate = check_count("steps", steps), 0, 0.0, learning_rate
         self.batch_size = 0  # pairs in the last step
-        two = {} if self.encoder_prime is encoder else {"encoder_prime": encoder_prime}
+        two = {} if self.encoder_prime is encoder else {"encoder_prime": self.encoder_prime}
         self._networks = nn.ModuleDict({"encoder": encoder, **two, "critic": critic})
         parameters = [*self._networks.parameters()]  # one that two networks share counts once
         self._optimiser = torch.optim.AdamW(parameters, self.learning_rate, weight_decay=float(weight_decay))
         self.device, self._batches = parameters[0].device, iter(pairs)
-        self._batch = None  # that of a step which was interrupted, and takes it again
-        self._compared = group is None  # the batches of the processes
+        self._batch: tuple[Tensor, Tensor] | None = None  # that of a step which was interrupted, and takes it again
+        self._compared = False  # the batches of the processes
         if group is not None:
             rates = {"learning_rate": self.learning_rate, "weight_decay": float(weight_decay)}
             check_same(self._kind() | rates, group, self.device)
@@ -167,7 +167,8 @@ class Trainer:
 
     def _follow_gradient(self, sides: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         """One step of the optimiser; the objective, and the number of its pairs. A GPU waits once: for the finite sum."""
-        self._compared = self._compared or check_batches_differ(sides, self.group)
+        if self.group is not None and not self._compared:
+            self._compared = check_batches_differ(sides, self.group)
         with values_unchecked():
             if self.encoder_prime is self.encoder:  # one call: batch norm sees both views alike
                 latents = self.encoder(torch.cat(sides)).chunk(2)
@@ -214,9 +215,10 @@ class Trainer:
 
         So `best = trainer.state_dict()` keeps the best so far, and `trainer.load_state_dict(best)` goes back to it.
         """
-        state = {name: part.state_dict() for name, part in {**self._networks, "optimiser": self._optimiser}.items()}
+        state: dict = {name: network.state_dict() for name, network in self._networks.items()}
+        state |= {"optimiser": self._optimiser.state_dict()}
         state |= {"kind": self._kind(), "step": self.step, "seconds": self.seconds, "learning_rate": self.learning_rate}
-        own = {} if self._batch is None else {"batch": self._batch}
+        own: dict = {} if self._batch is None else {"batch": self._batch}
         own |= {"pairs": self.pairs.state_dict()} if hasattr(self.pairs, "state_dict") else {}
         if self.group is None:
             return copied(state | own)
@@ -263,9 +265,13 @@ class Trainer:
         for name, network in self._networks.items():
             network.load_state_dict(state[name])
         self._optimiser.load_state_dict(copied(state["optimiser"]))  # it would keep the tensors themselves
-        if "pairs" in state or hasattr(self.pairs, "load_state_dict"):
+        if hasattr(self.pairs, "load_state_dict"):
             self.pairs.load_state_dict(state["pairs"])
             self._batches = iter(self.pairs)  # a state may count from the next iteration only
+        elif "pairs" in state:
+            raise ValueError(
+                f"the place in pairs is in the state; a {type(self.pairs).__name__} has no load_state_dict"
+            )
         self.step, self.seconds, self.learning_rate = (state[k] for k in ("step", "seconds", "learning_rate"))
         self._batch, self._compared = state.get("batch"), self.group is None
         for name, own in state.get("buffers", {}).items():
@@ -331,7 +337,7 @@ def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable
     lazy = nn.parameter.is_lazy
     parameters = [(p, p.detach().clone()) for p in _parameters(optimiser) if not lazy(p)]
     places = [(module._buffers, name, b) for module in networks.modules() for name, b in module._buffers.items()]
-    buffers = [(*place, b, b.detach().clone()) for *place, b in places if b is not None and not lazy(b)]
+    buffers = [(place, name, b, b.detach().clone()) for place, name, b in places if b is not None and not lazy(b)]
     moments = {p: {name: t.clone() for name, t in of.items()} for p, of in optimiser.state.items()}
     rates = [settings["lr"] for settings in optimiser.param_groups]
     gpus = {p.device for p, _ in parameters if p.is_cuda}
@@ -339,10 +345,10 @@ def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable
 
     @torch.no_grad()
     def undo() -> None:
-        for tensor, old in parameters:
-            tensor.copy_(old)
-        for place, name, tensor, old in buffers:
-            place[name] = tensor.copy_(old)  # the module may have put another one there
+        for parameter, old in parameters:
+            parameter.copy_(old)
+        for place, name, buffer, old in buffers:
+            place[name] = buffer.copy_(old)  # the module may have put another one there
         optimiser.state = defaultdict(dict, moments)
         for settings, rate in zip(optimiser.param_groups, rates):
             settings["lr"] = rate

@@ -21,6 +21,7 @@ from rpm_tutorial import checkpoints, critics, datasets, encoders, environment, 
 from rpm_tutorial.course.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
+STEPS = 400  # some seconds: a signal comes before the end
 DIGITS = ("--data", "digits", "--batch-size", "64")
 SLOW_TO_IMPORT = {"IPython", "plotly", "scipy", "sklearn", "torch._dynamo"}  # of no use to a command, or not yet
 
@@ -59,9 +60,9 @@ def said(capsys, *arguments: object, code: int) -> str:
 def trained(tmp_path_factory) -> Path:
     """A short training on digits that was never stopped. Tests leave it as it is."""
     folder = tmp_path_factory.mktemp("trained")
-    result = rpm_tutorial("train", "run.pt", *DIGITS, "--steps", 60, "--save-every", 20, cwd=folder)
+    result = rpm_tutorial("train", "run.pt", *DIGITS, "--steps", STEPS, "--save-every", 100, cwd=folder)
     assert result.returncode == 0, result.stderr
-    assert re.findall(r"step +(\d+) of 60: InfoNCE \d\.\d{3} nats", result.stdout) == ["20", "40", "60"]
+    assert re.findall(r"step +(\d+) of 400: InfoNCE \d\.\d{3} nats", result.stdout) == ["100", "200", "300", "400"]
     assert result.stdout.endswith("Saved to run.pt. Next: rpm-tutorial evidence run.pt\n")
     return folder / "run.pt"
 
@@ -140,15 +141,15 @@ def test_the_evidence_of_a_training_is_that_of_the_library(trained: Path, tmp_pa
 
 @pytest.mark.slow
 def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was_not(trained: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "rpm_tutorial.course.cli", "train", "run.pt", *DIGITS, "--steps", "60"]
+    command = [sys.executable, "-m", "rpm_tutorial.course.cli", "train", "run.pt", *DIGITS, "--steps", str(STEPS)]
     process = subprocess.Popen(
         [*command, "--save-every", "1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert any(line.startswith("step     3 of 60") for line in process.stdout)
+    assert any(line.startswith("step     3 of 400") for line in process.stdout)
     process.send_signal(signal.SIGINT)
     _, message = process.communicate(timeout=HANG)
     assert process.returncode == 1 and "Traceback" not in message
-    assert re.search(r"Stopped after step \d+ of 60, and saved. Continue: rpm-tutorial train run.pt --resume", message)
+    assert re.search(r"Stopped after step \d+ of 400, and saved. Continue: rpm-tutorial train run.pt --resume", message)
     resumed = rpm_tutorial("train", "run.pt", "--resume", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     one, other = (checkpoints.load_checkpoint(path, torch.device("cpu")) for path in (trained, tmp_path / "run.pt"))
@@ -157,7 +158,7 @@ def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was
             assert torch.equal(tensor, other[part][name]), name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.pt"]
     finished = rpm_tutorial("train", "run.pt", "--resume", cwd=tmp_path)
-    assert finished.stdout == "run.pt is complete: its 60 steps are made. Next: rpm-tutorial evidence run.pt\n"
+    assert finished.stdout == "run.pt is complete: its 400 steps are made. Next: rpm-tutorial evidence run.pt\n"
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_half_precision_keeps_its_digits():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.zeros(5), r"labels has shape \(5\) for 6 pairs; expected \(6,\)"),
+        (torch.zeros(5), r"labels has shape \(5,\) for 6 pairs; expected \(6,\)"),
         (torch.zeros(6, 1), r"labels has shape \(6, 1\) for 6 pairs"),
         (3, r"labels has shape \(\) for 6 pairs"),
     ],

@@ -47,7 +47,7 @@ def tolerance(dtype: torch.dtype) -> float:
 
 def value_and_gradients(objective, *inputs: torch.Tensor) -> list[torch.Tensor]:
     inputs = [t.detach().clone().requires_grad_() for t in inputs]
-    value = objective(*inputs).infonce if objective not in OBJECTIVES else objective(*inputs).value
+    value = objective(*inputs).value
     return [value.detach(), *torch.autograd.grad(value, inputs)]
 
 

@@ -13,7 +13,6 @@ from nbformat import NotebookNode
 from rpm_tutorial.course.widgets import SLIDER_HEIGHT, TITLE_HEIGHT
 
 PLOTLY = "application/vnd.plotly.v1+json"
-SVG = "image/svg+xml"
 
 
 def read(text: str) -> NotebookNode:
@@ -26,8 +25,6 @@ def read(text: str) -> NotebookNode:
             data = output.get("data", {})
             if PLOTLY in data:
                 output.data = NotebookNode({"text/html": figure(data[PLOTLY], data["text/plain"], next(numbers))})
-            elif SVG in data:  # a diagram: its description is inside
-                output.data = NotebookNode({"text/html": data[SVG]})
     return notebook
 
 

@@ -21,7 +21,7 @@ class Page(anywidget.AnyWidget):
     """
     told = traitlets.Float(0.0).tag(sync=True)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.seen: float | None = None
         self.observe(self._hear, "told")

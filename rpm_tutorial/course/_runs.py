@@ -20,7 +20,7 @@ ENDS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, and a terminal that is c
 def images(data: str, split: str) -> Tensor:
     """Images to train on, or the held-out ones ("test"), shape (n, 1, H, W)."""
     try:
-        return {"digits": datasets.digits, "fashion-mnist": datasets.fashion_mnist}[data](split).x
+        return (datasets.digits(split) if data == "digits" else datasets.fashion_mnist(split)).x
     except OSError as error:
         raise click.ClickException(f"{error}; (4) --data digits needs no files") from error
 

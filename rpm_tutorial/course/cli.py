@@ -134,7 +134,9 @@ def doctor() -> None:
 @click.option("--save-every", type=click.IntRange(1), default=100, show_default=True, metavar="STEPS")
 @device_option
 @click.pass_context
-def train(context: click.Context, checkpoint: Path, resume: bool, save_every: int, device: str, **settings) -> None:
+def train(
+    context: click.Context, checkpoint: Path, resume: bool, save_every: int, device: str | None, **settings
+) -> None:
     """Train an encoder with InfoNCE.
 
     Encoder, critic and the state of the training are kept in the file CHECKPOINT. Ctrl-C saves and ends, and so does
@@ -157,14 +159,14 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
     from . import _runs, environment
 
     environment.setup()
-    device = environment.pick_device(device)
+    picked = environment.pick_device(device)
     context.with_resource(checkpoints.sole_writer(checkpoint))
     _check_place(checkpoint, resume)  # while this waited for its imports, another may have come and gone
-    state = _runs.load(checkpoint, device) if resume else {"settings": settings}
+    state = _runs.load(checkpoint, picked) if resume else {"settings": settings}
     settings = state["settings"]
     if not resume or context.get_parameter_source("save_every") is click.core.ParameterSource.COMMANDLINE:
         settings["save_every"] = save_every
-    trainer = _runs.trainer(settings, device)
+    trainer = _runs.trainer(settings, picked)
     if resume:
         trainer.load_state_dict(state)
     again = f"rpm-tutorial train {_quoted(checkpoint)} --resume"
@@ -172,7 +174,7 @@ def train(context: click.Context, checkpoint: Path, resume: bool, save_every: in
     if trainer.step == trainer.steps:
         click.echo(f"{checkpoint} is complete: its {trainer.steps} steps are made. Next: {following}")
         return
-    click.echo(f"{settings['data']}, {settings['steps']} steps of {settings['batch_size']} pairs, on {device}")
+    click.echo(f"{settings['data']}, {settings['steps']} steps of {settings['batch_size']} pairs, on {picked}")
     try:
         finished = _runs.train(trainer, settings, checkpoint)
     except ValueError as error:
@@ -207,11 +209,11 @@ def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
     from . import _runs, environment
 
     environment.setup()
-    device = environment.pick_device(device)
-    state = _runs.load(checkpoint, device)
+    picked = environment.pick_device(device)
+    state = _runs.load(checkpoint, picked)
     settings = state["settings"]
     x, x_prime = _runs.held_out_views(settings, seed)
-    encoder, critic = _runs.networks(settings, x, device)
+    encoder, critic = _runs.networks(settings, x, picked)
     _runs.load_networks(state, encoder, critic)
     found = encoder_evidence(encoder, critic, x, x_prime)
     click.echo(

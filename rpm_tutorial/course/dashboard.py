@@ -88,10 +88,11 @@ class TrainingDashboard(ipywidgets.VBox):
         self.trainer, self.x, self.x_prime, self.labels = trainer, x, x_prime, labels
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.every, self.page_timeout = check_count("every", every), check_positive("page_timeout", page_timeout)
-        self.state, self.task = "ready", None
+        self.state = "ready"
+        self.task: asyncio.Task[None] | None = None
         self._lock, self._drawn, self._showing = threading.RLock(), 0.0, False
         self._recent: list[float] = []  # InfoNCE of the batches since the last evaluation
-        self.history = {"step": [], "InfoNCE": [], "held-out InfoNCE": [], "probe": []}
+        self.history: dict[str, list] = {"step": [], "InfoNCE": [], "held-out InfoNCE": [], "probe": []}
         self._evaluate()
         self._beginning = self._everything()
         self.figure = self._picture()
@@ -162,6 +163,8 @@ class TrainingDashboard(ipywidgets.VBox):
         """Continue from the checkpoint. Errors are shown, and leave the training as it was."""
         self.pause()
         try:
+            if self.checkpoint is None:
+                raise ValueError("there is no checkpoint; expected TrainingDashboard(..., checkpoint=a_file)")
             self._restore(load_checkpoint(self.checkpoint, self.trainer.device))
         except (ValueError, OSError) as error:
             self._fail(error, "paused", KEPT)
@@ -272,7 +275,7 @@ class TrainingDashboard(ipywidgets.VBox):
             left = f"{(trainer.steps - trainer.step) / rate:.0f} s left" if rate else "time left unknown"
             said += [left, f"{2 * trainer.batch_size * rate:,.0f} images per second"]
         if hasattr(trainer.critic, "temperature"):
-            said.append(f"temperature {trainer.critic.temperature.item():.3f}")
+            said.append(f"temperature {self._setting('temperature'):.3f}")
         self.count.value = f"<p>{' · '.join(said)}</p>"
         self.summary.value = f"<p>{html.escape(self.figure.alt)}</p><p><em>{html.escape(self.figure.caption)}</em></p>"
 
@@ -341,7 +344,7 @@ class TrainingDashboard(ipywidgets.VBox):
 
     def _setting(self, name: str) -> float:
         if name == "temperature":
-            return self.trainer.critic.temperature.item()
+            return getattr(self.trainer.critic, name).item()
         return getattr(self.trainer.pairs if name == "strength" else self.trainer, name)
 
     @_alone
@@ -350,7 +353,7 @@ class TrainingDashboard(ipywidgets.VBox):
             return
         if name == "temperature":
             with torch.no_grad():
-                self.trainer.critic.log_temperature.fill_(math.log(value))
+                self.trainer.critic.get_parameter("log_temperature").fill_(math.log(value))
         else:
             setattr(self.trainer.pairs if name == "strength" else self.trainer, name, value)
         self._show_count()

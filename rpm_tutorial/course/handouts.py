@@ -154,10 +154,10 @@ def _names(statement: ast.stmt) -> list[str]:
 def _needed(tree: ast.AST, defined: dict[str, ast.stmt]) -> list[str]:
     """Imports, helpers and constants of the exercise's file that a solution uses, in an order that runs."""
     needed: list[str] = []
-    for node in ast.walk(tree):
-        statement = defined.get(node.id) if isinstance(node, ast.Name) else None
+    for name in (node.id for node in ast.walk(tree) if isinstance(node, ast.Name)):
+        statement = defined.get(name)
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            needed.insert(0, _import_of(node.id, statement))
+            needed.insert(0, _import_of(name, statement))
         elif statement is not None and statement is not tree:
             needed += [*_needed(statement, defined), ast.unparse(statement)]
     return sorted(dict.fromkeys(needed), key=lambda text: not text.startswith(("import ", "from ")))
@@ -179,7 +179,7 @@ def _checks(source: str) -> list[tuple[str, str, str]]:
 
 def _solved(source: str, imports: list[str]) -> str:
     """An exercise's cell with its blanks filled."""
-    lines, before = source.splitlines(), []
+    lines, before = source.splitlines(), list[str]()
     checks = {answer: (lesson, name) for lesson, name, answer in _checks(source)}
     for statement in reversed(ast.parse(source).body):  # from the end: the line numbers of what is left stay right
         answer = next(iter(_names(statement)), None)
@@ -187,7 +187,7 @@ def _solved(source: str, imports: list[str]) -> str:
             continue
         tree, defined = solution(*checks.pop(answer))
         before = [text for text in _needed(tree, defined) if text not in imports] + before
-        blank, filled = [statement], [f"{answer} = {ast.unparse(tree.body)}"]
+        blank, filled = [statement], [f"{answer} = {ast.unparse(tree.body)}"]  # type: ignore[arg-type]  # a lambda's
         if isinstance(statement, ast.FunctionDef):
             expected, own = (", ".join(a.arg for a in function.args.args) for function in (tree, statement))
             if own != expected:

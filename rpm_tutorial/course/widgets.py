@@ -33,7 +33,7 @@ def slider(default: float, low: float, high: float, step: float, label: str, uni
     return dataclasses.field(default=nearest, metadata=metadata | {"control": ipywidgets.SelectionSlider})
 
 
-def choice(options: dict[str, str] | list[str], label: str):
+def choice(options: dict[str, str] | dict[str, int] | list[str], label: str):
     """A field of a state that a menu sets: a list of values, or a dict from what is shown to the value; the first is default."""
     options = options if isinstance(options, dict) else {str(o): o for o in options}
     values = tuple(options.values())

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import plotly.graph_objects as go
 from IPython.display import publish_display_data
+from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
+from torch import Tensor
 
 from ..environment import in_colab
 
@@ -82,8 +84,8 @@ def bundle(figure: Figure) -> dict:
 
 
 def lines(
-    x,
-    curves: Mapping[str, Sequence[float]],
+    x: ArrayLike,
+    curves: Mapping[str, ArrayLike],
     *,
     x_label: str,
     y_label: str,
@@ -103,18 +105,18 @@ def lines(
         gap: two heights at the mark, between which a bar is drawn in the style of KL.
     """
     x, fallback = np.asarray(x, float), iter((BLUE, VERMILLION, GREEN, ORANGE))
-    curves = {name: np.asarray(y, float) for name, y in curves.items()}
+    ys = {name: np.asarray(y, float) for name, y in curves.items()}
     if ceiling:
-        curves[ceiling[0]] = np.full_like(x, ceiling[1])
+        ys[ceiling[0]] = np.full_like(x, ceiling[1])
     fig = house_figure(
         right=120, xaxis={"title": x_label, "type": "log" if x_log else "linear"}, yaxis={"title": y_label}
     )
-    seen = {name: np.flatnonzero(y >= floor) for name, y in curves.items()}
-    values = np.concatenate([curves[name][k] for name, k in seen.items()])
+    seen = {name: np.flatnonzero(y >= floor) for name, y in ys.items()}
+    values = np.concatenate([ys[name][k] for name, k in seen.items()])
     if floor > -np.inf:
         fig.layout.yaxis.range = [floor, values.max() + 0.05 * (values.max() - floor)]
-    ends = _spread({name: curves[name][k[-1]] for name, k in seen.items() if len(k)}, values)
-    for name, y in curves.items():
+    ends = _spread({name: ys[name][k[-1]] for name, k in seen.items() if len(k)}, values)
+    for name, y in ys.items():
         level = ceiling and name == ceiling[0]
         style = STYLES.get(name) or (STYLES["log N"] if level else Style(next(fallback)))
         fig.add_scatter(
@@ -136,14 +138,14 @@ def lines(
     def trend(name, k):
         if not len(k):
             return f"{name} below the figure"
-        first, last, highest = map(three_digits, (curves[name][k[0]], curves[name][k[-1]], curves[name][k].max()))
+        first, last, highest = map(three_digits, (ys[name][k[0]], ys[name][k[-1]], ys[name][k].max()))
         return f"{name} from {first} to {last}, highest {highest}"
 
     trends = "; ".join(trend(name, k) for name, k in seen.items())
     alt = f"Lines of {y_label} against {x_label}, from {x[0]:.3g} to {x[-1]:.3g}: {trends}."
     kept = np.unique(np.linspace(0, len(x) - 1, 21).round().astype(int))  # a table is read, not plotted
-    rows = [[float(x[i]), *(float(y[i]) for y in curves.values())] for i in kept]
-    return Figure(fig, caption, alt, [x_label, *curves], rows)
+    rows = [[float(x[i]), *(float(y[i]) for y in ys.values())] for i in kept]
+    return Figure(fig, caption, alt, [x_label, *ys], rows)
 
 
 def dots(
@@ -183,7 +185,7 @@ def dots(
 
 
 def tables(
-    panels: Mapping[str, np.ndarray],
+    panels: Mapping[str, ArrayLike],
     *,
     x_label: str | Sequence[str],
     y_label: str | Sequence[str],
@@ -221,7 +223,9 @@ def tables(
     return Figure(fig, caption, alt + ".", columns, rows)
 
 
-def images(rows: Mapping[str, Sequence], *, caption: str, below: Mapping[str, Sequence[str]] | None = None) -> Figure:
+def images(
+    rows: Mapping[str, Sequence | Tensor], *, caption: str, below: Mapping[str, Sequence[str]] | None = None
+) -> Figure:
     """Rows of small grey images, each row named at its left; `below` gives a line of text under each image of a row."""
     below, names = below or {}, list(rows)
     stacks = [np.asarray(stack, float).reshape(len(stack), *np.shape(stack)[-2:]) for stack in rows.values()]
@@ -285,8 +289,8 @@ def _color_bar(title: str) -> dict:
 
 def _spread(ends: Mapping[str, float], values: np.ndarray) -> dict[str, float]:
     """Heights of the labels at the curves' ends, moved apart so that none covers another."""
-    gap, placed = 0.06 * (np.ptp(values) or 1), {}
-    for name in sorted(ends, key=ends.get):
+    gap, placed = 0.06 * (np.ptp(values) or 1), dict[str, float]()
+    for name in sorted(ends, key=ends.__getitem__):
         placed[name] = max(ends[name], max(placed.values(), default=-np.inf) + gap)
     return placed
 

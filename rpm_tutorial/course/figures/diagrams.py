@@ -4,6 +4,7 @@ Each has a text description, which a screen reader says in its place.
 """
 
 import html
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,9 +38,11 @@ class Diagram:
         )
 
     def _ipython_display_(self) -> None:
-        publish_display_data({"image/svg+xml": self._repr_svg_(), "text/plain": self.alt})
+        """As an image, which a screen reader calls by its description, with the caption below."""
+        drawing = f"data:image/svg+xml;base64,{b64encode(self._repr_svg_().encode()).decode()}"
+        image = f'<img src="{drawing}" alt="{html.escape(self.alt)}" style="max-width: 100%">'
         below = f"<p><em>{html.escape(self.caption)}</em></p>"
-        publish_display_data({"text/html": below, "text/plain": self.caption})
+        publish_display_data({"text/html": image + below, "text/plain": f"{self.alt}\n{self.caption}"})
 
 
 def three_names() -> Diagram:

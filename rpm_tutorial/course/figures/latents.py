@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .charts import (
     BLACK,
@@ -22,16 +23,16 @@ from .charts import (
 
 
 def clouds(
-    panels: Mapping[str, tuple[np.ndarray, np.ndarray]], *, x_label: str, y_label: str, color_label: str, caption: str
+    panels: Mapping[str, tuple[ArrayLike, ArrayLike]], *, x_label: str, y_label: str, color_label: str, caption: str
 ) -> Figure:
     """Clouds of points side by side, each point coloured by a number: name -> (points (n, 2), numbers (n,)).
 
     One colour scale for all, dark to light, and equal units on both axes of a panel.
     """
-    panels = {name: (np.asarray(xy, float), np.asarray(c, float)) for name, (xy, c) in panels.items()}
-    fig = house_figure(right=120, **panes(tuple(panels), 0.2 / len(panels)))
+    drawn = {name: (np.asarray(xy, float), np.asarray(c, float)) for name, (xy, c) in panels.items()}
+    fig = house_figure(right=120, **panes(tuple(drawn), 0.2 / len(drawn)))
     said, rows = [], []
-    for k, (name, (xy, color)) in enumerate(panels.items(), start=1):
+    for k, (name, (xy, color)) in enumerate(drawn.items(), start=1):
         axis = "" if k == 1 else str(k)
         fig.add_scatter(
             x=xy[:, 0], y=xy[:, 1], mode="markers", xaxis=f"x{axis}", yaxis=f"y{axis}", showlegend=False,
@@ -52,7 +53,7 @@ def clouds(
 
 
 def paths(
-    curves: Mapping[str, tuple[str, Sequence]],
+    curves: Mapping[str, tuple[str, ArrayLike]],
     *,
     label: str,
     caption: str,
@@ -73,9 +74,9 @@ def paths(
         xaxis={"title": f"column: {label}", **column},
         yaxis={"title": f"row: {label}", "scaleanchor": "x", **row, "range": row["range"][::-1]},
     )  # fmt: skip
-    curves = {name: (STYLES[quantity], np.asarray(points, float)) for name, (quantity, points) in curves.items()}
-    closed = {name: len(points) > 2 and np.allclose(points[0], points[-1]) for name, (_, points) in curves.items()}
-    for name, (style, points) in curves.items():
+    drawn = {name: (STYLES[quantity], np.asarray(points, float)) for name, (quantity, points) in curves.items()}
+    closed = {name: len(points) > 2 and np.allclose(points[0], points[-1]) for name, (_, points) in drawn.items()}
+    for name, (style, points) in drawn.items():
         numbers = "+text" if len(fig.data) == 0 else ""
         fig.add_scatter(
             x=points[:, 1], y=points[:, 0], name=name, mode="lines" if closed[name] else f"lines+markers{numbers}", showlegend=True,
@@ -90,10 +91,10 @@ def paths(
             return f"{name} around row {three_digits(points[:, 0].mean())}, column {three_digits(points[:, 1].mean())}"
         return f"{name} from {place[0]} to {place[-1]}" if len(place) > 1 else f"{name} at {place[0]}"
 
-    alt = f"Paths in the plane, {label}: " + "; ".join(trip(name, points) for name, (_, points) in curves.items())
+    alt = f"Paths in the plane, {label}: " + "; ".join(trip(name, points) for name, (_, points) in drawn.items())
     rows = [
         [name, step, *map(float, point)]
-        for name, (_, points) in curves.items()
+        for name, (_, points) in drawn.items()
         for step, point in enumerate([] if closed[name] else points)
     ]
     return Figure(fig, caption, alt + ".", ("path", "point", "row", "column"), rows)

@@ -22,9 +22,8 @@ RING = FiniteRPM.ring()  # the world of lessons 2 and 3
 
 @dataclass(frozen=True)
 class PriorState:
-    offset: float = slider(
-        0.5, 0, 2, 0.25, "offset t of the critic"
-    )  # first: what the lesson asks, without a kernel too
+    # first: what the lesson asks, without a kernel too
+    offset: float = slider(0.5, 0, 2, 0.25, "offset t of the critic")
     kappa: float = slider(1.5, 0, 3, 0.25, "trust κ in the density ratio")
     prior: str = choice(["InfoNCE", "DV", "NWJ"], "prior")
 
@@ -46,7 +45,7 @@ def prior_choice(state: PriorState) -> Figure:
         x_label="trust κ in the density ratio",
         y_label="L − C (nats per pair)",
         caption=(
-            f"At κ = {state.kappa:g} the {state.prior} prior gives L − C = {chosen:.4f} of MI = {information:.4f} nats: "
+            f"At κ = {state.kappa:g} and t = {state.offset:g} the {state.prior} prior gives L − C = {chosen:.4f} of MI = {information:.4f} nats: "
             f"it lies KL(Q‖P) = {information - chosen:.4f} nats from Q(z,z′): the bar."
         ),
     )
