@@ -45,8 +45,8 @@ def prior_choice(state: PriorState) -> Figure:
         x_label="trust κ in the density ratio",
         y_label="L − C (nats per pair)",
         caption=(
-            f"At κ = {state.kappa:g} and t = {state.offset:g} the {state.prior} prior gives L − C = {chosen:.4f} of MI = {information:.4f} nats: "
-            f"it lies KL(Q‖P) = {information - chosen:.4f} nats from Q(z,z′): the bar."
+            f"At κ = {state.kappa:g} and t = {state.offset:g} the {state.prior} prior gives L − C = {chosen:.4f} of "
+            f"MI = {information:.4f} nats: it lies KL(Q‖P) = {information - chosen:.4f} nats from Q(z,z′): the bar."
         ),
     )
 
