@@ -7,7 +7,7 @@
 # **Afterwards you can** let the held-out evidence choose between two priors; say which prior can find axes and why; explain how two models with equal
 # nats can differ in everything else.
 #
-# **You need** [lesson 6](06_why_not_mutual_information.ipynb). **Time** 35 minutes, of which the computer takes one and a half.
+# **You need** [lesson 6](06_why_not_mutual_information.ipynb). **Time** 35 minutes, of which the computer takes one.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
@@ -114,7 +114,7 @@ def started(prior, data, seed, steps):
     return rpm.Trainer(encoder, prior(), batches(data.x, data.x_prime, seed), steps)
 
 
-def fitted(prior, data, seed, steps, starts=3, trial=60):
+def fitted(prior, data, seed, steps, starts=3, trial=40):
     """The encoder and critic of the best start, trained to the end."""
     trainers = [started(prior, data, starts * seed + k, steps) for k in range(starts)]
     nats = [np.mean([trainer.advance().value for _ in range(trial)][-20:]) for trainer in trainers]
@@ -134,12 +134,12 @@ priors = {"gaussian": rpm.RandomWalk, "laplace": rpm.LaplaceWalk}
 #
 # <details><summary>Answer</summary>
 #
-# Every time. The difference is some hundredths of a nat a pair, eight times its standard error or more. Over two thousand pairs that is a hundred nats.
+# Every time. The difference is some hundredths of a nat a pair, more than five times its standard error. Over two thousand pairs that is a hundred nats.
 # </details>
 
 
 # %%
-def compare(step, steps=240):
+def compare(step, steps=160):
     """Nats, R² and MCC of both priors on such data, one row a seed; and their terms."""
     data, test = frames(10_000, seed, step=step), frames(2048, seed + 1000, step=step)
     found, terms = {}, {}
@@ -156,6 +156,8 @@ def compare(step, steps=240):
 # %%
 print("Gaussian steps")
 on_gaussian, gaussian_terms = compare("gaussian")
+
+# %%
 print("Laplace steps")
 on_laplace, laplace_terms = compare("laplace")
 
@@ -167,7 +169,7 @@ for step, (found, terms) in worlds.items():
     margin, error = gain.mean(1), gain.std(1) / gain.shape[1] ** 0.5
     print(f"{step} steps: the right prior leads by", end=" ")
     print(*(f"{m:.3f} ± {e:.3f}" for m, e in zip(margin, error)), "nats a pair")
-    assert (margin > 5 * error).all()  # six seeds: 8 errors at least
+    assert (margin > 5 * error).all()  # 7 errors at least
     print("InfoNCE = ELBO − C = log evidence − C:", f"{found[step][:, 0].mean():.2f} nats")
     assert (found[step][:, 1] > 0.98).all()
     assert (found[step][:, 0] < ceiling[step] + 0.06).all()
@@ -203,7 +205,8 @@ assert changes["gaussian"] < 1e-12 < 0.1 < changes["laplace"]
 
 # %%
 def three_balls(name, steps=450):
-    found = np.array([judge(*fitted(priors[name], data, s, steps), test) for s in tqdm(seeds)])
+    fits = [fitted(priors[name], data, s, steps, trial=60) for s in tqdm(seeds[:2])]
+    found = np.array([judge(*fit, test) for fit in fits])
     (nats, r_squared, _), mcc = found.mean(0), found[:, 2]
     print(
         f"{name:8} prior: {nats:.2f} nats, R² {r_squared:.3f}, MCC {mcc.mean():.2f}, from {mcc.min():.2f} to {mcc.max():.2f}"
@@ -213,6 +216,8 @@ def three_balls(name, steps=450):
 
 data, test = frames(10_000, seed, step="laplace", balls=3), frames(2048, seed + 1000, step="laplace", balls=3)
 walk = three_balls("gaussian")
+
+# %%
 laplace = three_balls("laplace")
 assert (laplace[:, 2] > 0.95).all() and (walk[:, 2] < 0.9).all()
 assert (laplace[:, 0] > walk[:, 0]).all() and (walk[:, 1] > 0.95).all()
@@ -271,7 +276,7 @@ data, test = along_diagonals(10_000, seed), along_diagonals(2048, seed + 1000)
 own = test._replace(position=(test.position - 0.5) @ diagonals.T)
 found = np.array([
     [judge(*fit, side)[2] for side in (test, own)]
-    for fit in (fitted(rpm.LaplaceWalk, data, s, 240) for s in tqdm(seeds))
+    for fit in (fitted(rpm.LaplaceWalk, data, s, 160) for s in tqdm(seeds))
 ])
 print("MCC with the axes of the box     ", *(f"{v:.3f}" for v in found[:, 0]))
 print("MCC with the axes of the steps   ", *(f"{v:.3f}" for v in found[:, 1]))
@@ -286,7 +291,7 @@ for name in ("laplace", "gaussian"):
     nats, _, mcc = on_gaussian[name].mean(0)
     print(f"Gaussian steps, {name:8} prior: MCC {mcc:.2f} and {nats:.2f} nats")
 assert (on_gaussian["laplace"][:, 0] < on_gaussian["gaussian"][:, 0]).all()
-assert on_gaussian["laplace"][:, 2].mean() > in_the_plane + 0.03  # MCC 0.97 to 0.99 for six seeds
+assert on_gaussian["laplace"][:, 2].mean() > in_the_plane + 0.03  # one seed alone: from 0.90 to 1.00
 
 # %% [markdown]
 # That looks like a discovery. Only the nats say that it is none. Judge the prior first, then believe its axes.
@@ -324,10 +329,10 @@ def warmed_up(encoder, data, seed, steps=400):
     return critic
 
 
-def continued(encoder, critic, data, test, seed, steps=400):
+def continued(encoder, critic, data, test, seed, steps=400, n=128):
     """Train on from here: for each 100 steps, the latents of held-out frames, and how they are judged."""
     path = {0: (rpm.encode(encoder, test.x), *judge(encoder, critic, test))}
-    for row in rpm.train(encoder, critic, batches(data.x, data.x_prime, seed), steps, learning_rate=1e-3):
+    for row in rpm.train(encoder, critic, batches(data.x, data.x_prime, seed, n), steps, learning_rate=1e-3):
         if row.step % 100 == 0:
             path[row.step] = (rpm.encode(encoder, test.x), *judge(encoder, critic, test))
     return path
@@ -343,10 +348,12 @@ def continued(encoder, critic, data, test, seed, steps=400):
 
 # %%
 data, test = frames(10_000, seed), frames(2048, seed + 1000)
-scrambles = [scrambled(data, s) for s in tqdm(seeds)]
-readers = [warmed_up(start, data, s) for start, s in zip(tqdm(scrambles), seeds)]
+scrambles = [scrambled(data, s) for s in tqdm(seeds[:2])]
+readers = [warmed_up(start, data, s) for s, start in enumerate(tqdm(scrambles), seed)]
+
+# %%
 paths = {"random walk": [], "universal": []}
-for s, start, reader in zip(tqdm(seeds), scrambles, readers):
+for s, start, reader in zip(tqdm(seeds[:2]), scrambles, readers):
     paths["random walk"].append(continued(copy.deepcopy(start), rpm.RandomWalk(), data, test, s))
     paths["universal"].append(continued(*copy.deepcopy((start, reader)), data, test, s))
 
@@ -356,12 +363,12 @@ begin = np.array([run[0][2] for run in paths["universal"]])
 print(f"start: R² {begin.mean():.2f}")
 for name, (nats, r_squared) in ((n, e.T) for n, e in ends.items()):
     print(
-        f"{name:11}: {nats.mean():.3f} ± {nats.std(ddof=1):.3f} nats, R² {r_squared.mean():.2f} ({r_squared.min():.2f} to {r_squared.max():.2f})"
+        f"{name:11}: {nats.min():.3f} to {nats.max():.3f} nats, R² {r_squared.min():.2f} to {r_squared.max():.2f}"
     )
 print(f"true information: {ceiling['gaussian']:.3f} nats")
 assert (abs(ends["random walk"][:, 0] - ends["universal"][:, 0]) < 0.05).all()
 assert (ends["random walk"][:, 1] > 0.97).all() and (ends["universal"][:, 1] < 0.7).all()
-assert (abs(np.concatenate([*ends.values()])[:, 0] - ceiling["gaussian"]) < 0.05).all()  # 0.02 for six seeds
+assert (abs(np.concatenate([*ends.values()])[:, 0] - ceiling["gaussian"]) < 0.05).all()
 assert (ends["random walk"][:, 0] > ends["universal"][:, 0]).all() and (ends["universal"][:, 1] > begin).all()
 assert all(run[100][2] > 0.9 for run in paths["random walk"])
 
@@ -383,35 +390,39 @@ rpm.figures.clouds(
 # Both are at the ceiling, within the error of 2 048 pairs. The walk is ahead by hundredths of a nat, because the universal critic had to learn what the walk assumes. One code is a
 # map of the box, the other a whirl. A critic that knows the whirl would score it exactly as the walk scores the map, as in lesson 6.
 #
-# The whirl is a snapshot, and it needed *our* start. First, train on for longer:
+# The whirl is a snapshot, and it needed *our* start. First, train on for longer, with batches of 64:
 
 # %%
-longer = {}
-for name, critic in (("random walk", rpm.RandomWalk()), ("universal", readers[0])):
-    start = copy.deepcopy(scrambles[0])
-    longer[name] = continued(start, critic, data, test, seed, steps=1200)
+def continued_for_longer(critic):
+    return continued(*copy.deepcopy((scrambles[0], critic)), data, test, seed, steps=1200, n=64)
+
+
+longer = {"random walk": continued_for_longer(rpm.RandomWalk())}
+
+# %%
+longer["universal"] = continued_for_longer(readers[0])
 for step in (0, 400, 800, 1200):
     row = (f"{name} {run[step][1]:.2f} nats, R² {run[step][2]:.2f}" for name, run in longer.items())
     print(f"step {step:4}: ", "; ".join(row))
-assert longer["universal"][1200][2] > longer["universal"][400][2]
+assert longer["universal"][1200][2] > longer["universal"][0][2] + 0.15
 assert longer["universal"][1200][2] < 0.95 < longer["random walk"][1200][2]
 
 # %% [markdown]
-# The whirl unwinds slowly, while the critic still improves, and a good part of it is left when the nats are all there. Second, give the universal prior a fresh start. Six of them:
+# The whirl unwinds slowly, while the critic still improves, and a good part of it is left when the nats are all there. Second, give the universal prior a fresh start. Four of them:
 
 # %%
 fresh = np.array(
-    [judge(*fitted(lambda: rpm.Universal(2), data, s, 500, starts=1), test) for s in tqdm(range(6))]
+    [judge(*fitted(lambda: rpm.Universal(2), data, s, 400, starts=1), test) for s in tqdm(range(4))]
 )
 for nats, r_squared, _ in fresh[fresh[:, 0].argsort()]:
     print(f"universal prior, fresh start: {nats:.2f} nats, R² {r_squared:.2f}")
 straight = fresh[:, 1] > 0.9
-assert straight.sum() >= 3  # six of eight starts
+assert straight.any()  # of eight starts of 500 steps, six are straight and two folded
 if not straight.all():
     assert fresh[~straight, 0].max() < fresh[straight, 0].min() - 0.02
 
 # %% [markdown]
-# No fresh start has all nats and a bad code. Most are straight. The others are *folded*, and their nats say so, as they do for the walk. (Trained for longer, a universal
+# No fresh start has all nats and a bad code. Some are straight. The others are *folded*, and their nats say so, as they do for the walk. (Trained for longer, a universal
 # critic earns most of a fold's nats back, though in the starts that we tried never all of them.) The smoothness of a fresh network does what the prior does not ask for. That is an
 # assumption too. Nobody wrote it down, and the evidence of this prior cannot test it: the whirl shows that it would accept another code.
 #
@@ -483,7 +494,7 @@ rpm.lessons.lesson_07.posterior.check(posterior)
 #
 # ## What we saw
 #
-# A prior is a testable assumption: the held-out evidence chose the right one each time, by eight standard errors or more. What the prior's scores cannot see, rotations or whirls,
+# A prior is a testable assumption: the held-out evidence chose the right one each time, by more than five standard errors. What the prior's scores cannot see, rotations or whirls,
 # it leaves to the start and to the architecture. The encoders are deterministic, so the three numbers of this world are one (E14): For Gaussian and for Laplace steps it stands
 # below the comparison of the priors.
 # [Lesson 8](08_learning_from_images.ipynb) goes on to images whose truth nobody knows.
