@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -142,9 +143,9 @@ def test_the_evidence_of_a_training_is_that_of_the_library(trained: Path, tmp_pa
 @pytest.mark.slow
 def test_a_training_that_was_stopped_and_resumed_has_the_numbers_of_one_that_was_not(trained: Path, tmp_path: Path):
     command = [sys.executable, "-m", "rpm_tutorial.course.cli", "train", "run.pt", *DIGITS, "--steps", str(STEPS)]
-    process = subprocess.Popen(
-        [*command, "--save-every", "1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background job ignores
+    process = subprocess.Popen([*command, "--save-every", "1"], cwd=tmp_path, preexec_fn=hears, **pipes)
     assert any(line.startswith("step     3 of 400") for line in process.stdout)
     process.send_signal(signal.SIGINT)
     _, message = process.communicate(timeout=HANG)
