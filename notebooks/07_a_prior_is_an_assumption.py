@@ -156,12 +156,8 @@ def compare(step, steps=160):
 # %%
 print("Gaussian steps")
 on_gaussian, gaussian_terms = compare("gaussian")
-
-# %%
 print("Laplace steps")
 on_laplace, laplace_terms = compare("laplace")
-
-# %%
 worlds = {"gaussian": (on_gaussian, gaussian_terms), "laplace": (on_laplace, laplace_terms)}
 for step, (found, terms) in worlds.items():
     other = "laplace" if step == "gaussian" else "gaussian"
@@ -216,8 +212,6 @@ def three_balls(name, steps=450):
 
 data, test = frames(10_000, seed, step="laplace", balls=3), frames(2048, seed + 1000, step="laplace", balls=3)
 walk = three_balls("gaussian")
-
-# %%
 laplace = three_balls("laplace")
 assert (laplace[:, 2] > 0.95).all() and (walk[:, 2] < 0.9).all()
 assert (laplace[:, 0] > walk[:, 0]).all() and (walk[:, 1] > 0.95).all()
@@ -350,8 +344,6 @@ def continued(encoder, critic, data, test, seed, steps=400, n=128):
 data, test = frames(10_000, seed), frames(2048, seed + 1000)
 scrambles = [scrambled(data, s) for s in tqdm(seeds[:2])]
 readers = [warmed_up(start, data, s) for s, start in enumerate(tqdm(scrambles), seed)]
-
-# %%
 paths = {"random walk": [], "universal": []}
 for s, start, reader in zip(tqdm(seeds[:2]), scrambles, readers):
     paths["random walk"].append(continued(copy.deepcopy(start), rpm.RandomWalk(), data, test, s))
