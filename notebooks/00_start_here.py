@@ -67,9 +67,9 @@ torch.manual_seed(0)
 encoder = rpm.encoders.mlp(inputs=64, dim=16)
 critic = rpm.VonMisesFisher(temperature=0.2)
 log_f = critic(rpm.encode(encoder, x), rpm.encode(encoder, x_prime)).detach()
-print(
-    f"log_f has shape {tuple(log_f.shape)}; its diagonal averages {log_f.diagonal().mean():.2f}, the whole table {log_f.mean():.2f}"
-)
+pairs_alone, everything = log_f.diagonal().mean(), log_f.mean()
+print(f"log_f has shape {tuple(log_f.shape)}; its diagonal averages")
+print(f"{pairs_alone:.2f}, the whole table {everything:.2f}")
 
 # %% [markdown]
 # InfoNCE asks how much better the right partner scores than a random one. With $N$ pairs,
@@ -261,7 +261,8 @@ rpm.figures.lines(
     mark=trained,
     x_label="temperature",
     y_label="nats per pair, C taken away",
-    caption="Three curves lie on one another. Their peak is the prior that explains the held-out pairs best; dotted, the trained one.",
+    caption="Three curves lie on one another. Their peak is the prior that explains "
+    "the held-out pairs best; dotted, the trained one.",
 )
 
 # %% [markdown]
@@ -299,7 +300,7 @@ dashboard
 # </details>
 
 # %% [markdown]
-# ## The evidence doubles, and the probe hardly moves
+# ## Twice the evidence: what does the probe do?
 #
 # **Predict**: let the dashboard run to its last step. The held-out InfoNCE doubles between step 100 and step 2 000. What does the probe do, and why?
 #
@@ -309,7 +310,7 @@ dashboard
 # images of one class, which no probe asks for.
 # </details>
 #
-# An exact identity says it. For any label $c$ of a pair, here the digit, knowing $x'$ includes knowing its label, so
+# An exact identity says why. For any label $c$ of a pair, here the digit, knowing $x'$ includes knowing its label, so
 #
 # $$\log P(x'|x) = \log P(c|x) + \log P(x'|x, c). \tag{E24}$$
 #
@@ -356,8 +357,9 @@ rpm.figures.lines(
 )
 
 # %% [markdown]
-# So the held-out InfoNCE of your own training is two numbers in one. If you want a representation for classes, watch the label nats (you need labels for the held-out pairs only). If you
-# want to recognise single images again, watch the instance nats.
+# So the held-out InfoNCE of your own training is two numbers in one. The label nats say how well the critic finds the right class among the
+# candidates; the instance nats, how well it finds the one image within its class. Labels are needed for the held-out pairs only. Neither is the
+# accuracy of a probe: a probe reads the latent by means of its own, and may move otherwise.
 #
 # ## Find your way
 #
@@ -423,6 +425,11 @@ rpm.lessons.lesson_00.log_evidence.check(log_evidence)
 # <details><summary>an optimisation trick without a meaning in the model</summary>It does help optimisation, but it has a meaning: it sets how far P(z′|z) reaches around z.</details>
 # <details><summary>part of the prior</summary>Yes: another temperature is another P(z,z′), hence another model, and the evidence compares them.</details>
 # <details><summary>part of the likelihood</summary>No: the likelihood is made of the encoder and the data alone, as lesson 1 shows.</details>
+#
+# ## The three numbers of this world
+#
+# The world is the 500 held-out pairs, and the trained encoder leaves no doubt about $z$: the three are one. Lessons 1 to 5 end with the
+# three numbers of their own worlds, which need not agree.
 
 # %%
 print("  ".join(f"{name} {number:.4f}" for name, number in names.items()), "nats")
@@ -436,7 +443,7 @@ print("  ".join(f"{name} {number:.4f}" for name, number in names.items()), "nats
 # - **5.1 nats of what?** Of log probability: averaged in logarithms, the model gives the right $x'$ some $e^{5.1} \approx 160$ times the
 #   probability that chance gives it. Part of that pays for the class, the rest for the single image.
 # - **Is it good?** Compare it with other models on the same pairs. It cannot exceed what $x$ tells of $x'$ in the data (lesson 4).
-# - **Is it stuck at log N?** $\log N$ says that no probability exceeds one; evaluate on more pairs (lessons 4 and 5).
+# - **Is it stuck at log N?** No value exceeds $\log N$, since no probability exceeds one. Near it, evaluate on more pairs (lessons 4 and 5).
 # - **What does the temperature assume?** How far from $z$ the prior lets $z'$ lie; the evidence can judge it (lessons 4 and 7).
 #
 # Why the three must agree starts with a likelihood that nobody had to write: [lesson 1](01_the_model.ipynb).
