@@ -171,14 +171,6 @@ def check_range(what: str, tensor: Tensor, remedy: str = "") -> None:
         raise ValueError(f"{what} is beyond {tensor.dtype}; expected less extreme numbers{remedy}")
 
 
-def check_lengths(name: str, latents: Tensor) -> None:
-    if any_entry(lambda t: t.norm(dim=1).isinf(), latents):
-        raise ValueError(
-            f"{name} has a row whose length is beyond {latents.dtype}; expected latents whose squares are finite: divide "
-            "them by their spread"
-        )
-
-
 def check_positive(name: str, value: float) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value}; expected a positive finite number")

@@ -4,14 +4,13 @@ expected, and what to do."""
 
 import inspect
 from functools import partial
-from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
 import rpm_tutorial as rpm
-from rpm_tutorial import FiniteRPM, datasets, environment, estimators, gaussian, lessons, priors, widgets
+from rpm_tutorial import FiniteRPM, datasets, estimators, gaussian, lessons, priors, widgets
 from rpm_tutorial.derivation import derive
 
 NAN, INF = float("nan"), float("inf")
@@ -52,14 +51,6 @@ class Critic(nn.Module):
         return self.score(z, z_prime)
 
 
-class Formed(rpm.RandomWalk):
-    """A critic with any linear form."""
-
-    def __init__(self, form):
-        super().__init__()
-        self.linear_form = form
-
-
 def evidence(critic=None, z=Z, z_prime=Z_PRIME, **options):
     return rpm.dataset_evidence(z, z_prime, critic or rpm.RandomWalk().double(), **options)
 
@@ -80,11 +71,6 @@ OVERFLOW = ("row", "beyond torch.float32", "Divide the latents")
 
 def train(pairs, steps=1, encoder=None, critic=None, **options):
     return list(rpm.train(encoder or nn.Linear(2, 2), critic or rpm.RandomWalk(), pairs, steps, **options))
-
-
-def without_gpu():
-    with mock.patch("torch.cuda.is_available", lambda: False):
-        return environment.pick_device("cuda")
 
 
 BAD = {

@@ -84,6 +84,7 @@ def test_retrieval_shows_the_most_probable_images_and_the_evidence_at_its_temper
     at = {t: rpm.infonce(rpm.VonMisesFisher(t)(z, z_prime)).value.item() - 2 * np.log(24) for t in curve.x}
     agree("the evidence curve", np.array(curve.y), [*at.values()], tolerance=1e-5)
     agree("the chosen temperature", [*chosen.x, *chosen.y], [0.2, evidence], tolerance=1e-5)
+    assert figure.alt.endswith(f"highest at {max(at, key=at.get):g}.")
     canvas = np.array(figure.plotly.data[0].z, float)
     pixels = [canvas[canvas.shape[0] // 2 + 3 :, column] for column in range(3, 8 * 7, 7)]
     shades = [column[column < 255].max() for column in pixels]

@@ -174,10 +174,6 @@ def test_elbo_is_mutual_information_minus_the_kl_to_the_prior(model):
 # The priors
 
 
-def barber_agakov_of(module):
-    return lambda log_f, q_joint: module.barber_agakov(log_f, q_joint)
-
-
 PAIRS = {
     "(E7) InfoNCE": (rpm.infonce, priors.infonce),
     "(E9) Donsker-Varadhan": (rpm.donsker_varadhan, priors.donsker_varadhan),

@@ -56,7 +56,9 @@ def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
         )
         _add_stakes(figure.plotly, p[shown].numpy(), most.item())
         _add_curve(figure.plotly, temperatures, curve, state.temperature, evidence)
-        return figure
+        peak = temperatures[curve.index(max(curve))]
+        above = f"Above each x′ a bar of its P; on top the log evidence against the temperature, highest at {peak:g}."
+        return dataclasses.replace(figure, alt=f"{figure.alt} {above}")
 
     return render
 
@@ -82,8 +84,15 @@ def _add_curve(fig, temperatures, curve, temperature: float, evidence: float) ->
     where = {"xaxis": "x2", "yaxis": "y3", "showlegend": False}
     fig.add_scatter(x=temperatures, y=curve, mode="lines", line={"color": BLACK, "dash": "dash"}, **where)
     fig.add_scatter(x=[temperature], y=[evidence], mode="markers", marker={"size": 12, "color": GREY}, **where)
-    fig.layout.xaxis2 = {"anchor": "y3", "title": "temperature", "domain": [0, 1]}
-    fig.layout.yaxis3 = {"domain": [0.8, 1], "title": "log evidence<br>(nats per pair)", "anchor": "x2"}
+    margin = 0.1 * (max(curve) - min(curve))  # axes that stand still while the mark moves
+    ends = [min(curve) - margin, max(curve) + margin]
+    fig.layout.xaxis2 = {
+        "anchor": "y3",
+        "title": "temperature",
+        "domain": [0, 1],
+        "range": [0, 1.05 * temperatures[-1]],
+    }
+    fig.layout.yaxis3 = {"domain": [0.8, 1], "title": "log evidence<br>(nats per pair)", "anchor": "x2", "range": ends}
 
 
 # Exercises
