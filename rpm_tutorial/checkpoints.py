@@ -95,7 +95,8 @@ def sole_writer(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            Path(lock.lock_file).unlink()
         lock.release()
 
 

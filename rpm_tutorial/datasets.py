@@ -185,7 +185,7 @@ def tensor_pairs(x: Tensor, x_prime: Tensor, batch_size: int = 256, *, seed: int
     """An endless iterator of mini-batches of your own pairs: row i of x, shape (n, ...), belongs to row i of x'.
 
     Without replacement within an epoch; the pairs left over at its end are skipped. The sides may differ in all but n
-    and device. Raises `ValueError` if they differ in n, or there are fewer pairs than one batch.
+    and device. Raises `ValueError` if they differ in n, hold NaN or inf, or there are fewer pairs than one batch.
 
     Example, of a training that is stopped and continued:
         >>> trainer = Trainer(encoder, critic, tensor_pairs(x, x_prime), steps=1000)
@@ -197,6 +197,8 @@ def tensor_pairs(x: Tensor, x_prime: Tensor, batch_size: int = 256, *, seed: int
     """
     if len(x) != len(x_prime):
         raise ValueError(f"x has {len(x)} rows and x_prime {len(x_prime)}; expected one row each per pair")
+    check_data("x", x)  # here, and not hours later at the step that draws the row
+    check_data("x_prime", x_prime)
     return TensorPairs((x, x_prime), batch_size, seed)
 
 
@@ -312,6 +314,7 @@ def twist(z: Tensor, k: float) -> Tensor:
     """Turn each row of z, shape (..., 2), about the origin by the angle k |z|: undone by -k, and volume preserving."""
     if z.shape[-1] != 2:
         raise ValueError(f"z has shape {shape_of(z)}; expected (..., 2), points in a plane")
+    check_tensor("z", z, dims=z.dim())
     angle = k * z.norm(dim=-1)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos * z[..., 0] - sin * z[..., 1], sin * z[..., 0] + cos * z[..., 1]], -1)

@@ -193,6 +193,7 @@ BAD = {
     "data: no channel": (ValueError, lambda: datasets.two_views(IMAGES[:, 0], generator=GENERATOR), "(5, 4, 4)", "expected 4 dimensions"),
     "data: bytes": (ValueError, lambda: datasets.two_views((255 * IMAGES).byte(), generator=GENERATOR), "torch.uint8", "expected a floating type"),
     "data: from 0 to 255": (ValueError, lambda: datasets.two_views(255 * IMAGES, generator=GENERATOR), "25", "expected", "[0, 1]", "255"),
+    "data: pairs with gaps": (ValueError, lambda: datasets.tensor_pairs(Z, put(Z_PRIME, NAN), 3), "x_prime contains NaN or inf in 1 of 6", "expected numbers", "fill them in"),
     "data: a batch larger than the data": (ValueError, lambda: datasets.view_pairs(IMAGES, 6), "batch_size is 6", "expected a number from 1 to the 5"),
     "data: no generator": (TypeError, lambda: datasets.two_views(IMAGES), "'generator'"),
     "data: an unknown step": (ValueError, lambda: datasets.moving_balls(3, step="cauchy", generator=GENERATOR), "'cauchy'", 'expected "gaussian" or "laplace"'),

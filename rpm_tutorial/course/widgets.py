@@ -141,12 +141,14 @@ class _Changes(anywidget.AnyWidget):
         el.hidden = true;
         const plot = () => el.closest('.rpm-plot').querySelector('.js-plotly-plot');
         const say = (name, value) => { model.set(name, value); model.save_changes(); };
+        let mine = null;  // another page's question may be answered while this one listens
         const wait = setInterval(() => {
             if (!window.Plotly || !el.isConnected || !plot()) return;
             clearInterval(wait);
-            say('asked', Date.now());
+            mine = Date.now();
+            say('asked', mine);
         }, 50);
-        const hear = () => say('heard', model.get('answered'));
+        const hear = () => { if (model.get('answered') === mine) say('heard', mine); };
         const draw = () => {
             const { data, layout } = JSON.parse(model.get('figure'));
             window.Plotly.react(plot(), data, layout);
