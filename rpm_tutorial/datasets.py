@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._checks import check_data, check_generator, check_tensor, seeded, shape_of, values_unchecked
+from ._checks import check_data, check_generator, check_range, check_tensor, seeded, shape_of, values_unchecked
 from ._images import REMEDIES, read_idx, render, view
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -314,8 +314,8 @@ def twist(z: Tensor, k: float) -> Tensor:
     """Turn each row of z, shape (..., 2), about the origin by the angle k |z|: undone by -k, and volume preserving."""
     if z.shape[-1] != 2:
         raise ValueError(f"z has shape {shape_of(z)}; expected (..., 2), points in a plane")
-    check_tensor("z", z, dims=z.dim())
     angle = k * z.norm(dim=-1)
+    check_range("k times the length of a row of z", angle)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos * z[..., 0] - sin * z[..., 1], sin * z[..., 0] + cos * z[..., 1]], -1)
 
