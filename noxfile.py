@@ -29,7 +29,9 @@ def run(session: nox.Session, row: str, *options: str, versions: list[str]) -> N
     """Install the course with `versions`, then what the tests need beside it, run them, and write the row."""
     start, report = time.perf_counter(), Path(session.create_tmp()).resolve() / "report.xml"
     session.install(*versions, "--editable", ".[lab]")
-    session.install(*([] if "lowest" in versions[0] else versions), "--group", "test")
+    session.install(
+        *([] if "lowest" in versions[0] else versions), "--group", "test", "pip"
+    )  # some tests build a wheel
     environment = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "CI": ""}
     pytest = ["python", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", f"--junitxml={report}"]
     session.run(*pytest, "-m", CHOICE, *options, "tests", env=environment)

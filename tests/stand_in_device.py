@@ -193,6 +193,7 @@ class StandIn(TorchFunctionMode):
             "torch.cuda.is_available": lambda: cuda,
             "torch.cuda.mem_get_info": free,
             "torch.cuda.get_device_name": lambda device=None: "a stand-in",
+            "torch.cuda.is_current_stream_capturing": lambda: False,  # which AdamW asks a torch built for CUDA
             "torch.cuda.get_rng_state": lambda device: torch.get_rng_state(),
             "torch.cuda.set_rng_state": lambda state, device: torch.set_rng_state(state),
             "torch.mps.get_rng_state": torch.get_rng_state,

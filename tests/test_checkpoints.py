@@ -100,7 +100,7 @@ def test_only_abandoned_parts_of_the_same_checkpoint_are_removed(tmp_path):
 
 
 def test_a_process_that_maps_its_own_files_reads_checkpoints_all_the_same(tmp_path):
-    config = torch.utils.serialization.config
+    config = getattr(getattr(torch.utils, "serialization", None), "config", None)  # later than torch 2.4
     found, path = trainer(), tmp_path / "run.pt"
     with config.patch("load.mmap", True) if hasattr(config, "load") else nullcontext():
         found.save(path)
