@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -120,7 +121,7 @@ def test_binder_installs_the_tested_set_but_for_condas_torch_and_numpy(tmp_path:
     """postBuild itself, with a `python` and an `rpm-tutorial` that only say how they were called."""
     (tmp_path / "requirements-tested.txt").write_text((ROOT / "requirements-tested.txt").read_text())
     for name in ("python", "rpm-tutorial"):
-        keep = f'for a in "$@"; do case $a in /*) cp $a {tmp_path}/kept;; esac; done'
+        keep = f'for a in "$@"; do case $a in /*) cp "$a" {shlex.quote(str(tmp_path / "kept"))};; esac; done'
         (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@"\n{keep}\n')
         (tmp_path / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
