@@ -59,7 +59,7 @@ rpm.figures.images({"x": x[:12], "x′": x_prime[:12]}, caption="Each column is 
 # ## A batch of pairs is a table of scores
 #
 # An **encoder** turns each view into a latent vector, $z$ and $z'$. A **critic** $f(z, z') > 0$ scores how well two
-# latents fit; we write $s = \log f$. Ours is the cosine of the two latents over a temperature, $s = \cos(z, z')/0.2$, as in SimCLR and CLIP; lesson 7
+# latents fit; we write $s = \log f$. Ours is the cosine of the two latents over a temperature, $s = \cos(z, z')/0.2$, as in SimCLR and CLIP; lesson 8
 # says why it is named after von Mises and Fisher. Rows are $z$, columns are $z'$, and the pairs that belong together lie on the diagonal.
 
 # %%
@@ -368,14 +368,14 @@ rpm.figures.lines(
 # | [1 The model](01_the_model.ipynb) | build an RPM from an encoder, without a decoder |
 # | [2 The ELBO](02_the_elbo.ipynb) | derive the bound line by line, and say what each line assumes |
 # | [3 InfoNCE is the ELBO](03_infonce_is_the_elbo.ipynb) | choose a prior and name the objective it gives |
-# | [4 The evidence of a data set](04_the_evidence_of_a_data_set.ipynb) | compute the log evidence of tens of thousands of pairs and sample from the model |
-# | [5 Finite batches](05_finite_batches.ipynb) | predict the bias and variance of a batch, and say what its ceiling means |
-# | [6 Why not mutual information](06_why_not_mutual_information.ipynb) | ruin a representation without changing its MI, and see the ELBO notice |
-# | [7 A prior is an assumption](07_a_prior_is_an_assumption.ipynb) | let the evidence choose a prior, and say when axes can be found |
-# | [8 Learning from images](08_learning_from_images.ipynb) | train on images, read the held-out evidence beside the probe, stop and resume |
-# | [9 Sequences](09_sequences.ipynb) | read CPC as a chain, and let an encoder find the law of motion |
-# | [10 The other RPM](10_the_other_rpm.ipynb) | run exact EM with one shared latent, and let the evidence choose the restart |
-# | [11 Your own prior](11_your_own_prior.ipynb) | bring pairs, an encoder and a critic of your own, and let the evidence choose |
+# | [5 The evidence of a data set](05_the_evidence_of_a_data_set.ipynb) | compute the log evidence of tens of thousands of pairs and sample from the model |
+# | [6 Finite batches](06_finite_batches.ipynb) | predict the bias and variance of a batch, and say what its ceiling means |
+# | [7 Why not mutual information](07_why_not_mutual_information.ipynb) | ruin a representation without changing its MI, and see the ELBO notice |
+# | [8 A prior is an assumption](08_a_prior_is_an_assumption.ipynb) | let the evidence choose a prior, and say when axes can be found |
+# | [9 Learning from images](09_learning_from_images.ipynb) | train on images, read the held-out evidence beside the probe, stop and resume |
+# | [10 Sequences](10_sequences.ipynb) | read CPC as a chain, and let an encoder find the law of motion |
+# | [13 The other RPM](13_the_other_rpm.ipynb) | run exact EM with one shared latent, and let the evidence choose the restart |
+# | [16 Your own prior](16_your_own_prior.ipynb) | bring pairs, an encoder and a critic of your own, and let the evidence choose |
 
 # %%
 rpm.figures.course_map()
@@ -428,7 +428,7 @@ rpm.lessons.lesson_00.log_evidence.check(log_evidence)
 #
 # ## The three numbers of this world
 #
-# The world is the 500 held-out pairs, and the trained encoder leaves no doubt about $z$: the three are one. Lessons 1 to 5 end with the
+# The world is the 500 held-out pairs, and the trained encoder leaves no doubt about $z$: the three are one. Lessons 1 to 6 end with the
 # three numbers of their own worlds, which need not agree.
 
 # %%
@@ -442,8 +442,8 @@ print("  ".join(f"{name} {number:.4f}" for name, number in names.items()), "nats
 #
 # - **5.1 nats of what?** Of log probability: averaged in logarithms, the model gives the right $x'$ some $e^{5.1} \approx 160$ times the
 #   probability that chance gives it. Part of that pays for the class, the rest for the single image.
-# - **Is it good?** Compare it with other models on the same pairs. It cannot exceed what $x$ tells of $x'$ in the data (lesson 4).
-# - **Is it stuck at log N?** No value exceeds $\log N$, since no probability exceeds one. Near it, evaluate on more pairs (lessons 4 and 5).
-# - **What does the temperature assume?** How far from $z$ the prior lets $z'$ lie; the evidence can judge it (lessons 4 and 7).
+# - **Is it good?** Compare it with other models on the same pairs. It cannot exceed what $x$ tells of $x'$ in the data (lesson 5).
+# - **Is it stuck at log N?** No value exceeds $\log N$, since no probability exceeds one. Near it, evaluate on more pairs (lessons 5 and 6).
+# - **What does the temperature assume?** How far from $z$ the prior lets $z'$ lie; the evidence can judge it (lessons 5 and 8).
 #
 # Why the three must agree starts with a likelihood that nobody had to write: [lesson 1](01_the_model.ipynb).

@@ -81,7 +81,7 @@ assert L < evidence
 # <details><summary>Answer</summary>
 #
 # $\mathrm{KL}\big(Q(z|x)Q(z'|x')\,\|\,P(z,z'|x,x')\big)$: how far the encoder is from the model's own posterior. It is zero where they agree: for a
-# deterministic encoder (lesson 4), or under the prior $Q(z)Q(z')$.
+# deterministic encoder (lesson 5), or under the prior $Q(z)Q(z')$.
 # </details>
 #
 # By Bayes' rule $\log P(x,x') = \log P(x,x',z,z') - \log P(z,z'|x,x')$ for all $z, z'$. Average both sides under $Q(z|x)Q(z'|x')$, and add and subtract

@@ -105,8 +105,8 @@ assert abs(elbo - infonce) < 1e-12
 # $I_\infty$ averages over distributions, $I_N$ of lesson 0 over $N$ pairs, the positive among its own candidates. Take for $Q(z,z')$ the $N$ pairs themselves, each with
 # probability $1/N$. Then $Q(z')$ is $1/N$ for each candidate, and $I_\infty$ *of that distribution* is $I_N$. So:
 #
-# - **$I_N$ of a data set** is exact, for that data set, and at most $\log N$ (lesson 4).
-# - **$I_N$ of a batch**, as an estimate of the $I_\infty$ of what the batch was drawn from, is off by a bias (lesson 5).
+# - **$I_N$ of a data set** is exact, for that data set, and at most $\log N$ (lesson 5).
+# - **$I_N$ of a batch**, as an estimate of the $I_\infty$ of what the batch was drawn from, is off by a bias (lesson 6).
 # - **$I_\infty$** of a distribution has no ceiling but the mutual information.
 
 # %% tags=["reproducible"]
@@ -352,7 +352,7 @@ print(f"the table: {my_clip(scores):.4f} nats; the transposed table: {my_clip(sc
 #
 # ## The three numbers of this world
 #
-# Under InfoNCE's prior. InfoNCE and the ELBO agree as they must; this encoder leaves doubt, so that the evidence is larger, by the gap of lesson 2. Lesson 4 closes it.
+# Under InfoNCE's prior. InfoNCE and the ELBO agree as they must; this encoder leaves doubt, so that the evidence is larger, by the gap of lesson 2. Lesson 5 closes it.
 
 # %% tags=["reproducible"]
 bound = world.elbo(P.log()).value - world.constant
@@ -365,5 +365,5 @@ assert abs(infonce - bound) < 1e-12 and abs(evidence - bound - gap) < 1e-12
 # %% [markdown]
 # ## What we saw
 #
-# Four priors and a relaxed one, five objectives, each pair equal to rounding. InfoNCE is the ELBO under $P(z)=Q(z)$, $P(z'|z) \propto Q(z') f$. In [lesson 4](04_the_evidence_of_a_data_set.ipynb) the tables go,
+# Four priors and a relaxed one, five objectives, each pair equal to rounding. InfoNCE is the ELBO under $P(z)=Q(z)$, $P(z'|z) \propto Q(z') f$. In [lesson 5](05_the_evidence_of_a_data_set.ipynb) the tables go,
 # and tens of thousands of images come.

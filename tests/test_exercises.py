@@ -57,47 +57,47 @@ OTHERWISE = {
     "lesson_02.gap": lambda q, p: torch.nn.functional.kl_div(p.log(), q, reduction="sum"),
     "lesson_03.infonce": lambda s, q: (q * (s - torch.log(s.exp() @ q.sum(0))[:, None])).sum().numpy(),
     "lesson_03.prior": lambda s, q: torch.softmax(s + q.sum(0).log(), 1) * q.sum(1, keepdim=True),
-    "lesson_04.log_p": lambda s: [float(row[i] - row.exp().sum().log() - math.log(len(s))) for i, row in enumerate(s)],
-    "lesson_04.pairs_needed": lambda: 149,
-    "lesson_05.bias": lambda chi_squared, n: -0.5 / (n / chi_squared),
-    "lesson_05.batch_size": lambda mi, error: math.exp(2 * mi) / 2 / error - 0.5 / error,
-    "lesson_09.chain": lambda q, s1, s2: (
+    "lesson_05.log_p": lambda s: [float(row[i] - row.exp().sum().log() - math.log(len(s))) for i, row in enumerate(s)],
+    "lesson_05.pairs_needed": lambda: 149,
+    "lesson_06.bias": lambda chi_squared, n: -0.5 / (n / chi_squared),
+    "lesson_06.batch_size": lambda mi, error: math.exp(2 * mi) / 2 / error - 0.5 / error,
+    "lesson_10.chain": lambda q, s1, s2: (
         (q.sum(2) * s1).sum()
         + (q * s2).sum()
         - q.sum((1, 2)) @ (s1.exp() @ q.sum((0, 2))).log()
         - (q.sum(2) * (s2.exp() @ q.sum((0, 1))).log()).sum()
     ),
-    "lesson_09.forgotten": lambda q: (
+    "lesson_10.forgotten": lambda q: (
         q * (q * q.sum((0, 2))[:, None] / q.sum(2, keepdim=True) / q.sum(0, keepdim=True)).log()
     ).sum(),
-    "lesson_09.noise": lambda sigma, k: math.sqrt(sum((sigma * j) ** 2 for j in range(1, k + 1))),
-    "lesson_05.normaliser": lambda own, others, n: math.log((math.exp(own) + (n - 1) * others.exp().mean().item()) / n),
-    "lesson_06.divergence": lambda rho, scale: -gaussian.infonce_random_walk(rho, scale) - 0.5 * math.log(1 - rho**2),
-    "lesson_06.best_scale": lambda rho: ((u := (math.sqrt(9 - 8 * rho) - 1) / 2) / (1 - u)) ** 0.5,
-    "lesson_06.lost_by_merging": lambda q: lost_in_two_rows(q),
-    "lesson_07.laplace_scores": lambda z, z_prime, b: (z[:, None] - z_prime).abs().sum(2) / -b,
-    "lesson_07.log_bayes_factor": lambda a, b, n: (a - 2 * math.log(n)) * n - (b - 2 * math.log(n)) * n,
-    "lesson_07.posterior": lambda infonce, n: (weight := (n * (infonce - infonce.max())).exp()) / weight.sum(),
-    "lesson_08.top_one": lambda log_f: sum(row.argmax().item() == i for i, row in enumerate(log_f)) / len(log_f),
-    "lesson_08.typical_probability": lambda infonce, n: math.exp(infonce - math.log(n)),
-    "lesson_08.infonce_at": lambda z, z_prime, t: (
+    "lesson_10.noise": lambda sigma, k: math.sqrt(sum((sigma * j) ** 2 for j in range(1, k + 1))),
+    "lesson_06.normaliser": lambda own, others, n: math.log((math.exp(own) + (n - 1) * others.exp().mean().item()) / n),
+    "lesson_07.divergence": lambda rho, scale: -gaussian.infonce_random_walk(rho, scale) - 0.5 * math.log(1 - rho**2),
+    "lesson_07.best_scale": lambda rho: ((u := (math.sqrt(9 - 8 * rho) - 1) / 2) / (1 - u)) ** 0.5,
+    "lesson_07.lost_by_merging": lambda q: lost_in_two_rows(q),
+    "lesson_08.laplace_scores": lambda z, z_prime, b: (z[:, None] - z_prime).abs().sum(2) / -b,
+    "lesson_08.log_bayes_factor": lambda a, b, n: (a - 2 * math.log(n)) * n - (b - 2 * math.log(n)) * n,
+    "lesson_08.posterior": lambda infonce, n: (weight := (n * (infonce - infonce.max())).exp()) / weight.sum(),
+    "lesson_09.top_one": lambda log_f: sum(row.argmax().item() == i for i, row in enumerate(log_f)) / len(log_f),
+    "lesson_09.typical_probability": lambda infonce, n: math.exp(infonce - math.log(n)),
+    "lesson_09.infonce_at": lambda z, z_prime, t: (
         (z @ z_prime.T / t).log_softmax(1).diagonal().mean() + math.log(len(z))
     ),
     "lesson_02.elbo_above_c": lambda q, log_p: (
         (q * log_p).sum() - torch.xlogy(q.sum(1), q.sum(1)).sum() - torch.xlogy(q.sum(0), q.sum(0)).sum()
     ),
     "lesson_03.clip": lambda s: (objectives.infonce(s).value + objectives.infonce(s.T).value) / 2,
-    "lesson_04.by_tiles": lambda s: [math.log(sum(math.exp(x - max(r)) for x in r)) + max(r) for r in s.tolist()],
-    "lesson_05.of_a_batch": lambda s: objectives.infonce(s).value,
-    "lesson_06.binned": lambda z, z_prime: information_of_quarters(z.tolist(), z_prime.tolist()),
-    "lesson_08.probe": lambda z, labels, z_test, labels_test: (
+    "lesson_05.by_tiles": lambda s: [math.log(sum(math.exp(x - max(r)) for x in r)) + max(r) for r in s.tolist()],
+    "lesson_06.of_a_batch": lambda s: objectives.infonce(s).value,
+    "lesson_07.binned": lambda z, z_prime: information_of_quarters(z.tolist(), z_prime.tolist()),
+    "lesson_09.probe": lambda z, labels, z_test, labels_test: (
         sum((z_test @ torch.linalg.pinv(z) @ torch.eye(3).double()[labels]).argmax(1) == labels_test) / len(z_test)
     ),
-    "lesson_10.posterior": lambda p, f, g, a, b: (p.log() + f.log() + g.log() - a.log() - b.log()).softmax(1),
-    "lesson_10.m_step": lambda p, q: torch.einsum("xy,xyz->xz", p / p.sum(1, keepdim=True), q),
-    "lesson_10.found_all": lambda beta, k: math.log(k) - math.log(1 + (k - 1) * math.exp(-beta)),
-    "lesson_11.periodic": lambda a, b, k: k * (torch.outer(a.cos(), b.cos()) + torch.outer(a.sin(), b.sin())),
-    "lesson_11.drifting_walk": lambda z, z_prime, drift, scale: -torch.cdist(z / scale, (z_prime - drift) / scale, p=1),
+    "lesson_13.posterior": lambda p, f, g, a, b: (p.log() + f.log() + g.log() - a.log() - b.log()).softmax(1),
+    "lesson_13.m_step": lambda p, q: torch.einsum("xy,xyz->xz", p / p.sum(1, keepdim=True), q),
+    "lesson_13.found_all": lambda beta, k: math.log(k) - math.log(1 + (k - 1) * math.exp(-beta)),
+    "lesson_16.periodic": lambda a, b, k: k * (torch.outer(a.cos(), b.cos()) + torch.outer(a.sin(), b.sin())),
+    "lesson_16.drifting_walk": lambda z, z_prime, drift, scale: -torch.cdist(z / scale, (z_prime - drift) / scale, p=1),
     "neighbour_06.objective": lambda f, visited, goal, transitions, weight: (
         (f[goal] - f[visited]).mean()
         - weight * torch.relu(f[transitions].diff(dim=1).abs() - 1).pow(2).sum() / len(transitions)
@@ -226,10 +226,10 @@ OTHER_SLIPS = [
     ("lesson_02.gap", lambda q, p: q * (q / p).log(), "their sum is asked for"),
     ("lesson_02.gap", lambda q, p: (q * (q / p).log()).mean(), "the answer over 12, a size of the first case"),
     ("lesson_03.clip", lambda s: (s.log_softmax(1) + s.log_softmax(0)).diagonal() / 2 + math.log(len(s)), "their mean"),
-    ("lesson_05.of_a_batch", lambda s: len(s) * objectives.infonce(s).value, "6 times the answer"),
+    ("lesson_06.of_a_batch", lambda s: len(s) * objectives.infonce(s).value, "6 times the answer"),
     # Tried at the size of the lesson, and beyond float64.
-    ("lesson_07.posterior", lambda evidence, n: (w := (n * evidence).exp()) / w.sum(), "overflows"),
-    ("lesson_04.by_tiles", lambda s: s.exp().sum(1).log(), "an infinity"),
+    ("lesson_08.posterior", lambda evidence, n: (w := (n * evidence).exp()) / w.sum(), "overflows"),
+    ("lesson_05.by_tiles", lambda s: s.exp().sum(1).log(), "an infinity"),
 ]
 
 
@@ -241,7 +241,7 @@ def test_a_slip_is_named(name, answer, word):
 
 @pytest.mark.parametrize("answer", [149, torch.tensor(149)])
 def test_a_number_is_an_answer_where_there_are_no_arguments(answer):
-    assert lessons.lesson_04.pairs_needed.verdict(answer).right is True
+    assert lessons.lesson_05.pairs_needed.verdict(answer).right is True
 
 
 def test_six_lessons_show_a_function_with_a_bug_whose_message_names_the_symptom():

@@ -107,8 +107,8 @@ def test_no_solution_and_no_last_hint_is_in_the_handout(handout: Path):
             for notebook, (everything, near) in texts.items():
                 assert not notebook.startswith(beginning(module)) or text not in near, (module, name)
                 assert len(text) < 25 or text not in everything, (module, name, notebook)
-    filled = squeezed(exercise_part(handouts.teacher(lesson("05"))))
-    assert any(text in filled for text in answers("lesson_05", "bias")), "the search would find a solution"
+    filled = squeezed(exercise_part(handouts.teacher(lesson("06"))))
+    assert any(text in filled for text in answers("lesson_06", "bias")), "the search would find a solution"
 
 
 def test_a_lesson_shows_the_function_with_a_bug_that_its_exercise_knows():
@@ -182,7 +182,7 @@ def lesson_with(code: str) -> dict:
 
 
 def test_two_exercises_in_one_cell_are_both_solved():
-    code = "x = 0\npairs_needed = ...\nrpm.lessons.lesson_04.pairs_needed.check(pairs_needed)\n\n"
+    code = "x = 0\npairs_needed = ...\nrpm.lessons.lesson_05.pairs_needed.check(pairs_needed)\n\n"
     code += 'def top(n):\n    """Of n."""\n    return ...\nrpm.lessons.lesson_00.ceiling.check(top)'
     cell = handouts.teacher(lesson_with(code))["cells"][1]
     source = handouts.source_of(cell)

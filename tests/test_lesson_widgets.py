@@ -66,8 +66,8 @@ def test_retrieval_shows_the_most_probable_images_and_the_evidence_at_its_temper
     z, step = torch.randn(2, 24, 3, generator=torch.Generator().manual_seed(0))
     z_prime, marks = z + 0.3 * step, torch.arange(24.0)[:, None, None, None] / 24
     x, x_prime = marks.expand(24, 1, 5, 5), marks.expand(24, 1, 5, 5)
-    figure = lessons.lesson_04.retrieval(z, z_prime, x, x_prime)(
-        lessons.lesson_04.RetrievalState(temperature=0.2, image=5)
+    figure = lessons.lesson_05.retrieval(z, z_prime, x, x_prime)(
+        lessons.lesson_05.RetrievalState(temperature=0.2, image=5)
     )
     log_f = rpm.VonMisesFisher(0.2)(z, z_prime).detach()
     p = log_f[5].softmax(0)
@@ -93,8 +93,8 @@ def test_retrieval_shows_the_most_probable_images_and_the_evidence_at_its_temper
 
 @pytest.mark.parametrize("information, doublings", [(0.5, 3), (2.0, 6), (6.0, 10)])
 def test_finite_batches_shows_the_samples_the_law_and_the_ceiling(information, doublings):
-    figure = lessons.lesson_05.finite_batches(
-        lessons.lesson_05.BatchState(information=information, doublings=doublings)
+    figure = lessons.lesson_06.finite_batches(
+        lessons.lesson_06.BatchState(information=information, doublings=doublings)
     )
     drawn, n = {trace.name: np.array(trace.y) for trace in figure.plotly.data}, 2 ** np.arange(1, 11)
     rho = np.sqrt(1 - np.exp(-information / 2))  # of each of four dimensions
@@ -112,13 +112,13 @@ def test_finite_batches_samples_what_infonce_gives_on_batches():
     generator, rho, n = torch.Generator().manual_seed(1), np.sqrt(1 - np.exp(-1.0)), 16  # 2 nats in four dimensions
     tables = [gaussian.log_optimal_critic(*gaussian.sample(n, rho, 4, generator=generator), rho) for _ in range(400)]
     values = torch.stack([rpm.infonce(log_f).value for log_f in tables])
-    shown = lessons.lesson_05.finite_batches(lessons.lesson_05.BatchState(information=2.0)).plotly.data[0].y[3]
+    shown = lessons.lesson_06.finite_batches(lessons.lesson_06.BatchState(information=2.0)).plotly.data[0].y[3]
     assert abs(shown - values.mean()) < 4 * values.std() / 20 + 0.1  # the widget's 512 rows share their 1023 strangers
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, 2.0])
 def test_the_twist_turns_each_point_by_its_distance_and_keeps_it(strength):
-    before, after = lessons.lesson_06.twisted(lessons.lesson_06.TwistState(strength)).plotly.data
+    before, after = lessons.lesson_07.twisted(lessons.lesson_07.TwistState(strength)).plotly.data
     z, h = (np.array(trace.x) + 1j * np.array(trace.y) for trace in (before, after))
     turned = z * np.exp(1j * strength * np.abs(z))
     agree("the twist widget", np.c_[h.real, h.imag], np.c_[turned.real, turned.imag])
@@ -131,8 +131,8 @@ def test_unfolding_shows_the_step_and_prior_that_were_chosen():
         name: {100 * k: (torch.randn(9, 2, generator=generator), k + shift, k / 20, 0.5) for k in range(13)}
         for name, shift in (("random walk", 0.25), ("universal", 0.75))
     }
-    figure = lessons.lesson_07.unfolding(paths, torch.arange(9.0), points=7)(
-        lessons.lesson_07.UnfoldingState(prior="universal", hundreds=3)
+    figure = lessons.lesson_08.unfolding(paths, torch.arange(9.0), points=7)(
+        lessons.lesson_08.UnfoldingState(prior="universal", hundreds=3)
     )
     start, now = figure.plotly.data
     for trace, step in ((start, 0), (now, 300)):
@@ -147,8 +147,8 @@ def test_unfolding_shows_the_step_and_prior_that_were_chosen():
 def test_the_forecast_is_the_one_step_prior_iterated(prior, law, horizon):
     p = datasets.constant_velocity(60, frames=7, size=5, generator=torch.Generator().manual_seed(0)).position
     turned = p @ torch.tensor([[1.0, 2.0], [-0.5, 1.5]]) + 3  # latents need not be positions, only affine to them
-    figure = lessons.lesson_09.forecast(turned, p)(
-        lessons.lesson_09.ForecastState(horizon=horizon, prior=prior, sequence=7)
+    figure = lessons.lesson_10.forecast(turned, p)(
+        lessons.lesson_10.ForecastState(horizon=horizon, prior=prior, sequence=7)
     )
     latent, true, expected, circle = (np.stack([trace.y, trace.x], 1) for trace in figure.plotly.data)
     agree("the true path", true, p[7])
@@ -180,7 +180,7 @@ def test_restarts_shows_the_categories_the_evidence_so_far_and_the_labels_they_a
     counts = torch.zeros(21, 12, 3, 3)
     counts[..., torch.arange(3), names] = torch.tensor([30.0, 20.0, 40.0])
     counts[7, :, 1, 2] = 10.0  # a tenth of all images in another class's category
-    figure = lessons.lesson_10.restarts(evidence, counts)(lessons.lesson_10.RestartState(step=70, rank=3))
+    figure = lessons.lesson_13.restarts(evidence, counts)(lessons.lesson_13.RestartState(step=70, rank=3))
     run = evidence[-1].sort(descending=True).indices[2]
     table, *others, chosen = figure.plotly.data
     agree(
@@ -203,7 +203,7 @@ def test_concentration_shows_the_prior_on_the_circle_and_what_each_kappa_earns(c
     theta_prime = theta + 0.3 * torch.randn(50, generator=generator)
     circle = [3 * torch.stack([t.cos(), t.sin()], 1) for t in (theta, theta_prime)]  # only the direction counts
     codes = {"wound once": circle, "folded": [side.abs() for side in circle]}
-    figure = lessons.lesson_11.concentration(codes)(lessons.lesson_11.ConcentrationState(kappa, code, pair))
+    figure = lessons.lesson_16.concentration(codes)(lessons.lesson_16.ConcentrationState(kappa, code, pair))
 
     unit, unit_prime = (torch.nn.functional.normalize(side, dim=1) for side in codes[code])
     p = (kappa * unit[pair] @ unit_prime.T).softmax(0)
@@ -223,10 +223,10 @@ def test_concentration_shows_the_prior_on_the_circle_and_what_each_kappa_earns(c
 
 def test_records_too_few_for_the_sliders_are_refused():
     for make, found in (
-        (lambda: lessons.lesson_04.retrieval(*torch.rand(2, 19, 3), *torch.rand(2, 19, 1, 5, 5)), "z has 19 rows"),
-        (lambda: lessons.lesson_09.forecast(*torch.rand(2, 19, 7, 2)), r"z has shape \(19, 7, 2\)"),
+        (lambda: lessons.lesson_05.retrieval(*torch.rand(2, 19, 3), *torch.rand(2, 19, 1, 5, 5)), "z has 19 rows"),
+        (lambda: lessons.lesson_10.forecast(*torch.rand(2, 19, 7, 2)), r"z has shape \(19, 7, 2\)"),
         (
-            lambda: lessons.lesson_10.restarts(torch.rand(20, 12), torch.rand(20, 12, 3, 3)),
+            lambda: lessons.lesson_13.restarts(torch.rand(20, 12), torch.rand(20, 12, 3, 3)),
             r"evidence has shape \(20, 12\)",
         ),
     ):

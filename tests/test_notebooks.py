@@ -5,6 +5,8 @@ Their cells themselves are run by lesson_items.py.
 
 import base64
 import copy
+import functools
+import inspect
 import io
 import json
 import re
@@ -17,8 +19,11 @@ import nbformat
 import numpy as np
 import pytest
 from build_notebooks import PLOTLY, WIDGET
+from IPython.display import Code
 from lesson_items import Cost
 from notebook_compare import figure_difference, outputs_difference, text_difference
+
+import rpm_tutorial as rpm
 
 LESSONS, NEIGHBOURS = (
     sorted(folder.glob("*.py")) for folder in (build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS)
@@ -239,3 +244,20 @@ def test_stored_outputs_are_fit_to_publish(source: Path):
     assert all("image/png" in data for data in build_notebooks.figures(notebook))
     text = json.dumps(outputs)
     assert not re.search("/(tmp|home|root)/", text) and str(build_notebooks.NOTEBOOKS.parent) not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (source.with_suffix(".ipynb"), name)
+        for source in LESSONS + NEIGHBOURS
+        for name in re.findall(r"(?m)^rpm\.show_source\(rpm\.([\w.]+)\)", source.read_text(encoding="utf-8"))
+    ],
+)
+def test_a_source_that_a_lesson_shows_is_todays(path: Path, name: str):
+    todays = inspect.getsource(functools.reduce(getattr, name.split("."), rpm)).rstrip()
+    (cell,) = [c for c in nbformat.read(path, 4).cells if f"rpm.show_source(rpm.{name})" in c.source]
+    shown = [output.data for output in cell.outputs if "data" in output]
+    assert Code(todays, language="python")._repr_html_() in [data["text/html"] for data in shown], (
+        f"remedy: make build ONLY={path.name[:2]}"
+    )

@@ -28,7 +28,7 @@ def retrieval():
     generator = torch.Generator().manual_seed(0)
     z, step = torch.randn(2, 24, 3, generator=generator)
     x, x_prime = torch.rand(2, 24, 1, 5, 5, generator=generator)
-    return lessons.lesson_04.retrieval(z, z + 0.3 * step, x, x_prime)
+    return lessons.lesson_05.retrieval(z, z + 0.3 * step, x, x_prime)
 
 
 def proof():
@@ -40,23 +40,23 @@ def proof():
 def unfolding():
     generator = torch.Generator().manual_seed(0)
     path = {100 * k: (torch.randn(9, 2, generator=generator), 1.0, 0.05 * k, 0.5) for k in range(13)}
-    return lessons.lesson_07.unfolding({"random walk": path, "universal": path}, torch.arange(9.0))
+    return lessons.lesson_08.unfolding({"random walk": path, "universal": path}, torch.arange(9.0))
 
 
 def forecast():
     sequences = datasets.constant_velocity(24, frames=7, size=5, generator=torch.Generator().manual_seed(0))
-    return lessons.lesson_09.forecast(3 * sequences.position + 1, sequences.position)
+    return lessons.lesson_10.forecast(3 * sequences.position + 1, sequences.position)
 
 
 def restarts():
     generator = torch.Generator().manual_seed(0)
     evidence = 2.5 * torch.rand(21, 12, generator=generator).sort(0).values
-    return lessons.lesson_10.restarts(evidence, torch.randint(1, 9, (21, 12, 10, 10), generator=generator))
+    return lessons.lesson_13.restarts(evidence, torch.randint(1, 9, (21, 12, 10, 10), generator=generator))
 
 
 def concentration():
     z, step = torch.randn(2, 24, 2, generator=torch.Generator().manual_seed(0))
-    return lessons.lesson_11.concentration(
+    return lessons.lesson_16.concentration(
         {"wound once": (z, z + 0.3 * step), "folded": (z.abs(), (z + 0.3 * step).abs())}
     )
 

@@ -9,7 +9,7 @@
 #
 # **Afterwards you can** say what InfoNCE leaves undetermined; pin it; choose between the two by what you want to know.
 #
-# **You need** [lesson 5](../05_finite_batches.ipynb). **Time** 15 minutes, of which the computer takes one.
+# **You need** [lesson 6](../06_finite_batches.ipynb). **Time** 15 minutes, of which the computer takes one.
 
 # %%
 import functools

@@ -9,7 +9,7 @@
 #
 # **Afterwards you can** bound an information of 30 nats from both sides; say what a better proposal is worth in nats; recognise $I_\infty$ in an energy-based bound.
 #
-# **You need** [lesson 5](../05_finite_batches.ipynb). **Time** 20 minutes, of which the computer takes less than one.
+# **You need** [lesson 6](../06_finite_batches.ipynb). **Time** 20 minutes, of which the computer takes less than one.
 
 # %%
 import math

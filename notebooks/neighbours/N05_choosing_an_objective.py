@@ -9,7 +9,7 @@
 # **Afterwards you can** write the likelihood behind an objective, its Jacobian included; rank objectives in bits per observation; rank the temperatures, critics and normalisers of a
 # contrastive model in nats or bits per pair, and say which comparisons that does not allow.
 #
-# **You need** [lesson 4](../04_the_evidence_of_a_data_set.ipynb). **Time** 20 minutes, of which the computer takes one.
+# **You need** [lesson 5](../05_the_evidence_of_a_data_set.ipynb). **Time** 20 minutes, of which the computer takes one.
 
 # %%
 import itertools

@@ -8,7 +8,7 @@
 #
 # **Afterwards you can** solve that dual as a linear programme, tell how much of an agent's gain is due to $f$, and find the number of steps in the critic of InfoNCE.
 #
-# **You need** [lesson 3](../03_infonce_is_the_elbo.ipynb); [lesson 9](../09_sequences.ipynb) helps. **Time** 15 minutes, of which the computer takes ten seconds.
+# **You need** [lesson 3](../03_infonce_is_the_elbo.ipynb); [lesson 10](../10_sequences.ipynb) helps. **Time** 15 minutes, of which the computer takes ten seconds.
 
 # %%
 import numpy as np

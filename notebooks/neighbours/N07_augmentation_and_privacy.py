@@ -9,7 +9,7 @@
 # **Afterwards you can** attack a classifier through one loss, through the mean and through the moments of many; say which kind of augmentation protects; read a contrastive loss as the
 # likelihood of a pair, and attack an encoder through it.
 #
-# **You need** [lesson 4](../04_the_evidence_of_a_data_set.ipynb). **Time** 20 minutes, of which the computer takes half of one.
+# **You need** [lesson 5](../05_the_evidence_of_a_data_set.ipynb). **Time** 20 minutes, of which the computer takes half of one.
 
 # %%
 import itertools
@@ -226,7 +226,7 @@ kept_leak, fresh_leak = leak["kept views"], leak["fresh views"]
 assert (kept_leak[:, 1] > kept_leak[:, 0] + 0.1).all() and (fresh_leak[:, 1] < kept_leak[:, 1] - 0.15).all()
 
 # %% [markdown]
-# An encoder that never saw a label gives its members away as a classifier does, and by the same route. The distance between the evidence of the training pairs and that of held-out pairs, which lesson 4 calls memory,
+# An encoder that never saw a label gives its members away as a classifier does, and by the same route. The distance between the evidence of the training pairs and that of held-out pairs, which lesson 5 calls memory,
 # is what an attacker lives on.
 #
 # ## Exercise

@@ -9,7 +9,7 @@
 #
 # **Afterwards you can** learn a ratio in four ways; say why one estimate of the information scatters and another does not; say what the plug-in leaves out.
 #
-# **You need** [lesson 5](../05_finite_batches.ipynb). **Time** 15 minutes, of which the computer takes one.
+# **You need** [lesson 6](../06_finite_batches.ipynb). **Time** 15 minutes, of which the computer takes one.
 
 # %%
 import numpy as np
@@ -90,7 +90,7 @@ for name, r in ratios.items():
 # <details><summary>Answer</summary>
 #
 # NWJ and Donsker–Varadhan. The mean of $r$ over independent cells rests on rare cells with huge $r$: the variance of $r$ is $\chi^2 = e^{2\,\mathrm{MI}}-1$ for these pairs
-# (lesson 5). SMILE, which clips $\log f$ to ±5 in the normaliser, removes the scatter, and the rare cells with it, so that the estimate is too high. The plug-in needs no independent cells.
+# (lesson 6). SMILE, which clips $\log f$ to ±5 in the normaliser, removes the scatter, and the rare cells with it, so that the estimate is too high. The plug-in needs no independent cells.
 # </details>
 
 # %%

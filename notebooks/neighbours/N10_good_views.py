@@ -10,7 +10,7 @@
 #
 # **Afterwards you can** compute what a pair of views shares, say how much of it the task needs, and predict on which side of the best views yours lie.
 #
-# **You need** [lesson 4](../04_the_evidence_of_a_data_set.ipynb), and [lesson 5](../05_finite_batches.ipynb) for the ceiling. **Time** 15 minutes, of which the computer takes half a minute.
+# **You need** [lesson 5](../05_the_evidence_of_a_data_set.ipynb), and [lesson 6](../06_finite_batches.ipynb) for the ceiling. **Time** 15 minutes, of which the computer takes half a minute.
 
 # %%
 
@@ -179,7 +179,7 @@ for name, texture in {"texture shared": table[3], "good views": independent}.ite
     assert abs(reached[0] - ceiling) < 1e-10 and abs(ceiling - reached[1] - left_out) < 1e-10
 
 # %% [markdown]
-# Hence a warning that lesson 7 does not need, because there the data stay the same: evidences of two *choices of views* must not be compared. They are evidences of different data, and the larger one belongs to the views that share more,
+# Hence a warning that lesson 8 does not need, because there the data stay the same: evidences of two *choices of views* must not be compared. They are evidences of different data, and the larger one belongs to the views that share more,
 # here to the texture.
 #
 # ## Exercise

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import lazy_loader
 
-LESSONS = tuple(f"lesson_{number:02}" for number in range(12))
-NEIGHBOURS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("neighbour_[0-9][0-9].py")))
+LESSONS, NEIGHBOURS = (
+    tuple(sorted(path.stem for path in Path(__file__).parent.glob(f"{kind}_[0-9][0-9].py")))
+    for kind in ("lesson", "neighbour")
+)
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=[*LESSONS, *NEIGHBOURS])

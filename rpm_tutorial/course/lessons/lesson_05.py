@@ -1,201 +1,186 @@
-"""Lesson 5. Its widget: what a batch shows of the evidence.
+"""Lesson 5. Its widget: what the model stakes on each candidate at a temperature, and what that earns.
 
-Its exercises: the bias of a batch, the batch that a bias needs, how to do without one, and a bug: a value too good.
+Its exercises: the log probability of each pair, the pairs that a large InfoNCE needs, and a bug in a sum by tiles.
 """
 
+import dataclasses
 import math
-import random
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ... import gaussian
+from ...critics import VonMisesFisher
+from ...evidence import dataset_evidence
 from ..exercise import Exercise, normal
-from ..figures import Figure, lines
+from ..figures import BLACK, BLUE, GREY, VERMILLION, Figure, images
 from ..widgets import slider
 
 
 @dataclass(frozen=True)
-class BatchState:
-    information: float = slider(2.0, 0.25, 6, 0.25, "mutual information", "nats")
-    doublings: int = slider(6, 1, 10, 1, "log₂ of the batch size N")
+class RetrievalState:
+    temperature: float = slider(0.1, 0.02, 0.4, 0.02, "temperature")
+    image: int = slider(0, 0, 19, 1, "image")
 
 
-def finite_batches(state: BatchState) -> Figure:
-    """Lesson 5: I_N of the best critic on four-dimensional Gaussian pairs against N: sampled, by the law (E16), and its ceiling."""
-    counts = 2 ** np.arange(1, 11)
-    sampled = _sampled_infonce(state.information)
-    law = state.information - math.expm1(2 * state.information) / (2 * counts)  # chi^2 = e^(2 MI) - 1
-    k, n = state.doublings - 1, 2**state.doublings
-    off = abs(law[k] - sampled[k])
-    return lines(
-        counts,
-        {"InfoNCE": sampled, "law (E16)": law, "log N": np.log(counts)},
-        floor=-0.5,
-        ceiling=("MI", state.information),
-        x_log=True,
-        mark=n,
-        x_label="pairs in a batch N",
-        y_label="nats per pair",
-        caption=(
-            f"At N = {n} a batch shows {sampled[k]:.2f} of {state.information:g} nats; the ceiling log N is {math.log(n):.2f}. "
-            f"The law is off by {off:.2f} nats: N is {n / math.exp(2 * state.information):.2g} times e^2MI."
-        ),
-    )
+def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
+    """Lesson 5: the render function for these encoded pairs: P of the most probable x′ given one x, and the evidence curve.
+
+    Raises `ValueError` for fewer than the 20 pairs that its slider offers.
+    """
+    if len(z) < 20:
+        raise ValueError(f"z has {len(z)} rows; expected at least 20 encoded pairs")
+
+    temperatures = dataclasses.fields(RetrievalState)[0].metadata["values"]
+    with torch.no_grad():
+        curve = [dataset_evidence(z, z_prime, VonMisesFisher(t).to(z)).log_evidence.item() for t in temperatures]
+
+    def probabilities(image: int, temperature: float) -> Tensor:
+        with torch.no_grad():
+            return VonMisesFisher(temperature).to(z)(z[[image]], z_prime).softmax(1)[0].cpu()
+
+    def render(state: RetrievalState) -> Figure:
+        p, most = probabilities(state.image, state.temperature), probabilities(state.image, temperatures[0]).max()
+        best, evidence = p.topk(8).indices.tolist(), curve[temperatures.index(state.temperature)]
+        own = int((p > p[state.image]).sum()) + 1
+        shown = [*best, state.image]
+        figure = images(
+            {"x": x[[state.image]], "x′": x_prime[shown]},
+            below={"x′": [*(f"{p[j]:.3f}" for j in best), f"✓ {p[state.image]:.3f}"]},
+            caption=(
+                f"The eight most probable x′ given image {state.image}, and behind them ✓, its own other view, ranked "
+                f"{own} of {len(z)} with P = {p[state.image]:.3f}. The temperature changes the bars, never the order. Log evidence "
+                f"over all pairs at {state.temperature:g}: {evidence:.3f} nats per pair, of at most {max(curve):.3f} on this curve."
+            ),
+        )
+        _add_stakes(figure.plotly, p[shown].numpy(), most.item())
+        _add_curve(figure.plotly, temperatures, curve, state.temperature, evidence)
+        peak = temperatures[curve.index(max(curve))]
+        above = f"Above each x′ a bar of its P; on top the log evidence against the temperature, highest at {peak:g}."
+        return dataclasses.replace(figure, alt=f"{figure.alt} {above}")
+
+    return render
 
 
-@cache
-def _sampled_infonce(information: float, rows: int = 512, dim: int = 4) -> np.ndarray:
-    """I_N for N = 2, 4, ... 1024, over rows that share their candidates; E log f = MI is exact, its normaliser sampled."""
-    rho = math.sqrt(-math.expm1(-2 * information / dim))
-    generator, counts = torch.Generator().manual_seed(0), 2 ** torch.arange(1, 11)
-    z, z_prime = gaussian.sample(rows, rho, dim, generator=generator)
-    _, strangers = gaussian.sample(1023, rho, dim, generator=generator)
-    own = gaussian.log_optimal_critic(z, z_prime, rho).diagonal()[:, None]
-    log_f = torch.cat([own, gaussian.log_optimal_critic(z, strangers, rho)], 1) + information
-    shift = log_f.amax(1, keepdim=True)
-    log_normaliser = (log_f - shift).exp().cumsum(1)[:, counts - 1].log() + shift - counts.log()
-    return (information - log_normaliser.mean(0)).numpy()
+def _add_stakes(fig, p: np.ndarray, most: float) -> None:
+    """Bars of P above the images of x′, on one scale for all temperatures of an image."""
+    width = fig.data[0].z.shape[1] / len(p)
+    colors = [BLUE] * (len(p) - 1) + [VERMILLION]
+    where = {"xaxis": "x", "yaxis": "y2", "showlegend": False}
+    fig.add_bar(x=width * (np.arange(len(p)) + 0.5), y=p, width=width / 2, marker_color=colors, **where)
+    fig.layout.yaxis.domain, fig.layout.height = [0, 0.42], fig.layout.height + 330
+    fig.layout.yaxis2 = {
+        "domain": [0.44, 0.66],
+        "title": "P(x′|x)",
+        "range": [0, 1.05 * most],
+        "anchor": "free",
+        "position": 0,
+    }
+
+
+def _add_curve(fig, temperatures, curve, temperature: float, evidence: float) -> None:
+    """The evidence of all pairs against the temperature, in a panel above, with the chosen temperature marked."""
+    where = {"xaxis": "x2", "yaxis": "y3", "showlegend": False}
+    fig.add_scatter(x=temperatures, y=curve, mode="lines", line={"color": BLACK, "dash": "dash"}, **where)
+    fig.add_scatter(x=[temperature], y=[evidence], mode="markers", marker={"size": 12, "color": GREY}, **where)
+    margin = 0.1 * (max(curve) - min(curve))  # axes that stand still while the mark moves
+    ends = [min(curve) - margin, max(curve) + margin]
+    fig.layout.xaxis2 = {
+        "anchor": "y3",
+        "title": "temperature",
+        "domain": [0, 1],
+        "range": [0, 1.05 * temperatures[-1]],
+    }
+    fig.layout.yaxis3 = {"domain": [0.8, 1], "title": "log evidence<br>(nats per pair)", "anchor": "x2", "range": ends}
 
 
 # Exercises
 
 
-def _chi_squared_and_n(seed: int) -> tuple:
-    return random.Random(seed).uniform(0, 5), 2 ** (4 + seed)
-
-
-bias = Exercise(
-    prompt="Return I_N - I_inf of the best critic to first order in 1/N, given chi_squared and n. Source: (E16).",
-    case=_chi_squared_and_n,
-    solution=lambda chi_squared, n: -chi_squared / (2 * n),
+log_p = Exercise(
+    prompt="Return log P(x_i,x'_i) of each pair, shape (N,), from the table log_f of shape (N, N). Source: (E14).",
+    case=lambda seed: (2 * normal(seed, 7, 7),),
+    solution=lambda log_f: log_f.log_softmax(1).diagonal() - math.log(len(log_f)),
     hints=(
-        "Is a batch too high or too low on average? Start with the sign.",
-        "The positive lifts the mean of f by chi^2/N; the spread of the mean lowers its logarithm by half a variance, chi^2/2N.",
-        "-chi_squared / (2 * n)",
+        "First the conditional: how probable is x'_i among all N candidates, given x_i?",
+        "P(x'_j|x_i) is a softmax over row i; P(x_i) = 1/N.",
+        "log_f.log_softmax(1).diagonal() - log N",
     ),
     misconceptions={
-        lambda chi_squared, n: chi_squared / (2 * n): "a batch is too low: the bias is negative.",
-        lambda chi_squared, n: -chi_squared / n: (
-            "that is the lift of the mean by the positive alone; half of it is given back, because log is concave: + Var/2N."
+        lambda log_f: log_f.log_softmax(1).diagonal(): "that is log P(x'_i|x_i); the pair also needs P(x_i) = 1/N.",
+        lambda log_f: log_f.log_softmax(1).diagonal() + math.log(len(log_f)): (
+            "that is the bracket of InfoNCE, log P(x'_i|x_i) above chance; P(x_i) = 1/N lowers the probability of the pair."
         ),
-        lambda chi_squared, n: -chi_squared / (2 * (n - 1)): (
-            "the expansion is in 1/N, N candidates with the positive among them, not in the N - 1 negatives."
+        lambda log_f: log_f.log_softmax(0).diagonal() - math.log(len(log_f)): (
+            "you normalised over columns: that is the model with the prior normalised over z."
         ),
-        lambda chi_squared, n: -math.sqrt(chi_squared) / (2 * n): "chi^2 enters as it is, not its root.",
-    },
-)
-
-batch_size = Exercise(
-    prompt=(
-        "Return the N, a real number, at which (E16) predicts a bias of `error` nats for Gaussian pairs with `information` nats, "
-        "for which 1 + chi^2 = e^(2 MI)."
-    ),
-    case=lambda seed: (0.5 + seed, 0.1 / (1 + seed)),
-    solution=lambda information, error: math.expm1(2 * information) / (2 * error),
-    hints=(
-        "Set chi^2 / 2N equal to the error and solve for N.",
-        "chi^2 = e^(2 MI) - 1.",
-        "(math.exp(2 * information) - 1) / (2 * error)",
-    ),
-    misconceptions={
-        lambda information, error: math.expm1(information) / (2 * error): (
-            "twice the MI stands in the exponent: that is why information is so expensive."
-        ),
-        lambda information, error: (
-            math.exp(2 * information) / (2 * error)
-        ): "chi^2 is e^(2 MI) minus 1: without dependence there is no bias.",
-        lambda information, error: (
-            (4**information - 1) / (2 * error)
-        ): "the information is in nats: e^(2 MI), not 2^(2 MI).",
-        lambda information, error: math.exp(information): (
-            "e^MI is where the ceiling log N stops hiding the value; the bias needs far more."
+        lambda log_f: log_f.flatten().log_softmax(0).view_as(log_f).diagonal(): (
+            "one softmax over the whole table is the jointly normalised prior (E9), not InfoNCE's."
         ),
     },
 )
 
-
-def _positive_and_others(seed: int) -> tuple:
-    scores = normal(seed, 6 + seed)
-    return scores[0] + 2, scores[1:], 1000 * (seed + 1)
-
-
-normaliser = Exercise(
-    prompt=(
-        "Return an estimate of log Z = log (1/n) sum_j f_j over n candidates from `positive`, the log f of the pair itself, and "
-        "`others`, the log f of M candidates sampled from the n - 1 others: the positive counts once, each other (n - 1)/M times."
-    ),
-    case=_positive_and_others,
-    solution=lambda positive, others, n: (
-        torch.logaddexp(positive, others.logsumexp(0) + math.log((n - 1) / len(others))) - math.log(n)
-    ),
+pairs_needed = Exercise(
+    prompt="Return the smallest number of pairs N on which InfoNCE can reach 5 nats.",
+    case=lambda seed: (),
+    solution=lambda: math.ceil(math.exp(5)),
     hints=(
-        "Write the weighted sum first, with exponentials; the logarithm and the 1/n come last.",
-        "(f_positive + (n - 1)/M * sum of the others) / n",
-        "((positive.exp() + (n - 1) / len(others) * others.exp().sum()) / n).log()",
+        "Which bound on InfoNCE depends on N?",
+        "log N must be at least 5.",
+        "N is a whole number: math.ceil(math.exp(5)).",
     ),
     misconceptions={
-        lambda positive, others, n: torch.cat([positive[None], others]).logsumexp(0) - math.log(len(others) + 1): (
-            "that is the normaliser of a small batch, with the ceiling of its size; here M candidates stand for n - 1."
-        ),
-        lambda positive, others, n: torch.logaddexp(positive, others.logsumexp(0) + math.log((n - 1) / len(others))): (
-            "Z is a mean over the n candidates: the 1/n is missing."
-        ),
-        lambda positive, others, n: (
-            torch.logaddexp(positive, others.logsumexp(0) + math.log(n / len(others))) - math.log(n)
-        ): "the M stand for the n - 1 others: the n-th candidate is the positive, which is counted already.",
-        lambda positive, others, n: others.logsumexp(0) - math.log(len(others)): (
-            "the positive is one of the n candidates; without it the value can exceed log n."
-        ),
-        lambda positive, others, n: (
-            torch.cat([positive[None], others]).logsumexp(0) + math.log((n - 1) / len(others)) - math.log(n)
-        ): "you weighted the positive up too; it is known to occur once.",
+        lambda: math.exp(5): "N counts pairs: it is a whole number, the next one up.",
+        lambda: math.floor(math.exp(5)): "one pair too few: log 148 is just below 5.",
+        lambda: 32: "2^5 would be right in bits; the ceiling of 5 nats needs e^5.",
     },
 )
 
 
-def _batch(seed: int) -> tuple:
-    return (normal(seed, 6 + seed, 6 + seed) + 3 * torch.eye(6 + seed),)
+def _far_outside(seed: int) -> tuple:
+    """Rows whose f have no float64: that is what the largest score is taken out for."""
+    return (3 * normal(seed, 5, 13 + seed) + torch.tensor([[-900.0], [-9.0], [0.0], [9.0], [900.0]]),)
 
 
-def _of_a_batch(log_f):
-    n = len(log_f)
-    log_Z = log_f.logsumexp(1) - math.log(n)
-    return (log_f.diagonal() - log_Z).mean()
+def _by_tiles(log_f):
+    largest = torch.full_like(log_f[:, 0], -torch.inf)
+    total = torch.zeros_like(largest)
+    for tile in log_f.split(4, dim=1):
+        new = torch.maximum(largest, tile.amax(1))
+        total = total * (largest - new).exp() + (tile - new[:, None]).exp().sum(1)
+        largest = new
+    return largest + total.log()
 
 
-def _without_the_positive(log_f):
-    n = len(log_f)
-    negatives = log_f[~torch.eye(n, dtype=torch.bool)].view(n, n - 1)
-    log_Z = negatives.logsumexp(1) - math.log(n - 1)
-    return (log_f.diagonal() - log_Z).mean()
+def _never_rescaled(log_f):
+    largest = torch.full_like(log_f[:, 0], -torch.inf)
+    total = torch.zeros_like(largest)
+    for tile in log_f.split(4, dim=1):
+        new = torch.maximum(largest, tile.amax(1))
+        total = total + (tile - new[:, None]).exp().sum(1)
+        largest = new
+    return largest + total.log()
 
 
-of_a_batch = Exercise(
-    prompt="Return I_N of a batch, nats per pair, from log_f of shape (n, n), pairs on the diagonal. Source: (E15).",
-    case=_batch,
-    solution=_of_a_batch,
+by_tiles = Exercise(
+    prompt="Return log sum_j f_ij of each row of log_f, shape (n,), visiting four columns at a time.",
+    case=_far_outside,
+    solution=_by_tiles,
     hints=(
-        "Which bound does the value break? Look for what keeps it in (E15).",
-        "A softmax is at most 1 because its numerator is one of the terms below. Is it here?",
-        "The sum of (E15) runs over all N candidates, the positive included: log_f.logsumexp(1) - log N.",
+        "When is the result right? Try columns that fall, then columns that rise.",
+        "What does `total` mean after a tile? It is a sum of f / e^largest: what happens to it when `largest` grows?",
+        "Before the new terms are added, the old total has to be multiplied by exp(largest - new).",
     ),
     misconceptions={
-        _without_the_positive: "on a table with large scores on its diagonal the value exceeds log n, which (E15) does not allow.",
-        lambda log_f: (log_f.diagonal() - log_f.logsumexp(1)).mean() + math.log(len(log_f) - 1): (
-            "a table of equal scores knows nothing and should give 0 nats; it gives log (n-1)/n."
+        _never_rescaled: "the value depends on the order of the columns: it is too high where a later tile has a larger score.",
+        lambda log_f: sum(tile.logsumexp(1) for tile in log_f.split(4, dim=1)): (
+            "you added logarithms; the f are to be added."
         ),
-        lambda log_f: (log_f.diagonal() - log_f.logsumexp(1)).mean(): (
-            "that is never positive: log n is missing, so that a table of equal scores gives -log n instead of 0."
+        lambda log_f: torch.stack([tile.logsumexp(1) for tile in log_f.split(4, dim=1)]).amax(0): (
+            "you kept the largest tile; the others count too."
         ),
-        lambda log_f: (log_f.logsumexp(1) - log_f.diagonal()).mean(): (
-            "that is the cross-entropy, the loss: log n minus I_N, which is to be large."
-        ),
-        lambda log_f: (log_f.diagonal() - log_f.logsumexp(0)).mean() + math.log(len(log_f)): (
-            "that sums over the z of each z'; (E15) compares the z' of each z."
-        ),
+        lambda log_f: log_f.logsumexp(1) - log_f.amax(1): "the maximum that was taken out has to be added back.",
     },
-    with_bug=_without_the_positive,
+    with_bug=_never_rescaled,
 )

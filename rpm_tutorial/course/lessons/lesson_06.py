@@ -1,185 +1,201 @@
-"""Lesson 6. Its widget: a twist that the information cannot see.
+"""Lesson 6. Its widget: what a batch shows of the evidence.
 
-Its exercises: what a prior misses, the walk that misses least, a map that loses information, and a bug: ranks.
+Its exercises: the bias of a batch, the batch that a bias needs, how to do without one, and a bug: a value too good.
 """
 
 import math
+import random
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
 
-from ... import gaussian, objectives
-from ...datasets import twist
-from ...objectives import mutual_information
-from ...probes import r_squared
+from ... import gaussian
 from ..exercise import Exercise, normal
-from ..figures import Figure, clouds
+from ..figures import Figure, lines
 from ..widgets import slider
 
 
 @dataclass(frozen=True)
-class TwistState:
-    strength: float = slider(1.0, 0, 2, 0.25, "strength k of the twist")
+class BatchState:
+    information: float = slider(2.0, 0.25, 6, 0.25, "mutual information", "nats")
+    doublings: int = slider(6, 1, 10, 1, "log₂ of the batch size N")
 
 
-def twisted(state: TwistState) -> Figure:
-    """Lesson 6: Gaussian latents twisted by the angle k |z|, coloured by what they were; MI, walk evidence, linear probe."""
-    points, before, evidence, read = _twisted(state.strength)
-    return clouds(
-        {"z": (before, before[:, 0]), f"twisted, k = {state.strength:g}": (points, before[:, 0])},
-        x_label="z₁",
-        y_label="z₂",
-        color_label="z₁ before",
+def finite_batches(state: BatchState) -> Figure:
+    """Lesson 6: I_N of the best critic on four-dimensional Gaussian pairs against N: sampled, by the law (E16), and its ceiling."""
+    counts = 2 ** np.arange(1, 11)
+    sampled = _sampled_infonce(state.information)
+    law = state.information - math.expm1(2 * state.information) / (2 * counts)  # chi^2 = e^(2 MI) - 1
+    k, n = state.doublings - 1, 2**state.doublings
+    off = abs(law[k] - sampled[k])
+    return lines(
+        counts,
+        {"InfoNCE": sampled, "law (E16)": law, "log N": np.log(counts)},
+        floor=-0.5,
+        ceiling=("MI", state.information),
+        x_log=True,
+        mark=n,
+        x_label="pairs in a batch N",
+        y_label="nats per pair",
         caption=(
-            f"At k = {state.strength:g} the mutual information is {gaussian.mutual_information(0.9, 2):.2f} nats, as at any k. The "
-            f"evidence under the walk prior is {evidence:.2f} nats, and a linear probe reads the coordinates with R² {read:.2f}."
+            f"At N = {n} a batch shows {sampled[k]:.2f} of {state.information:g} nats; the ceiling log N is {math.log(n):.2f}. "
+            f"The law is off by {off:.2f} nats: N is {n / math.exp(2 * state.information):.2g} times e^2MI."
         ),
     )
 
 
 @cache
-def _twisted(strength: float) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """400 twisted points, the same before, I_N of the best of some walks over 800 pairs, and R² of a linear probe."""
-    sides = gaussian.sample(800, 0.9, 2, generator=torch.Generator().manual_seed(0))
-    z, z_prime = (twist(side, strength) for side in sides)
-    squares = torch.cdist(z, z_prime).square()
-    evidence = max(objectives.infonce(-squares / (2 * s**2)).value.item() for s in (0.4, 0.5, 0.7, 1.0, 1.5, 2.0))
-    read = r_squared(z[:400], sides[0][:400], z[400:], sides[0][400:])
-    return z[:400].numpy(), sides[0][:400].numpy(), evidence, read
+def _sampled_infonce(information: float, rows: int = 512, dim: int = 4) -> np.ndarray:
+    """I_N for N = 2, 4, ... 1024, over rows that share their candidates; E log f = MI is exact, its normaliser sampled."""
+    rho = math.sqrt(-math.expm1(-2 * information / dim))
+    generator, counts = torch.Generator().manual_seed(0), 2 ** torch.arange(1, 11)
+    z, z_prime = gaussian.sample(rows, rho, dim, generator=generator)
+    _, strangers = gaussian.sample(1023, rho, dim, generator=generator)
+    own = gaussian.log_optimal_critic(z, z_prime, rho).diagonal()[:, None]
+    log_f = torch.cat([own, gaussian.log_optimal_critic(z, strangers, rho)], 1) + information
+    shift = log_f.amax(1, keepdim=True)
+    log_normaliser = (log_f - shift).exp().cumsum(1)[:, counts - 1].log() + shift - counts.log()
+    return (information - log_normaliser.mean(0)).numpy()
 
 
 # Exercises
 
 
-def _rho_and_scale(seed: int) -> tuple:
-    return 0.5 + 0.15 * seed, 0.4 + 0.3 * seed
+def _chi_squared_and_n(seed: int) -> tuple:
+    return random.Random(seed).uniform(0, 5), 2 ** (4 + seed)
 
 
-divergence = Exercise(
+bias = Exercise(
+    prompt="Return I_N - I_inf of the best critic to first order in 1/N, given chi_squared and n. Source: (E16).",
+    case=_chi_squared_and_n,
+    solution=lambda chi_squared, n: -chi_squared / (2 * n),
+    hints=(
+        "Is a batch too high or too low on average? Start with the sign.",
+        "The positive lifts the mean of f by chi^2/N; the spread of the mean lowers its logarithm by half a variance, chi^2/2N.",
+        "-chi_squared / (2 * n)",
+    ),
+    misconceptions={
+        lambda chi_squared, n: chi_squared / (2 * n): "a batch is too low: the bias is negative.",
+        lambda chi_squared, n: -chi_squared / n: (
+            "that is the lift of the mean by the positive alone; half of it is given back, because log is concave: + Var/2N."
+        ),
+        lambda chi_squared, n: -chi_squared / (2 * (n - 1)): (
+            "the expansion is in 1/N, N candidates with the positive among them, not in the N - 1 negatives."
+        ),
+        lambda chi_squared, n: -math.sqrt(chi_squared) / (2 * n): "chi^2 enters as it is, not its root.",
+    },
+)
+
+batch_size = Exercise(
     prompt=(
-        "Return KL(Q(z,z') || P(z,z')) in nats, P the random walk prior of scale `scale`, for Gaussian pairs of correlation `rho` "
-        "in one dimension. Source: (E8), (E20)."
+        "Return the N, a real number, at which (E16) predicts a bias of `error` nats for Gaussian pairs with `information` nats, "
+        "for which 1 + chi^2 = e^(2 MI)."
     ),
-    case=_rho_and_scale,
-    solution=lambda rho, scale: gaussian.mutual_information(rho) - gaussian.infonce_random_walk(rho, scale),
+    case=lambda seed: (0.5 + seed, 0.1 / (1 + seed)),
+    solution=lambda information, error: math.expm1(2 * information) / (2 * error),
     hints=(
-        "(E8) says of which two numbers this KL is the difference.",
-        "MI - I_inf; both are closed forms of rpm.gaussian.",
-        "rpm.gaussian.mutual_information(rho) - rpm.gaussian.infonce_random_walk(rho, scale)",
+        "Set chi^2 / 2N equal to the error and solve for N.",
+        "chi^2 = e^(2 MI) - 1.",
+        "(math.exp(2 * information) - 1) / (2 * error)",
     ),
     misconceptions={
-        lambda rho, scale: gaussian.infonce_random_walk(rho, scale) - gaussian.mutual_information(rho): (
-            "a KL divergence is never negative: the MI is the larger of the two."
+        lambda information, error: math.expm1(information) / (2 * error): (
+            "twice the MI stands in the exponent: that is why information is so expensive."
         ),
-        lambda rho, scale: gaussian.infonce_random_walk(rho, scale): (
-            "that is the ELBO above C; the KL is what it lacks to the MI."
-        ),
-        lambda rho, scale: gaussian.mutual_information(rho) - gaussian.infonce_random_walk(rho, scale**2): (
-            "rpm's scale is sigma, not its square."
+        lambda information, error: (
+            math.exp(2 * information) / (2 * error)
+        ): "chi^2 is e^(2 MI) minus 1: without dependence there is no bias.",
+        lambda information, error: (
+            (4**information - 1) / (2 * error)
+        ): "the information is in nats: e^(2 MI), not 2^(2 MI).",
+        lambda information, error: math.exp(information): (
+            "e^MI is where the ceiling log N stops hiding the value; the bias needs far more."
         ),
     },
 )
 
 
-def _best_precision(rho: float) -> float:
-    """Of u = 1/(1 + a): the derivative of (E20) is (u + u^2)/2 - (1 - rho)."""
-    u = (math.sqrt(1 + 8 * (1 - rho)) - 1) / 2
-    return 1 / u - 1
+def _positive_and_others(seed: int) -> tuple:
+    scores = normal(seed, 6 + seed)
+    return scores[0] + 2, scores[1:], 1000 * (seed + 1)
 
 
-best_scale = Exercise(
-    prompt="Return the scale sigma = 1/sqrt(a) that maximises I_inf of the random walk (E20) for correlation `rho`.",
-    case=lambda seed: (0.5 + 0.2 * seed,),
-    solution=lambda rho: _best_precision(rho) ** -0.5,
+normaliser = Exercise(
+    prompt=(
+        "Return an estimate of log Z = log (1/n) sum_j f_j over n candidates from `positive`, the log f of the pair itself, and "
+        "`others`, the log f of M candidates sampled from the n - 1 others: the positive counts once, each other (n - 1)/M times."
+    ),
+    case=_positive_and_others,
+    solution=lambda positive, others, n: (
+        torch.logaddexp(positive, others.logsumexp(0) + math.log((n - 1) / len(others))) - math.log(n)
+    ),
     hints=(
-        "Set the derivative with respect to a to zero; it contains 1/(1+a) and its square.",
-        "With u = 1/(1+a) the condition is u + u^2 = 2 (1 - rho): a quadratic.",
-        "u = (math.sqrt(9 - 8 * rho) - 1) / 2; a = 1 / u - 1; return 1 / math.sqrt(a)",
+        "Write the weighted sum first, with exponentials; the logarithm and the 1/n come last.",
+        "(f_positive + (n - 1)/M * sum of the others) / n",
+        "((positive.exp() + (n - 1) / len(others) * others.exp().sum()) / n).log()",
     ),
     misconceptions={
-        lambda rho: _best_precision(rho): "that is the precision a; the scale is 1/sqrt(a).",
-        lambda rho: 1 / _best_precision(rho): "that is the variance 1/a; the scale is its root.",
-        lambda rho: math.sqrt(2 * (1 - rho)): (
-            "that is the spread of z' - z. Q(z') narrows the prediction further, so that another scale is best."
+        lambda positive, others, n: torch.cat([positive[None], others]).logsumexp(0) - math.log(len(others) + 1): (
+            "that is the normaliser of a small batch, with the ceiling of its size; here M candidates stand for n - 1."
         ),
-        lambda rho: math.sqrt(1 - rho**2): (
-            "that is the spread of z' around rho z; the walk expects z' around z itself, without the rho."
+        lambda positive, others, n: torch.logaddexp(positive, others.logsumexp(0) + math.log((n - 1) / len(others))): (
+            "Z is a mean over the n candidates: the 1/n is missing."
         ),
+        lambda positive, others, n: (
+            torch.logaddexp(positive, others.logsumexp(0) + math.log(n / len(others))) - math.log(n)
+        ): "the M stand for the n - 1 others: the n-th candidate is the positive, which is counted already.",
+        lambda positive, others, n: others.logsumexp(0) - math.log(len(others)): (
+            "the positive is one of the n candidates; without it the value can exceed log n."
+        ),
+        lambda positive, others, n: (
+            torch.cat([positive[None], others]).logsumexp(0) + math.log((n - 1) / len(others)) - math.log(n)
+        ): "you weighted the positive up too; it is known to occur once.",
     },
 )
 
 
-def _table(seed: int) -> tuple:
-    return (normal(seed, 12 + 4 * seed).softmax(0).view(4, 3 + seed),)
+def _batch(seed: int) -> tuple:
+    return (normal(seed, 6 + seed, 6 + seed) + 3 * torch.eye(6 + seed),)
 
 
-def _merged(q_joint):
-    return torch.cat([q_joint[:1] + q_joint[1:2], q_joint[2:]])
+def _of_a_batch(log_f):
+    n = len(log_f)
+    log_Z = log_f.logsumexp(1) - math.log(n)
+    return (log_f.diagonal() - log_Z).mean()
 
 
-lost_by_merging = Exercise(
-    prompt="Return the information in nats that is lost when the first two values of z (rows of `q_joint`) are merged into one.",
-    case=_table,
-    solution=lambda q_joint: mutual_information(q_joint) - mutual_information(_merged(q_joint)),
+def _without_the_positive(log_f):
+    n = len(log_f)
+    negatives = log_f[~torch.eye(n, dtype=torch.bool)].view(n, n - 1)
+    log_Z = negatives.logsumexp(1) - math.log(n - 1)
+    return (log_f.diagonal() - log_Z).mean()
+
+
+of_a_batch = Exercise(
+    prompt="Return I_N of a batch, nats per pair, from log_f of shape (n, n), pairs on the diagonal. Source: (E15).",
+    case=_batch,
+    solution=_of_a_batch,
     hints=(
-        "Merged, the two values share one row. What is in it?",
-        "Add the first two rows, then take the difference of two rpm.mutual_information.",
-        "m = torch.cat([q_joint[:1] + q_joint[1:2], q_joint[2:]]); rpm.mutual_information(q_joint) - rpm.mutual_information(m)",
+        "Which bound does the value break? Look for what keeps it in (E15).",
+        "A softmax is at most 1 because its numerator is one of the terms below. Is it here?",
+        "The sum of (E15) runs over all N candidates, the positive included: log_f.logsumexp(1) - log N.",
     ),
     misconceptions={
-        lambda q_joint: mutual_information(_merged(q_joint)): "that is what is left; what is lost is the difference.",
-        lambda q_joint: mutual_information(_merged(q_joint)) - mutual_information(q_joint): (
-            "merging cannot add information: the loss is positive."
+        _without_the_positive: "on a table with large scores on its diagonal the value exceeds log n, which (E15) does not allow.",
+        lambda log_f: (log_f.diagonal() - log_f.logsumexp(1)).mean() + math.log(len(log_f) - 1): (
+            "a table of equal scores knows nothing and should give 0 nats; it gives log (n-1)/n."
         ),
-        lambda q_joint: (
-            mutual_information(q_joint) - mutual_information(_merged(q_joint.T).T)
-        ): "rows are z, columns z': you merged two values of z'.",
-        lambda q_joint: (
-            mutual_information(q_joint) - mutual_information(q_joint[1:] / q_joint[1:].sum())
-        ): "you dropped a row; merged values keep their probability.",
-    },
-)
-
-
-def _correlated(seed: int) -> tuple:
-    z, z_prime = gaussian.sample(200, 0.9, generator=torch.Generator().manual_seed(seed))
-    return z[:, 0], z_prime[:, 0]
-
-
-def _binned(z, z_prime):
-    n, bins = len(z), 4
-    row = z.argsort().argsort() * bins // n
-    column = z_prime.argsort().argsort() * bins // n
-    counts = torch.bincount(row * bins + column, minlength=bins**2).double()
-    return mutual_information(counts.view(bins, bins) / n)
-
-
-def _by_the_order(z, z_prime):
-    n, bins = len(z), 4
-    row = z.argsort() * bins // n
-    column = z_prime.argsort() * bins // n
-    counts = torch.bincount(row * bins + column, minlength=bins**2).double()
-    return mutual_information(counts.view(bins, bins) / n)
-
-
-binned = Exercise(
-    prompt="Return the mutual information in nats of n pairs, after each side was cut into 4 bins of n/4 samples each, by size.",
-    case=_correlated,
-    solution=_binned,
-    hints=(
-        "Give it five numbers, such as 30, 10, 50, 20, 40, and write down what each intermediate result means.",
-        "z.argsort()[0] is the place of the smallest z. Is that what the first sample's bin depends on?",
-        "A sample's bin comes from its rank, how many are smaller; z.argsort().argsort() is the rank.",
-    ),
-    misconceptions={
-        _by_the_order: "z and -z come out as nearly independent, though each determines the other: no invertible map may do that.",
-        lambda z, z_prime: _by_the_order(z.argsort(), z_prime): "only z is cut rightly, z′ not yet.",
-        lambda z, z_prime: _by_the_order(z, z_prime.argsort()): "only z′ is cut rightly, z not yet.",
-        lambda z, z_prime: _binned(z.sort().values, z_prime.sort().values): (
-            "sorting each side on its own tears the pairs apart: any two samples then agree perfectly."
+        lambda log_f: (log_f.diagonal() - log_f.logsumexp(1)).mean(): (
+            "that is never positive: log n is missing, so that a table of equal scores gives -log n instead of 0."
+        ),
+        lambda log_f: (log_f.logsumexp(1) - log_f.diagonal()).mean(): (
+            "that is the cross-entropy, the loss: log n minus I_N, which is to be large."
+        ),
+        lambda log_f: (log_f.diagonal() - log_f.logsumexp(0)).mean() + math.log(len(log_f)): (
+            "that sums over the z of each z'; (E15) compares the z' of each z."
         ),
     },
-    with_bug=_by_the_order,
+    with_bug=_without_the_positive,
 )

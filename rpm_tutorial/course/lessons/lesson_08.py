@@ -1,137 +1,142 @@
-"""Exercises of lesson 8: three readings of the same table of scores, and a bug in a probe."""
+"""Lesson 8. Its widget: a scrambled code under two priors.
 
-import math
+Its exercises: a prior as a table of scores, and what a difference in evidence is worth.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
+from torch import Tensor
 
-from ...objectives import infonce, symmetric_infonce
 from ..exercise import Exercise, normal
+from ..figures import Figure, clouds
+from ..widgets import choice, slider
 
-top_one = Exercise(
-    prompt="Return the fraction of rows of `log_f`, shape (n, n), whose largest score is on the diagonal.",
-    case=lambda seed: (normal(seed, 6 + seed, 6 + seed) + torch.eye(6 + seed),),
-    solution=lambda log_f: (log_f.argmax(1) == torch.arange(len(log_f))).double().mean(),
+
+@dataclass(frozen=True)
+class UnfoldingState:
+    hundreds: int = slider(12, 0, 12, 1, "training steps, in hundreds")
+    prior: str = choice(["random walk", "universal"], "prior")
+
+
+def unfolding(paths: Mapping[str, Mapping[int, tuple]], color: Tensor, points: int = 500):
+    """Lesson 8: the render function for two trainings from one scrambled start.
+
+    Args:
+        paths: prior -> step (0, 100, ... 1200) -> (latents (n, 2), nats, R², MCC).
+        color: the true position of each, shape (n,).
+    """
+
+    def render(state: UnfoldingState) -> Figure:
+        z, nats, r_squared, _ = paths[state.prior][100 * state.hundreds]
+        start = paths[state.prior][0][0]
+        return clouds(
+            {"the start": (start[:points], color[:points]), state.prior: (z[:points], color[:points])},
+            x_label="z₁",
+            y_label="z₂",
+            color_label="true position",
+            caption=(
+                f"After {100 * state.hundreds} steps under the {state.prior} prior: held-out evidence {nats:.2f} nats above C, "
+                f"R² of the true position {r_squared:.2f}."
+            ),
+        )
+
+    return render
+
+
+# Exercises
+
+
+def _latents(seed: int) -> tuple:
+    z, z_prime = normal(seed, 9 + seed, 3).split([4, 5 + seed])
+    return z, z_prime, 0.5 + 0.25 * seed
+
+
+laplace_scores = Exercise(
+    prompt="Return log f of a Laplace walk of scale b for all rows of z (n, d) and z_prime (m, d), shape (n, m). Source: (E18).",
+    case=_latents,
+    solution=lambda z, z_prime, b: -torch.cdist(z, z_prime, p=1) / b,
     hints=(
-        "For each row, which column has the largest score? Which column should it be?",
-        "log_f.argmax(1) against torch.arange(n).",
-        "(log_f.argmax(1) == torch.arange(len(log_f))).double().mean()",
+        "Which distance adds the absolute differences of the coordinates?",
+        "torch.cdist has an argument p; z[:, None] - z_prime has shape (n, m, d).",
+        "-torch.cdist(z, z_prime, p=1) / b",
     ),
     misconceptions={
-        lambda log_f: (log_f.argmax(0) == torch.arange(len(log_f))).double().mean(): (
-            "that ranks the x for each x'; here each row, an x, looks for its x'."
+        lambda z, z_prime, b: torch.cdist(z, z_prime, p=1) / b: (
+            "partners that are far apart would score highest: a minus is missing."
         ),
-        lambda log_f: log_f.softmax(1).diagonal().mean(): (
-            "that is the mean probability of the partner; the question is how often it comes first."
+        lambda z, z_prime, b: -torch.cdist(z, z_prime) / b: (
+            "that is the Euclidean distance, which has no corners and so no axes; the Laplace walk adds absolute differences."
         ),
-        lambda log_f: (
-            (log_f.argmax(1) == torch.arange(len(log_f))).double().sum()
-        ): "that is their number; divide by n.",
+        lambda z, z_prime, b: (
+            -torch.cdist(z, z_prime).square() / (2 * b**2)
+        ): "that is the random walk with Gaussian steps.",
+        lambda z, z_prime, b: (
+            -torch.cdist(z, z_prime, p=1) * b
+        ): "a larger scale makes long steps cheaper: divide by b.",
+        lambda z, z_prime, b: (-torch.cdist(z, z_prime, p=1) / b).exp(): "that is f; the critic gives log f.",
     },
 )
 
-typical_probability = Exercise(
-    prompt="Return the geometric mean over pairs of P(x'_i | x_i) among n candidates, from `infonce` = I_N, nats per pair (E14).",
-    case=lambda seed: (2.0 + 0.5 * seed, 1000 * (seed + 1)),
-    solution=lambda infonce, n: math.exp(infonce) / n,
-    hints=(
-        "The geometric mean is exp of the mean logarithm.",
-        "P(x_i, x'_i) = P(x'_i | x_i) / n, so the mean log conditional is I_N - log n.",
-        "math.exp(infonce - math.log(n))",
-    ),
-    misconceptions={
-        lambda infonce, n: math.exp(infonce) / n**2: "that is the joint P(x, x'); given x, divide by P(x) = 1/n.",
-        lambda infonce, n: math.exp(infonce) / (n - 1): "the partner is one of the n candidates itself.",
-        lambda infonce, n: math.exp(infonce): "that is how many times more probable than chance; chance is 1/n.",
-        lambda infonce, n: infonce / math.log(n): "that is the fraction of the ceiling, not a probability.",
-        lambda infonce, n: math.exp(-infonce) / n: "more evidence means more probable: the sign.",
-    },
-)
+
+def _two_models(seed: int) -> tuple:
+    return 1.4 + 0.1 * seed, 1.503, 100 * (seed + 1)
 
 
-def _on_the_sphere(seed: int) -> tuple:
-    z, step = normal(seed, 2, 7, 4)
-    return F.normalize(z, dim=1), F.normalize(z + step, dim=1), 0.2 + 0.3 * seed
-
-
-infonce_at = Exercise(
+log_bayes_factor = Exercise(
     prompt=(
-        "Return I_N in nats per pair of z and z_prime, shape (n, d), rows of length 1, under the von Mises-Fisher prior of that "
-        "temperature. Source: (E7), (E18)."
+        "Return log of (probability of the n pairs under model a / under model b), given their InfoNCE values, in nats per pair."
     ),
-    case=_on_the_sphere,
-    solution=lambda z, z_prime, temperature: infonce(z @ z_prime.T / temperature).value,
+    case=_two_models,
+    solution=lambda infonce_a, infonce_b, n: n * (infonce_a - infonce_b),
     hints=(
-        "First the table of scores, then rpm.infonce of it.",
-        "log f = kappa z.z' with kappa = 1/temperature.",
-        "rpm.infonce(z @ z_prime.T / temperature).value",
+        "Both numbers are means over pairs. What is the log probability of all of them?",
+        "log P of all pairs is n (infonce - 2 log n); in a difference the second term drops out.",
+        "n * (infonce_a - infonce_b)",
     ),
     misconceptions={
-        lambda z, z_prime, temperature: infonce(z @ z_prime.T * temperature).value: (
-            "a low temperature makes a sharp prior: kappa is 1/temperature."
+        lambda infonce_a, infonce_b, n: infonce_a - infonce_b: (
+            "that is the difference for one pair; the data are n pairs, and log probabilities add."
         ),
-        lambda z, z_prime, temperature: infonce((z @ z_prime.T / temperature).T).value: (
-            "that normalises over z; InfoNCE's prior normalises over z' (rows are z)."
-        ),
-        lambda z, z_prime, temperature: (
-            -infonce(z @ z_prime.T / temperature).value
-        ): "that is the loss; I_N is maximised.",
-        lambda z, z_prime, temperature: infonce(z @ z_prime.T / temperature).value - math.log(len(z)): (
-            "that is minus the cross-entropy: log n was left out of I_N."
-        ),
-        lambda z, z_prime, temperature: symmetric_infonce(z @ z_prime.T / temperature).value: (
-            "that is the mean of both directions (E12); here the prior normalises over z' alone."
+        lambda infonce_a, infonce_b, n: n * (infonce_b - infonce_a): "a stands in the numerator.",
+        lambda infonce_a, infonce_b, n: infonce_a / infonce_b: (
+            "logarithms of a ratio are differences, not ratios, of logarithms."
         ),
     },
 )
 
 
-def _noisy_classes(seed: int) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    labels, labels_test = torch.randint(3, (2, 60), generator=generator)
-    centres = torch.randn(3, 20, generator=generator, dtype=torch.float64)
-    z, z_test = (0.4 * centres[k] + torch.randn(60, 20, generator=generator).double() for k in (labels, labels_test))
-    return z, labels, z_test, labels_test
+def _three_models(seed: int) -> tuple:
+    """On 2 048 pairs at last, as in the lesson: e^(n infonce) has no float64."""
+    n = (50, 200, 2048)[seed]
+    return 1.4 + torch.tensor([0.0, 0.5, seed - 1.2], dtype=torch.float64) / n, n
 
 
-def _probe(z, labels, z_test, labels_test):
-    targets = F.one_hot(labels).to(z)
-    weights = torch.linalg.lstsq(z, targets).solution
-    predicted = (z_test @ weights).argmax(1)
-    return (predicted == labels_test).double().mean()
-
-
-def _fitted_on_everything(z, labels, z_test, labels_test):
-    everything = torch.cat([z, z_test])
-    targets = F.one_hot(torch.cat([labels, labels_test])).to(z)
-    weights = torch.linalg.lstsq(everything, targets).solution
-    predicted = (z_test @ weights).argmax(1)
-    return (predicted == labels_test).double().mean()
-
-
-def _fitted_on_the_test(z, labels, z_test, labels_test):
-    return _probe(z_test, labels_test, z_test, labels_test)
-
-
-probe = Exercise(
-    prompt="Return the test accuracy, in [0, 1], of a linear probe: one-hot labels regressed on z alone, the largest output wins.",
-    case=_noisy_classes,
-    solution=_probe,
+posterior = Exercise(
+    prompt=(
+        "Return the posterior probability of each prior, shape (k,), from `infonce`, shape (k,), nats per pair on the same n "
+        "pairs, with equal probabilities before."
+    ),
+    case=_three_models,
+    solution=lambda infonce, n: torch.softmax(n * infonce, 0),
     hints=(
-        "Latents of noise know no label, yet the accuracy lies above chance. What did the probe learn from?",
-        "Which of the four arguments may the fit see?",
-        "Fit on z and labels alone; z_test and labels_test are for the score.",
+        "Bayes: proportional to the probability of the data under each.",
+        "The log probability of the data is n * infonce, up to what all have in common.",
+        "torch.softmax(n * infonce, 0)",
     ),
     misconceptions={
-        _fitted_on_everything: "on latents of pure noise, which know no label, the accuracy lies far above chance.",
-        _fitted_on_the_test: "on noise the accuracy is higher still: now the probe has seen nothing but the test.",
-        lambda z, labels, z_test, labels_test: _probe(z, labels, z, labels): (
-            "that is the accuracy on what the probe was fitted on; the question is how it does on the test."
+        lambda infonce, n: (n * infonce).exp() / (n * infonce).exp().sum(): (
+            "right for few pairs. At the lesson's n = 2048, e^(n infonce) overflows: take the largest out first, or use softmax."
         ),
-        lambda z, labels, z_test, labels_test: _probe(
-            F.pad(z, (0, 1), value=1), labels, F.pad(z_test, (0, 1), value=1), labels_test
-        ): "your probe has an intercept, a feature that is always 1; here the labels are regressed on z alone.",
-        lambda z, labels, z_test, labels_test: 1 - _probe(z, labels, z_test, labels_test): "that is the error rate.",
+        lambda infonce, n: torch.softmax(infonce, 0): (
+            "that is the posterior after a single pair; n pairs multiply their probabilities."
+        ),
+        lambda infonce, n: (
+            infonce / infonce.sum()
+        ): "probabilities are proportional to exp of a log evidence, not to it.",
+        lambda infonce, n: torch.nn.functional.one_hot(infonce.argmax(), len(infonce)): (
+            "that is the most probable prior; the others keep some probability too."
+        ),
     },
-    with_bug=_fitted_on_everything,
 )

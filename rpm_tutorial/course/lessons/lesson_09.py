@@ -1,182 +1,137 @@
-"""Lesson 9. Its widget: what a prior expects of a moving ball, k frames ahead.
-
-Its exercises: a chain of InfoNCE terms, what a short context forgets, and how noise grows with the horizon.
-"""
+"""Exercises of lesson 9: three readings of the same table of scores, and a bug in a probe."""
 
 import math
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch.nn import functional as F
 
-from ... import objectives
-from ...critics import RandomWalk
-from ...evidence import dataset_evidence
+from ...objectives import infonce, symmetric_infonce
 from ..exercise import Exercise, normal
-from ..figures import Figure, paths
-from ..widgets import choice, slider
 
-
-@dataclass(frozen=True)
-class ForecastState:
-    horizon: int = slider(3, 1, 5, 1, "horizon k", "frames")
-    prior: str = choice(["constant velocity", "random walk"], "prior")
-    sequence: int = slider(0, 0, 19, 1, "sequence")
-
-
-# A prior of one step, iterated k times: weights of z_0 and z_1 in the mean of z_{1+k}, and the growth of its noise.
-AHEAD = {
-    "constant velocity": lambda k: (-k, k + 1, math.sqrt(k * (k + 1) * (2 * k + 1) / 6)),
-    "random walk": lambda k: (0, 1, math.sqrt(k)),
-}
-FORECAST_FRAMES = 7
-
-
-def forecast(z: Tensor, position: Tensor):
-    """Lesson 9: the render function for these latents: a sequence's latent and true path, and where a prior expects frame 1 + k.
-
-    `z` and `position`, each (n, 7, 2), are latents and true positions of seven frames. Raises `ValueError` for other shapes, and
-    for fewer than the 20 sequences that its slider offers.
-    """
-    for name, side in (("z", z), ("position", position)):
-        if side.shape[1:] != (FORECAST_FRAMES, 2) or len(side) < 20:
-            raise ValueError(
-                f"{name} has shape {tuple(side.shape)}; expected (n, {FORECAST_FRAMES}, 2) with n at least 20"
-            )
-    # Both priors stay what they are in the plane of the positions: their weights sum to one.
-    path = _aligned(z, position)
-    predicted, spread, information = {}, {}, {}
-    for prior, ahead in AHEAD.items():
-        for k in range(1, FORECAST_FRAMES - 1):
-            a, b, growth = ahead(k)
-            predicted[prior, k] = a * path[:, 0] + b * path[:, 1]
-            if k == 1:
-                one_step = (path[:, 2] - predicted[prior, 1]).square().mean().sqrt().item()
-            spread[prior, k] = growth * one_step
-            critic = RandomWalk(spread[prior, k], learnable=False).to(path)
-            information[prior, k] = dataset_evidence(predicted[prior, k], path[:, 1 + k], critic).infonce.item()
-    circle = torch.linspace(0, 2 * torch.pi, 41)
-    circle = torch.stack([circle.sin(), circle.cos()], 1)
-
-    def render(state: ForecastState) -> Figure:
-        key, k, i = (state.prior, state.horizon), state.horizon, state.sequence
-        centre, deviation = predicted[key][i], spread[key]
-        off = (path[i, 1 + k] - centre).norm().item()
-        return paths(
-            {
-                "latent path": ("Q", path[i]),
-                "true path": ("data", position[i]),
-                f"expected frame {1 + k}": ("P", centre[None]),
-                "two standard deviations": ("KL", centre + 2 * deviation * circle),
-            },
-            label="position (sides of the box)",
-            centre=((position[i].amax(0) + position[i].amin(0)) / 2).tolist(),
-            reach=0.35,
-            caption=(
-                f"Sequence {i}. From frames 0 and 1 the {state.prior} expects frame {1 + k} at the diamond; it is off by {off:.3f} "
-                f"sides, {off / deviation:.1f} of its standard deviations. At horizon {k} this prior is worth "
-                f"{information[key]:.2f} nats a sequence (InfoNCE over {len(z)} candidates)."
-            ),
-        )
-
-    return render
-
-
-def _aligned(z: Tensor, position: Tensor) -> Tensor:
-    """z after the affine map to two dimensions that is closest to `position` in the mean square."""
-    inputs = torch.cat([z, torch.ones_like(z[..., :1])], -1).flatten(0, 1)
-    return (inputs @ torch.linalg.lstsq(inputs, position.flatten(0, 1)).solution).view(position.shape)
-
-
-# Exercises
-
-
-def _joint(seed: int) -> tuple:
-    return (normal(seed, 24).softmax(0).view(2, 3, 4),)
-
-
-def _chain(seed: int) -> tuple:
-    return *_joint(seed), normal(100 + seed, 2, 3), normal(200 + seed, 2, 3, 4)
-
-
-def _last_term(q, log_f_1, log_f_2):
-    return objectives.infonce(log_f_2.flatten(0, 1), q.flatten(0, 1)).value
-
-
-chain = Exercise(
-    prompt=(
-        "Return L - C of a chain of three latents from q = Q(z_0,z_1,z_2), the scores log_f_1 of (z_0, z_1) and log_f_2 of "
-        "(z_0, z_1, z_2), in which (z_0, z_1) is the context of z_2. Source: (E19)."
-    ),
-    case=_chain,
-    solution=lambda q, log_f_1, log_f_2: objectives.infonce(log_f_1, q.sum(2)).value + _last_term(q, log_f_1, log_f_2),
+top_one = Exercise(
+    prompt="Return the fraction of rows of `log_f`, shape (n, n), whose largest score is on the diagonal.",
+    case=lambda seed: (normal(seed, 6 + seed, 6 + seed) + torch.eye(6 + seed),),
+    solution=lambda log_f: (log_f.argmax(1) == torch.arange(len(log_f))).double().mean(),
     hints=(
-        "One InfoNCE term for z_1 given z_0, one for z_2 given (z_0, z_1); the first latent has no context and adds nothing.",
-        "A context is a row of a table: log_f_2.flatten(0, 1) has one row for each (z_0, z_1).",
-        "rpm.infonce(log_f_1, q.sum(2)).value + rpm.infonce(log_f_2.flatten(0, 1), q.flatten(0, 1)).value",
+        "For each row, which column has the largest score? Which column should it be?",
+        "log_f.argmax(1) against torch.arange(n).",
+        "(log_f.argmax(1) == torch.arange(len(log_f))).double().mean()",
     ),
     misconceptions={
-        _last_term: "that is the last term alone; z_1 given z_0 has one as well.",
-        lambda q, log_f_1, log_f_2: (
-            (objectives.infonce(log_f_1, q.sum(2)).value + _last_term(q, log_f_1, log_f_2)) / 2
-        ): "the terms add up: log P of a chain is a sum over time, not a mean.",
-        lambda q, log_f_1, log_f_2: (
-            objectives.infonce(log_f_1, q.sum(2)).value
-            + objectives.donsker_varadhan(log_f_2.flatten(0, 1), q.flatten(0, 1)).value
-        ): "each context needs a normaliser Z(c) of its own; yours has one for all contexts.",
+        lambda log_f: (log_f.argmax(0) == torch.arange(len(log_f))).double().mean(): (
+            "that ranks the x for each x'; here each row, an x, looks for its x'."
+        ),
+        lambda log_f: log_f.softmax(1).diagonal().mean(): (
+            "that is the mean probability of the partner; the question is how often it comes first."
+        ),
+        lambda log_f: (
+            (log_f.argmax(1) == torch.arange(len(log_f))).double().sum()
+        ): "that is their number; divide by n.",
+    },
+)
+
+typical_probability = Exercise(
+    prompt="Return the geometric mean over pairs of P(x'_i | x_i) among n candidates, from `infonce` = I_N, nats per pair (E14).",
+    case=lambda seed: (2.0 + 0.5 * seed, 1000 * (seed + 1)),
+    solution=lambda infonce, n: math.exp(infonce) / n,
+    hints=(
+        "The geometric mean is exp of the mean logarithm.",
+        "P(x_i, x'_i) = P(x'_i | x_i) / n, so the mean log conditional is I_N - log n.",
+        "math.exp(infonce - math.log(n))",
+    ),
+    misconceptions={
+        lambda infonce, n: math.exp(infonce) / n**2: "that is the joint P(x, x'); given x, divide by P(x) = 1/n.",
+        lambda infonce, n: math.exp(infonce) / (n - 1): "the partner is one of the n candidates itself.",
+        lambda infonce, n: math.exp(infonce): "that is how many times more probable than chance; chance is 1/n.",
+        lambda infonce, n: infonce / math.log(n): "that is the fraction of the ceiling, not a probability.",
+        lambda infonce, n: math.exp(-infonce) / n: "more evidence means more probable: the sign.",
     },
 )
 
 
-def _forgotten(q):
-    return objectives.mutual_information(q.flatten(0, 1)) - objectives.mutual_information(q.sum(0))
+def _on_the_sphere(seed: int) -> tuple:
+    z, step = normal(seed, 2, 7, 4)
+    return F.normalize(z, dim=1), F.normalize(z + step, dim=1), 0.2 + 0.3 * seed
 
 
-forgotten = Exercise(
+infonce_at = Exercise(
     prompt=(
-        "Return what a chain loses, at its best, if the context of z_2 is z_1 alone: I(z_0; z_2 | z_1) in nats, from "
-        "q = Q(z_0,z_1,z_2)."
+        "Return I_N in nats per pair of z and z_prime, shape (n, d), rows of length 1, under the von Mises-Fisher prior of that "
+        "temperature. Source: (E7), (E18)."
     ),
-    case=_joint,
-    solution=_forgotten,
+    case=_on_the_sphere,
+    solution=lambda z, z_prime, temperature: infonce(z @ z_prime.T / temperature).value,
     hints=(
-        "Compare the best last term with the long context and with the short one.",
-        "I((z_0,z_1); z_2) - I(z_1; z_2), by the chain rule of the mutual information.",
-        "rpm.mutual_information(q.flatten(0, 1)) - rpm.mutual_information(q.sum(0))",
+        "First the table of scores, then rpm.infonce of it.",
+        "log f = kappa z.z' with kappa = 1/temperature.",
+        "rpm.infonce(z @ z_prime.T / temperature).value",
     ),
     misconceptions={
-        lambda q: objectives.mutual_information(q.sum(1)): (
-            "that is I(z_0; z_2), which counts what z_1 would have told as well; condition on z_1."
+        lambda z, z_prime, temperature: infonce(z @ z_prime.T * temperature).value: (
+            "a low temperature makes a sharp prior: kappa is 1/temperature."
         ),
-        lambda q: objectives.mutual_information(
-            q.flatten(0, 1)
-        ): "that is all the context tells; z_1 alone tells some of it.",
-        lambda q: (
-            -_forgotten(q)
-        ): "a loss is asked for, and it is not negative: the longer context tells at least as much.",
+        lambda z, z_prime, temperature: infonce((z @ z_prime.T / temperature).T).value: (
+            "that normalises over z; InfoNCE's prior normalises over z' (rows are z)."
+        ),
+        lambda z, z_prime, temperature: (
+            -infonce(z @ z_prime.T / temperature).value
+        ): "that is the loss; I_N is maximised.",
+        lambda z, z_prime, temperature: infonce(z @ z_prime.T / temperature).value - math.log(len(z)): (
+            "that is minus the cross-entropy: log n was left out of I_N."
+        ),
+        lambda z, z_prime, temperature: symmetric_infonce(z @ z_prime.T / temperature).value: (
+            "that is the mean of both directions (E12); here the prior normalises over z' alone."
+        ),
     },
 )
 
-noise = Exercise(
-    prompt=(
-        "Return the standard deviation of z_{1+k} given z_0 and z_1, in each dimension, when "
-        "z_{t+1} = 2 z_t - z_{t-1} + sigma * e_t with independent standard normal e_t."
-    ),
-    case=lambda seed: (0.01 * (1 + seed), 2 + seed),
-    solution=lambda sigma, k: sigma * math.sqrt(k * (k + 1) * (2 * k + 1) / 6),
+
+def _noisy_classes(seed: int) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    labels, labels_test = torch.randint(3, (2, 60), generator=generator)
+    centres = torch.randn(3, 20, generator=generator, dtype=torch.float64)
+    z, z_test = (0.4 * centres[k] + torch.randn(60, 20, generator=generator).double() for k in (labels, labels_test))
+    return z, labels, z_test, labels_test
+
+
+def _probe(z, labels, z_test, labels_test):
+    targets = F.one_hot(labels).to(z)
+    weights = torch.linalg.lstsq(z, targets).solution
+    predicted = (z_test @ weights).argmax(1)
+    return (predicted == labels_test).double().mean()
+
+
+def _fitted_on_everything(z, labels, z_test, labels_test):
+    everything = torch.cat([z, z_test])
+    targets = F.one_hot(torch.cat([labels, labels_test])).to(z)
+    weights = torch.linalg.lstsq(everything, targets).solution
+    predicted = (z_test @ weights).argmax(1)
+    return (predicted == labels_test).double().mean()
+
+
+def _fitted_on_the_test(z, labels, z_test, labels_test):
+    return _probe(z_test, labels_test, z_test, labels_test)
+
+
+probe = Exercise(
+    prompt="Return the test accuracy, in [0, 1], of a linear probe: one-hot labels regressed on z alone, the largest output wins.",
+    case=_noisy_classes,
+    solution=_probe,
     hints=(
-        "A push changes the velocity, and a velocity acts once for each step that is left.",
-        "The push before the last frame counts once, the one before it twice, and so on up to k; variances add.",
-        "sigma * sqrt(1 + 4 + ... + k^2)",
+        "Latents of noise know no label, yet the accuracy lies above chance. What did the probe learn from?",
+        "Which of the four arguments may the fit see?",
+        "Fit on z and labels alone; z_test and labels_test are for the score.",
     ),
     misconceptions={
-        lambda sigma, k: (
-            sigma * math.sqrt(k)
-        ): "that is a random walk's; here a push lasts, because it changes the velocity.",
-        lambda sigma, k: sigma * k * (k + 1) / 2: "pushes are independent: their variances add, not their sizes.",
-        lambda sigma, k: sigma * math.sqrt((k - 1) * k * (2 * k - 1) / 6): (
-            "one push is missing: z_{1+k} is k steps after z_1, each with a push."
+        _fitted_on_everything: "on latents of pure noise, which know no label, the accuracy lies far above chance.",
+        _fitted_on_the_test: "on noise the accuracy is higher still: now the probe has seen nothing but the test.",
+        lambda z, labels, z_test, labels_test: _probe(z, labels, z, labels): (
+            "that is the accuracy on what the probe was fitted on; the question is how it does on the test."
         ),
-        lambda sigma, k: sigma * k: "that is the first push alone, the one with the most time to act.",
+        lambda z, labels, z_test, labels_test: _probe(
+            F.pad(z, (0, 1), value=1), labels, F.pad(z_test, (0, 1), value=1), labels_test
+        ): "your probe has an intercept, a feature that is always 1; here the labels are regressed on z alone.",
+        lambda z, labels, z_test, labels_test: 1 - _probe(z, labels, z_test, labels_test): "that is the error rate.",
     },
+    with_bug=_fitted_on_everything,
 )

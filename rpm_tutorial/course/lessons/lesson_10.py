@@ -1,184 +1,182 @@
-"""Lesson 10. Its widget: twelve restarts of EM on digits, step by step.
+"""Lesson 10. Its widget: what a prior expects of a moving ball, k frames ahead.
 
-Its exercises: the two steps of EM, and what ten classes are worth to untied latents.
+Its exercises: a chain of InfoNCE terms, what a short context forgets, and how noise grows with the horizon.
 """
 
 import math
 from dataclasses import dataclass
 
-import numpy as np
+import torch
 from torch import Tensor
 
-from ...finite import FiniteRPM
+from ... import objectives
+from ...critics import RandomWalk
+from ...evidence import dataset_evidence
 from ..exercise import Exercise, normal
-from ..figures import BLUE, GREY, STYLES, Figure
-from ..figures.charts import house_figure, panes, three_digits
+from ..figures import Figure, paths
 from ..widgets import choice, slider
 
 
 @dataclass(frozen=True)
-class RestartState:
-    step: int = slider(200, 0, 200, 10, "EM steps")
-    rank: int = choice({str(k): k for k in range(1, 13)}, "restart, by final evidence")
+class ForecastState:
+    horizon: int = slider(3, 1, 5, 1, "horizon k", "frames")
+    prior: str = choice(["constant velocity", "random walk"], "prior")
+    sequence: int = slider(0, 0, 19, 1, "sequence")
 
 
-def restarts(evidence: Tensor, counts: Tensor):
-    """Lesson 10: the render function for twelve restarts of EM, seen every 10 steps: the categories, and the evidence so far.
+# A prior of one step, iterated k times: weights of z_0 and z_1 in the mean of z_{1+k}, and the growth of its noise.
+AHEAD = {
+    "constant velocity": lambda k: (-k, k + 1, math.sqrt(k * (k + 1) * (2 * k + 1) / 6)),
+    "random walk": lambda k: (0, 1, math.sqrt(k)),
+}
+FORECAST_FRAMES = 7
 
-    `evidence` holds log evidence - C in nats per pair, shape (21, 12); `counts` the images of each class (row) in each
-    category, shape (21, 12, k, k). Raises `ValueError` for other shapes.
+
+def forecast(z: Tensor, position: Tensor):
+    """Lesson 10: the render function for these latents: a sequence's latent and true path, and where a prior expects frame 1 + k.
+
+    `z` and `position`, each (n, 7, 2), are latents and true positions of seven frames. Raises `ValueError` for other shapes, and
+    for fewer than the 20 sequences that its slider offers.
     """
-    from ...probes import match  # scikit-learn takes a second, and only this widget needs it
+    for name, side in (("z", z), ("position", position)):
+        if side.shape[1:] != (FORECAST_FRAMES, 2) or len(side) < 20:
+            raise ValueError(
+                f"{name} has shape {tuple(side.shape)}; expected (n, {FORECAST_FRAMES}, 2) with n at least 20"
+            )
+    # Both priors stay what they are in the plane of the positions: their weights sum to one.
+    path = _aligned(z, position)
+    predicted, spread, information = {}, {}, {}
+    for prior, ahead in AHEAD.items():
+        for k in range(1, FORECAST_FRAMES - 1):
+            a, b, growth = ahead(k)
+            predicted[prior, k] = a * path[:, 0] + b * path[:, 1]
+            if k == 1:
+                one_step = (path[:, 2] - predicted[prior, 1]).square().mean().sqrt().item()
+            spread[prior, k] = growth * one_step
+            critic = RandomWalk(spread[prior, k], learnable=False).to(path)
+            information[prior, k] = dataset_evidence(predicted[prior, k], path[:, 1 + k], critic).infonce.item()
+    circle = torch.linspace(0, 2 * torch.pi, 41)
+    circle = torch.stack([circle.sin(), circle.cos()], 1)
 
-    if evidence.shape != (21, 12) or counts.shape[:2] != (21, 12):
-        raise ValueError(
-            f"evidence has shape {tuple(evidence.shape)} and counts {tuple(counts.shape)}; expected (21, 12) and (21, 12, k, k)"
+    def render(state: ForecastState) -> Figure:
+        key, k, i = (state.prior, state.horizon), state.horizon, state.sequence
+        centre, deviation = predicted[key][i], spread[key]
+        off = (path[i, 1 + k] - centre).norm().item()
+        return paths(
+            {
+                "latent path": ("Q", path[i]),
+                "true path": ("data", position[i]),
+                f"expected frame {1 + k}": ("P", centre[None]),
+                "two standard deviations": ("KL", centre + 2 * deviation * circle),
+            },
+            label="position (sides of the box)",
+            centre=((position[i].amax(0) + position[i].amin(0)) / 2).tolist(),
+            reach=0.35,
+            caption=(
+                f"Sequence {i}. From frames 0 and 1 the {state.prior} expects frame {1 + k} at the diamond; it is off by {off:.3f} "
+                f"sides, {off / deviation:.1f} of its standard deviations. At horizon {k} this prior is worth "
+                f"{information[key]:.2f} nats a sequence (InfoNCE over {len(z)} candidates)."
+            ),
         )
-    order, k = evidence[-1].argsort(descending=True), counts.shape[-1]
-
-    def render(state: RestartState) -> Figure:
-        now, run = state.step // 10, int(order[state.rank - 1])
-        table = counts[now, run][:, match(counts[-1, run])]  # categories keep their places along the path
-        agreed = counts[now, run][:, match(counts[now, run])].trace() / counts[now, run].sum()
-        caption = (
-            f"Restart {state.rank} of 12 after {state.step} steps: {evidence[now, run]:.3f} of log {k} = "
-            f"{math.log(k):.3f} nats; categories matched with classes one to one agree with {agreed:.1%} of the labels."
-        )
-        return _clusters(table.numpy(), evidence.T.double().numpy(), run, now + 1, caption)
 
     return render
 
 
-def _clusters(counts: np.ndarray, curves: np.ndarray, chosen: int, shown: int, caption: str) -> Figure:
-    """Left, the share of each class in each category; right, the evidence of all runs, of one the first values in black."""
-    shares, ceiling = counts / np.maximum(counts.sum(1, keepdims=True), 1), math.log(len(counts))
-    steps, style, y_label = np.arange(0.0, 201, 10), STYLES["log evidence − C"], "log evidence − C (nats per pair)"
-    fig = house_figure(**panes(("share of a class in each category", "all runs, one of them so far"), 0.16))
-    fig.update_layout(width=900, height=400, showlegend=False)
-    fig.add_heatmap(
-        z=shares, zmin=0, zmax=1, colorscale=[[0, "#FFFFFF"], [1, BLUE]], showscale=False,
-        texttemplate="%{z:.1f}", hovertemplate="class %{y}, category %{x}: %{z:.3f}<extra></extra>",
-    )  # fmt: skip
-    fig.layout.xaxis.update(title="category", dtick=1)
-    fig.layout.yaxis.update(title="class", dtick=1, autorange="reversed")
-    right = {"xaxis": "x2", "yaxis": "y2"}
-    for curve in curves:
-        fig.add_scatter(x=steps, y=curve, mode="lines", line={"color": "#BBBBBB", "width": 1}, **right)
-    fig.add_scatter(
-        x=steps[:shown], y=curves[chosen][:shown], mode="lines+markers", line={"color": style.color, "width": 2.5},
-        marker={"symbol": style.symbol, "line": {"color": style.color, "width": 2}}, **right,
-    )  # fmt: skip
-    level = {"x0": 0.0, "x1": 200.0, "y0": ceiling, "y1": ceiling, "xref": "x2", "yref": "y2"}
-    fig.add_shape(type="line", line={"color": GREY, "dash": "dash"}, **level)
-    fig.layout.xaxis2.title = "EM steps"
-    fig.layout.yaxis2.update(title=y_label, range=[min(0, curves.min()) - 0.05, 1.05 * max(ceiling, curves.max())])
-    split = ", ".join(f"{k} {three_digits(row.max())} in {row.argmax()}" for k, row in enumerate(shares))
-    now, ends = curves[chosen][:shown], curves[:, -1]
-    first, last, low, high, top = map(three_digits, (now[0], now[-1], ends.min(), ends.max(), ceiling))
-    alt = (
-        f"Left, the largest share of each class and its category: {split}. Right, {y_label} against EM steps: the chosen run "
-        f"from {first} to {last} at {steps[shown - 1]:g}; at the end all {len(curves)} runs lie between {low} and {high}, the "
-        f"ceiling at {top}."
-    )
-    columns = ["class", *(f"category {k}" for k in range(counts.shape[1]))]
-    return Figure(fig, caption, alt, columns, [[k, *map(int, row)] for k, row in enumerate(counts)])
+def _aligned(z: Tensor, position: Tensor) -> Tensor:
+    """z after the affine map to two dimensions that is closest to `position` in the mean square."""
+    inputs = torch.cat([z, torch.ones_like(z[..., :1])], -1).flatten(0, 1)
+    return (inputs @ torch.linalg.lstsq(inputs, position.flatten(0, 1)).solution).view(position.shape)
 
 
 # Exercises
 
 
-def _factors(seed: int) -> tuple:
-    f, f_prime = normal(seed, 2, 5 + seed, 3).softmax(2)
-    prior, f_z, f_prime_z = normal(100 + seed, 3, 3).softmax(1)
-    return prior, f, f_prime, f_z, f_prime_z
+def _joint(seed: int) -> tuple:
+    return (normal(seed, 24).softmax(0).view(2, 3, 4),)
 
 
-def _normalised(table):
-    return table / table.sum(1, keepdim=True)
+def _chain(seed: int) -> tuple:
+    return *_joint(seed), normal(100 + seed, 2, 3), normal(200 + seed, 2, 3, 4)
 
 
-posterior = Exercise(
+def _last_term(q, log_f_1, log_f_2):
+    return objectives.infonce(log_f_2.flatten(0, 1), q.flatten(0, 1)).value
+
+
+chain = Exercise(
     prompt=(
-        "Return P(z|x,x'), shape (n, Z), proportional to P(z) F(z|x) F'(z|x') / F(z) F'(z), from prior (Z,), f and f_prime (n, Z), "
-        "f_z and f_prime_z (Z,). Source: (E22)."
+        "Return L - C of a chain of three latents from q = Q(z_0,z_1,z_2), the scores log_f_1 of (z_0, z_1) and log_f_2 of "
+        "(z_0, z_1, z_2), in which (z_0, z_1) is the context of z_2. Source: (E19)."
     ),
-    case=_factors,
-    solution=lambda prior, f, f_prime, f_z, f_prime_z: _normalised(prior * f / f_z * f_prime / f_prime_z),
+    case=_chain,
+    solution=lambda q, log_f_1, log_f_2: objectives.infonce(log_f_1, q.sum(2)).value + _last_term(q, log_f_1, log_f_2),
     hints=(
-        "Check your answer yourself: each row is a distribution over z.",
-        "By Bayes' rule, P(x|z) is proportional to F(z|x) / F(z) as z varies.",
-        "w = prior * f / f_z * f_prime / f_prime_z; then w / w.sum(1, keepdim=True)",
+        "One InfoNCE term for z_1 given z_0, one for z_2 given (z_0, z_1); the first latent has no context and adds nothing.",
+        "A context is a row of a table: log_f_2.flatten(0, 1) has one row for each (z_0, z_1).",
+        "rpm.infonce(log_f_1, q.sum(2)).value + rpm.infonce(log_f_2.flatten(0, 1), q.flatten(0, 1)).value",
     ),
     misconceptions={
-        lambda prior, f, f_prime, f_z, f_prime_z: prior * f / f_z * f_prime / f_prime_z: (
-            "that is P(x,x',z) up to P_0(x) P_0(x'); a posterior over z sums to one."
-        ),
-        lambda prior, f, f_prime, f_z, f_prime_z: _normalised((prior * f / f_z * f_prime / f_prime_z).T).T: (
-            "your columns sum to one; each row, one pair, is a distribution over z."
-        ),
-        lambda prior, f, f_prime, f_z, f_prime_z: _normalised(f * f_prime): (
-            "a product of the factors counts the class frequencies twice and the prior not at all."
-        ),
-        lambda prior, f, f_prime, f_z, f_prime_z: _normalised(prior * f * f_prime): (
-            "you multiplied the factors as if they were likelihoods; each likelihood is F(z|x) / F(z), by (E2)."
-        ),
-        lambda prior, f, f_prime, f_z, f_prime_z: _normalised(f / f_z * f_prime / f_prime_z): (
-            "you left out the prior P(z): where F_j(z) = P(z), one of the two divisions must be undone."
-        ),
+        _last_term: "that is the last term alone; z_1 given z_0 has one as well.",
+        lambda q, log_f_1, log_f_2: (
+            (objectives.infonce(log_f_1, q.sum(2)).value + _last_term(q, log_f_1, log_f_2)) / 2
+        ): "the terms add up: log P of a chain is a sum over time, not a mean.",
+        lambda q, log_f_1, log_f_2: (
+            objectives.infonce(log_f_1, q.sum(2)).value
+            + objectives.donsker_varadhan(log_f_2.flatten(0, 1), q.flatten(0, 1)).value
+        ): "each context needs a normaliser Z(c) of its own; yours has one for all contexts.",
     },
 )
 
 
-def _posterior_of_pairs(seed: int) -> tuple:
-    return FiniteRPM.random(seed=seed).p_true, normal(seed, 5, 6, 3).softmax(2)
+def _forgotten(q):
+    return objectives.mutual_information(q.flatten(0, 1)) - objectives.mutual_information(q.sum(0))
 
 
-m_step = Exercise(
-    prompt="Return the M-step's F_1(z|x) = E[q(z|x,x') | x], shape (X, Z), from p_true (X, X') and q (X, X', Z).",
-    case=_posterior_of_pairs,
-    solution=lambda p_true, q: (p_true[..., None] * q).sum(1) / p_true.sum(1)[:, None],
+forgotten = Exercise(
+    prompt=(
+        "Return what a chain loses, at its best, if the context of z_2 is z_1 alone: I(z_0; z_2 | z_1) in nats, from "
+        "q = Q(z_0,z_1,z_2)."
+    ),
+    case=_joint,
+    solution=_forgotten,
     hints=(
-        "The mean is taken over the x' that go with this x: under P_true(x'|x).",
-        "Sum P_true(x,x') q over x', then divide by P_true(x): rows must sum to one.",
-        "(p_true[..., None] * q).sum(1) / p_true.sum(1)[:, None]",
+        "Compare the best last term with the long context and with the short one.",
+        "I((z_0,z_1); z_2) - I(z_1; z_2), by the chain rule of the mutual information.",
+        "rpm.mutual_information(q.flatten(0, 1)) - rpm.mutual_information(q.sum(0))",
     ),
     misconceptions={
-        lambda p_true, q: q.mean(1): "all x' got the same weight; they go with x as often as P_true(x'|x) says.",
-        lambda p_true, q: (p_true[..., None] * q).sum(1): "that is the joint of x and z; divide by P_true(x).",
-        lambda p_true, q: (p_true[..., None] * q).sum(1) / (p_true[..., None] * q).sum((0, 1)): (
-            "you divided by q(z): that is P(x|z), the likelihood, whose columns sum to one. A factor is over z."
+        lambda q: objectives.mutual_information(q.sum(1)): (
+            "that is I(z_0; z_2), which counts what z_1 would have told as well; condition on z_1."
         ),
-        lambda p_true, q: (p_true.sum(0)[:, None] * q).sum(1): (
-            "you weighted x' by its marginal, as if it did not depend on x."
-        ),
+        lambda q: objectives.mutual_information(
+            q.flatten(0, 1)
+        ): "that is all the context tells; z_1 alone tells some of it.",
+        lambda q: (
+            -_forgotten(q)
+        ): "a loss is asked for, and it is not negative: the longer context tells at least as much.",
     },
 )
 
-found_all = Exercise(
+noise = Exercise(
     prompt=(
-        "Return L - C = E[log f] - E log Z(z) for log f = beta [z = z'] when Q(z,z') has 1/k on each of the k diagonal cells and "
-        "nothing elsewhere. Source: (E7)."
+        "Return the standard deviation of z_{1+k} given z_0 and z_1, in each dimension, when "
+        "z_{t+1} = 2 z_t - z_{t-1} + sigma * e_t with independent standard normal e_t."
     ),
-    case=lambda seed: (1.0 + seed, 10 - 3 * seed),
-    solution=lambda beta, k: beta - math.log1p((math.exp(beta) - 1) / k),
+    case=lambda seed: (0.01 * (1 + seed), 2 + seed),
+    solution=lambda sigma, k: sigma * math.sqrt(k * (k + 1) * (2 * k + 1) / 6),
     hints=(
-        "z = z' in every pair, so the score is beta; what does Z(z) average over?",
-        "Z(z) = sum over z' of f(z,z') / k: one term e^beta, and k - 1 terms 1.",
-        "beta - math.log((math.exp(beta) + k - 1) / k)",
+        "A push changes the velocity, and a velocity acts once for each step that is left.",
+        "The push before the last frame counts once, the one before it twice, and so on up to k; variances add.",
+        "sigma * sqrt(1 + 4 + ... + k^2)",
     ),
     misconceptions={
-        lambda beta, k: math.log(
-            k
-        ): "log k is the mutual information, the limit of a large beta; at this one KL(Q||P) is left.",
-        lambda beta, k: (
-            beta - math.log1p(math.exp(beta) / k)
-        ): "z = z' is one of the k terms of Z(z): k - 1 are left over.",
-        lambda beta, k: beta - math.log(math.exp(beta) + k - 1): (
-            "you summed over candidates; Z(z) is a mean under Q(z'), so a constant code would be at 0."
+        lambda sigma, k: (
+            sigma * math.sqrt(k)
+        ): "that is a random walk's; here a push lasts, because it changes the velocity.",
+        lambda sigma, k: sigma * k * (k + 1) / 2: "pushes are independent: their variances add, not their sizes.",
+        lambda sigma, k: sigma * math.sqrt((k - 1) * k * (2 * k - 1) / 6): (
+            "one push is missing: z_{1+k} is k steps after z_1, each with a push."
         ),
-        lambda beta, k: beta / k - math.log1p((math.exp(beta) - 1) / k): (
-            "that is the encoder that knows nothing: there z = z' in one pair of k only."
-        ),
-        lambda beta, k: beta: "the score alone; subtract the normaliser.",
+        lambda sigma, k: sigma * k: "that is the first push alone, the one with the most time to act.",
     },
 )

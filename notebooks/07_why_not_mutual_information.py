@@ -8,7 +8,7 @@
 # **Afterwards you can** make a representation useless without losing a nat of information; say which critics notice, and by how much; distrust
 # an estimate of mutual information that fell.
 #
-# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 5](05_finite_batches.ipynb) for the estimates. **Time** 25 minutes.
+# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 6](06_finite_batches.ipynb) for the estimates. **Time** 25 minutes.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
@@ -231,7 +231,7 @@ rpm.figures.lines(
 
 # %% [markdown]
 # So a universal critic gives an encoder no reason to prefer the straight representation to the twisted one. The encoder's architecture and its start
-# decide what it ends in, as Tschannen and co-authors found. Lesson 7 shows it on images.
+# decide what it ends in, as Tschannen and co-authors found. Lesson 8 shows it on images.
 #
 # ## The usual estimate sees a fall that is not there
 #
@@ -279,7 +279,7 @@ assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information
 # </details>
 
 # %% tags=["reproducible"]
-rpm.explore(rpm.lessons.lesson_06.twisted)
+rpm.explore(rpm.lessons.lesson_07.twisted)
 
 # %% [markdown]
 # ## Exercises
@@ -293,7 +293,7 @@ def divergence(rho, scale):
     return ...
 
 
-rpm.lessons.lesson_06.divergence.check(divergence)
+rpm.lessons.lesson_07.divergence.check(divergence)
 
 # %% [markdown]
 # **2.** Return the scale of the walk that suits correlation `rho` best: the maximum over $a = 1/\sigma^2$ of (E20), $I_\infty = -a(1-\rho) + \frac12\log(1+a) + \frac{a}{2(1+a)}$.
@@ -304,7 +304,7 @@ def best_scale(rho):
     return ...
 
 
-rpm.lessons.lesson_06.best_scale.check(best_scale)
+rpm.lessons.lesson_07.best_scale.check(best_scale)
 
 # %% [markdown]
 # **3.** `q_joint` is a table $Q(z,z')$. Return how many nats of information are lost when the first two values of $z$ are merged into one.
@@ -315,7 +315,7 @@ def lost_by_merging(q_joint):
     return ...
 
 
-rpm.lessons.lesson_06.lost_by_merging.check(lost_by_merging)
+rpm.lessons.lesson_07.lost_by_merging.check(lost_by_merging)
 
 # %% [markdown]
 # **4. Find the bug.** This function should cut each side into four bins of equally many samples, by size, and return the information between the bins. **Symptom**, the last line that it
@@ -331,7 +331,7 @@ def binned(z, z_prime):
     return rpm.mutual_information(counts.view(bins, bins) / n)
 
 
-rpm.lessons.lesson_06.binned.check(binned)
+rpm.lessons.lesson_07.binned.check(binned)
 normal = torch.randn(400, generator=torch.Generator().manual_seed(0))
 print(f"z and z: {binned(normal, normal):.4f} nats; log 4 = {np.log(4):.4f}")
 print(f"z and -z: {binned(normal, -normal):.4f} nats")
@@ -365,4 +365,4 @@ rows = [f"{walk[k]:.2f} at k = {k:.0f}" for k in (0.0, 2.0)]
 print("InfoNCE = ELBO − C = log evidence − C, in nats a pair:", "; ".join(rows))
 
 # %% [markdown]
-# Which prior is the right one? [Lesson 7](07_a_prior_is_an_assumption.ipynb) lets the data choose.
+# Which prior is the right one? [Lesson 8](08_a_prior_is_an_assumption.ipynb) lets the data choose.

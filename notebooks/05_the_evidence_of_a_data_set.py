@@ -289,7 +289,7 @@ rpm.figures.images(
 
 # %%
 k = 1000
-render = rpm.lessons.lesson_04.retrieval(z[:k], z_prime[:k], images.x[:k], images.x[:k])
+render = rpm.lessons.lesson_05.retrieval(z[:k], z_prime[:k], images.x[:k], images.x[:k])
 rpm.explore(render)
 
 # %%
@@ -314,14 +314,14 @@ def log_p(log_f):
     return ...
 
 
-rpm.lessons.lesson_04.log_p.check(log_p)
+rpm.lessons.lesson_05.log_p.check(log_p)
 
 # %% [markdown]
 # **2.** What is the smallest number of pairs on which InfoNCE can reach 5 nats?
 
 # %% tags=["exercise"]
 pairs_needed = ...
-rpm.lessons.lesson_04.pairs_needed.check(pairs_needed)
+rpm.lessons.lesson_05.pairs_needed.check(pairs_needed)
 
 # %% [markdown]
 # **3. Find the bug.** This function should return $\log\sum_j f_{ij}$ of each row, visiting four columns at a time, as `rpm.dataset_evidence` does with larger tiles. **Symptom**, the last
@@ -339,7 +339,7 @@ def by_tiles(log_f):
     return largest + total.log()
 
 
-rpm.lessons.lesson_04.by_tiles.check(by_tiles)
+rpm.lessons.lesson_05.by_tiles.check(by_tiles)
 rising = torch.arange(12.0)[None]
 print(f"falling: {by_tiles(rising.flip(1)).item():.4f}; rising: {by_tiles(rising).item():.4f}")
 
@@ -379,4 +379,4 @@ assert max(abs(bound - infonce), abs(evidence - infonce)) < 1e-9
 # cannot exceed its row. The model can be sampled, and its evidence on the whole data set takes seconds.
 #
 # Bring your own pairs, encoder and critic to `rpm.dataset_evidence`, and let the evidence choose among priors. What a batch shows instead of
-# the whole data set, and what it hides, is [lesson 5](05_finite_batches.ipynb).
+# the whole data set, and what it hides, is [lesson 6](06_finite_batches.ipynb).

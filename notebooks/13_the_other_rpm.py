@@ -10,7 +10,7 @@
 # recover them from three; train a classifier of digits without labels and choose the restart by its evidence; explain why two untied categorical
 # latents collapse under the ELBO and not under the evidence.
 #
-# **You need** [lesson 4](04_the_evidence_of_a_data_set.ipynb); [lesson 9](09_sequences.ipynb) comes before this one, but is not required. **Time** 35 minutes.
+# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb); [lesson 10](10_sequences.ipynb) comes before this one, but is not required. **Time** 35 minutes.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
@@ -257,7 +257,7 @@ def evidence(f, f_prime):
 
 
 # %% [markdown]
-# Two checks before we train. A data set of $N$ pairs is a table with $1/N$ on its diagonal (lesson 4), so the function above must agree with the library's. And what is the M-step of a network? A gradient step on the bound with
+# Two checks before we train. A data set of $N$ pairs is a table with $1/N$ on its diagonal (lesson 5), so the function above must agree with the library's. And what is the M-step of a network? A gradient step on the bound with
 # the posterior held fixed. At an exact E-step that gradient *is* the gradient of the evidence: so training on the evidence, on batches of pairs, is EM with one gradient step in each M-step.
 
 # %% tags=["reproducible"]
@@ -337,7 +337,7 @@ for s in tqdm(range(seed, seed + 3)):
 # %%
 pairs, weights, history = runs[seed]
 found, counts = (torch.stack(column) for column in zip(*history))
-rpm.explore(rpm.lessons.lesson_10.restarts(found, counts))
+rpm.explore(rpm.lessons.lesson_13.restarts(found, counts))
 
 # %% [markdown]
 # ## The same pairs collapse two untied latents
@@ -526,7 +526,7 @@ def posterior(prior, f, f_prime, f_z, f_prime_z):
     return ...
 
 
-rpm.lessons.lesson_10.posterior.check(posterior)
+rpm.lessons.lesson_13.posterior.check(posterior)
 
 # %% [markdown]
 # **2.** The M-step. From `p_true` (X, X′) and `q` (X, X′, Z), return the new factor $F_1(z|x)$, shape (X, Z).
@@ -537,7 +537,7 @@ def m_step(p_true, q):
     return ...
 
 
-rpm.lessons.lesson_10.m_step.check(m_step)
+rpm.lessons.lesson_13.m_step.check(m_step)
 
 # %% [markdown]
 # **3.** Two untied latents and the prior $\log f = \beta\,[z=z']$. Return $L - C$ for an encoder that finds `k` equally frequent classes without doubt, so that $z = z'$ in every pair.
@@ -548,7 +548,7 @@ def found_all(beta, k):
     return ...
 
 
-rpm.lessons.lesson_10.found_all.check(found_all)
+rpm.lessons.lesson_13.found_all.check(found_all)
 
 # %% [markdown]
 # ## Quiz
@@ -574,4 +574,4 @@ rpm.lessons.lesson_10.found_all.check(found_all)
 # recognition is uncertain, the ELBO pays for a factorisation that the evidence does not need.
 #
 # The three numbers, InfoNCE, ELBO − $C$ and log evidence − $C$, stand in the last two lines of the ring's output. For its best code without doubt they agree.
-# For its best code with doubt the log evidence is higher than the other two by more than 0.4 nats. In [lesson 11](11_your_own_prior.ipynb) the model is yours.
+# For its best code with doubt the log evidence is higher than the other two by more than 0.4 nats. In [lesson 16](16_your_own_prior.ipynb) the model is yours.

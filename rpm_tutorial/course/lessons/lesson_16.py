@@ -1,4 +1,4 @@
-"""Lesson 11. Its widget: what a concentration on the circle expects, and what it earns.
+"""Lesson 16. Its widget: what a concentration on the circle expects, and what it earns.
 
 Its exercises: two priors of one's own.
 """
@@ -25,7 +25,7 @@ class ConcentrationState:
 
 
 def concentration(codes: dict[str, tuple[Tensor, Tensor]]):
-    """Lesson 11: the render function for two encoders' pairs: P(x′|x) on the circle, and what each κ earns.
+    """Lesson 16: the render function for two encoders' pairs: P(x′|x) on the circle, and what each κ earns.
 
     `codes` has "wound once" and "folded", each (z, z′) of shape (N, 2) with N at least 20, of which the direction counts.
     """

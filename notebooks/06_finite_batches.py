@@ -7,7 +7,7 @@
 # **Afterwards you can** say what the ceiling $\log N$ means for the model; predict the bias of a batch, and recognise when the prediction
 # fails; choose between InfoNCE, NWJ and DV by their variance; report a number that does not depend on the training batch.
 #
-# **You need** [lesson 4](04_the_evidence_of_a_data_set.ipynb). **Time** 30 minutes.
+# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb). **Time** 30 minutes.
 #
 # **Whose result**: that a batch is an estimate is the paper's setting; the law of its bias (E16) and where it fails are this course's.
 # Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
@@ -31,7 +31,7 @@ rng = torch.Generator().manual_seed(0)
 #
 # $$I_N = \mathbb E\Big[\log f(z,z'_1) - \log \tfrac1N \textstyle\sum_{j=1}^N f(z,z'_j)\Big] \le \log N. \tag{E15}$$
 #
-# The positive is one of the $N$ candidates, so their mean is at least $f(z,z'_1)/N$, and the bracket at most $\log N$. In the model of lesson 4 this reads $P(x'_i|x_i) \le 1$:
+# The positive is one of the $N$ candidates, so their mean is at least $f(z,z'_1)/N$, and the bracket at most $\log N$. In the model of lesson 5 this reads $P(x'_i|x_i) \le 1$:
 # nothing can be more certain than certain.
 #
 # **Predict**: a critic that is certain of every pair has $I_{100} = \log 100$ on 100 pairs. What has it on 1 000?
@@ -215,7 +215,7 @@ print(
 assert near > 0.6 and nwj.min() < 0 and true_spread > nwj.std() and dv > informations[-1]
 
 # %% [markdown]
-# The spread comes from rare pairs that most batches do not contain. InfoNCE on 64 pairs cannot show 5 nats; on more pairs it can, and lesson 4
+# The spread comes from rare pairs that most batches do not contain. InfoNCE on 64 pairs cannot show 5 nats; on more pairs it can, and lesson 5
 # makes that cheap. For *training*, low variance is what counts: it needs a steady direction, not a value.
 #
 # ## Train with small batches, evaluate with large ones
@@ -269,7 +269,7 @@ assert rows[8][1] < rows[32][1] < rows[256][1]  # five seeds: 3.4 to 3.7, 3.8 to
 # </details>
 
 # %% tags=["reproducible"]
-rpm.explore(rpm.lessons.lesson_05.finite_batches)
+rpm.explore(rpm.lessons.lesson_06.finite_batches)
 
 # %% tags=["reproducible"]
 print(f"e^2MI at 6 nats: {math.exp(2 * 6):,.0f} pairs; the slider ends at {2**10:,}")
@@ -285,7 +285,7 @@ def bias(chi_squared, n):
     return ...
 
 
-rpm.lessons.lesson_05.bias.check(bias)
+rpm.lessons.lesson_06.bias.check(bias)
 
 # %% [markdown]
 # **2.** For Gaussian pairs $1 + \chi^2 = e^{2\,\mathrm{MI}}$. Return the $N$ at which (E16) predicts a batch too low by `error` nats, for `information` nats of MI.
@@ -296,7 +296,7 @@ def batch_size(information, error):
     return ...
 
 
-rpm.lessons.lesson_05.batch_size.check(batch_size)
+rpm.lessons.lesson_06.batch_size.check(batch_size)
 
 # %% [markdown]
 # **3.** An estimate whose ceiling is $\log n$, and not that of its few candidates (`rpm.sampled_evidence` is built on it). Given `positive`, the log f of the pair itself, and `others`, the log f of
@@ -308,7 +308,7 @@ def normaliser(positive, others, n):
     return ...
 
 
-rpm.lessons.lesson_05.normaliser.check(normaliser)
+rpm.lessons.lesson_06.normaliser.check(normaliser)
 
 # %% [markdown]
 # **4. Find the bug.** This function should return $I_N$ of a batch (E15). **Symptom**, the last line that it prints: a batch of 8 gives more than its ceiling. Repair it.
@@ -322,7 +322,7 @@ def of_a_batch(log_f):
     return (log_f.diagonal() - log_Z).mean()
 
 
-rpm.lessons.lesson_05.of_a_batch.check(of_a_batch)
+rpm.lessons.lesson_06.of_a_batch.check(of_a_batch)
 print(f"{of_a_batch(10 * torch.eye(8)):.4f} nats from a batch of 8, whose ceiling is log 8 = {math.log(8):.4f}")
 
 # %% [markdown]
@@ -368,4 +368,4 @@ assert infonce < math.log(64) < mi
 #
 # $I_N$ is capped by $\log N$ because probabilities are at most one; at the best critic it is too low by $\chi^2/2N$ where that law holds, which takes light
 # tails and $N \gg e^{2\,\mathrm{MI}}$; and it varies little where its uncapped relatives do not. All of it concerns how well a batch measures. What is worth measuring is the
-# question of the next lessons; until then, [lesson 4](04_the_evidence_of_a_data_set.ipynb) has the tool that measures it on everything at once.
+# question of the next lessons; until then, [lesson 5](05_the_evidence_of_a_data_set.ipynb) has the tool that measures it on everything at once.

@@ -7,14 +7,14 @@
 # **Afterwards you can** read CPC as the ELBO of a chain, and say which of its variants are one; compute what a chain loses when its context is
 # too short; give an encoder a prior with dynamics, or let it find the dynamics; say what a horizon costs.
 #
-# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 8](08_learning_from_images.ipynb) is the one before. **Time** 30 minutes.
+# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 9](09_learning_from_images.ipynb) is the one before. **Time** 30 minutes.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
 # **Whose result is it?** The chain and its sum of InfoNCE terms (E19) are the paper's
 # ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). What a short context loses, CPC's horizons as
 # several chains, and all measurements are this course's. That steps which are mostly small, over time, identify the latents is due to Klindt et al.
-# ([2021](https://arxiv.org/abs/2007.10930)); lesson 7 measures it.
+# ([2021](https://arxiv.org/abs/2007.10930)); lesson 8 measures it.
 
 # %%
 import torch
@@ -96,7 +96,7 @@ assert residual < 1e-12
 
 # %% [markdown]
 # (The terms need not be positive: a random critic can be worse than taking the latents for independent.) This is CPC with a horizon of one step: its context network computes $c_t$, its score is $\log f$, and its loss, summed over the sequence, is minus the
-# ELBO of this chain. A batch estimates each term as lesson 5 describes, one term a step.
+# ELBO of this chain. A batch estimates each term as lesson 6 describes, one term a step.
 #
 # ## What the context forgets, the chain pays for
 #
@@ -203,7 +203,7 @@ class ContextWalk(torch.nn.Module):
 # </details>
 #
 # Each model is judged on held-out sequences: by its evidence among 2 048 candidates, because a training batch of 128 cannot show all there is to know
-# (lesson 5), and by how well true positions and velocities can be read off linearly, on sequences that the reading was not fitted to.
+# (lesson 6), and by how well true positions and velocities can be read off linearly, on sequences that the reading was not fitted to.
 
 
 # %%
@@ -515,7 +515,7 @@ for prior, law in {"constant velocity": truth, "random walk": torch.eye(4)[2:]}.
 assert abs(share_inside(truth, 4) - 0.865) < 0.03
 assert share_inside(torch.eye(4)[2:], 4) < 0.5
 z = rpm.encode(models["constant velocity"][0][0], held_out.x[:2048]).view(2048, 7, 2)
-rpm.explore(rpm.lessons.lesson_09.forecast(z, held_out.position[:2048]))
+rpm.explore(rpm.lessons.lesson_10.forecast(z, held_out.position[:2048]))
 
 # %% [markdown]
 # ## Exercises
@@ -528,7 +528,7 @@ def chain(q, log_f_1, log_f_2):
     return ...
 
 
-rpm.lessons.lesson_09.chain.check(chain)
+rpm.lessons.lesson_10.chain.check(chain)
 
 # %% [markdown]
 # **2.** Return what a chain loses, at its best, if the context of $z_2$ is $z_1$ alone, from `q` = $Q(z_0,z_1,z_2)$.
@@ -539,7 +539,7 @@ def forgotten_by(q):
     return ...
 
 
-rpm.lessons.lesson_09.forgotten.check(forgotten_by)
+rpm.lessons.lesson_10.forgotten.check(forgotten_by)
 
 # %% [markdown]
 # **3.** At constant velocity, $z_{t+1} = 2z_t - z_{t-1} + \sigma\varepsilon_t$. Return the standard deviation of $z_{1+k}$ given $z_0$ and $z_1$.
@@ -550,7 +550,7 @@ def noise_ahead(sigma, k):
     return ...
 
 
-rpm.lessons.lesson_09.noise.check(noise_ahead)
+rpm.lessons.lesson_10.noise.check(noise_ahead)
 
 # %% [markdown]
 # ## Quiz
@@ -580,4 +580,4 @@ rpm.lessons.lesson_09.noise.check(noise_ahead)
 # 5.0 nats, the walk 2.8.
 #
 # All along, each observation had a latent of its own and the prior joined them. The next lesson ties all observations to *one* latent:
-# [the other RPM](10_the_other_rpm.ipynb).
+# [the other RPM](13_the_other_rpm.ipynb).

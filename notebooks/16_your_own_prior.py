@@ -8,7 +8,7 @@
 # priors of your own by held-out evidence, and find the pairs that decide; say when a learned code cannot reach its prior; use an
 # encoder for each side.
 #
-# **You need** [lesson 10](10_the_other_rpm.ipynb), or at least lessons 4 and 5. **Time** 35 minutes, of which the computer takes one.
+# **You need** [lesson 13](13_the_other_rpm.ipynb), or at least lessons 5 and 6. **Time** 35 minutes, of which the computer takes one.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
@@ -253,7 +253,7 @@ for name, pairs in codes.items():
     best_kappa[name] = k = max(of_kappa, key=of_kappa.get)
     print(f"{name:10} best kappa {k}, where it earns {of_kappa[k]:.2f} nats")
 assert abs(best_kappa["wound once"] - best_kappa["folded"]) <= 3
-rpm.explore(rpm.lessons.lesson_11.concentration(codes))
+rpm.explore(rpm.lessons.lesson_16.concentration(codes))
 
 # %% [markdown]
 # ## A real series: the evidence chooses, and names the pairs that decide
@@ -495,7 +495,7 @@ def periodic(theta, theta_prime, kappa):
     return ...
 
 
-rpm.lessons.lesson_11.periodic.check(periodic)
+rpm.lessons.lesson_16.periodic.check(periodic)
 
 # %% [markdown]
 # **2.** Return the drifting Laplace walk's $\log f = -\lVert z + \mathrm{drift} - z'\rVert_1/\mathrm{scale}$, shape (n, m), from `z`, shape (n, d), `z_prime`, shape (m, d), and
@@ -507,7 +507,7 @@ def drifting_walk(z, z_prime, drift, scale):
     return ...
 
 
-rpm.lessons.lesson_11.drifting_walk.check(drifting_walk)
+rpm.lessons.lesson_16.drifting_walk.check(drifting_walk)
 
 # %% [markdown]
 # ## Quiz
@@ -534,9 +534,9 @@ rpm.lessons.lesson_11.drifting_walk.check(drifting_walk)
 #
 # The course had one thread: **one number with three names**. On a table of all pairs, *InfoNCE* is what you train ([lesson 0](00_start_here.ipynb)); it is the *ELBO* of a model whose
 # decoder is Bayes' rule, up to a constant of the data ([1](01_the_model.ipynb), [2](02_the_elbo.ipynb), [3](03_infonce_is_the_elbo.ipynb)); and for a deterministic encoder it is
-# the *log evidence* of the data set ([4](04_the_evidence_of_a_data_set.ipynb)), which a batch shows only up to its ceiling ([5](05_finite_batches.ipynb)). How much the views
-# share does not make a representation good: scrambling does not change it. The prior says how they share it ([lessons 6](06_why_not_mutual_information.ipynb) to
-# [10](10_the_other_rpm.ipynb)). The encoders of this lesson are deterministic, so its three numbers are one:
+# the *log evidence* of the data set ([5](05_the_evidence_of_a_data_set.ipynb)), which a batch shows only up to its ceiling ([6](06_finite_batches.ipynb)). How much the views
+# share does not make a representation good: scrambling does not change it. The prior says how they share it ([lessons 7](07_why_not_mutual_information.ipynb) to
+# [13](13_the_other_rpm.ipynb)). The encoders of this lesson are deterministic, so its three numbers are one:
 
 # %%
 worlds = {
@@ -549,5 +549,5 @@ print("InfoNCE = ELBO − C = log evidence − C, in nats a pair:", ", ".join(sh
 
 # %% [markdown]
 # **Where to go on.** The paper, [arXiv 2107.02495](https://arxiv.org/abs/2107.02495), now reads as a summary of what you have run. `objectives.py` holds the thread in a hundred lines.
-# And there are your own pairs. You choose what belongs together; the evidence cannot choose that for you (lesson 8). Then write down several ways in which one may follow from the other,
+# And there are your own pairs. You choose what belongs together; the evidence cannot choose that for you (lesson 9). Then write down several ways in which one may follow from the other,
 # and let held-out evidence choose among them. Whether the chosen model serves your purpose is a second question, and a probe for that purpose answers it.

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # A prior is an assumption, and the evidence can test it
 #
-# Lesson 6 left a question: if the information cannot choose a representation, what can? The prior can: what we say about how latents move from one
+# Lesson 7 left a question: if the information cannot choose a representation, what can? The prior can: what we say about how latents move from one
 # frame to the next. We try it on small videos of moving balls, whose true positions we know.
 #
 # **Afterwards you can** let the held-out evidence choose between two priors; say which prior can find axes and why; explain how two models with equal
 # nats can differ in everything else.
 #
-# **You need** [lesson 6](06_why_not_mutual_information.ipynb). **Time** 35 minutes, of which the computer takes one.
+# **You need** [lesson 7](07_why_not_mutual_information.ipynb). **Time** 35 minutes, of which the computer takes one.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
@@ -54,7 +54,7 @@ rpm.figures.images(
 #
 # $$\mathbb E\log P(x,x') - C = I_{\text{true}}(x;x') - \mathrm{KL}\big(P_{\text{true}}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
 #
-# The 2 048 pairs on which we judge measure it to about 0.02 nats, so a value may come out slightly above. (On $N$ given pairs the ceiling is $\log N$, as in lesson 4.)
+# The 2 048 pairs on which we judge measure it to about 0.02 nats, so a value may come out slightly above. (On $N$ given pairs the ceiling is $\log N$, as in lesson 5.)
 
 
 # %% tags=["reproducible"]
@@ -102,7 +102,7 @@ def judge(encoder, critic, test):
 
 # %% [markdown]
 # A network may start with the box *folded*, two corners of it on one spot, and training does not unfold it. The evidence then stays far lower, whatever the prior
-# (lesson 11 shows such a fold on a circle). Models are compared by their best starts. So we begin three times, and go on with the start whose evidence *on the training pairs* is highest. We use neither
+# (lesson 16 shows such a fold on a circle). Models are compared by their best starts. So we begin three times, and go on with the start whose evidence *on the training pairs* is highest. We use neither
 # the held-out frames nor the positions for that.
 
 
@@ -292,13 +292,13 @@ assert on_gaussian["laplace"][:, 2].mean() > in_the_plane + 0.03  # one seed alo
 #
 # ## Nearly the same nats, another code
 #
-# Now lesson 6 with pixels. We *choose* a bad start, an encoder trained to output the true positions after a twist by $3\lVert v\rVert$, with $v$ the position as seen from the
+# Now lesson 7 with pixels. We *choose* a bad start, an encoder trained to output the true positions after a twist by $3\lVert v\rVert$, with $v$ the position as seen from the
 # middle of the box. From there training goes on twice: under the random walk, and under a universal prior whose critic has first learned that code.
 
 
 # %%
 def twisted(position):
-    """Positions with mean 0 and variance 1, twisted as in lesson 6."""
+    """Positions with mean 0 and variance 1, twisted as in lesson 7."""
     return rpm.datasets.twist((position - 0.5) * math.sqrt(12), k=3.0)
 
 
@@ -380,7 +380,7 @@ rpm.figures.clouds(
 
 # %% [markdown]
 # Both are at the ceiling, within the error of 2 048 pairs. The walk is ahead by hundredths of a nat, because the universal critic had to learn what the walk assumes. One code is a
-# map of the box, the other a whirl. A critic that knows the whirl would score it exactly as the walk scores the map, as in lesson 6.
+# map of the box, the other a whirl. A critic that knows the whirl would score it exactly as the walk scores the map, as in lesson 7.
 #
 # The whirl is a snapshot, and it needed *our* start. First, train on for longer, with batches of 64:
 
@@ -428,7 +428,7 @@ if not straight.all():
 # </details>
 
 # %%
-rpm.explore(rpm.lessons.lesson_07.unfolding(longer, test.position[:, 0]))
+rpm.explore(rpm.lessons.lesson_08.unfolding(longer, test.position[:, 0]))
 
 # %% [markdown]
 # ## Exercises
@@ -441,7 +441,7 @@ def laplace_scores(z, z_prime, b):
     return ...
 
 
-rpm.lessons.lesson_07.laplace_scores.check(laplace_scores)
+rpm.lessons.lesson_08.laplace_scores.check(laplace_scores)
 
 # %% [markdown]
 # **2.** Two fitted models have evidence `infonce_a` and `infonce_b`, nats a pair, on the same `n` held-out pairs. Return the logarithm of the likelihood ratio of a over b, for all
@@ -453,7 +453,7 @@ def log_likelihood_ratio(infonce_a, infonce_b, n):
     return ...
 
 
-rpm.lessons.lesson_07.log_bayes_factor.check(log_likelihood_ratio)
+rpm.lessons.lesson_08.log_bayes_factor.check(log_likelihood_ratio)
 
 # %% [markdown]
 # **3.** A tensor `infonce` holds the evidence of several priors, nats a pair, on the same `n` pairs. Return the posterior probability of each fitted model, if all were equally probable before.
@@ -464,7 +464,7 @@ def posterior(infonce, n):
     return ...
 
 
-rpm.lessons.lesson_07.posterior.check(posterior)
+rpm.lessons.lesson_08.posterior.check(posterior)
 
 # %% [markdown]
 # ## Quiz
@@ -489,4 +489,4 @@ rpm.lessons.lesson_07.posterior.check(posterior)
 # A prior is a testable assumption: the held-out evidence chose the right one each time, by more than five standard errors. What the prior's scores cannot see, rotations or whirls,
 # it leaves to the start and to the architecture. The encoders are deterministic, so the three numbers of this world are one (E14): For Gaussian and for Laplace steps it stands
 # below the comparison of the priors.
-# [Lesson 8](08_learning_from_images.ipynb) goes on to images whose truth nobody knows.
+# [Lesson 9](09_learning_from_images.ipynb) goes on to images whose truth nobody knows.

@@ -7,7 +7,7 @@
 # **Afterwards you can** train an encoder on CPU or GPU and continue it from a file; judge it against raw pixels *and* a random network; choose a temperature by held-out evidence; say
 # which comparisons the evidence cannot make.
 #
-# **You need** [lesson 4](04_the_evidence_of_a_data_set.ipynb) and [lesson 7](07_a_prior_is_an_assumption.ipynb). **Time** 35 minutes, of which the computer takes one and a half.
+# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb) and [lesson 8](08_a_prior_is_an_assumption.ipynb). **Time** 35 minutes, of which the computer takes one and a half.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
@@ -265,7 +265,7 @@ for strength in (1.0, 0.5, 0.0):
 assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.5
 
 # %% [markdown]
-# What the evidence measures was lesson 4's identity:
+# What the evidence measures was lesson 5's identity:
 #
 # $$\mathbb E\log P(x,x') - C = I_{\text{true}}(x;x') - \mathrm{KL}\big(P_{\text{true}}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
 #
@@ -320,7 +320,7 @@ assert largest == 0 if device.type == "cpu" else largest < 1e-3
 trainer = rpm.training.Trainer(
     copy.deepcopy(encoder), copy.deepcopy(critic), rpm.datasets.view_pairs(train_x, 256, seed=seed), steps=1000
 )
-rpm.TrainingDashboard(trainer, x[:1000], x_prime[:1000], test_labels[:1000], checkpoint="lesson_08.pt")
+rpm.TrainingDashboard(trainer, x[:1000], x_prime[:1000], test_labels[:1000], checkpoint="lesson_09.pt")
 
 # %% [markdown]
 # A hundred steps of it, without the dashboard:
@@ -344,7 +344,7 @@ def top_one(log_f):
     return ...
 
 
-rpm.lessons.lesson_08.top_one.check(top_one)
+rpm.lessons.lesson_09.top_one.check(top_one)
 
 # %% [markdown]
 # **2.** Return the probability that the model gives to the right partner among `n`, as a geometric mean over pairs, from `infonce`, nats per pair.
@@ -355,7 +355,7 @@ def typical_probability(infonce, n):
     return ...
 
 
-rpm.lessons.lesson_08.typical_probability.check(typical_probability)
+rpm.lessons.lesson_09.typical_probability.check(typical_probability)
 
 # %% [markdown]
 # **3.** Return the InfoNCE of normalised latents `z`, `z_prime` (each row of length 1, partners in the same row) under the von Mises-Fisher prior of temperature `temperature`.
@@ -366,7 +366,7 @@ def infonce_at(z, z_prime, temperature):
     return ...
 
 
-rpm.lessons.lesson_08.infonce_at.check(infonce_at)
+rpm.lessons.lesson_09.infonce_at.check(infonce_at)
 
 # %% [markdown]
 # **4. Find the bug.** This function should return the test accuracy of a linear probe, fitted by least squares. **Symptom**, the last line that it prints: latents of pure noise seem to
@@ -382,7 +382,7 @@ def probe_accuracy(z, labels, z_test, labels_test):
     return (predicted == labels_test).double().mean()
 
 
-rpm.lessons.lesson_08.probe.check(probe_accuracy)
+rpm.lessons.lesson_09.probe.check(probe_accuracy)
 noise = torch.randn(2, 600, 300, generator=torch.Generator().manual_seed(0))
 labels = torch.arange(600) % 3
 print(f"accuracy of noise: {probe_accuracy(noise[0], labels, noise[1], labels):.2f}; chance: {1 / 3:.2f}")
@@ -416,4 +416,4 @@ final = curves[:, -1].mean()
 print(f"InfoNCE = ELBO − C = log evidence − C = {final:.2f} nats a held-out pair, three seeds")
 
 # %% [markdown]
-# [Lesson 9](09_sequences.ipynb) has more than two frames.
+# [Lesson 10](10_sequences.ipynb) has more than two frames.
