@@ -19,7 +19,7 @@ from docutils.nodes import SkipNode  # noqa: E402
 
 project = "InfoNCE is variational inference"
 copyright = "the authors of rpm_tutorial; text CC BY 4.0, code MIT"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"
 nb_custom_formats = {".ipynb": "site_notebooks.read"}
@@ -28,9 +28,11 @@ autodoc_member_order = "bysource"
 add_module_names = False
 autodoc_typehints = "signature"
 
+PROMISE = "A course that runs: InfoNCE, the ELBO and the log evidence of one model are one number. See why, and use it."
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
@@ -105,16 +107,35 @@ def finish_page(app, pagename, templatename, context, doctree) -> None:
     body = site_pages.with_links(context.get("body", ""), pagename)
     if pagename.startswith("notebooks/"):
         links = {"Download the notebook": f"{Path(pagename).name}.ipynb"}
-        if (where := doors.table())["repository"]:
-            links |= {f"Open in {door}": doors.link(door, f"{pagename}.ipynb", where) for door in doors.DOORS}
+        if repository := doors.repository():
+            links |= {f"Open in {door}": doors.link(door, f"{pagename}.ipynb", repository) for door in doors.DOORS}
+            links |= doors.links_to_source(f"{pagename}.py", repository)
         row = " ".join(f'<a href="{html.escape(url)}">{door}</a>' for door, url in links.items())
         body = body.replace("</h1>", f'</h1>\n<p class="doors">{row}</p>', 1)
     if 'class="rpm-figure"' in body:
         app.add_js_file("plotly-packed.js", loading_method="defer")
         app.add_js_file("figures.js", loading_method="defer")
     context["body"] = body
+    context["metatags"] = context.get("metatags", "") + shared(pagename, context.get("title", project))
     if tree := context.get("furo_navigation_tree"):  # Sphinx leaves out the level, which a heading has to have
         context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
+def shared(pagename: str, title: str) -> str:
+    """What a link to the page shows where it is shared."""
+    text = PROMISE
+    if pagename.startswith("notebooks/"):
+        text = re.sub(r"[*$`]|\[(.+?)\]\(.+?\)", r"\1", site_pages.description(Path(pagename).name))
+    tags = {
+        "og:title": re.sub(r"<.+?>", "", title),
+        "og:description": text,
+        "og:type": "website",
+        "og:site_name": project,
+    }
+    if repository := doors.repository():
+        tags["og:image"] = f"{doors.site(repository)}_static/three_names.png"
+    rows = [f'<meta property="{name}" content="{html.escape(value)}">' for name, value in tags.items()]
+    return "\n".join([f'<meta name="description" content="{html.escape(text)}">', *rows])
 
 
 def add_files(app, exception) -> None:
@@ -123,6 +144,8 @@ def add_files(app, exception) -> None:
         for folder in ("notebooks", "notebooks/neighbours"):
             for notebook in (site_pages.ROOT / folder).glob("*.ipynb"):
                 shutil.copy(notebook, Path(app.outdir) / folder)
+        shutil.copy(doors.PICTURE, Path(app.outdir) / "_static")
+        (Path(app.outdir) / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with _
         packed = base64.b64encode(gzip.compress(plotly.offline.get_plotlyjs().encode(), mtime=0)).decode()
         (Path(app.outdir) / "_static" / "plotly-packed.js").write_text(f'window.packedPlotly = "{packed}";\n')
 

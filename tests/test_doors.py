@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -30,7 +31,6 @@ ROOT = Path(__file__).resolve().parents[1]
 BINDER = ROOT / "binder"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PUBLISHED = {"repository": "someone/course", "branch": "main"}
 LESSONS = sorted(build_notebooks.NOTEBOOKS.glob("[0-9]*.ipynb"))
 NEIGHBOURS = sorted(build_notebooks.NEIGHBOURS.glob("N*.ipynb"))
 
@@ -38,43 +38,88 @@ NEIGHBOURS = sorted(build_notebooks.NEIGHBOURS.glob("N*.ipynb"))
 # The README, badges and addresses
 
 
-def test_the_readme_is_in_step_with_the_lessons():
-    assert doors.filled(README, doors.table()) == README, "remedy: make build"
+def test_the_readme_has_each_lesson_and_lesson_0s_picture():
     assert doors.PICTURE.read_bytes() == doors.picture(), "remedy: make build"
     assert [path.name for path in LESSONS if f"(notebooks/{path.name})" not in README] == []
 
 
-def test_an_unpublished_course_has_no_badge_no_cell_and_no_address_but_the_papers():
-    nowhere = {"repository": "", "branch": "main"}
-    assert doors.badges(nowhere, ["notebooks/00_start_here.ipynb"]) == doors.UNPUBLISHED
-    assert doors.install_cell(nowhere) == "" and project_urls.urls(**nowhere) == {"Paper": project_urls.PAPER}
-
-
-def test_a_published_course_has_a_badge_for_each_lesson_and_door():
-    links = re.findall(r"\[!\[open (\S+) in (\w+)\]\(\S+\.svg\)\]\((https://\S+)\)", doors.filled(README, PUBLISHED))
-    assert [(name, door) for name, door, _ in links] == [(p.stem, d) for p in LESSONS for d in ("Binder", "Colab")]
-    for name, door, link in links:
-        path = unquote(link).split("lab/tree/" if door == "Binder" else "/blob/main/")[1]
-        assert "someone/course" in link and path == f"notebooks/{name}.ipynb"
-    assert project_urls.urls(**PUBLISHED)["Source"] == "https://github.com/someone/course"
+@pytest.mark.parametrize(
+    ("variable", "origin", "named", "expected"),
+    [
+        ("some/course", "https://github.com/other/course.git", "", "some/course"),
+        ("", "https://github.com/other/course.git", "third/course", "other/course"),
+        ("", "git@github.com:other/my.course", "", "other/my.course"),
+        ("", "https://elsewhere.org/other/course", "third/course", "third/course"),
+        ("", None, "", ""),
+    ],
+)
+def test_the_repository_is_that_of_the_workflow_else_of_origin_else_of_the_project(
+    monkeypatch, tmp_path: Path, variable: str, origin: str | None, named: str, expected: str
+):
+    monkeypatch.setattr(doors, "ROOT", tmp_path)
+    monkeypatch.setenv("GITHUB_REPOSITORY", variable)
+    (tmp_path / "pyproject.toml").write_text(f'[tool.rpm-tutorial]\nrepository = "{named}"\n')
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    if origin:
+        subprocess.run(["git", "remote", "add", "origin", origin], cwd=tmp_path, check=True)
+    assert doors.repository.__wrapped__() == expected
 
 
 def test_a_repository_that_is_none_is_named(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(doors, "ROOT", tmp_path)
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     (tmp_path / "pyproject.toml").write_text('[tool.rpm-tutorial]\nrepository = "https://somewhere/x"\n')
     with pytest.raises(ValueError, match="expected owner/name"):
-        doors.table()
+        doors.repository.__wrapped__()
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """The copy that the workflow pushes: of a clone that knows its repository by its remote alone."""
+    folder = tmp_path_factory.mktemp("fork") / "a copy"
+    environment = {key: value for key, value in os.environ.items() if key != "GITHUB_REPOSITORY"}
+    clone = folder.with_name("clone")
+    shutil.copytree(ROOT, clone, ignore=environments.OWN)
+    for git in ("init", "add -A", "commit -m all", "remote add origin git@github.com:Someone/course.git"):
+        who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+        subprocess.run(["git", *who, *git.split()], cwd=clone, check=True, capture_output=True)
+    command = [sys.executable, "tools/doors.py", "--publish", folder]
+    subprocess.run(command, cwd=clone, env=environment, check=True)
+    return folder
+
+
+def test_a_fork_has_a_badge_for_each_lesson_and_door_without_an_edit(published: Path):
+    readme = (published / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\[!\[open (\S+) in (\w+)\]\(\S+\.svg\)\]\((https://\S+)\)", readme)
+    assert [(name, door) for name, door, _ in links] == [(p.stem, d) for p in LESSONS for d in ("Binder", "Colab")]
+    for name, door, link in links:
+        path = unquote(link).split("lab/tree/" if door == "Binder" else "/blob/published/")[1]
+        assert "Someone/course" in link and (published / path).stem == name and (published / path).exists()
+    assert "<https://someone.github.io/course/>" in readme
+    assert "pip install 'rpm-tutorial[lab] @ git+https://github.com/Someone/course@published'" in readme
+
+
+def test_a_forks_addresses_are_its_own(published: Path):
+    citation = yaml.safe_load((published / "CITATION.cff").read_text(encoding="utf-8"))
+    home = "https://github.com/Someone/course"
+    assert (citation["repository-code"], citation["url"]) == (home, "https://someone.github.io/course/")
+    named = tomllib.loads((published / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["rpm-tutorial"]
+    assert project_urls.urls(**named)["Source"] == home and project_urls.urls("") == {"Paper": project_urls.PAPER}
+    assert doors.links_to_source("notebooks/00_start_here.py", "a/b")["Edit this page"].startswith(
+        "https://github.com/a/b/edit/"
+    )
 
 
 # Colab's cell
 
 
-def test_each_notebook_of_a_published_course_begins_with_the_cell_that_installs_it(monkeypatch):
-    monkeypatch.setattr(doors, "table", lambda: PUBLISHED)
+def test_each_notebook_of_a_fork_begins_with_the_cell_that_installs_it(published: Path):
     for path in LESSONS + NEIGHBOURS:
-        notebook = build_notebooks.read_source(path.with_suffix(".py"))
-        cells = [cell.source for cell in build_notebooks.code_cells(notebook)]
-        assert cells.index(doors.install_cell(PUBLISHED)) == 0 and cells.count(cells[0]) == 1
+        ours = nbformat.read(path, as_version=4)
+        theirs = nbformat.read(published / path.relative_to(ROOT), as_version=4)
+        nbformat.validate(theirs)
+        install = theirs.cells.pop(1)
+        assert install.source == doors.INSTALL.format(repository="Someone/course") and theirs.cells == ours.cells
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -83,8 +128,8 @@ def test_the_cell_installs_only_the_course_and_holds_torch_where_it_is(monkeypat
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.4.1+cu121")
     monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
-    exec(doors.install_cell(PUBLISHED), {})
-    course = "rpm-tutorial[course] @ git+https://github.com/someone/course@main"
+    exec(doors.INSTALL.format(repository="someone/course"), {})
+    course = "rpm-tutorial[course] @ git+https://github.com/someone/course@published"
     expected = [sys.executable, "-m", "pip", "install", "-q", course, "torch==2.4.1+cu121"]
     assert commands == ([] if installed else [expected])
 
@@ -194,9 +239,9 @@ def text_of(page: Path) -> str:
 
 
 def broken(text: str, folder: Path) -> list[str]:
-    """The relative links of a Markdown text that lead nowhere."""
+    """The relative links of a Markdown text that lead nowhere; those to a branch are GitHub's."""
     links = re.findall(r"\]\(([^)\s]+)\)", text)
-    relative = [link.split("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
+    relative = [link.split("#")[0] for link in links if not re.match(r"[a-z]+:|#|\.\./\.\./tree/", link)]
     return [link for link in relative if link and not (folder / unquote(link)).exists()]
 
 

@@ -20,7 +20,6 @@ from collections import Counter
 from pathlib import Path
 
 import chromium
-import doors
 import jupytext
 import kaleido
 import nbformat
@@ -39,11 +38,8 @@ KERNEL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
 
 
 def read_source(path: Path) -> NotebookNode:
-    """The unexecuted notebook: cells, tags and reproducible ids; once the course is published, with the cell that installs it."""
+    """The unexecuted notebook: cells, tags and reproducible ids."""
     notebook = jupytext.read(path, fmt="py:percent")
-    install = doors.install_cell(doors.table())
-    if install and all(cell.source != install for cell in notebook.cells):
-        notebook.cells.insert(1, nbformat.v4.new_code_cell(install))
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},

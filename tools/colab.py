@@ -100,8 +100,8 @@ def run(packages: dict[str, str], lessons: list[Path], folder: Path) -> Ran:
     """Run the lessons in one clean environment; raises what the first lesson that fails says."""
     python = environment(packages, folder)
     before = installed(python)
-    cell = doors.install_cell({"repository": "owner/name", "branch": "main"})
-    cell = cell.replace("git+https://github.com/owner/name@main", wheel(folder).as_uri())
+    cell = doors.INSTALL.format(repository="owner/name")
+    cell = cell.replace("git+https://github.com/owner/name@published", wheel(folder).as_uri())
     paths = copies(lessons, cell, folder)
     done = subprocess.run([python, "-c", RUN, *paths], cwd=folder, capture_output=True, text=True)
     if done.returncode:

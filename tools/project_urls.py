@@ -8,7 +8,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 PAPER = "https://arxiv.org/abs/2107.02495"
 
 
-def urls(repository: str, branch: str) -> dict[str, str]:
+def urls(repository: str) -> dict[str, str]:
     if not repository:
         return {"Paper": PAPER}
     home = f"https://github.com/{repository}"
@@ -16,7 +16,7 @@ def urls(repository: str, branch: str) -> dict[str, str]:
         "Paper": PAPER,
         "Source": home,
         "Issues": f"{home}/issues",
-        "Changelog": f"{home}/blob/{branch}/CHANGELOG.md",
+        "Changelog": f"{home}/blob/main/CHANGELOG.md",
     }
 
 

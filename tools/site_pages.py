@@ -1,14 +1,20 @@
 """What the site's pages say about the course, read from the notebooks and the library: no list of lessons is kept by hand."""
 
 import csv
+import html
+import json
 import re
 import tokenize
 from functools import cache
 from pathlib import Path
 
+import doors
 import jupytext
+import site_notebooks
+import yaml
 
 import rpm_tutorial
+from rpm_tutorial.course.figures import diagrams
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, DOCS, BENCHMARK = ROOT / "notebooks", ROOT / "docs", ROOT / "bench" / "results.md"
@@ -48,12 +54,66 @@ def said(text: str, label: str, end: str) -> str:
     return " ".join(re.search(rf"\*\*{label}\*\*:?\s(.+?){end}", text, re.DOTALL)[1].split())
 
 
-def lessons_table() -> str:
-    rows = [
-        (link(name), said(prose(name), "Afterwards you can", r"\.\n"), said(prose(name), "Time", r"[.,;]"))
-        for name in lessons()
-    ]
-    return table(("lesson", "afterwards you can", "time"), rows)
+# The landing page
+
+
+def cards() -> str:
+    """Each lesson: its title, what its reader can do afterwards, and its minutes."""
+    items = []
+    for name in lessons():
+        title = re.match(r"# (.+)", prose(name))[1]
+        skill, time = said(prose(name), "Afterwards you can", r"\.\n"), said(prose(name), "Time", r"[.,;]")
+        items.append(
+            f'<div class="card">\n\n**[{int(name[:2])} {title}](notebooks/{name}.ipynb)**\n\n{skill}.\n\n{time}\n\n</div>'
+        )
+    return "\n\n".join(['<div class="cards">', *items, "</div>"])
+
+
+def start() -> str:
+    """The ways in: the first lesson here, and where the course is published, running."""
+    first = next(iter(lessons()))
+    links = {"Start": f"notebooks/{first}.html"}
+    install = "git clone the repository, then make lab"
+    if repository := doors.repository():
+        links |= {f"Run in {door}": doors.link(door, f"notebooks/{first}.ipynb", repository) for door in doors.DOORS}
+        install = f"git clone https://github.com/{repository} && cd {repository.split('/')[1]} && make lab"
+    row = " ".join(f'<a href="{html.escape(url)}">{name}</a>' for name, url in links.items())
+    return f'<p class="doors">{row}</p>\n\nOn your machine: `{install}`'
+
+
+def stored_figure(lesson: str, beginning: str, number: int, height: int) -> str:
+    """A figure that a lesson has stored, found by how its description begins; a static twin brings its slider."""
+    notebook = json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text(encoding="utf-8"))
+    shown = (o["data"] for cell in notebook["cells"] for o in cell.get("outputs", ()) if "data" in o)
+    found = ((d[site_notebooks.PLOTLY], "".join(d["text/plain"])) for d in shown if site_notebooks.PLOTLY in d)
+    plotly, alt = next((plotly, alt) for plotly, alt in found if alt.startswith(beginning))
+    plotly["layout"]["height"] = height
+    return site_notebooks.figure(plotly, alt, number)
+
+
+def course_map() -> str:
+    drawing = diagrams.course_map()
+    return f"{drawing._repr_svg_()}\n\n*{drawing.caption}*"
+
+
+def citation() -> str:
+    """BibTeX of the course and of the paper, from CITATION.cff."""
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    (paper,) = (work for work in cff["references"] if work["type"] == "article")
+    authors = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
+    address = f"\n  url     = {{{doors.site(repository)}}}," if (repository := doors.repository()) else ""
+    return (
+        f"@software{{rpm_tutorial,\n  title   = {{{cff['title']}}},\n  author  = {{{{{cff['authors'][0]['name']}}}}},"
+        f"{address}\n  version = {{{cff['version']}}}\n}}\n\n@article{{infonce_is_variational_inference,\n"
+        f"  title   = {{{paper['title']}}},\n  author  = {{{authors}}},\n  journal = {{{paper['journal']}}},\n"
+        f"  year    = {{{paper['year']}}},\n  note    = {{{paper['identifiers'][0]['value']}}}\n}}"
+    )
+
+
+def description(name: str) -> str:
+    """A notebook in a sentence, for a link that is shared."""
+    text = neighbours().get(name) or prose(name)
+    return "Afterwards you can " + said(text, "Afterwards you can", r"\.\n") + "."
 
 
 # Notation
@@ -187,7 +247,12 @@ def with_links(body: str, page: str) -> str:
 
 
 GENERATED = {
-    "lessons": lessons_table,
+    "start": start,
+    "three curves": lambda: stored_figure("00_start_here", "Lines of nats per pair, C taken away", 91, 260),
+    "a slider": lambda: stored_figure("03_infonce_is_the_elbo", "Lines of L − C", 92, 440),
+    "lessons": cards,
+    "course map": course_map,
+    "citation": citation,
     "neighbours": neighbours_table,
     "contents of the neighbours": neighbours_contents,
     "notation": notation_table,

@@ -8,3 +8,23 @@ const watch = new ResizeObserver(entries => {
     }
 });
 document.querySelectorAll(wide).forEach(element => watch.observe(element));
+
+// What has been read is ticked in the list of lessons. It is kept in this browser alone, by the names of the pages.
+
+const read = new Set(JSON.parse(localStorage.getItem('rpm-read') ?? '[]'));
+const name = path => path.split('/').slice(-1)[0].replace('.html', '');
+const tick = () => document.querySelectorAll('.sidebar-tree a, .card a').forEach(link => {
+    const done = read.has(name(link.pathname || link.getAttribute('href')));
+    if (done && !link.querySelector('.read')) link.insertAdjacentHTML('beforeend', '<span class="read" aria-label="read"> ✓</span>');
+});
+const end = document.querySelector('.page-notebooks article > section > :last-child, article section:last-of-type');
+if (end && location.pathname.includes('/notebooks/')) {
+    new IntersectionObserver((entries, observer) => {
+        if (!entries.some(entry => entry.isIntersecting)) return;
+        read.add(name(location.pathname));
+        localStorage.setItem('rpm-read', JSON.stringify([...read]));
+        observer.disconnect();
+        tick();
+    }).observe(end);
+}
+tick();
