@@ -13,7 +13,7 @@ PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
 # The install leaves compiling to the first import, which has to keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lab test test-fast test-nightly test-matrix test-colab test-processors test-mutants build site run-times bench clean
+.PHONY: help lab test test-fast test-nightly test-matrix test-colab test-processors test-mutants build site book run-times bench clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -53,6 +53,9 @@ build: .venv/installed-test  ## make and execute the notebooks from their .py so
 site: .venv/installed-site  ## make the site in build/site from the executed notebooks, to be read without a network
 	@$(IN_VENV) -m sphinx -q -W --keep-going -a -E -b html -d build/doctrees docs build/site
 	@echo "Open build/site/index.html"
+
+book: .venv/installed-test site  ## the site, and the course as one PDF in it
+	@$(IN_VENV) tools/book.py
 
 run-times: .venv/installed-test  ## run every lesson and note what it took, for the site (quiet machine)
 	@$(PYTEST) notebooks --processor own --run-times docs/run_times.csv

@@ -6,6 +6,7 @@ import html
 import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -144,6 +145,9 @@ def add_files(app, exception) -> None:
         for folder in ("notebooks", "notebooks/neighbours"):
             for notebook in (site_pages.ROOT / folder).glob("*.ipynb"):
                 shutil.copy(notebook, Path(app.outdir) / folder)
+        with zipfile.ZipFile(Path(app.outdir) / "notebooks.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for notebook in sorted(site_pages.NOTEBOOKS.rglob("*.ipynb")):
+                archive.write(notebook, notebook.relative_to(site_pages.ROOT))
         shutil.copy(doors.PICTURE, Path(app.outdir) / "_static")
         (Path(app.outdir) / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with _
         packed = base64.b64encode(gzip.compress(plotly.offline.get_plotlyjs().encode(), mtime=0)).decode()

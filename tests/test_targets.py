@@ -19,7 +19,13 @@ TRIED = {
     "build": ["ONLY=N06"],
 }
 ELSEWHERE = {"lab", "site", "test-fast"}
-UNTRIED = {"bench", "test-nightly", "test-matrix", "test-mutants"}  # long, and packages that the tests do without
+UNTRIED = {
+    "bench",
+    "book",
+    "test-nightly",
+    "test-matrix",
+    "test-mutants",
+}  # long, and packages that the tests do without
 
 
 def test_every_target_that_installs_something_is_tried():

@@ -76,7 +76,9 @@ def start() -> str:
     install = "git clone the repository, then make lab"
     if repository := doors.repository():
         links |= {f"Run in {door}": doors.link(door, f"notebooks/{first}.ipynb", repository) for door in doors.DOORS}
+        links |= {"PDF": f"{doors.site(repository)}course.pdf"}
         install = f"git clone https://github.com/{repository} && cd {repository.split('/')[1]} && make lab"
+    links |= {"Notebooks (zip)": "notebooks.zip"}
     row = " ".join(f'<a href="{html.escape(url)}">{name}</a>' for name, url in links.items())
     return f'<p class="doors">{row}</p>\n\nOn your machine: `{install}`'
 
@@ -248,7 +250,7 @@ def with_links(body: str, page: str) -> str:
 
 GENERATED = {
     "start": start,
-    "three curves": lambda: stored_figure("00_start_here", "Lines of nats per pair, C taken away", 91, 260),
+    "three curves": lambda: stored_figure("00_start_here", "Lines of nats per pair, C taken away", 91, 330),
     "a slider": lambda: stored_figure("03_infonce_is_the_elbo", "Lines of L − C", 92, 440),
     "lessons": cards,
     "course map": course_map,

@@ -1,16 +1,19 @@
 """The site, built and opened from disk in a headless Chromium: what a reader without a network and without a mouse has."""
 
 import re
+import zipfile
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import book
 import build_notebooks
 import doors
 import environments
 import lesson_browser
 import nbformat
+import pypdf
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from budgets import HANG, exceeded
@@ -206,6 +209,64 @@ def moved(slider, key: str) -> list[str]:
                     box.querySelector('.rpm-caption').textContent, plot.getAttribute('aria-label')];
         }"""
     )
+
+
+def test_the_first_screen_has_the_question_the_picture_a_slider_and_the_ways_in(site, page):
+    visit(page, site / "index.html")
+    assert [box.text_content() for box in page.locator(".doors a").all()][:3] == [
+        "Start",
+        "Run in Binder",
+        "Run in Colab",
+    ]
+    assert page.locator(".rpm-plot").first.bounding_box()["y"] + 200 < 900, "of a window 900 pixels high"
+    slider = page.get_by_role("slider").first
+    before = page.locator(".rpm-caption").first.text_content()
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".rpm-caption").first.text_content() != before
+    assert page.locator(".card").count() == len(LESSONS)
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360, "nothing is cut off on a telephone"
+
+
+def test_a_lesson_that_was_read_to_its_end_is_ticked_in_this_browser_alone(site, browser):
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    lesson = site / path_of(LESSONS[1]).with_suffix(".html")
+    page.goto(lesson.as_uri())
+    assert page.locator(".sidebar-tree .read").count() == 0
+    page.keyboard.press("End")
+    page.locator(".sidebar-tree .current .read").wait_for(state="attached", timeout=1000 * HANG)
+    page.goto((site / "index.html").as_uri())
+    page.locator(".card .read").wait_for(timeout=1000 * HANG)
+    assert page.locator(".card .read").count() == 1 and context.cookies() == []
+    context.close()
+
+
+def test_code_is_copied_by_a_button_and_a_shared_link_says_what_it_leads_to(site, page):
+    path = site / path_of(LESSONS[0]).with_suffix(".html")
+    visit(page, path)
+    assert page.locator("button.copybtn").count() >= page.locator(".cell_input").count()
+    for name in ("description", "og:description"):
+        text = page.locator(f'meta[name="{name}"], meta[property="{name}"]').first.get_attribute("content")
+        assert text.startswith("Afterwards you can ") and not re.search(r"[*$`\]]", text)
+    picture = page.locator('meta[property="og:image"]').get_attribute("content")
+    assert picture == "https://someone.github.io/course/_static/three_names.png"
+    assert (site / "_static" / "three_names.png").exists() and (site / ".nojekyll").exists()
+
+
+def test_the_notebooks_can_be_taken_along(site):
+    with zipfile.ZipFile(site / "notebooks.zip") as archive:
+        assert {*archive.namelist()} == {path_of(notebook).as_posix() for notebook in LESSONS + NEIGHBOURS}
+
+
+def test_pages_are_printed_as_one_pdf_with_an_outline(site, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(book, "SITE", site)
+    book.write(tmp_path / "course.pdf", ["index", "notebooks/02_the_elbo"])
+    printed = pypdf.PdfReader(tmp_path / "course.pdf")
+    assert len(printed.outline) == 2 and printed.outline[1].title.startswith("The ELBO")
+    assert "What you will be able to do" in "".join(page.extract_text() for page in printed.pages)
+    assert [name for name in book.pages() if not (site / f"{name}.html").exists()] == []
 
 
 @pytest.mark.parametrize(("word", "title"), [("donsker", "InfoNCE is the ELBO"), ("InfoMin", "Good views")])
