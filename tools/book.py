@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import chromium
 import lesson_browser
 import site_pages
+from playwright.sync_api import Browser
 from pypdf import PdfWriter
 from tqdm import tqdm
 
@@ -23,10 +24,10 @@ def pages() -> list[str]:
     return ["index", *lessons, "neighbours", *(f"notebooks/neighbours/{name}" for name in site_pages.neighbours())]
 
 
-def write(path: Path, names: list[str]) -> None:
+def write(path: Path, names: list[str], browser: Browser) -> None:
     """A PDF of these pages of the site, each an entry of its outline."""
     book = PdfWriter()
-    with TemporaryDirectory() as folder, lesson_browser.launch() as browser:
+    with TemporaryDirectory() as folder:
         page = browser.new_page(color_scheme="light", viewport={"width": 680, "height": 960})  # as wide as the paper
         for name in tqdm(names, desc="pages", unit="page"):
             page.goto((SITE / f"{name}.html").as_uri())
@@ -43,5 +44,6 @@ if __name__ == "__main__":
         sys.exit(chromium.REMEDY)
     if not (SITE / "index.html").exists():
         sys.exit(f"There is no {SITE / 'index.html'}; remedy: make book")
-    write(SITE / "course.pdf", sys.argv[1:] or pages())
+    with lesson_browser.launch() as browser:
+        write(SITE / "course.pdf", sys.argv[1:] or pages(), browser)
     print(f"Open {SITE / 'course.pdf'}")

@@ -17,7 +17,7 @@ const tick = () => document.querySelectorAll('.sidebar-tree a, .card a').forEach
     const done = read.has(name(link.pathname || link.getAttribute('href')));
     if (done && !link.querySelector('.read')) link.insertAdjacentHTML('beforeend', '<span class="read" aria-label="read"> ✓</span>');
 });
-const end = document.querySelector('.page-notebooks article > section > :last-child, article section:last-of-type');
+const end = [...document.querySelectorAll('article section > *')].at(-1);
 if (end && location.pathname.includes('/notebooks/')) {
     new IntersectionObserver((entries, observer) => {
         if (!entries.some(entry => entry.isIntersecting)) return;

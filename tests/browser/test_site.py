@@ -260,9 +260,9 @@ def test_the_notebooks_can_be_taken_along(site):
         assert {*archive.namelist()} == {path_of(notebook).as_posix() for notebook in LESSONS + NEIGHBOURS}
 
 
-def test_pages_are_printed_as_one_pdf_with_an_outline(site, monkeypatch, tmp_path: Path):
+def test_pages_are_printed_as_one_pdf_with_an_outline(site, browser, monkeypatch, tmp_path: Path):
     monkeypatch.setattr(book, "SITE", site)
-    book.write(tmp_path / "course.pdf", ["index", "notebooks/02_the_elbo"])
+    book.write(tmp_path / "course.pdf", ["index", "notebooks/02_the_elbo"], browser)
     printed = pypdf.PdfReader(tmp_path / "course.pdf")
     assert len(printed.outline) == 2 and printed.outline[1].title.startswith("The ELBO")
     assert "What you will be able to do" in "".join(page.extract_text() for page in printed.pages)
