@@ -13,7 +13,7 @@ document.querySelectorAll(wide).forEach(element => watch.observe(element));
 
 const read = new Set(JSON.parse(localStorage.getItem('rpm-read') ?? '[]'));
 const name = path => path.split('/').slice(-1)[0].replace('.html', '');
-const tick = () => document.querySelectorAll('.sidebar-tree a, .card a').forEach(link => {
+const tick = () => document.querySelectorAll('.sidebar-tree a, .card strong a').forEach(link => {
     const done = read.has(name(link.pathname || link.getAttribute('href')));
     if (done && !link.querySelector('.read')) link.insertAdjacentHTML('beforeend', '<span class="read" aria-label="read"> ✓</span>');
 });
