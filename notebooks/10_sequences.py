@@ -33,7 +33,7 @@ seed = 0
 #
 # - an **encoder** that turns each observation $x_t$ into a latent $z_t$, by itself;
 # - a **context** $c_t$, computed from the latents before $z_t$, in CPC by a recurrent network (their $c_{t-1}$);
-# - a **critic** $f(c_t, z_t)$, which has to tell the true $z_t$ from the $z_t$ of other sequences in the batch.
+# - a **critic** $f(c_t, z_t)$, which has to tell the true $z_t$ from others, here the $z_t$ of the other sequences in the batch.
 #
 # For each time $t$ the pairs $(c_t, z_t)$ of a batch, one a sequence, have an InfoNCE, $I_N$. CPC's loss is minus the sum of these over $t$.
 # (CPC also predicts further ahead than the next step. That is lesson 11.)
@@ -46,12 +46,12 @@ seed = 0
 #
 # $$P(z_t|z_{<t}) = \frac{Q(z_t)\,f(c_t,z_t)}{Z(c_t)}, \qquad Z(c_t) = \mathbb E_{Q(z_t)} f(c_t,z_t).$$
 #
-# The context may be any function of $z_{<t}$: the last latent, the last two, the state of a recurrent network. Put the
-# prior into the bound. The recognition densities $Q(z_t|x_t)$ cancel, as in (E4), and leave
+# The context may be any function of $z_{<t}$: the last latent, the last two, the state of a recurrent network. Put this
+# prior into the ELBO, beside the log likelihoods $\log P(x_t|z_t)$ and the terms $-\log Q(z_t|x_t)$. The recognition densities cancel, as in (E4), and leave
 #
 # $$L - C = \mathbb E\Big[\log P(z_0,\dots,z_{T-1}) - \sum_t \log Q(z_t)\Big], \qquad C = \sum_t \mathbb E\log P_\text{true}(x_t).$$
 #
-# Then the $Q(z_t)$ cancel as well, as in (E7):
+# The first expectation is under $Q(z_0,\dots,z_{T-1})$, the latents that the encoders give true sequences. Then the $Q(z_t)$ cancel as well, as in (E7):
 #
 # $$L - C = \sum_{t\ge1} \Big(\mathbb E\,\log f(c_t,z_t) - \mathbb E\log Z(c_t)\Big). \tag{E19}$$
 #
@@ -128,7 +128,7 @@ assert abs(elbo - C - total) < 1e-12
 #
 # ## What the context forgets, the chain pays for
 #
-# Let every critic be the best one, the density ratio of context and latent. By (E8) the term of $z_t$ is then a mutual
+# Let every critic be the best one, the density ratio of context and latent. Then the KL in (E8) is zero, and the term of $z_t$ is a mutual
 # information, $I(c_t;z_t)$. With everything before $z_t$ as its context, the terms add up to the **total correlation**: the sum of the entropies of all $z_t$,
 # less the entropy of all together. Now let the context of $z_2$ be $z_1$ alone. What is lost is the information that $z_0$ has about $z_2$ once $z_1$ is known:
 #
@@ -450,7 +450,7 @@ assert velocity["constant velocity"].min() > 0.995 > velocity["random walk"].max
 assert velocity["walk + universal"].min() > 0.99 and velocity["universal"].min() < 0.9
 
 # %% [markdown]
-# The table gives the mean of the evidence over the seeds and its range. Then it gives the percentage of the variance of position and velocity that a linear map does *not* explain, $1 - R^2$, on
+# The table gives the mean of $I_{2048}$ over the seeds, and its range. Then it gives the percentage of the variance of position and velocity that a linear map does *not* explain, $1 - R^2$, on
 # the worst seed.
 #
 # - A run that stopped at half of the nats has found one coordinate of two: half of the position is unexplained. Its prior can represent the law, as other starts of the same prior show. So the *training* failed.

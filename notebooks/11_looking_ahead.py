@@ -214,7 +214,7 @@ rpm.figures.lines(
 #
 # ## Where a prior expects the ball
 #
-# The same in pictures: latents of the first learned model, after the linear map that brings them closest to the true positions. The dashed circle has a radius of two
+# The same in pictures: latents of the first learned model, after the linear map that brings them closest to the true positions. The learned law is shown as what it matches, constant velocity. The dashed circle has a radius of two
 # standard deviations of the prior's forecast. If the forecast is honest, the circle holds a share $1 - e^{-2} = .86$ of all balls, in two dimensions.
 #
 # **Predict**, before you move the sliders: at horizon 4 under the random walk, is the ball inside the circle?
@@ -248,7 +248,7 @@ rpm.explore(rpm.lessons.lesson_11.forecast(z, p[:2048]))
 #
 # CPC does not iterate. It has a critic $f_k(c, z_{t+k})$ with a matrix of its own for each $k = 1, \dots, K$, and its loss is minus the sum of all their InfoNCE terms, over times and horizons. Which model is that?
 #
-# Take one horizon alone. Its terms are again those of a chain (E19), in which the context of $z_t$ is $k$ steps old. Three latents show it. For $k = 1$, $z_1$ follows from $z_0$ and $z_2$ from
+# Take one horizon alone. Its terms are again those of a chain (E19), in which the context of $z_t$ is $k$ steps old, and the first $k$ latents have none. Three latents show it. For $k = 1$, $z_1$ follows from $z_0$ and $z_2$ from
 # $z_1$. For $k = 2$, nothing foresees $z_1$, and $z_2$ follows from $z_0$:
 #
 # $$P_1 = Q(z_0)\,P(z_1|z_0)\,P(z_2|z_1), \qquad P_2 = Q(z_0)\,Q(z_1)\,P(z_2|z_0).$$
@@ -323,8 +323,8 @@ assert (direct - implied).abs().max() < 0.4  # five seeds: 0.05 to 0.11
 # %% [markdown]
 # ## If the context is too short, they disagree
 #
-# Now the camera shakes: what a frame shows is the ball's position plus noise of .02 in each dimension. Two frames no longer determine the velocity, so they are too short a context. Everything is linear,
-# hence the best law for each horizon is a linear regression, whose coefficients follow from the covariance of the frames. Take the shown position as the latent. One dimension is enough, the other is alike.
+# Now the camera shakes: what a frame shows is the ball's position plus noise of .02 in each dimension. Two frames no longer determine the velocity, so they are too short a context. Take the shown position as the latent, in
+# one dimension; the other is alike. Nothing has to be trained: the best linear law for each horizon is a regression, and its coefficients follow from the covariance of the frames.
 
 # %% tags=["reproducible"]
 frames, double = 9, {"dtype": torch.float64}
@@ -339,6 +339,7 @@ parts = torch.cat(
 covariance = parts @ parts.T
 
 
+# %% tags=["reproducible"]
 def best(seen, k):
     """Weights of frames 0 … seen − 1 in the best linear forecast, k frames later."""
     target = covariance[:seen, seen - 1 + k]
@@ -430,7 +431,7 @@ rpm.lessons.lesson_11.two_horizons.check(two_horizons)
 #
 # **3. The law trained at k = 3 differs from the one-step law, iterated three times. Most likely…**
 # <details><summary>the context is too short</summary>Yes: then no law of this context describes the sequences, and each horizon finds its own compromise.</details>
-# <details><summary>three steps are harder to learn, nothing more</summary>A short training makes a small difference, such as −1.9 for −2 above. More steps of training then bring the two closer.</details>
+# <details><summary>three steps are harder to learn, nothing more</summary>A short training leaves a small difference, such as −1.9 for −2 above. A context that is too short leaves a large one, as with the shaken camera.</details>
 # <details><summary>the noise is larger at k = 3</summary>It is, and that changes σ, not the law: in the world without shaking both agree.</details>
 #
 # ## The three numbers of this world
