@@ -70,7 +70,15 @@ OTHERWISE = {
     "lesson_10.forgotten": lambda q: (
         q * (q * q.sum((0, 2))[:, None] / q.sum(2, keepdim=True) / q.sum(0, keepdim=True)).log()
     ).sum(),
-    "lesson_10.noise": lambda sigma, k: math.sqrt(sum((sigma * j) ** 2 for j in range(1, k + 1))),
+    "lesson_10.acceleration": lambda z_0, z_1, z_2: z_2 + 2 * (z_2 - z_1) - (z_1 - z_0),
+    "lesson_11.noise": lambda sigma, k: math.sqrt(sum((sigma * j) ** 2 for j in range(1, k + 1))),
+    "lesson_11.two_steps": lambda A_0, A_1: torch.linalg.matrix_power(
+        torch.cat([torch.eye(4).double()[2:], torch.cat([A_0, A_1], 1)]), 2
+    )[2:],
+    "lesson_11.two_horizons": lambda q, s_1, s_2: sum(
+        (p * (s - (s.exp() @ p.sum(0)).log()[:, None])).sum()
+        for p, s in ((q.sum(2), s_1), (q.sum(0), s_1), (q.sum(1), s_2))
+    ),
     "lesson_06.normaliser": lambda own, others, n: math.log((math.exp(own) + (n - 1) * others.exp().mean().item()) / n),
     "lesson_07.divergence": lambda rho, scale: -gaussian.infonce_random_walk(rho, scale) - 0.5 * math.log(1 - rho**2),
     "lesson_07.best_scale": lambda rho: ((u := (math.sqrt(9 - 8 * rho) - 1) / 2) / (1 - u)) ** 0.5,

@@ -142,13 +142,30 @@ def test_unfolding_shows_the_step_and_prior_that_were_chosen():
     assert "position 0.15" in figure.caption
 
 
+@pytest.mark.parametrize("m", [-0.5, 0.0, 1.0])
+def test_momentum_shows_where_the_context_expects_the_third_frame_and_what_it_earns(m):
+    p = datasets.constant_velocity(400, size=5, generator=torch.Generator().manual_seed(0)).position
+    turned = p @ torch.tensor([[1.0, 2.0], [-0.5, 1.5]]) + 3  # latents need not be positions, only affine to them
+    figure = lessons.lesson_10.momentum(turned, p)(lessons.lesson_10.MomentumState(momentum=m, sequence=7))
+    latent, true, expected, circle = (np.stack([trace.y, trace.x], 1) for trace in figure.plotly.data)
+    agree("the true path", true, p[7])
+    agree("the latent path lies on it", latent, p[7], tolerance=1e-4)
+    means = (1 + m) * p[:, 1] - m * p[:, 0]
+    deviation = (p[:, 2] - means).square().mean().sqrt()
+    agree("the expected frame", expected[0], means[7], tolerance=1e-4)
+    radius = np.linalg.norm(circle - expected, axis=1)
+    agree("two standard deviations", radius, np.full(41, 2 * deviation), tolerance=1e-4)
+    nats = rpm.infonce(rpm.RandomWalk(deviation.item())(means, p[:, 2])).value
+    assert f"worth {nats:.2f} nats" in figure.caption and "at m = 1." in figure.caption
+
+
 @pytest.mark.parametrize("prior, law", [("constant velocity", (-1.0, 2.0)), ("random walk", (0.0, 1.0))])
 @pytest.mark.parametrize("horizon", [1, 2, 5])
 def test_the_forecast_is_the_one_step_prior_iterated(prior, law, horizon):
     p = datasets.constant_velocity(60, frames=7, size=5, generator=torch.Generator().manual_seed(0)).position
     turned = p @ torch.tensor([[1.0, 2.0], [-0.5, 1.5]]) + 3  # latents need not be positions, only affine to them
-    figure = lessons.lesson_10.forecast(turned, p)(
-        lessons.lesson_10.ForecastState(horizon=horizon, prior=prior, sequence=7)
+    figure = lessons.lesson_11.forecast(turned, p)(
+        lessons.lesson_11.ForecastState(horizon=horizon, prior=prior, sequence=7)
     )
     latent, true, expected, circle = (np.stack([trace.y, trace.x], 1) for trace in figure.plotly.data)
     agree("the true path", true, p[7])
@@ -224,7 +241,7 @@ def test_concentration_shows_the_prior_on_the_circle_and_what_each_kappa_earns(c
 def test_records_too_few_for_the_sliders_are_refused():
     for make, found in (
         (lambda: lessons.lesson_05.retrieval(*torch.rand(2, 19, 3), *torch.rand(2, 19, 1, 5, 5)), "z has 19 rows"),
-        (lambda: lessons.lesson_10.forecast(*torch.rand(2, 19, 7, 2)), r"z has shape \(19, 7, 2\)"),
+        (lambda: lessons.lesson_11.forecast(*torch.rand(2, 19, 7, 2)), r"z has shape \(19, 7, 2\)"),
         (
             lambda: lessons.lesson_13.restarts(torch.rand(20, 12), torch.rand(20, 12, 3, 3)),
             r"evidence has shape \(20, 12\)",

@@ -43,9 +43,16 @@ def unfolding():
     return lessons.lesson_08.unfolding({"random walk": path, "universal": path}, torch.arange(9.0))
 
 
+def positions(frames: int):
+    return datasets.constant_velocity(24, frames=frames, size=5, generator=torch.Generator().manual_seed(0)).position
+
+
+def momentum():
+    return lessons.lesson_10.momentum(3 * positions(3) + 1, positions(3))
+
+
 def forecast():
-    sequences = datasets.constant_velocity(24, frames=7, size=5, generator=torch.Generator().manual_seed(0))
-    return lessons.lesson_10.forecast(3 * sequences.position + 1, sequences.position)
+    return lessons.lesson_11.forecast(3 * positions(7) + 1, positions(7))
 
 
 def restarts():
@@ -61,7 +68,7 @@ def concentration():
     )
 
 
-FACTORIES = {f.__name__: f for f in (retrieval, proof, unfolding, forecast, restarts, concentration)}
+FACTORIES = {f.__name__: f for f in (retrieval, proof, unfolding, momentum, forecast, restarts, concentration)}
 
 
 def renders() -> dict:

@@ -1,91 +1,50 @@
-"""Lesson 10. Its widget: what a prior expects of a moving ball, k frames ahead.
+"""Lesson 10. Its widget: how much of its velocity a prior expects a ball to keep, and what that earns.
 
-Its exercises: a chain of InfoNCE terms, what a short context forgets, and how noise grows with the horizon.
+Its exercises: a chain of InfoNCE terms, what a short context forgets, and a context that keeps the acceleration.
 """
 
-import math
+import dataclasses
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ... import objectives
-from ...critics import RandomWalk
-from ...evidence import dataset_evidence
 from ..exercise import Exercise, normal
-from ..figures import Figure, paths
-from ..widgets import choice, slider
+from ..figures import Figure
+from ..widgets import slider
+from ._moving import SEQUENCES, expectation, in_the_plane, worth
 
 
 @dataclass(frozen=True)
-class ForecastState:
-    horizon: int = slider(3, 1, 5, 1, "horizon k", "frames")
-    prior: str = choice(["constant velocity", "random walk"], "prior")
-    sequence: int = slider(0, 0, 19, 1, "sequence")
+class MomentumState:
+    momentum: float = slider(0.0, -0.5, 1.5, 0.25, "momentum m")
+    sequence: int = slider(0, 0, SEQUENCES - 1, 1, "sequence")
 
 
-# A prior of one step, iterated k times: weights of z_0 and z_1 in the mean of z_{1+k}, and the growth of its noise.
-AHEAD = {
-    "constant velocity": lambda k: (-k, k + 1, math.sqrt(k * (k + 1) * (2 * k + 1) / 6)),
-    "random walk": lambda k: (0, 1, math.sqrt(k)),
-}
-FORECAST_FRAMES = 7
+def momentum(z: Tensor, position: Tensor):
+    """Lesson 10: the render function for these latents: where the context z_1 + m (z_1 - z_0) expects frame 2.
 
-
-def forecast(z: Tensor, position: Tensor):
-    """Lesson 10: the render function for these latents: a sequence's latent and true path, and where a prior expects frame 1 + k.
-
-    `z` and `position`, each (n, 7, 2), are latents and true positions of seven frames. Raises `ValueError` for other shapes, and
-    for fewer than the 20 sequences that its slider offers.
+    `z` and `position`, each (n, 3, 2), are latents and true positions of three frames. Raises `ValueError` for other shapes,
+    and for fewer than the 20 sequences that its slider offers.
     """
-    for name, side in (("z", z), ("position", position)):
-        if side.shape[1:] != (FORECAST_FRAMES, 2) or len(side) < 20:
-            raise ValueError(
-                f"{name} has shape {tuple(side.shape)}; expected (n, {FORECAST_FRAMES}, 2) with n at least 20"
-            )
-    # Both priors stay what they are in the plane of the positions: their weights sum to one.
-    path = _aligned(z, position)
-    predicted, spread, information = {}, {}, {}
-    for prior, ahead in AHEAD.items():
-        for k in range(1, FORECAST_FRAMES - 1):
-            a, b, growth = ahead(k)
-            predicted[prior, k] = a * path[:, 0] + b * path[:, 1]
-            if k == 1:
-                one_step = (path[:, 2] - predicted[prior, 1]).square().mean().sqrt().item()
-            spread[prior, k] = growth * one_step
-            critic = RandomWalk(spread[prior, k], learnable=False).to(path)
-            information[prior, k] = dataset_evidence(predicted[prior, k], path[:, 1 + k], critic).infonce.item()
-    circle = torch.linspace(0, 2 * torch.pi, 41)
-    circle = torch.stack([circle.sin(), circle.cos()], 1)
+    path = in_the_plane(z, position, frames=3)
+    expected = {
+        m: path[:, 1] + m * (path[:, 1] - path[:, 0]) for m in dataclasses.fields(MomentumState)[0].metadata["values"]
+    }
+    deviation = {m: (path[:, 2] - centre).square().mean().sqrt().item() for m, centre in expected.items()}
+    nats = {m: worth(centre, path[:, 2], deviation[m]) for m, centre in expected.items()}
+    best = max(nats, key=nats.__getitem__)
 
-    def render(state: ForecastState) -> Figure:
-        key, k, i = (state.prior, state.horizon), state.horizon, state.sequence
-        centre, deviation = predicted[key][i], spread[key]
-        off = (path[i, 1 + k] - centre).norm().item()
-        return paths(
-            {
-                "latent path": ("Q", path[i]),
-                "true path": ("data", position[i]),
-                f"expected frame {1 + k}": ("P", centre[None]),
-                "two standard deviations": ("KL", centre + 2 * deviation * circle),
-            },
-            label="position (sides of the box)",
-            centre=((position[i].amax(0) + position[i].amin(0)) / 2).tolist(),
-            reach=0.35,
-            caption=(
-                f"Sequence {i}. From frames 0 and 1 the {state.prior} expects frame {1 + k} at the diamond; it is off by {off:.3f} "
-                f"sides, {off / deviation:.1f} of its standard deviations. At horizon {k} this prior is worth "
-                f"{information[key]:.2f} nats a sequence (InfoNCE over {len(z)} candidates)."
-            ),
+    def render(state: MomentumState) -> Figure:
+        m, i = state.momentum, state.sequence
+        caption = (
+            f"Sequence {i}. With m = {m:g} the prior expects frame 2 at the diamond, give or take {deviation[m]:.3f} sides in each "
+            f"direction, and is worth {nats[m]:.2f} nats a sequence (InfoNCE over {len(z)} candidates). The most on this "
+            f"slider is {nats[best]:.2f}, at m = {best:g}."
         )
+        return expectation(path[i], position[i], 2, expected[m][i], deviation[m], caption)
 
     return render
-
-
-def _aligned(z: Tensor, position: Tensor) -> Tensor:
-    """z after the affine map to two dimensions that is closest to `position` in the mean square."""
-    inputs = torch.cat([z, torch.ones_like(z[..., :1])], -1).flatten(0, 1)
-    return (inputs @ torch.linalg.lstsq(inputs, position.flatten(0, 1)).solution).view(position.shape)
 
 
 # Exercises
@@ -157,26 +116,29 @@ forgotten = Exercise(
     },
 )
 
-noise = Exercise(
+
+def _three_frames(seed: int) -> tuple:
+    return tuple(normal(300 + seed, 3, 5, 2))
+
+
+acceleration = Exercise(
     prompt=(
-        "Return the standard deviation of z_{1+k} given z_0 and z_1, in each dimension, when "
-        "z_{t+1} = 2 z_t - z_{t-1} + sigma * e_t with independent standard normal e_t."
+        "Return the context c(z_0,z_1,z_2), shape (n, d), from which z_3 is expected if the acceleration stays: the change of "
+        "the velocity is what it was. z_0, z_1 and z_2 have shape (n, d)."
     ),
-    case=lambda seed: (0.01 * (1 + seed), 2 + seed),
-    solution=lambda sigma, k: sigma * math.sqrt(k * (k + 1) * (2 * k + 1) / 6),
+    case=_three_frames,
+    solution=lambda z_0, z_1, z_2: z_0 - 3 * z_1 + 3 * z_2,
     hints=(
-        "A push changes the velocity, and a velocity acts once for each step that is left.",
-        "The push before the last frame counts once, the one before it twice, and so on up to k; variances add.",
-        "sigma * sqrt(1 + 4 + ... + k^2)",
+        "The last velocity is z_2 - z_1, the one before it z_1 - z_0; their difference is the acceleration.",
+        "The next velocity is the last one plus the acceleration; the next position is z_2 plus the next velocity.",
+        "z_2 + 2 * (z_2 - z_1) - (z_1 - z_0)",
     ),
     misconceptions={
-        lambda sigma, k: (
-            sigma * math.sqrt(k)
-        ): "that is a random walk's; here a push lasts, because it changes the velocity.",
-        lambda sigma, k: sigma * k * (k + 1) / 2: "pushes are independent: their variances add, not their sizes.",
-        lambda sigma, k: sigma * math.sqrt((k - 1) * k * (2 * k - 1) / 6): (
-            "one push is missing: z_{1+k} is k steps after z_1, each with a push."
+        lambda z_0, z_1, z_2: 2 * z_2 - z_1: "that keeps the velocity; the acceleration is then taken to be zero.",
+        lambda z_0, z_1, z_2: z_2 - 2 * z_1 + z_0: "that is the acceleration; asked for is where it leads.",
+        lambda z_0, z_1, z_2: z_2 + (z_2 - z_1) + (z_2 - 2 * z_1 + z_0) / 2: (
+            "between frames the velocity is a difference, which changes by the whole acceleration, not by half of it."
         ),
-        lambda sigma, k: sigma * k: "that is the first push alone, the one with the most time to act.",
+        lambda z_0, z_1, z_2: -z_0 + 2 * z_1: "that leads from frames 0 and 1 to frame 2, which you already have.",
     },
 )
