@@ -154,7 +154,7 @@ world = rpm.FiniteRPM(p_true=one_each / n, recognition=one_each)
 prior = rpm.priors.infonce(log_f, world.q_joint)  # log P(z,z') = log (1/n · 1/n · f / Z)
 elbo = world.elbo(prior)
 for name, term in elbo._asdict().items():
-    if name != "slack":  # for priors that do not sum to one, see lesson 3
+    if name != "slack":  # for priors that do not sum to one, see lesson 4
         print(f"{name:22} {term:9.4f}")
 
 # %% [markdown]
@@ -192,7 +192,7 @@ print(f"no Z at all:   Σ P(z,z′) = {no_Z.exp().sum():.4f}")
 assert other < infonce - 0.01 and no_Z.exp().sum() > 2
 
 # %% [markdown]
-# One normaliser for all $z$ is another prior, hence another model, with a lower ELBO on these pairs; lesson 3 knows its name. Without a normaliser there is no distribution, no
+# One normaliser for all $z$ is another prior, hence another model, with a lower ELBO on these pairs; lesson 4 knows its name. Without a normaliser there is no distribution, no
 # model, and nothing that a bound could bound.
 #
 # ## Third name: log evidence
@@ -367,7 +367,8 @@ rpm.figures.lines(
 # |---|---|
 # | [1 The model](01_the_model.ipynb) | build an RPM from an encoder, without a decoder |
 # | [2 The ELBO](02_the_elbo.ipynb) | derive the bound line by line, and say what each line assumes |
-# | [3 InfoNCE is the ELBO](03_infonce_is_the_elbo.ipynb) | choose a prior and name the objective it gives |
+# | [3 InfoNCE is the ELBO](03_infonce_is_the_elbo.ipynb) | write down the prior behind InfoNCE, and say why it is loose as a bound and exact as an ELBO |
+# | [4 One prior, one objective](04_one_prior_one_objective.ipynb) | name the objective that a prior gives, and the prior behind MINE, NWJ and CLIP |
 # | [5 The evidence of a data set](05_the_evidence_of_a_data_set.ipynb) | compute the log evidence of tens of thousands of pairs and sample from the model |
 # | [6 Finite batches](06_finite_batches.ipynb) | predict the bias and variance of a batch, and say what its ceiling means |
 # | [7 Why not mutual information](07_why_not_mutual_information.ipynb) | ruin a representation without changing its MI, and see the ELBO notice |

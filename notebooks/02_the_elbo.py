@@ -230,7 +230,7 @@ for broken in rpm.derivation.ASSUMPTIONS:
 # ## The library's ELBO is this sum
 #
 # `world.elbo(log_prior)` returns the five terms of (E3) by name; the two recognition terms enter with a minus. Each depends on at most two
-# of the four variables, so it sums over two axes instead of four. (`slack` is for a prior that does not sum to one, in lesson 3.)
+# of the four variables, so it sums over two axes instead of four. (`slack` is for a prior that does not sum to one, in lesson 4.)
 
 # %% tags=["reproducible"]
 elbo = world.elbo(log_prior)
@@ -319,4 +319,5 @@ assert abs(infonce - (L - C) - side) < 1e-12
 # ## What we saw
 #
 # Seven lines, one number, residuals at rounding. $P_\text{true}(x)$ left as a constant and the recognition densities cancelled; what remains is the prior, judged by pairs of latents.
-# So the objective *is* the choice of the prior: [lesson 3](03_infonce_is_the_elbo.ipynb) makes that choice four times, and once relaxes it.
+# So the objective *is* the choice of the prior: [lesson 3](03_infonce_is_the_elbo.ipynb) finds the choice that InfoNCE makes, and
+# [lesson 4](04_one_prior_one_objective.ipynb) those of its relatives.
