@@ -66,7 +66,7 @@ def _elbo_above_c(name: str, kappa: float, offset: float) -> float:
 
 
 level = Exercise(
-    prompt="Return the b for which NWJ of log_f + b equals Donsker-Varadhan of log_f; log_f and q_joint are (Z, Z'). Source: (E10).",
+    prompt="Return the b for which NWJ of log_f + b equals DV of log_f; log_f and q_joint are (Z, Z'). Source: (E10).",
     case=lambda seed: (normal(seed, 3, 4), FiniteRPM.random(seed=seed).q_joint),
     solution=lambda log_f, q_joint: 1 - objectives.donsker_varadhan(log_f, q_joint).log_normaliser,
     hints=(
