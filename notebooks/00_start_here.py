@@ -29,7 +29,7 @@ device = rpm.setup()
 rpm.figures.three_names()
 
 # %% [markdown]
-# **The claim.** Contrastive learning maximises **InfoNCE**. Variational inference maximises the **ELBO** of a model. Statistics maximises the **log
+# **The claim.** Contrastive learning maximises **InfoNCE**. Variational inference maximises the **ELBO** of a model, its evidence lower bound. Statistics maximises the **log
 # evidence**, the log probability that the model gives to the data. Let $x$ be an input, $z$ what the encoder makes of it, and $C$ a constant of the data that no encoder can change.
 #
 # - InfoNCE *is* the ELBO less $C$: always.
@@ -130,7 +130,7 @@ rpm.figures.lines(
 # ## First name: InfoNCE
 #
 # The number to keep comes from pairs that training has not seen, all 500 of them in one table. From here on we compute
-# in float64: an identity deserves to be checked to the last digit. The function is the one that training used. Its code stands below the value: two terms, and checks of what it is given.
+# in float64: an identity deserves to be checked to the last digit. `rpm.infonce` is the function that training used. Its code stands below the value: the two terms of the formula.
 
 # %%
 critic.double()
@@ -277,12 +277,11 @@ rpm.figures.lines(
     mark=trained,
     x_label="temperature",
     y_label="nats per pair, C taken away",
-    caption="Three curves lie on one another. At their peak the prior explains "
-    "the held-out pairs best; dotted, the trained temperature.",
+    caption="Three curves, one on another. Dotted: the trained temperature.",
 )
 
 # %% [markdown]
-# The best of these temperatures lies below the trained one. Training is not done: after 400 steps the learned temperature is still falling, as the dashboard below shows.
+# At the peak the prior explains the held-out pairs best. This temperature lies below the trained one. Training is not done: after 400 steps the learned temperature is still falling, as the dashboard below shows.
 #
 # To choose a temperature by held-out InfoNCE is to choose a prior by its evidence. This is what the identity is good for: a design decision of contrastive learning becomes a
 # modelling assumption that data can judge.
@@ -346,8 +345,7 @@ again = rpm.Trainer(
     rpm.datasets.view_pairs(digits.x[:1297], batch_size=256, flip=False, seed=1),
     steps=2000,
 )
-split = {}
-order = labels.argsort(stable=True)
+split, order = {}, labels.argsort(stable=True)
 fit, new = order[::2], order[1::2]  # two halves with as many of each digit
 for row in tqdm(again, total=2000):
     if row.step in (100, 200, 400, 700, 1000, 1500, 2000):

@@ -108,7 +108,7 @@ print(f"P(z) = Q(z): worst |P(x) − P_true(x)| = {off:.1e}")
 assert off < 1e-12
 
 # %% [markdown]
-# **Predict**: does it hold for every prior? Take $P(z)$ uniform.
+# **Predict**: is $P(x) = P_\text{true}(x)$ for every prior? Take one with $P(z)$ uniform.
 #
 # <details><summary>Answer</summary>
 #
@@ -219,7 +219,7 @@ assert worst < 5  # of 42 normal numbers, one exceeds 5 once in forty thousand t
 rpm.explore(rpm.lessons.lesson_01.ring)
 
 # %% [markdown]
-# A sharper encoder brings the model nearer to the data. It never gets there, because three values of $z$ stand for six of $x$: two observations with the same $z$ have the same $P(x'|x)$ in the model, and not in the data.
+# A sharper encoder brings the model nearer to the data. It never gets there, because three values of $z$ stand for six of $x$. A sharp encoder gives some two observations the same $z$. In the model these have the same $P(x'|x)$; in the data they have not.
 
 # %% tags=["reproducible"]
 for sharpness in (0, 2, 8, 50):

@@ -145,7 +145,7 @@ assert abs(line_3 - line_2) < 1e-12
 #
 # ## The data terms are a constant
 #
-# $\log P_\text{true}(x)$ does not depend on $z$. Its average is fixed by the data, whatever we train:
+# $\log P_\text{true}(x)$ does not depend on $z$. Its average is fixed by the data, whatever we train: it is minus the entropy $H(x)$ of the observations.
 #
 # $$C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x') = -H(x) - H(x').$$
 

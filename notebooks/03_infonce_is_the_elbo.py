@@ -142,8 +142,8 @@ assert shortfall > 0 and abs(shortfall - divergence) < 1e-12
 
 # %% [markdown]
 # More candidates do not close this gap: in $I_\infty$ all of $Q(z')$ are candidates already. It closes only where the prior equals $Q(z,z')$, which is where
-# the critic is $f(z,z') = c(z)\,r(z,z')$: the density ratio, times any positive factor that depends on $z$ alone. Such a critic is called an
-# **optimal critic**. The factor does not matter, since it stands in $f$ and in $Z(z)$, and cancels.
+# the critic is $f(z,z') = c(z)\,r(z,z')$: the density ratio, times any positive factor that depends on $z$ alone. For then $Z(z) = c(z)$, the factor cancels in $f/Z(z)$, and the prior is $Q(z)Q(z')\,r = Q(z,z')$. Such a critic is called an
+# **optimal critic**.
 
 # %% tags=["reproducible"]
 log_c = torch.tensor([[-1.0], [0.0], [2.0]], dtype=torch.float64)  # one for each z
@@ -189,7 +189,7 @@ assert mean + 4 * error < information
 # %% [markdown]
 # More samples narrow the estimate down, to (E20) and not to the MI. The difference is again the KL of (E8), the prior's error. Under the prior $P(z'|z) \propto Q(z')f$ the partner
 # $z'$ is normal with mean $\frac{a}{1+a}z$ and variance $\frac1{1+a}$; in the data its mean is $\rho z$ and its variance $1-\rho^2$. The KL between two normals is
-# a formula:
+# a formula, here averaged over $z$ with $\mathbb E z^2 = 1$:
 
 # %% tags=["reproducible"]
 a = 1 / sigma**2
@@ -207,7 +207,7 @@ assert abs(divergence - (information - exact)) < 1e-12
 #
 # The widget draws (E20) against the step $\sigma$ of the walk, the MI as a level line, and the KL as a bar at the chosen step.
 #
-# **Predict** before you move $\rho$ from 0 to .95: the more alike the partners are, does the best step become longer or shorter? Does InfoNCE reach the MI there?
+# **Predict** before you move $\rho$: the more alike the partners are, does the best step become longer or shorter? Does InfoNCE reach the MI there?
 #
 # <details><summary>Answer</summary>
 #

@@ -233,7 +233,7 @@ print(f"ELBO of the averaged prior: {elbo:.6f} nats")
 assert abs((over_rows + over_columns) / 2 - clip) < 1e-12 and clip < elbo
 
 # %% [markdown]
-# So the loss of CLIP is below the ELBO of a prior, and an average of two, which is a compromise between two models and not a third. Nothing is wrong with that: it is a bound all the same, and it treats both sides alike.
+# So CLIP's objective is not the ELBO of one model. It is the mean of the ELBOs of two, and lies below the ELBO of the prior that averages theirs: still a lower bound on that model's evidence, and one that treats both sides alike.
 #
 # ## Exercises
 #
