@@ -4,12 +4,12 @@
 # You train an encoder on pairs with a contrastive loss, and the screen says **5.1 nats**. Nats *of what*? Is that good? Is it stuck at
 # $\log N$, or is there more to learn? And what did you assume about your data when you set the temperature to 0.1?
 #
-# These are questions about a model, and the loss has one. Lesson 0 finds it on your own machine, in a minute of computing.
+# These are questions about a probabilistic model. Behind the loss there is one, and this lesson finds it on your own machine, in a minute of computing.
 #
 # **Afterwards you can** say what a nat of InfoNCE is; train an encoder with InfoNCE in a few lines; compute the same number as an ELBO and as a
-# log evidence, and say when the three agree; tell which part of it pays for classes and which for single images; find your way through the lessons.
+# log evidence, and say when the three agree; tell how much of it is knowledge of the class, and how much of the single image; find your way through the lessons.
 #
-# **You need** PyTorch and basic probability: Bayes' rule, expectation, KL divergence. **Time** 25 minutes, of which the
+# **You need** PyTorch and basic probability: Bayes' rule, expectation, KL divergence. **Time** 50 minutes, of which the
 # computer takes one. **How to read**: run the cells in order with Shift+Enter. A question is followed by its folded
 # answer; an exercise checks itself; all numbers are in nats (natural logarithms: $\log 2$ nats are one bit).
 #
@@ -29,16 +29,17 @@ device = rpm.setup()
 rpm.figures.three_names()
 
 # %% [markdown]
-# **The claim.** Contrastive learning maximises **InfoNCE**. Variational inference maximises the **ELBO** of a model. Statistics maximises the **log
-# evidence**, the log probability that the model gives to the data. Let $C$ be a constant of the data that no encoder and no critic can change.
+# **The claim.** Contrastive learning maximises **InfoNCE**. Variational inference maximises the **ELBO** of a model, its evidence lower bound. Statistics maximises the **log
+# evidence**, the log probability that the model gives to the data. Let $x$ be an input, $z$ what the encoder makes of it, and $C$ a constant of the data that no encoder can change.
 #
 # - InfoNCE *is* the ELBO less $C$: always.
 # - The ELBO lies below the log evidence, and equals it when every $x$ leaves no doubt about its $z$. A deterministic network leaves none.
 #
-# So for the encoders that most people train, the three are one number. The paper proves it for infinitely many candidates; that it holds on any data
-# set, for any $N$, is this course's addition.
+# So for the encoders that most people train, the three are one number.
 #
-# The next cell looks at your machine. Its last line checks the first half of the claim on a small random model: $L$ is the ELBO.
+# **Whose result**: both halves of the claim are in the paper's abstract, for infinitely many negatives. That they hold on any data set of any number of pairs $N$, and what a nat of it buys (E24), are this course's.
+#
+# The next cell looks at your machine. Its last line checks the first half of the claim on a small random model; it writes $L$ for the ELBO.
 
 # %% tags=["nbval-ignore-output"]
 print(rpm.self_check())
@@ -52,15 +53,21 @@ print(rpm.self_check())
 # %%
 digits = rpm.datasets.digits()
 rng = torch.Generator().manual_seed(0)
-x, x_prime = rpm.datasets.two_views(digits.x[1297:], flip=False, generator=rng)  # 500 pairs, held out
-rpm.figures.images({"x": x[:12], "x′": x_prime[:12]}, caption="Each column is a pair: two views of one digit.")
+held_out = digits.x[1297:]  # 500 digits; training uses the others
+x, x_prime = rpm.datasets.two_views(held_out, flip=False, generator=rng)
+rpm.figures.images(
+    {"x": x[:12], "x′": x_prime[:12]},
+    caption="Each column is a pair: two views of one digit.",
+)
 
 # %% [markdown]
 # ## A batch of pairs is a table of scores
 #
 # An **encoder** turns each view into a latent vector, $z$ and $z'$. A **critic** $f(z, z') > 0$ scores how well two
-# latents fit; we write $s = \log f$. Ours is the cosine of the two latents over a temperature, $s = \cos(z, z')/0.2$, as in SimCLR and CLIP; lesson 8
-# says why it is named after von Mises and Fisher. Rows are $z$, columns are $z'$, and the pairs that belong together lie on the diagonal.
+# latents fit; its logarithm $s = \log f$ is their **score**. Ours is the cosine of the two latents over a temperature, $s = \cos(z, z')/0.2$, as in SimCLR and CLIP. The library calls it
+# `VonMisesFisher`: a density $\propto e^{\kappa \cos(z,z')}$ around $z$ is a von Mises–Fisher distribution, which is to the sphere what a Gaussian is to the line, and the temperature is $1/\kappa$.
+#
+# All pairs of latents have a score, so $N$ pairs make a table. Rows are $z_i$, columns $z'_j$, and the pairs that belong together lie on the diagonal.
 
 # %%
 torch.manual_seed(0)
@@ -72,11 +79,11 @@ print(f"log_f has shape {tuple(log_f.shape)}; its diagonal averages")
 print(f"{pairs_alone:.2f}, the whole table {everything:.2f}")
 
 # %% [markdown]
-# InfoNCE asks how much better the right partner scores than a random one. With $N$ pairs,
+# InfoNCE asks how much better the right partner scores than a partner picked at random. With $N$ pairs,
 #
 # $$I_N = \frac1N\sum_i \Big[\, s_{ii} - \log \frac1N \sum_j f_{ij} \Big].$$
 #
-# The first term is the **score**, the second the **log normaliser**.
+# The first term is the mean score of the pairs. The second is the mean **log normaliser**: for each $z_i$, the logarithm of the average $f$ over all $N$ **candidates** $z'_j$, the right one among them.
 #
 # **Predict**: what is $I_N$ for this untrained encoder, on 500 pairs: negative, about 0, or near $\log 500 = 6.2$?
 #
@@ -88,9 +95,9 @@ print(f"{pairs_alone:.2f}, the whole table {everything:.2f}")
 
 # %%
 before = rpm.infonce(log_f)
-print(
-    f"InfoNCE = {before.score:.3f} (score) − {before.log_normaliser:.3f} (log normaliser) = {before.value:.3f} nats per pair"
-)
+print(f"mean score of the pairs {before.score:.3f}")
+print(f"mean log normaliser     {before.log_normaliser:.3f}")
+print(f"InfoNCE                 {before.value:.3f} nats per pair")
 assert 0 < before.value < 1.5
 
 # %% [markdown]
@@ -116,15 +123,14 @@ rpm.figures.lines(
     ceiling=("log 256", math.log(256)),
     x_label="step",
     y_label="InfoNCE of the batch (nats per pair)",
-    caption="InfoNCE rises and flattens below its ceiling, the logarithm of the batch size.",
+    caption="InfoNCE rises and flattens below its ceiling, log 256.",
 )
 
 # %% [markdown]
 # ## First name: InfoNCE
 #
 # The number to keep comes from pairs that training has not seen, all 500 of them in one table. From here on we compute
-# in float64: an identity deserves to be checked to the last digit. The function that trained the network gives this value too, and in lesson 3 the exact
-# ELBO of a toy world, up to $C$; its code stands below the value.
+# in float64: an identity deserves to be checked to the last digit. `rpm.infonce` is the function that training used. Its code stands below the value: the two terms of the formula.
 
 # %%
 critic.double()
@@ -138,62 +144,66 @@ rpm.show_source(rpm.infonce)  # shows the code behind any name
 # %% [markdown]
 # ## Second name: ELBO
 #
-# A **recognition-parameterised model** (RPM) needs a prior $P(z, z')$ over latents, and uses the encoder, read backwards by
-# Bayes' rule, as its likelihood. Lesson 1 builds it. Its ELBO is a sum of five expectations, (E3) in lesson 2. `world.elbo` adds them up for any prior
-# and has no line about contrastive learning; that InfoNCE comes out is due to the prior we give it, $P(z_i, z'_j) = \frac1N \cdot \frac1N \cdot f_{ij}/Z_i$
-# with $Z_i = \frac1N\sum_j f_{ij}$.
+# A latent-variable model has a prior $P(z, z')$ over latents, and a likelihood $P(x|z)$ of an observation given its latent. In a
+# **recognition-parameterised model** (RPM) the likelihood is not learned: it is what Bayes' rule makes of the encoder $Q(z|x)$. Lesson 1 builds it. Its ELBO is a sum of five expectations, (E3) in lesson 2.
+# `world.elbo` adds them up for any prior, and has no line about contrastive learning. That InfoNCE comes out is due to the prior that we give it, with $Z_i = \frac1N\sum_j f_{ij}$:
 #
-# The data set is the 500 pairs, each with probability 1/500: that distribution is called $P_\text{true}(x, x')$. The encoder sends 500 images to 500 different vectors, so number them:
-# "latent k" is the vector $z_k$, and the encoder $Q(z|x)$ is a table with a single 1 in each row, `one_each`. Where the vectors lie enters through
-# `log_f` alone, and that means through the prior.
+# $$P(z_i, z'_j) = \frac1N \cdot \frac1N \cdot \frac{f_{ij}}{Z_i}.$$
+#
+# The distribution of the data is called $P_\text{true}(x, x')$. Here it is the list of 500 pairs, each with probability 1/500. The encoder sends 500 images to 500 different vectors, so we number them:
+# "latent k" is the vector $z_k$, and $Q(z|x)$ is a table with a single 1 in each row, `one_each`. The table doesn't say where the vectors lie. That enters through `log_f`, which means through the prior.
 
 # %%
 n = len(x)
 one_each = torch.eye(n, dtype=torch.float64)
 world = rpm.FiniteRPM(p_true=one_each / n, recognition=one_each)
-prior = rpm.priors.infonce(log_f, world.q_joint)  # log P(z,z') = log (1/n · 1/n · f / Z)
+prior = rpm.priors.infonce(log_f, world.q_joint)  # log P(z,z')
 elbo = world.elbo(prior)
 for name, term in elbo._asdict().items():
-    if name != "slack":  # for priors that do not sum to one, see lesson 3
+    if name != "slack":  # 0 for every prior that sums to one (lesson 4)
         print(f"{name:22} {term:9.4f}")
 
 # %% [markdown]
-# Four terms are zero, since every image has a latent to itself: given one, the other is certain, and $\log 1 = 0$. What the model has to say
-# is said by the prior. The constant $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$ depends on the data alone: no encoder, no critic. Take it away and compare.
+# The terms are averages over the data, and `value` is their sum, the last two with a minus. Four are zero, since every image has a latent to itself: given the image the latent is certain, given the latent the image is, and $\log 1 = 0$. What the model has to say
+# is said by the prior.
+#
+# The constant is $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$. It contains no encoder and no critic. On this list $P_\text{true}(x) = 1/500$ for each $x$, so $C = -2\log 500$. Take it away and compare.
 
 # %%
+above_C = elbo.value - world.constant
+residual = abs(above_C - infonce)
 print(f"C          {world.constant:.4f} = −2 log {n}")
-print(f"ELBO − C   {elbo.value - world.constant:.4f}")
-print(f"InfoNCE    {infonce:.4f}, residual {abs(elbo.value - world.constant - infonce):.1e}")
-assert abs(elbo.value - world.constant - infonce) < 1e-11
+print(f"ELBO − C   {above_C:.4f}")
+print(f"InfoNCE    {infonce:.4f}, residual {residual:.1e}")
+assert residual < 1e-11
 
 # %% [markdown]
-# The loss that practitioners minimise is minus an evidence lower bound. Nothing was approximated: the residual is rounding.
+# The loss that practitioners minimise is minus an evidence lower bound, up to $C$. Nothing was approximated: the residual is rounding.
 #
 # ## Isn't this circular?
 #
 # The encoder was an identity table, four terms were zero, and we typed the prior in. Of course InfoNCE came out. What was there to find?
 #
-# - *The prior is a distribution.* Its $N^2$ probabilities sum to one, with nothing left over: that is what the $1/N$ and the $Z_i$ are for. Another normaliser gives another
-#   distribution, or none, and another number: the next cell tries two.
+# - *The prior is a distribution.* Its $N^2$ probabilities sum to one: that is what the $1/N$ and the $Z_i$ are for. Normalise it otherwise, or not at all, and InfoNCE does not come out: the next cell tries both.
 # - *Nobody wrote a decoder.* The likelihoods $P(x|z)$ are proper distributions over images all the same (lesson 1).
-# - *The data term is a constant.* An ELBO contains $\log P(x|z)$, and so the unknown density of images. It leaves as $C$ (lesson 2), also when the encoder is no
-#   identity table: the next section ends with one that leaves doubt.
+# - *The data term is a constant.* An ELBO contains $\log P(x|z)$, and so the unknown distribution of images. Lesson 2 shows that it leaves as $C$ for every encoder. The identity table is not needed: the next section ends with an
+#   encoder that leaves doubt.
 #
-# One thing really is circular, and you should know it. $P_\text{true}$ and the candidates come from the pairs that are evaluated. Ten pairs and 40 000 pairs are two models
-# with two constants, so their numbers cannot be compared: compare models on the same pairs.
+# One thing really is circular, and you should know it. $P_\text{true}$ and the candidates are the very pairs that are evaluated. Evaluate on ten pairs or on 40 000, and these are two models
+# with two constants. So compare models on the same pairs, and never numbers of different data sets.
 
 # %%
 one_Z = rpm.priors.donsker_varadhan(log_f, world.q_joint)  # one Z for all z
 other = world.elbo(one_Z).value - world.constant
-no_Z = log_f - 2 * math.log(n)
-print(f"one Z for all: Σ P(z,z′) = {one_Z.exp().sum():.4f}, ELBO − C = {other:.4f}")
-print(f"no Z at all:   Σ P(z,z′) = {no_Z.exp().sum():.4f}")
-assert other < infonce - 0.01 and no_Z.exp().sum() > 2
+no_Z = log_f - 2 * math.log(n)  # log (1/n · 1/n · f)
+total, total_without = one_Z.exp().sum(), no_Z.exp().sum()
+print(f"one Z for all: Σ P(z,z′) = {total:.4f}, ELBO − C = {other:.4f}")
+print(f"no Z at all:   Σ P(z,z′) = {total_without:.4f}")
+assert other < infonce - 0.01 and total_without > 2
 
 # %% [markdown]
-# One normaliser for all $z$ is another prior, hence another model, with a lower ELBO on these pairs; lesson 3 knows its name. Without a normaliser there is no distribution, no
-# model, and nothing that a bound could bound.
+# One normaliser for all $z$ gives another prior, hence another model, with a lower ELBO on these pairs (lesson 4). Without a normaliser the table sums to more than one: it is no distribution, so there is no
+# model whose evidence one could bound.
 #
 # ## Third name: log evidence
 #
@@ -204,22 +214,26 @@ assert other < infonce - 0.01 and no_Z.exp().sum() > 2
 #
 # <details><summary>Answer</summary>
 #
-# By nothing. Our encoder is deterministic: given $x$ it leaves no doubt about $z$, so the bound is tight (E13).
+# By nothing. Our encoder is deterministic: given $x$ it leaves no doubt about $z$, and then the bound is tight, which means equal to what it bounds (E13, lesson 5).
 # </details>
 
 # %%
 evidence = world.log_evidence(prior)
-names = {"InfoNCE": infonce, "ELBO − C": elbo.value - world.constant, "log evidence − C": evidence - world.constant}
+names = {
+    "InfoNCE": infonce,
+    "ELBO − C": elbo.value - world.constant,
+    "log evidence − C": evidence - world.constant,
+}
 assert abs(evidence - elbo.value) < 1e-11
 rpm.figures.dots(
     {name: value.item() for name, value in names.items()},
     x_label="nats per pair, C taken away",
-    caption="InfoNCE, ELBO and log evidence of the trained encoder on 500 held-out pairs: one number.",
+    caption="The trained encoder on 500 held-out pairs: three names, one number.",
 )
 
 # %% [markdown]
-# An encoder that leaves doubt keeps the first equality and loses the second. Here is one: six values of $x$, three of $z$, and $Q(z|x)$ spread over
-# them. InfoNCE is now an expectation over $z$ and $z'$, too. The evidence is larger than both by a KL divergence that lesson 2 computes.
+# An encoder that leaves doubt keeps the first equality and loses the second. Here is one in a world of tables: six values of $x$, three of $z$, and each row of $Q(z|x)$ is spread over all three. A pair $(x, x')$ no longer has one score
+# but several, so InfoNCE averages them over $z$ and $z'$. The evidence is larger than both, by a KL divergence that lesson 2 computes.
 
 # %% tags=["reproducible"]
 soft = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
@@ -244,15 +258,17 @@ curves = {name: [] for name in names}
 for temperature in temperatures:
     log_f = rpm.VonMisesFisher(temperature)(z, z_prime).detach()
     prior = rpm.priors.infonce(log_f, world.q_joint)
+    elbo, evidence = world.elbo(prior).value, world.log_evidence(prior)
     curves["InfoNCE"].append(rpm.infonce(log_f).value.item())
-    curves["ELBO − C"].append((world.elbo(prior).value - world.constant).item())
-    curves["log evidence − C"].append((world.log_evidence(prior) - world.constant).item())
+    curves["ELBO − C"].append((elbo - world.constant).item())
+    curves["log evidence − C"].append((evidence - world.constant).item())
 
 # %%
 best = temperatures[max(range(13), key=lambda k: curves["log evidence − C"][k])]
 spread = torch.tensor(list(curves.values()), dtype=torch.float64).std(0).max()
 trained = critic.temperature.item()
-print(f"largest spread of the three: {spread:.1e} nats; trained temperature {trained:.2f}, best of these {best:.2f}")
+print(f"largest spread of the three: {spread:.1e} nats")
+print(f"trained temperature {trained:.2f}, best of these {best:.2f}")
 assert spread < 1e-11 and best < trained
 rpm.figures.lines(
     temperatures,
@@ -261,13 +277,13 @@ rpm.figures.lines(
     mark=trained,
     x_label="temperature",
     y_label="nats per pair, C taken away",
-    caption="Three curves lie on one another. Their peak is the prior that explains "
-    "the held-out pairs best; dotted, the trained one.",
+    caption="Three curves, one on another. Dotted: the trained temperature.",
 )
 
 # %% [markdown]
-# The best of these temperatures lies below the trained one, which is still falling after 400 steps: watch it in the dashboard below. Choosing a temperature
-# by held-out InfoNCE is choosing a prior by its evidence. That sentence is what the identity buys: a design decision of contrastive learning becomes a
+# At the peak the prior explains the held-out pairs best. This temperature lies below the trained one. Training is not done: after 400 steps the learned temperature is still falling, as the dashboard below shows.
+#
+# To choose a temperature by held-out InfoNCE is to choose a prior by its evidence. This is what the identity is good for: a design decision of contrastive learning becomes a
 # modelling assumption that data can judge.
 #
 # ## Train one yourself
@@ -283,7 +299,10 @@ trainer = rpm.Trainer(
     rpm.datasets.view_pairs(digits.x[:1297], batch_size=256, flip=False, seed=1),
     steps=2000,
 )
-dashboard = rpm.TrainingDashboard(trainer, x, x_prime, digits.labels[1297:], checkpoint="lesson_00.pt")
+labels = digits.labels[1297:]
+dashboard = rpm.TrainingDashboard(
+    trainer, x, x_prime, labels, checkpoint="lesson_00.pt"
+)
 dashboard.advance(100)
 dashboard
 
@@ -294,9 +313,9 @@ dashboard
 #
 # <details><summary>Answer</summary>
 #
-# InfoNCE falls, on the batches and on held-out pairs alike: a prior this broad can hardly tell a partner from a stranger, whatever the
-# latents are. It comes back slowly, because the temperature is learned; watch its value above the plot. The probe reads the latents
-# alone and barely notices: the temperature belongs to the prior, not to the encoder.
+# InfoNCE falls, on the batches and on held-out pairs alike: at this temperature the prior hardly tells a partner from a stranger, whatever the
+# latents are. It comes back slowly, because the temperature is learned; watch its value above the plot. The probe barely notices. It reads the latents, which the
+# encoder makes, and the temperature belongs to the prior.
 # </details>
 
 # %% [markdown]
@@ -306,16 +325,17 @@ dashboard
 #
 # <details><summary>Answer</summary>
 #
-# It hardly moves. A probe asks for the class, and the class is soon paid for: ten classes are worth $\log 10 = 2.30$ nats at most. What comes after that tells apart
-# images of one class, which no probe asks for.
+# It hardly moves. A probe asks for the class, and to know the class of ten is worth $\log 10 = 2.30$ nats at most. The model has most of them early. The nats that come later tell apart
+# images of one class, and no probe asks for those.
 # </details>
 #
-# An exact identity says why. For any label $c$ of a pair, here the digit, knowing $x'$ includes knowing its label, so
+# An exact identity says why. Given $x_i$, the model gives the candidate $x'_j$ the probability $P(x'_j|x_i) = f_{ij}/\sum_k f_{ik}$: a softmax over the row. Let $c$ be a label of the candidates, here the digit. The probability
+# of a label, $P(c|x)$, is the sum over the candidates that have it. To know $x'$ is to know its label too, so
 #
 # $$\log P(x'|x) = \log P(c|x) + \log P(x'|x, c). \tag{E24}$$
 #
-# Average it over the pairs and subtract from each term its value at chance. Then InfoNCE is **label nats** plus **instance nats**: what the model knows of the class, at most
-# 2.30 nats, and what it knows of the image within its class. `rpm.label_evidence` computes both. The next cell repeats the dashboard's training in one go.
+# Average this over the pairs, and subtract from each term what it would be if all scores were equal. Then InfoNCE is a sum of two parts: **label nats**, what the model knows of the class, at most
+# 2.30; and **instance nats**, what it knows of the image among those of its class. `rpm.label_evidence` computes both. The next cell repeats the dashboard's training in one go.
 
 # %%
 torch.manual_seed(1)
@@ -325,14 +345,14 @@ again = rpm.Trainer(
     rpm.datasets.view_pairs(digits.x[:1297], batch_size=256, flip=False, seed=1),
     steps=2000,
 )
-labels, split = digits.labels[1297:], {}
-order = labels.argsort(stable=True)
+split, order = {}, labels.argsort(stable=True)
 fit, new = order[::2], order[1::2]  # two halves with as many of each digit
 for row in tqdm(again, total=2000):
     if row.step in (100, 200, 400, 700, 1000, 1500, 2000):
         z, z_prime = rpm.encode(again.encoder, x), rpm.encode(again.encoder, x_prime)
         probe = rpm.probes.linear_probe(z[fit], labels[fit], z_prime[new], labels[new])
-        split[row.step] = rpm.label_evidence(z, z_prime, again.critic, labels), probe
+        nats = rpm.label_evidence(z, z_prime, again.critic, labels)
+        split[row.step] = nats, probe
 
 # %%
 for step in (100, 400, 2000):
@@ -349,17 +369,19 @@ assert 2 * gained[0] < gained[1] and last[0].label < math.log(10)  # 0.2 and 0.8
 found = [nats for nats, _ in split.values()]
 rpm.figures.lines(
     list(split),
-    {"label": [nats.label for nats in found], "instance": [nats.instance for nats in found]},
+    {
+        "label": [nats.label for nats in found],
+        "instance": [nats.instance for nats in found],
+    },
     ceiling=("log 10", math.log(10)),
     x_label="step",
     y_label="nats per pair, held out",
-    caption="Label nats flatten below their ceiling log 10; instance nats go on rising.",
+    caption="Label nats flatten below log 10; instance nats go on rising.",
 )
 
 # %% [markdown]
-# So the held-out InfoNCE of your own training is two numbers in one. The label nats say how well the critic finds the right class among the
-# candidates; the instance nats, how well it finds the one image within its class. Labels are needed for the held-out pairs only. Neither is the
-# accuracy of a probe: a probe reads the latent by means of its own, and may move otherwise.
+# So the held-out InfoNCE of your own training is two numbers in one. The label nats say how well the scores point to the right class; the instance nats, how well they point
+# to the right image within it. You need labels of the held-out pairs only. Neither number is the accuracy of a probe, which fits weights of its own to the latents and may move otherwise.
 #
 # ## Find your way
 #
@@ -367,7 +389,8 @@ rpm.figures.lines(
 # |---|---|
 # | [1 The model](01_the_model.ipynb) | build an RPM from an encoder, without a decoder |
 # | [2 The ELBO](02_the_elbo.ipynb) | derive the bound line by line, and say what each line assumes |
-# | [3 InfoNCE is the ELBO](03_infonce_is_the_elbo.ipynb) | choose a prior and name the objective it gives |
+# | [3 InfoNCE is the ELBO](03_infonce_is_the_elbo.ipynb) | write down the prior behind InfoNCE, and say why it is loose as a bound and exact as an ELBO |
+# | [4 One prior, one objective](04_one_prior_one_objective.ipynb) | name the objective that a prior gives, and the prior behind MINE, NWJ and CLIP |
 # | [5 The evidence of a data set](05_the_evidence_of_a_data_set.ipynb) | compute the log evidence of tens of thousands of pairs and sample from the model |
 # | [6 Finite batches](06_finite_batches.ipynb) | predict the bias and variance of a batch, and say what its ceiling means |
 # | [7 Why not mutual information](07_why_not_mutual_information.ipynb) | ruin a representation without changing its MI, and see the ELBO notice |
@@ -386,7 +409,7 @@ rpm.figures.course_map()
 #
 # Replace each `...` and run the cell: it tells you at once. Stuck? Call `.hint()`, then `.hint(2)`, `.hint(3)`.
 #
-# **1.** The dashed line of the training curve is a ceiling. Return the largest value that InfoNCE can have on `n` pairs, in nats (`math.log` is imported).
+# **1.** The dashed line above the training curve is a ceiling. Return the largest value that InfoNCE can have on `n` pairs, in nats (`math.log` is imported).
 
 
 # %% tags=["exercise"]
@@ -443,8 +466,8 @@ print("  ".join(f"{name} {number:.4f}" for name, number in names.items()), "nats
 #
 # - **5.1 nats of what?** Of log probability: averaged in logarithms, the model gives the right $x'$ some $e^{5.1} \approx 160$ times the
 #   probability that chance gives it. Part of that pays for the class, the rest for the single image.
-# - **Is it good?** Compare it with other models on the same pairs. It cannot exceed what $x$ tells of $x'$ in the data (lesson 5).
-# - **Is it stuck at log N?** No value exceeds $\log N$, since no probability exceeds one. Near it, evaluate on more pairs (lessons 5 and 6).
+# - **Is it good?** Compare it with other models on the same pairs. It cannot exceed the mutual information of $x$ and $x'$ in the data (E23, lesson 5).
+# - **Is it stuck at log N?** No value exceeds $\log N$, since no probability exceeds one. If yours is close to it, evaluate on more pairs (lessons 5 and 6).
 # - **What does the temperature assume?** How far from $z$ the prior lets $z'$ lie; the evidence can judge it (lessons 5 and 8).
 #
-# Why the three must agree starts with a likelihood that nobody had to write: [lesson 1](01_the_model.ipynb).
+# Why the three agree begins with a likelihood that nobody had to write: [lesson 1](01_the_model.ipynb).

@@ -1,16 +1,16 @@
 # %% [markdown]
 # # The model: a likelihood that nobody had to write
 #
-# A latent-variable model needs a likelihood $P(x|z)$, and for images that means a decoder: large, slow, and judged pixel by
-# pixel. This lesson builds a model of pairs whose likelihood comes free with the encoder.
+# A latent-variable model needs a likelihood $P(x|z)$: how probable each observation is, given its latent. For images a VAE trains a decoder for that, a second large network which has to get every
+# pixel right. You have an encoder only. Can it be all of a model? This lesson builds a model of pairs whose likelihood follows from the encoder.
 #
 # **Afterwards you can** write down the recognition-parameterised model (E1); turn an encoder into a likelihood by Bayes' rule (E2) and
 # check that it is a distribution; say when the model gets $P(x)$ and $P(x')$ right and when it does not; sample from it; point at the one
-# part of the model that you choose.
+# part of the model that you choose freely.
 #
-# **You need** [lesson 0](00_start_here.ipynb), Bayes' rule. **Time** 25 minutes.
+# **You need** [lesson 0](00_start_here.ipynb), Bayes' rule. **Time** 35 minutes.
 #
-# **Whose result**: the model (E1) and its likelihood (E2) are the paper's; the small worlds, in which every term is a table, are this course's.
+# **Whose result**: the model (E1) and its likelihood (E2) are the paper's, where it defines the recognition-parameterised model; the small worlds, in which every term is a table, are this course's.
 # Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
@@ -25,17 +25,17 @@ device = rpm.setup()
 #
 # $$P(x, x', z, z') = P(z, z')\, P(x|z)\, P(x'|z') \tag{E1}$$
 #
-# Each observation depends on its own latent alone; the two sides meet only in the **prior** $P(z, z')$.
+# A pair of observations $x, x'$ has a pair of latents $z, z'$. Each observation depends on its own latent alone. What $x$ and $x'$ have to do with each other is in one factor, the **prior** $P(z, z')$: the distribution of the
+# latents before anything is observed.
 
 # %%
 rpm.figures.graphical_model()
 
 # %% [markdown]
-# The pairs themselves come from the **data distribution** $P_\text{true}(x, x')$, with $P_\text{true}(x)$ and $P_\text{true}(x')$ for its two sides. Nobody models it: it is the
-# world, and for a data set of $N$ pairs it is the list of pairs, each with probability $1/N$.
+# The pairs come from the **data distribution** $P_\text{true}(x, x')$. Its two marginals are $P_\text{true}(x)$ and $P_\text{true}(x')$. Letters $P$ without the word "true" belong to the model, and $Q$ to the encoder. For a data set of $N$ pairs
+# $P_\text{true}$ is the list of pairs, each with probability $1/N$.
 #
-# To see every term we use a world so small that each is a table: six values of $x$ on a circle, seven of $x'$, three of $z$, four of $z'$. In this one $x'$
-# likes to lie near $x$.
+# To see every term we use a world so small that each is a table: six values of $x$ on a circle, seven of $x'$ on the same circle, three of $z$, four of $z'$. The places of $x$ and $x'$ are close in most pairs.
 
 # %% tags=["reproducible"]
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
@@ -43,17 +43,18 @@ rpm.figures.tables(
     {"P_true(x,x′)": world.p_true},
     x_label="x′",
     y_label="x",
-    caption="The data: pairs near the diagonal are frequent. x = 0 is the most frequent of all.",
+    caption="The data: pairs near the diagonal are frequent, x = 0 most of all.",
 )
 
 # %% [markdown]
 # ## The encoder is given; the likelihood follows
 #
-# An encoder is a distribution $Q(z|x)$: the **recognition model**. Rows are $x$, and each row sums to one.
+# An encoder that may be in doubt is a distribution $Q(z|x)$, the **recognition model**: given $x$, how probable is each $z$? Rows are $x$, and each row sums to one. (A network that outputs one vector is the case without doubt, a single 1 in each row.)
 
 # %% tags=["reproducible"]
 recognition = world.recognition  # Q(z|x), shape (X, Z)
-print("shape", tuple(recognition.shape), "  row sums", recognition.sum(1).numpy().round(12))
+print("shape", tuple(recognition.shape))
+print("row sums", recognition.sum(1).numpy().round(12))
 assert torch.allclose(recognition.sum(1), torch.ones(6, dtype=torch.float64))
 
 # %% [markdown]
@@ -61,7 +62,7 @@ assert torch.allclose(recognition.sum(1), torch.ones(6, dtype=torch.float64))
 #
 # $$P(x|z) = \frac{Q(z|x)\,P_\text{true}(x)}{Q(z)}, \qquad Q(z) = \sum_x Q(z|x)\,P_\text{true}(x). \tag{E2}$$
 #
-# $Q(z)$ is the **aggregate posterior**: how often the encoder says $z$ over the whole data set.
+# $Q(z)$ is the **aggregate posterior**: how often the encoder says $z$ over the whole data set. The second likelihood is made in the same way, $P(x'|z') = Q(z'|x')\,P_\text{true}(x')/Q(z')$, from an encoder of $x'$, which may be the same network or another.
 
 # %% tags=["reproducible"]
 p_x = world.p_true.sum(1)
@@ -71,57 +72,60 @@ rpm.figures.tables(
     {"Q(z|x)": recognition.T, "P(x|z)": p_x_given_z},
     x_label="x",
     y_label="z",
-    caption="Left, the encoder: each column sums to one. Right, the likelihood: each row does.",
+    caption="Left, the encoder: columns sum to one. Right, the likelihood: rows do.",
 )
 
 # %% [markdown]
-# **Predict**: $Q(z|x)$ is normalised over $z$, and the encoder is an arbitrary function. What must be computed to normalise $P(x|z)$ over $x$?
+# **Predict**: a likelihood has to sum to one over all $x$, for each $z$. For which encoders does (E2) do so?
 #
 # <details><summary>Answer</summary>
 #
-# Only $Q(z)$, an average over the data. $\sum_x Q(z|x) P_\text{true}(x)$ is $Q(z)$ by definition, so each row sums to one for any encoder whatever.
+# For all. The numerators sum to $\sum_x Q(z|x) P_\text{true}(x)$, which is $Q(z)$ by definition, and $Q(z)$ is what they are divided by.
 # </details>
 
 # %% tags=["reproducible"]
-other_worlds = [rpm.FiniteRPM.random(seed=seed) for seed in range(5)]  # other encoders, other data
+# other encoders, other data
+other_worlds = [rpm.FiniteRPM.random(seed=seed) for seed in range(5)]
 tables = [p_x_given_z, *(other.log_p_x_given_z.exp() for other in other_worlds)]
 residual = max((table.sum(1) - 1).abs().max() for table in tables)
 print(f"worst |Σ_x P(x|z) − 1| over {len(tables)} encoders: {residual:.1e}")
 assert residual < 1e-12
 
 # %% [markdown]
-# This holds before training and after, for any encoder. The price: $P(x|z)$ contains
-# $P_\text{true}(x)$, which we cannot write down for images. Lesson 2 shows that we never have to.
+# So every encoder, trained or not, gives a proper likelihood. The price: $P(x|z)$ contains
+# $P_\text{true}(x)$, which we cannot write down for images. Lesson 2 shows that training doesn't need it.
 #
 # ## If P(z) = Q(z), the model gets P(x) right
 #
-# The two sides of the prior are $P(z) = \sum_{z'} P(z,z')$ and $P(z')$. Averaging $P(x|z)$ over $P(z)$ gives the model's own distribution of $x$. If $P(z) = Q(z)$, Bayes' rule undoes itself:
+# The prior has two marginals, $P(z) = \sum_{z'} P(z,z')$ and $P(z')$. The model's own distribution of $x$ is $P(x) = \sum_z P(z)\,P(x|z)$. If $P(z) = Q(z)$, Bayes' rule undoes itself, and it is that of the data:
 #
 # $$\sum_z Q(z)\,P(x|z) = \sum_z Q(z|x)\,P_\text{true}(x) = P_\text{true}(x).$$
 
 # %% tags=["reproducible"]
 model_x = q_z @ p_x_given_z
-print(f"P(z) = Q(z):     worst |P(x) − P_true(x)| = {(model_x - p_x).abs().max():.1e}")
-assert (model_x - p_x).abs().max() < 1e-12
+off = (model_x - p_x).abs().max()
+print(f"P(z) = Q(z): worst |P(x) − P_true(x)| = {off:.1e}")
+assert off < 1e-12
 
 # %% [markdown]
-# **Predict**: does it hold for every prior? Take $P(z)$ uniform.
+# **Predict**: is $P(x) = P_\text{true}(x)$ for every prior? Take one with $P(z)$ uniform.
 #
 # <details><summary>Answer</summary>
 #
-# No. The encoder says $z = 0$ more often than a uniform prior does, so the observations that $z = 0$ stands for become rarer.
+# No. The encoder says $z = 0$ more often than a uniform prior does. So under the uniform prior the observations that belong to $z = 0$ are rarer than in the data.
 # </details>
 
 # %% tags=["reproducible"]
 uniform = torch.full((3,), 1 / 3, dtype=torch.float64)
 model_x_uniform = uniform @ p_x_given_z
 print("Q(z) =", q_z.numpy().round(2), "  uniform =", uniform.numpy().round(2))
-print(f"P(z) uniform:    worst |P(x) − P_true(x)| = {(model_x_uniform - p_x).abs().max():.4f}")
-assert (model_x_uniform - p_x).abs().max() > 0.01
+off = (model_x_uniform - p_x).abs().max()
+print(f"P(z) uniform: worst |P(x) − P_true(x)| = {off:.4f}")
+assert off > 0.01
 
 # %% [markdown]
-# For $x'$ the same holds with $P(z') = Q(z')$, and one does not follow from the other. The prior of InfoNCE, which lesson 3 explains, has $P(z) = Q(z)$ by construction and no such
-# care for $z'$. So it gets $P(x)$ right without trying, and $P(x')$ only if the critic does.
+# For $x'$ the condition is $P(z') = Q(z')$, and neither condition follows from the other. The prior of InfoNCE, which lesson 3 explains, has $P(z) = Q(z)$ for every critic. Its $P(z')$ depends on the critic, and for most critics it is not $Q(z')$. So
+# this model always gets $P(x)$ right, and $P(x')$ only approximately.
 
 # %% tags=["reproducible"]
 scores = 2 * torch.eye(3, 4, dtype=torch.float64)
@@ -129,20 +133,22 @@ one_sided = rpm.priors.infonce(scores, world.q_joint)  # log P(z,z')
 pairs_of_it = world.log_p(one_sided).exp()  # P(x,x')
 off = (pairs_of_it.sum(1) - world.p_x).abs().max()
 off_prime = (pairs_of_it.sum(0) - world.p_x_prime).abs().max()
-print(f"worst |P(x) − P_true(x)| = {off:.1e},  worst |P(x′) − P_true(x′)| = {off_prime:.4f}")
+print(f"worst |P(x) − P_true(x)| = {off:.1e}")
+print(f"worst |P(x′) − P_true(x′)| = {off_prime:.4f}")
 assert off < 1e-12 and off_prime > 0.01
 
 # %% [markdown]
 # ## All together it is a distribution over pairs
 #
-# Summing (E1) over the latents gives the model of what we observe. Take the prior that the encoder itself produces on pairs,
+# Summing (E1) over the latents gives $P(x,x')$, the model of what we observe. For the prior, take the distribution of $z$ and $z'$ that the encoder produces on the pairs of the data, the **aggregate joint**
 #
 # $$Q(z, z') = \sum_{x,x'} Q(z|x)\,Q(z'|x')\,P_\text{true}(x, x').$$
 
 # %% tags=["reproducible"]
 q_joint = recognition.T @ world.p_true @ world.recognition_prime  # Q(z,z')
 p_x_prime_given_z_prime = world.log_p_x_prime_given_z_prime.exp()
-model = p_x_given_z.T @ q_joint @ p_x_prime_given_z_prime  # P(x,x'): (E1) summed over z and z'
+# P(x,x'), which is (E1) summed over z and z'
+model = p_x_given_z.T @ q_joint @ p_x_prime_given_z_prime
 print(f"Σ P(x,x′) = {model.sum():.12f}")
 assert abs(model.sum() - 1) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 
@@ -150,36 +156,38 @@ assert abs(model.sum() - 1) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 # The library keeps logarithms, and does these sums for any prior: `world.log_p(log_prior)` is $\log P(x, x')$.
 
 # %% tags=["reproducible"]
-log_prior = rpm.priors.optimal(world.q_joint)  # log Q(z,z'); lesson 3 says what it is optimal for
+log_prior = rpm.priors.optimal(world.q_joint)  # log Q(z,z'); why optimal: lesson 3
 assert torch.allclose(world.log_p(log_prior).exp(), model, atol=1e-12)
 rpm.show_source(rpm.FiniteRPM.log_p)
 
 # %% [markdown]
 # ## What ties x to x′ is the prior alone
 #
-# Keep the encoder, keep the likelihoods, and take a prior without a tie, $P(z, z') = Q(z)Q(z')$.
+# Keep the encoder, keep the likelihoods, and take a prior under which $z$ and $z'$ are independent, $P(z, z') = Q(z)Q(z')$.
 #
 # **Predict**: what becomes of $P(x, x')$?
 #
 # <details><summary>Answer</summary>
 #
-# It falls apart into $P_\text{true}(x)\,P_\text{true}(x')$: both marginals right, every tie gone.
+# It becomes $P_\text{true}(x)\,P_\text{true}(x')$: both marginals are right, and $x$ tells nothing of $x'$.
 # </details>
 
 # %% tags=["reproducible"]
 independent = torch.log(world.q_z[:, None] * world.q_z_prime)
 apart = world.log_p(independent).exp()
 assert torch.allclose(apart, world.p_x[:, None] * world.p_x_prime, atol=1e-12)
+shown = {"data": world.p_true}
+shown |= {"P(z,z′) = Q(z,z′)": model, "P(z,z′) = Q(z)Q(z′)": apart}
 rpm.figures.tables(
-    {"data": world.p_true, "P(z,z′) = Q(z,z′)": model, "P(z,z′) = Q(z)Q(z′)": apart},
+    shown,
     x_label="x′",
     y_label="x",
-    caption="The prior Q(z,z′) brings the diagonal back, blurred by the encoder; the independent prior loses it.",
+    caption="P(x,x′): data and two priors. Q(z,z′) brings the diagonal back, "
+    "blurred by the encoder; the independent prior loses it.",
 )
 
 # %% [markdown]
-# So learning has two handles. The encoder decides what $z$ says about $x$; the prior decides how $z$ and $z'$ may hang together. InfoNCE's critic
-# will turn out to be the second.
+# So there are two things to learn. The encoder decides what $z$ says about $x$. The prior decides how $z'$ goes with $z$. InfoNCE's critic, lesson 3 shows, is a part of the prior.
 #
 # ## The model can be sampled
 #
@@ -192,32 +200,32 @@ frequency = torch.bincount(x * 7 + x_prime, minlength=42).view(6, 7) / 100_000
 standard_error = (model * (1 - model) / 100_000).sqrt()
 worst = ((frequency - model) / standard_error).abs().max()
 print(f"worst deviation from the table: {worst:.1f} standard errors")
-assert worst < 5  # the largest of 42 normal deviations exceeds 5 once in forty thousand tables
+assert worst < 5  # of 42 normal numbers, one exceeds 5 once in forty thousand tables
 
 # %% [markdown]
 # ## A sharper encoder makes a sharper model
 #
 # The widget shows the likelihood $P(x|z)$ on the left, the data's $P_\text{true}(x'|x)$ in the middle, and on the right the model's $P(x'|x)$ under the prior
-# $Q(z,z')$. Sharpness is how much the encoder tells of $x$; coupling is how closely $x'$ follows $x$.
+# $Q(z,z')$. *Sharpness* is how much the encoder tells of $x$: at 0 it says the same of every $x$. *Coupling* is how close $x'$ lies to $x$ in the data.
 #
 # **Predict** before you move the sliders: with sharpness 0, what does the right panel show?
 #
 # <details><summary>Answer</summary>
 #
-# Equal rows, each of them $P_\text{true}(x')$: every $z$ says the same of $x$, so the model knows the marginals and nothing else, however strong the coupling is.
+# Equal rows, each of them $P_\text{true}(x')$: no $z$ tells anything of $x$, so the model knows the marginals and nothing else, however strong the coupling is.
 # </details>
 
 # %% tags=["reproducible"]
 rpm.explore(rpm.lessons.lesson_01.ring)
 
 # %% [markdown]
-# A sharper encoder brings the model nearer to the data, but with three and four latents for six and seven observations it never arrives: what
-# the encoder merges, the model cannot tell apart.
+# A sharper encoder brings the model nearer to the data. It never gets there, because three values of $z$ stand for six of $x$. A sharp encoder gives some two observations the same $z$. In the model these have the same $P(x'|x)$; in the data they have not.
 
 # %% tags=["reproducible"]
 for sharpness in (0, 2, 8, 50):
     sharper = rpm.FiniteRPM.ring(coupling=3.0, sharpness=sharpness)
-    log_ratio = sharper.p_true.log() - sharper.log_p(rpm.priors.optimal(sharper.q_joint))
+    log_model = sharper.log_p(rpm.priors.optimal(sharper.q_joint))
+    log_ratio = sharper.p_true.log() - log_model
     divergence = (sharper.p_true * log_ratio).sum()  # KL(P_true || P)
     print(f"sharpness {sharpness:2}: KL(P_true ‖ P) = {divergence:.3f} nats")
 assert divergence > 0.3
@@ -266,7 +274,7 @@ rpm.lessons.lesson_01.pairs.check(pairs)
 #
 # ## The three numbers of this world
 #
-# Under the prior $Q(z,z')$, whose critic is $f = Q(z,z')/Q(z)Q(z')$. The encoder leaves doubt, so that the evidence is larger than the other two: lesson 2 says by what.
+# They are the small world's, under the prior $Q(z,z')$. InfoNCE needs a critic, and the one that belongs to this prior is $f = Q(z,z')/Q(z)Q(z')$ (lesson 3). The encoder leaves doubt, so that the evidence is larger than the other two: lesson 2 says by what.
 
 # %% tags=["reproducible"]
 log_f = q_joint.log() - world.q_z.log()[:, None] - world.q_z_prime.log()
@@ -280,5 +288,5 @@ assert abs(infonce - bound) < 1e-12 and bound < evidence
 # %% [markdown]
 # ## What we saw
 #
-# An encoder and a prior are a complete generative model of pairs: normalised, able to be sampled, with the right $P(x)$ if $P(z) = Q(z)$ and the right $P(x')$ if $P(z') = Q(z')$. What we
-# lack is a way to train it without knowing $P_\text{true}(x)$: [lesson 2](02_the_elbo.ipynb) takes the ELBO apart and watches that term leave.
+# An encoder and a prior are a complete generative model of pairs. It is normalised, it can be sampled, it has the right $P(x)$ if $P(z) = Q(z)$ and the right $P(x')$ if $P(z') = Q(z')$. What we
+# lack is a way to train it without knowing $P_\text{true}(x)$: in [lesson 2](02_the_elbo.ipynb) that term leaves the ELBO.

@@ -1,16 +1,16 @@
 # %% [markdown]
 # # The ELBO: seven lines, each with its number
 #
-# The model of lesson 1 contains $P_\text{true}(x)$, which nobody can write down for images. Here it leaves the objective, and
-# so does every density of the encoder given its input. We derive the bound a line at a time, and every line is a number on a live model, so
-# that a wrong step could not hide.
+# How do you train the model of lesson 1? Its likelihood contains $P_\text{true}(x)$, the distribution of images, which nobody can write down, and the density $Q(z|x)$, which a deterministic network doesn't have. This lesson derives the ELBO of the model, and both terms leave it.
+#
+# The derivation has seven lines. Each is computed on a small model as we go, and all have to give one number, so that a wrong step shows.
 #
 # **Afterwards you can** derive (E4) and (E5) from (E3); say which assumption each step needs; compute the gap of the bound; and, given a
 # broken assumption, point to the line that fails.
 #
-# **You need** [lesson 1](01_the_model.ipynb), KL divergence, Jensen's inequality. **Time** 35 minutes.
+# **You need** [lesson 1](01_the_model.ipynb), KL divergence, Jensen's inequality. **Time** 40 minutes.
 #
-# **Whose result**: the bound and its lines (E3) to (E5) are the paper's; the gap as a number, and the lines that can be broken one by one, are this course's.
+# **Whose result**: the bound and its lines (E3) to (E5) are the paper's, where it derives the ELBO of the recognition-parameterised model; the gap as a number, and the assumptions that can be broken one by one, are this course's.
 # Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
@@ -23,28 +23,31 @@ world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 rpm.figures.seven_lines()
 
 # %% [markdown]
-# Above is the way that we go, from the log evidence at the top to the mutual information at the bottom. Do not read it now; come back to it after each section.
+# This is the map of the lesson, from the log evidence at the top to the mutual information at the bottom. There is no need to read it now: each arrow is a section below.
 #
 # ## The setting: one world, one prior
 #
-# Any normalised prior will do; the derivation does not ask which. We take one with a tilt, so that no symmetry can make a wrong line
-# right by accident.
+# The world is that of lesson 1: tables for $P_\text{true}(x,x')$ and for both encoders. The derivation holds for any prior that sums to one. We take one without any symmetry, so that no wrong line comes out right by accident.
 
 # %% tags=["reproducible"]
-tilt = torch.tensor([[1.0, 0.0, 0.5, 0.0], [0.0, 1.5, 0.0, 0.2], [0.3, 0.0, 0.7, 1.0]], dtype=torch.float64)
+tilt = torch.tensor(
+    [[1.0, 0.0, 0.5, 0.0], [0.0, 1.5, 0.0, 0.2], [0.3, 0.0, 0.7, 1.0]],
+    dtype=torch.float64,
+)
 log_prior = tilt - tilt.logsumexp((0, 1))  # log P(z,z'), sums to one
 print(f"Σ P(z,z′) = {log_prior.exp().sum():.12f}")
 
 # %% [markdown]
-# All tables are broadcast to four axes, in the order $x, x', z, z'$. The weight of a cell is how often data and encoder produce it:
-# $P_\text{true}(x,x')\,Q(z|x)\,Q(z'|x')$. An expectation $\mathbb E$ without index is a sum with these weights.
+# Every term of the derivation is a function of some of $x, x', z, z'$. We give each table four axes in this order, of size 1 where it doesn't depend on the variable, so that tables add by broadcasting. The data draw $x, x'$ and the encoders draw $z, z'$, with probability
+# $P_\text{true}(x,x')\,Q(z|x)\,Q(z'|x')$. An expectation $\mathbb E$ without index is a sum over all four with these weights.
 
 # %% tags=["reproducible"]
 log_q_z_given_x = world.recognition.log()[:, None, :, None]
 log_q_z_prime_given_x_prime = world.recognition_prime.log()[None, :, None, :]
 log_p_x_given_z = world.log_p_x_given_z.T[:, None, :, None]
 log_p_x_prime_given_z_prime = world.log_p_x_prime_given_z_prime.T[None, :, None, :]
-weights = world.p_true[:, :, None, None] * (log_q_z_given_x + log_q_z_prime_given_x_prime).exp()
+weights = (log_q_z_given_x + log_q_z_prime_given_x_prime).exp()
+weights = weights * world.p_true[:, :, None, None]
 
 
 def E(values):
@@ -52,57 +55,62 @@ def E(values):
     return (weights * values).sum()
 
 
-print("axes x, x′, z, z′:", tuple(weights.shape), f"  Σ weights = {weights.sum():.12f}")
+print("axes x, x′, z, z′:", tuple(weights.shape))
+print(f"Σ weights = {weights.sum():.12f}")
 
 # %% [markdown]
 # ## The ELBO lies below the log evidence
 #
-# For one pair, write the sum over latents as an average over the encoder, take the logarithm, and move it inside by Jensen's inequality:
+# Take one pair. Write its probability, a sum over latents, as an average over what the encoders draw. Then take the logarithm. By Jensen's inequality, the logarithm of an average is at least the average of the logarithms:
 #
 # $$P(x,x') = \sum_{z,z'} P(x,x',z,z') = \mathbb E_{Q(z|x)Q(z'|x')}\left[\frac{P(x,x',z,z')}{Q(z|x)\,Q(z'|x')}\right]$$
 #
 # $$\log P(x,x') \;\ge\; \mathbb E_{Q(z|x)Q(z'|x')}\big[\log P(z,z') + \log P(x|z) + \log P(x'|z') - \log Q(z|x) - \log Q(z'|x')\big]. \tag{E3}$$
 #
-# Averaged over the data, the right side is $L$. The left side is the log evidence, which this small world can compute.
+# Averaged over the data, the right side is the ELBO $L$, and the left side is the log evidence, which we can compute in a small world.
 
 # %% tags=["reproducible"]
-log_joint = log_prior + log_p_x_given_z + log_p_x_prime_given_z_prime  # log P(x,x',z,z'), (E1)
+# log P(x,x',z,z'), (E1)
+log_joint = log_prior + log_p_x_given_z + log_p_x_prime_given_z_prime
 L = E(log_joint - log_q_z_given_x - log_q_z_prime_given_x_prime)  # (E3)
 log_p = log_joint.logsumexp((2, 3))  # log P(x,x')
 evidence = (world.p_true * log_p).sum()
-print(f"log evidence {evidence:.6f}   ELBO {L:.6f}   difference {evidence - L:.6f} nats per pair")
+print(f"log evidence {evidence:.6f}   ELBO {L:.6f}")
+print(f"difference {evidence - L:.6f} nats per pair")
 assert L < evidence
 
 # %% [markdown]
 # ## The gap is a KL divergence, exactly
 #
-# **Predict**: the difference above is never negative, whatever the prior. Which divergence is it?
+# The difference of log evidence and ELBO is called the **gap**. The encoders draw $z$ and $z'$ from $Q(z|x)Q(z'|x')$. The model has a posterior of its own, $P(z,z'|x,x')$, what Bayes' rule makes of (E1).
+#
+# **Predict**: the gap is the KL between these two, averaged over the data. Which of them stands first?
 #
 # <details><summary>Answer</summary>
 #
-# $\mathrm{KL}\big(Q(z|x)Q(z'|x')\,\|\,P(z,z'|x,x')\big)$: how far the encoder is from the model's own posterior. It is zero where they agree: for a
-# deterministic encoder (lesson 5), or under the prior $Q(z)Q(z')$.
+# The encoders, since the average is over what they draw: $\mathrm{KL}\big(Q(z|x)Q(z'|x')\,\|\,P(z,z'|x,x')\big)$. It is zero where the two agree. They do for a
+# deterministic encoder (lesson 5). They do for any encoder under the prior $Q(z)Q(z')$: then the two sides of the model are independent, and the posterior of each is its encoder.
 # </details>
 #
 # By Bayes' rule $\log P(x,x') = \log P(x,x',z,z') - \log P(z,z'|x,x')$ for all $z, z'$. Average both sides under $Q(z|x)Q(z'|x')$, and add and subtract
-# $\log Q(z|x)Q(z'|x')$: the right side becomes (E3) plus that divergence.
+# $\log Q(z|x)Q(z'|x')$: the right side becomes (E3) plus that KL.
 
 # %% tags=["reproducible"]
 log_posterior = log_joint - log_p[:, :, None, None]  # log P(z,z'|x,x'), Bayes' rule
 gap = E(log_q_z_given_x + log_q_z_prime_given_x_prime - log_posterior)
 line_0 = evidence - gap
-print(f"evidence − KL = {line_0:.6f},  (E3) = {L:.6f},  residual {abs(line_0 - L):.1e}")
+print(f"evidence − KL = {line_0:.6f},  (E3) = {L:.6f}")
+print(f"residual {abs(line_0 - L):.1e}")
 assert abs(line_0 - L) < 1e-12
 independent = world.q_z.log()[:, None] + world.q_z_prime.log()  # the prior Q(z)Q(z')
 assert abs(world.gap(independent)) < 1e-12
 
 # %% [markdown]
-# **What it needs**: that $z$ and $z'$ are drawn as they are scored, independently given $x$ and $x'$. Draw them together and the
-# terms $\log Q(z|x) + \log Q(z'|x')$ are no longer the log density of the draw.
+# **What it needs**: that $z$ and $z'$ are drawn independently, given $x$ and $x'$, because (E3) subtracts $\log Q(z|x) + \log Q(z'|x')$. If one noise made both, this sum would not be the log probability of the draw.
 #
 # ## Bayes' rule goes in
 #
-# The likelihood is *defined* by (E2), $\log P(x|z) = \log Q(z|x) + \log P_\text{true}(x) - \log Q(z)$. Put it in, on both sides.
+# So far this was variational inference in any model. Now we use that the likelihood is defined by (E2), $\log P(x|z) = \log Q(z|x) + \log P_\text{true}(x) - \log Q(z)$. Put this in for $x$ and for $x'$.
 
 # %% tags=["reproducible"]
 log_p_x = world.p_x.log()[:, None, None, None]
@@ -110,13 +118,13 @@ log_p_x_prime = world.p_x_prime.log()[None, :, None, None]
 log_q_z, log_q_z_prime = world.q_z.log()[:, None], world.q_z_prime.log()
 bayes = log_q_z_given_x + log_p_x - log_q_z
 bayes_prime = log_q_z_prime_given_x_prime + log_p_x_prime - log_q_z_prime
-line_2 = E(log_prior + bayes + bayes_prime - log_q_z_given_x - log_q_z_prime_given_x_prime)
+log_q = log_q_z_given_x + log_q_z_prime_given_x_prime
+line_2 = E(log_prior + bayes + bayes_prime - log_q)
 print(f"with Bayes' rule {line_2:.6f},  residual {abs(line_2 - L):.1e}")
 assert abs(line_2 - L) < 1e-12
 
 # %% [markdown]
-# **What it needs**: that the likelihood is Bayes' rule applied to *some* encoder. A VAE's decoder is not, and this line is where the two
-# part. Whether it is the encoder that draws $z$, the next line asks.
+# **What it needs**: that the likelihood is Bayes' rule applied to an encoder. A VAE's decoder is not, so its derivation ends here.
 #
 # ## The recognition densities cancel
 #
@@ -130,30 +138,35 @@ print(f"after cancelling {line_3:.6f},  residual {abs(line_3 - line_2):.1e}")
 assert abs(line_3 - line_2) < 1e-12
 
 # %% [markdown]
-# This is the step that makes contrastive learning possible. No density of the encoder given its input is left, so the encoder
-# may be a deterministic network, whose density does not exist. **What it needs**: that the encoder in the likelihood is the encoder that
-# draws $z$. With a blurred or delayed copy inside the likelihood the two terms differ. (Two encoders, one a side, break nothing.)
+# This is the step that makes contrastive learning possible. $Q(z|x)$ is gone, so the encoder
+# may be a deterministic network: it puts all probability on one point, and has no finite density there.
+#
+# **What it needs**: that the encoder in the likelihood is the encoder that draws $z$. Were the likelihood made of a blurred or older copy, the two terms would differ. (One encoder for $x$ and another for $x'$ is no problem: each side cancels its own.)
 #
 # ## The data terms are a constant
 #
-# $\log P_\text{true}(x)$ does not depend on $z$. Its average is fixed by the data, whatever we train:
+# $\log P_\text{true}(x)$ does not depend on $z$. Its average is fixed by the data, whatever we train: it is minus the entropy $H(x)$ of the observations.
 #
 # $$C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x') = -H(x) - H(x').$$
 
 # %% tags=["reproducible"]
-C = (world.p_x * world.p_x.log()).sum() + (world.p_x_prime * world.p_x_prime.log()).sum()
+H_x = -(world.p_x * world.p_x.log()).sum()  # entropy of x
+H_x_prime = -(world.p_x_prime * world.p_x_prime.log()).sum()
+C = -H_x - H_x_prime
 line_4 = E(log_prior - log_q_z - log_q_z_prime) + C
-print(f"C = {C:.6f};  with C outside {line_4:.6f},  residual {abs(line_4 - line_3):.1e}")
+print(f"C = {C:.6f};  with C outside {line_4:.6f}")
+print(f"residual {abs(line_4 - line_3):.1e}")
 assert abs(line_4 - line_3) < 1e-12 and abs(C - world.constant) < 1e-12
 
 # %% [markdown]
-# We cannot compute $C$ for images, and never need to: it is the same for all encoders and all priors. "Up to a constant" means $C$ in
-# this whole course. **What it needs**: that the entropies are those of the data that the pairs come from. Change the augmentation and
-# $C$ changes with it.
+# We cannot compute $C$ for images, and never need to: it is the same for all encoders and all priors, so that training and comparing them go without it. "Up to a constant" means $C$ in
+# this whole course.
+#
+# **What it needs**: that $H(x)$ and $H(x')$ are entropies of the data that the pairs come from. Change the augmentation, and $x$ has another distribution and $C$ another value.
 #
 # ## Only Q(z,z′) is left of the data
 #
-# What stands in the expectation depends on $z$ and $z'$ alone. So sum the weights over $x$ and $x'$ first; that sum is $Q(z,z')$.
+# What is left in the bracket depends on $z$ and $z'$ alone. So sum the weights over $x$ and $x'$ first. That sum is $Q(z,z')$, the aggregate joint of lesson 1.
 #
 # $$L - C = \mathbb E_{Q(z,z')}\big[\log P(z,z') - \log Q(z) - \log Q(z')\big] \tag{E4}$$
 
@@ -165,11 +178,13 @@ assert abs(line_5 - line_4) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 
 # %% [markdown]
 # Four axes have become two. For images, an expectation under $Q(z,z')$ is an average over encoded pairs, which a batch can estimate. The
-# densities $Q(z)$ and $Q(z')$ inside are still unknown; lesson 3 chooses priors in which they cancel. **What it needs**: that pairs stay pairs. Shuffle $x'$ before encoding and $Q(z)Q(z')$ takes the place of $Q(z,z')$.
+# densities $Q(z)$ and $Q(z')$ in the bracket are still unknown; lesson 3 finds a prior in which they cancel.
+#
+# **What it needs**: that each $z$ is paired with the $z'$ of its own pair. Shuffle the $x'$ of a batch, and you average under $Q(z)Q(z')$ instead.
 #
 # ## Mutual information, minus the prior's error
 #
-# Add and subtract $\log Q(z,z')$, and two known quantities appear:
+# Add and subtract $\log Q(z,z')$ in the bracket, and two known quantities appear. One is the mutual information of the latents, $I_Q(z;z') = \mathbb E_{Q(z,z')} \log \frac{Q(z,z')}{Q(z)Q(z')}$: what $z$ tells of $z'$, where both are as the encoders draw them. The other is a KL.
 #
 # $$L - C = I_Q(z;z') - \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big). \tag{E5}$$
 
@@ -177,18 +192,20 @@ assert abs(line_5 - line_4) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 information = (q_joint * (q_joint.log() - log_q_z - log_q_z_prime)).sum()
 divergence = (q_joint * (q_joint.log() - log_prior)).sum()
 line_6 = information - divergence + C
-print(f"I = {information:.6f}, KL = {divergence:.6f};  (E5) {line_6:.6f},  residual {abs(line_6 - line_5):.1e}")
-assert abs(line_6 - line_5) < 1e-12 and abs(information - world.mutual_information) < 1e-12
+print(f"I = {information:.6f}, KL = {divergence:.6f};  (E5) {line_6:.6f}")
+print(f"residual {abs(line_6 - line_5):.1e}")
+assert abs(line_6 - line_5) < 1e-12
+assert abs(information - world.mutual_information) < 1e-12
 
 # %% [markdown]
-# Maximising the ELBO asks for two things at once: latents that share information, **and** whose joint distribution looks like the prior.
-# A change of the encoder that adds information helps only if it adds less to the KL. **What it needs**: that $Q(z)$ and $Q(z')$ are the marginals of
-# $Q(z,z')$, not distributions of our own choosing.
+# Maximising the ELBO asks for two things at once: latents that share information, **and** latents whose joint distribution looks like the prior.
+# A change of the encoder that adds information helps only if it adds less to the KL.
+#
+# **What it needs**: that $Q(z)$ and $Q(z')$ are the marginals of $Q(z,z')$. With a distribution of our own choosing in place of $Q(z)$, say a uniform one, the first term would be no mutual information.
 #
 # ## The proof that runs
 #
-# The library has the same seven lines as a function, here on our world and prior. Choose what to break, then step through the lines: the one whose
-# step needed the assumption moves away from its predecessor. The menu offers
+# The library has the same seven lines as a function, here on our world and prior. Choose an assumption to break, then step through the lines: the line that needed it moves away from the line before. The menu offers
 #
 # - **dependent**: $z$ and $z'$ are drawn together, given $x$ and $x'$, but scored as if drawn apart
 # - **decoder**: $P(x|z)$ is a decoder of its own, flatter than Bayes' rule makes it
@@ -202,10 +219,10 @@ assert abs(line_6 - line_5) < 1e-12 and abs(information - world.mutual_informati
 # <details><summary>Answers</summary>
 #
 # - dependent: (E3), since the draw is not scored by its own density
-# - decoder: Bayes, since there is no encoder to put in
-# - stale: cancel, since the copy's density meets the encoder's
-# - constant: constant
-# - shuffled: (E4)
+# - decoder: Bayes, since (E2) is not the likelihood any more
+# - stale: cancel, since the copy's density stands against the encoder's
+# - constant: constant, since the data are not uniform
+# - shuffled: (E4), where $Q(z,z')$ enters
 # - aggregate: (E5). The lines before it carry the same wrong $Q(z)$ and agree with one another; (E5) takes the marginals of $Q(z,z')$.
 # </details>
 
@@ -213,8 +230,7 @@ assert abs(line_6 - line_5) < 1e-12 and abs(information - world.mutual_informati
 rpm.explore(rpm.lessons.lesson_02.proof(world, log_prior))
 
 # %% [markdown]
-# The widget's claim, asserted: with nothing broken all lines agree with the ones we computed by hand, and each broken assumption fails
-# exactly one line.
+# The widget's claim, asserted: with nothing broken, all lines agree with those that we computed by hand. With one assumption broken, exactly one line fails.
 
 # %% tags=["reproducible"]
 by_hand = torch.stack([line_0, L, line_2, line_3, line_4, line_5, line_6])
@@ -229,8 +245,7 @@ for broken in rpm.derivation.ASSUMPTIONS:
 # %% [markdown]
 # ## The library's ELBO is this sum
 #
-# `world.elbo(log_prior)` returns the five terms of (E3) by name; the two recognition terms enter with a minus. Each depends on at most two
-# of the four variables, so it sums over two axes instead of four. (`slack` is for a prior that does not sum to one, in lesson 3.)
+# `world.elbo(log_prior)` returns the five terms of (E3) by name; the two recognition terms enter with a minus. (`slack`, a sixth, is zero for each prior that sums to one; lesson 4 has one that doesn't.)
 
 # %% tags=["reproducible"]
 elbo = world.elbo(log_prior)
@@ -281,7 +296,8 @@ rpm.lessons.lesson_02.elbo_above_c.check(elbo_above_c)
 tilted = rpm.FiniteRPM.ring(tilt=2.0).q_joint
 uniform = torch.full_like(tilted, 1 / tilted.numel()).log()
 by_e5 = rpm.mutual_information(tilted) - (tilted * (tilted.log() - uniform)).sum()
-print(f"L - C under a uniform prior: {elbo_above_c(tilted, uniform):.4f}; by (E5): {by_e5:.4f}")
+found = elbo_above_c(tilted, uniform)
+print(f"L - C under a uniform prior: {found:.4f}; by (E5): {by_e5:.4f}")
 
 # %% [markdown]
 # ## Quiz
@@ -303,8 +319,8 @@ print(f"L - C under a uniform prior: {elbo_above_c(tilted, uniform):.4f}; by (E5
 #
 # ## The three numbers of this world
 #
-# They all differ here, and each difference has a name. The evidence exceeds the ELBO by the gap, a KL divergence. InfoNCE, with the critic $f = P(z,z')/Q(z)Q(z')$ that this prior has,
-# exceeds the ELBO by $\mathrm{KL}(Q(z)\,\|\,P(z))$: InfoNCE is the ELBO of the prior that lesson 3 makes of $f$, which has $P(z) = Q(z)$. Ours has not.
+# They all differ here, and each difference has a name. The evidence exceeds the ELBO by the gap. InfoNCE needs a critic; take $f = P(z,z')/Q(z)Q(z')$, made of our prior. InfoNCE is the ELBO of a prior with $P(z) = Q(z)$ (lesson 3), and ours has another
+# $P(z)$. This costs our ELBO $\mathrm{KL}(Q(z)\,\|\,P(z))$.
 
 # %% tags=["reproducible"]
 infonce = rpm.infonce(log_prior - log_q_z - log_q_z_prime, q_joint).value
@@ -318,5 +334,6 @@ assert abs(infonce - (L - C) - side) < 1e-12
 # %% [markdown]
 # ## What we saw
 #
-# Seven lines, one number, residuals at rounding. $P_\text{true}(x)$ left as a constant and the recognition densities cancelled; what remains is the prior, judged by pairs of latents.
-# So the objective *is* the choice of the prior: [lesson 3](03_infonce_is_the_elbo.ipynb) makes that choice four times, and once relaxes it.
+# Seven lines gave one number, up to rounding. $P_\text{true}(x)$ left as a constant, and the densities of the encoders cancelled. What remains compares the prior with pairs of latents.
+# So the objective *is* the choice of the prior: [lesson 3](03_infonce_is_the_elbo.ipynb) finds the choice that InfoNCE makes, and
+# [lesson 4](04_one_prior_one_objective.ipynb) those of its relatives.

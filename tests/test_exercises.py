@@ -94,7 +94,8 @@ OTHERWISE = {
     "lesson_02.elbo_above_c": lambda q, log_p: (
         (q * log_p).sum() - torch.xlogy(q.sum(1), q.sum(1)).sum() - torch.xlogy(q.sum(0), q.sum(0)).sum()
     ),
-    "lesson_03.clip": lambda s: (objectives.infonce(s).value + objectives.infonce(s.T).value) / 2,
+    "lesson_04.level": lambda s, q: 1 - ((s.exp() * q.sum(1)[:, None]).sum(0) @ q.sum(0)).log(),
+    "lesson_04.clip": lambda s: (objectives.infonce(s).value + objectives.infonce(s.T).value) / 2,
     "lesson_05.by_tiles": lambda s: [math.log(sum(math.exp(x - max(r)) for x in r)) + max(r) for r in s.tolist()],
     "lesson_06.of_a_batch": lambda s: objectives.infonce(s).value,
     "lesson_07.binned": lambda z, z_prime: information_of_quarters(z.tolist(), z_prime.tolist()),
@@ -233,7 +234,7 @@ OTHER_SLIPS = [
     ("lesson_00.ceiling", lambda n: {}[n], "✗ Your function raised KeyError: "),
     ("lesson_02.gap", lambda q, p: q * (q / p).log(), "their sum is asked for"),
     ("lesson_02.gap", lambda q, p: (q * (q / p).log()).mean(), "the answer over 12, a size of the first case"),
-    ("lesson_03.clip", lambda s: (s.log_softmax(1) + s.log_softmax(0)).diagonal() / 2 + math.log(len(s)), "their mean"),
+    ("lesson_04.clip", lambda s: (s.log_softmax(1) + s.log_softmax(0)).diagonal() / 2 + math.log(len(s)), "their mean"),
     ("lesson_06.of_a_batch", lambda s: len(s) * objectives.infonce(s).value, "6 times the answer"),
     # Tried at the size of the lesson, and beyond float64.
     ("lesson_08.posterior", lambda evidence, n: (w := (n * evidence).exp()) / w.sum(), "overflows"),

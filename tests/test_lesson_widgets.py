@@ -1,5 +1,7 @@
 """What the widgets show is what the library computes: the numbers in each figure, table and caption."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -44,12 +46,24 @@ def test_the_proof_shows_only_the_lines_asked_for():
     assert "every line so far agrees" in figure.caption and EQUATIONS["(E3)"] in figure.caption
 
 
+def test_the_walk_shows_infonce_below_the_information_by_the_divergence():
+    figure = lessons.lesson_03.walk(lessons.lesson_03.WalkState(rho=0.5, scale=1.2))
+    drawn = {trace.name: np.array(trace.y) for trace in figure.plotly.data}
+    a, rho = 1.2**-2, 0.5
+    divergence = (math.log(1 / (1 + a)) - math.log(1 - rho**2)) / 2
+    divergence += ((1 - rho**2) * (1 + a) - 1 + (rho - a / (1 + a)) ** 2 * (1 + a)) / 2
+    agree("the walk widget: MI", drawn["MI"], np.full(len(drawn["MI"]), -0.5 * math.log(1 - rho**2)))
+    expected = [gaussian.infonce_random_walk(rho, scale) for scale in figure.plotly.data[0].x]
+    agree("the walk widget", drawn["InfoNCE"], np.array(expected))
+    assert f"KL(Q‖P) = {divergence:.4f}" in figure.caption
+
+
 @pytest.mark.parametrize("prior", ["InfoNCE", "DV", "NWJ"])
 def test_the_choice_of_prior_shows_each_objective_and_the_gap_of_the_chosen_one(prior):
     objective = {"InfoNCE": rpm.infonce, "DV": rpm.donsker_varadhan, "NWJ": rpm.nwj}
-    world, offset = FiniteRPM.ring(), torch.tensor([[-1.5], [0.0], [1.5]]).double()
+    world, offset = FiniteRPM.ring(coupling=3.0, sharpness=3.0), torch.tensor([[-1.5], [0.0], [1.5]]).double()
     log_ratio = (world.q_joint / (world.q_z[:, None] * world.q_z_prime)).log()
-    figure = lessons.lesson_03.prior_choice(lessons.lesson_03.PriorState(kappa=0.75, offset=1.5, prior=prior))
+    figure = lessons.lesson_04.prior_choice(lessons.lesson_04.PriorState(kappa=0.75, offset=1.5, prior=prior))
     drawn = {trace.name: np.array(trace.y) for trace in figure.plotly.data}
     for name, curve in objective.items():
         expected = [curve(1 + k * log_ratio + offset, world.q_joint).value.item() for k in figure.plotly.data[0].x]

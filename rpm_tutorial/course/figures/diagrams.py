@@ -119,7 +119,7 @@ def reweighting(q_z_prime: Sequence[float], f: Sequence[Sequence[float]]) -> Dia
 def course_map() -> Diagram:
     """Lesson 0: the lessons, and what leads to what."""
     groups = {
-        "Why it is true": (BLUE, ["1 the model", "2 its ELBO", "3 priors and objectives"]),
+        "Why it is true": (BLUE, ["1 the model", "2 its ELBO", "3 InfoNCE's prior", "4 other priors"]),
         "How to measure it": (PURPLE, ["5 a whole data set", "6 finite batches"]),
         "What a prior assumes": (VERMILLION, ["7 why not the MI", "8 priors as assumptions"]),
         "How to use it": (

@@ -1,65 +1,47 @@
-"""Lesson 3. Its widget: three priors and the mutual information.
+"""Lesson 3. Its widget: InfoNCE of a random walk on Gaussian pairs, below the mutual information by the prior's error.
 
-Its exercises: InfoNCE from its definition, the prior behind it, and a bug in CLIP's objective.
+Its exercises: InfoNCE from its definition, and the prior behind it.
 """
 
-import math
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-import torch
 
-from ... import objectives, priors
-from ..._log_space import log
+from ... import gaussian, objectives, priors
 from ...finite import FiniteRPM
 from ..exercise import Exercise, normal
 from ..figures import Figure, lines
-from ..widgets import choice, slider
-
-RING = FiniteRPM.ring()  # the world of lessons 2 and 3
+from ..widgets import slider
 
 
 @dataclass(frozen=True)
-class PriorState:
-    # first: what the lesson asks, without a kernel too
-    offset: float = slider(0.5, 0, 2, 0.25, "offset t of the critic")
-    kappa: float = slider(1.5, 0, 3, 0.25, "trust κ in the density ratio")
-    prior: str = choice(["InfoNCE", "DV", "NWJ"], "prior")
+class WalkState:
+    rho: float = slider(0.8, 0, 0.95, 0.05, "correlation ρ of z and z′")
+    scale: float = slider(0.7, 0.3, 3, 0.1, "step σ of the walk")
 
 
-OBJECTIVE_OF = {"InfoNCE": objectives.infonce, "DV": objectives.donsker_varadhan, "NWJ": objectives.nwj}
-KAPPAS = np.linspace(0, 3, 31)
+SCALES = np.linspace(0.3, 3, 55)
 
 
-def prior_choice(state: PriorState) -> Figure:
-    """Lesson 3: MI, and L − C under three priors, for log f = 1 + κ log Q(z,z′)/Q(z)Q(z′) + c(z); the gap of one of them."""
-    information, chosen = RING.mutual_information.item(), _elbo_above_c(state.prior, state.kappa, state.offset)
+def walk(state: WalkState) -> Figure:
+    """Lesson 3: (E20) of the random walk against its step, the MI as a level line, the KL of (E8) as a bar."""
+    information = gaussian.mutual_information(state.rho)
+    curve = [gaussian.infonce_random_walk(state.rho, scale) for scale in SCALES]
+    chosen, best = gaussian.infonce_random_walk(state.rho, state.scale), int(np.argmax(curve))
     return lines(
-        KAPPAS,
-        {name: _elbo_above_c_at_kappas(name, state.offset) for name in OBJECTIVE_OF},
+        SCALES,
+        {"InfoNCE": curve},
         floor=-0.3,
         ceiling=("MI", information),
-        mark=state.kappa,
+        mark=state.scale,
         gap=(chosen, information),
-        x_label="trust κ in the density ratio",
+        x_label="step σ of the walk (standard deviations of z)",
         y_label="L − C (nats per pair)",
         caption=(
-            f"At κ = {state.kappa:g} and t = {state.offset:g} the {state.prior} prior gives L − C = {chosen:.4f} of "
-            f"MI = {information:.4f} nats: it lies KL(Q‖P) = {information - chosen:.4f} nats from Q(z,z′): the bar."
+            f"At ρ = {state.rho:g} a walk of step {state.scale:g} gives InfoNCE = {chosen:.4f} of MI = {information:.4f} nats: it "
+            f"lies KL(Q‖P) = {information - chosen:.4f} nats below, the bar. The best step drawn is {SCALES[best]:.2f}."
         ),
     )
-
-
-@cache
-def _elbo_above_c_at_kappas(name: str, offset: float) -> list[float]:
-    return [_elbo_above_c(name, kappa, offset) for kappa in KAPPAS]
-
-
-def _elbo_above_c(name: str, kappa: float, offset: float) -> float:
-    log_ratio = log(RING.q_joint) - log(RING.q_z)[:, None] - log(RING.q_z_prime)
-    c = offset * torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
-    return OBJECTIVE_OF[name](1 + kappa * log_ratio + c, RING.q_joint).value.item()
 
 
 # Exercises
@@ -116,46 +98,4 @@ prior = Exercise(
             "that is P(z'|z); the prior is over both, so multiply by P(z) = Q(z)."
         ),
     },
-)
-
-
-def _clip(log_f):
-    over_z_prime = log_f.log_softmax(1).diagonal().mean()
-    over_z = log_f.log_softmax(0).diagonal().mean()
-    return (over_z_prime + over_z) / 2 + math.log(len(log_f))
-
-
-def _one_side_twice(log_f):
-    over_z_prime = log_f.log_softmax(1).diagonal().mean()
-    over_z = log_f.T.log_softmax(0).diagonal().mean()
-    return (over_z_prime + over_z) / 2 + math.log(len(log_f))
-
-
-clip = Exercise(
-    prompt="Return the symmetric objective of a batch, in nats per pair, from log_f of shape (n, n). Source: (E12).",
-    case=lambda seed: (normal(seed, 5 + seed, 5 + seed),),
-    solution=_clip,
-    hints=(
-        "Try it on a small table and on its transpose. Which of the two terms differ?",
-        "Which sums to one after .log_softmax(0).exp(): each row or each column? And of the transpose?",
-        "Transposing and changing the axis undo each other: do one of the two.",
-    ),
-    misconceptions={
-        _one_side_twice: (
-            "transpose the table, which exchanges z and z', and the value changes; the mean of both directions would stay."
-        ),
-        lambda log_f: (log_f.log_softmax(1).diagonal().mean() + log_f.log_softmax(0).diagonal().mean()) / 2: (
-            "log n is missing: a table of equal scores, which knows nothing, should give 0 nats."
-        ),
-        lambda log_f: math.log(len(log_f)) - _clip(log_f): (
-            "that is the cross-entropy, the loss: log n minus the objective, which is to be large."
-        ),
-        lambda log_f: (
-            log_f.log_softmax(0).diagonal().mean() + math.log(len(log_f))
-        ): "now z is normalised over, but z' is not.",
-        lambda log_f: (
-            _clip(log_f) + math.log(len(log_f))
-        ): "log n belongs to each direction, and the mean of two log n is one.",
-    },
-    with_bug=_one_side_twice,
 )
