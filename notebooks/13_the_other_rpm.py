@@ -1,7 +1,7 @@
 # %% [markdown]
 # # The other RPM: one shared latent, and EM
 #
-# Three witnesses saw the same event, and you have their reports, many times over. Nobody says what the event was, and nobody can say how an event turns into
+# Three witnesses have each reported on thousands of events. Nobody says what kind of event each was, and nobody can say how an event turns into
 # a report. **Can you find the kinds of events from the reports alone?** In this lesson each kind of event is a *class*, and you find the classes without a
 # label and without a decoder.
 #
@@ -59,11 +59,11 @@ rpm.figures.tables(
 #
 # $$P(x_1,\dots,x_J, z) = P(z) \prod_{j=1}^J \frac{F_j(z|x_j)\,P_0(x_j)}{F_j(z)}, \qquad F_j(z) = \sum_{x_j} F_j(z|x_j)\, P_0(x_j). \tag{E22}$$
 #
-# $F_j(z|x_j)$ is a **recognition factor**, what we call an encoder: a distribution over $z$ for each $x_j$. $P_0(x_j)$ is the data's own distribution of $x_j$.
+# $F_j(z|x_j)$ is a **recognition factor**, what we call an encoder: a distribution over $z$ for each $x_j$. $P_0(x_j)$ is the data's own distribution of $x_j$, which we have called $P_\text{true}(x_j)$.
 # Each fraction is the likelihood (E2) of lesson 1: Bayes' rule turns an encoder into $P(x_j|z)$, and nobody writes a decoder. $P(z)$ is the prior.
 #
 # The latent may have any structure. Take the two latents of (E1) together, as one latent $(z,z')$ with prior $P(z,z')$, and let each factor say something about its own part only:
-# $F_1(z,z'|x) = Q(z|x)\,u(z')$ with a fixed distribution $u$, and likewise $F_2$. The $u$ cancels in the fraction, and (E22) becomes (E1).
+# $F_1(z,z'|x) = Q(z|x)\,u(z')$ with a fixed distribution $u$, and likewise $F_2$. Then $F_1(z,z') = Q(z)\,u(z')$, so that $u$ cancels in the fraction, and (E22) becomes (E1).
 
 # %% tags=["reproducible"]
 start = rpm.SharedLatentRPM.random(p_pair, K, seed=seed)  # two random factors
@@ -81,7 +81,7 @@ assert residual < 1e-12
 
 # %% [markdown]
 # In the other direction, give the prior of (E1) no mass where $z$ and $z'$ differ: $P(z,z') = P(z)$ if $z' = z$, and 0 otherwise. The two latents are then *tied*.
-# They are one shared latent, and (E1) becomes (E22) with $J = 2$.
+# They are one shared latent, and (E1) becomes (E22) with $J = 2$. Both models give every pair the same probability, and have the same constant $C$.
 
 # %% tags=["reproducible"]
 diagonal = start.prior.diag().log()  # log P(z,z'): -inf unless z' = z
@@ -209,7 +209,7 @@ assert (F_1 - blurred).abs().max() > 0.01
 #
 # $$T_w\, T_1^{+} = A\,\mathrm{diag}(G^\top w)\,A^{+}.$$
 #
-# So the columns of $A$, the distributions $P(x_1|z)$, are the eigenvectors of a matrix of the data. This needs $A$ and $B$ of rank $K$, and entries of $G^\top w$ that all differ: for random $w$ they do,
+# So the columns of $A$, the distributions $P(x_1|z)$, are the eigenvectors of a matrix of the data. This needs $A$ and $B$ of rank $K$, the number of classes, and entries of $G^\top w$ that all differ: for random $w$ they do,
 # unless two classes have the same $P(x_3|z)$. (Three views suffice by a theorem of Kruskal, 1977; the eigenvectors are due to Leurgans, Ross and Abel, 1993.)
 
 # %% tags=["reproducible"]
@@ -271,6 +271,9 @@ for name, runs in paths.items():
     assert min(shares) > 0.999
 assert off["triples"].max() < 0.01 and off["pairs"].max() > 0.25
 
+# %% [markdown]
+# In the widget you choose what EM sees, its start, and the number of its steps. Start 2 is the one that pairs lead astray.
+
 # %%
 rpm.explore(rpm.lessons.lesson_13.classes(emissions[0], paths))
 
@@ -278,12 +281,12 @@ rpm.explore(rpm.lessons.lesson_13.classes(emissions[0], paths))
 # ## Pairs are enough where classes hardly overlap
 #
 # Every move $M$ has a limit: no entry may become negative. Take the smallest kind of move, where class $j$ borrows $\varepsilon$ of class $i$: column $j$ of $A$ becomes
-# $(1-\varepsilon)A_j + \varepsilon A_i$. To keep the pairs as they are, the other side of class $i$ has to become $D_iB_i - \frac{\varepsilon}{1-\varepsilon}D_jB_j$, and that must not be negative.
+# $(1-\varepsilon)A_j + \varepsilon A_i$. To keep the pairs as they are, the other side of class $i$ has to become $D_iB_i - \frac{\varepsilon}{1-\varepsilon}D_jB_j$, with $D_i$ the frequency of class $i$ and $B_i$ its column of $B$. That must not be negative.
 # For equally frequent classes the largest possible $\varepsilon$ therefore satisfies
 #
 # $$\frac{\varepsilon}{1-\varepsilon} = \min_{x_2} \frac{P(x_2|i)}{P(x_2|j)}.$$
 #
-# If some $x_2$ occurs in class $j$ and never in class $i$, this is zero, and class $j$ can borrow nothing.
+# If some $x_2$ occurs in class $j$ and never in class $i$, this is zero, and class $j$ can borrow nothing. The cell makes $x_2$ clearer step by step, and takes the two classes between which most can be borrowed.
 
 # %% tags=["reproducible"]
 own = torch.eye(K, dtype=torch.float64)[torch.arange(5) % K]  # a class for each x₂

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # ELBO against evidence: which one to train
 #
-# A bound is what one trains when the thing itself is out of reach. With categorical latents, both are within reach: the ELBO, and the log evidence that it
+# A bound is what one trains when the thing itself is out of reach. If a latent has finitely many values, the *categories*, both are within reach: the ELBO, and the log evidence that it
 # bounds. **Which should you train, and what does it cost to train the other?** This lesson tries both on the same data, from the same starts.
 #
 # **Afterwards you can** choose among restarts by their evidence, without labels; explain why two categorical latents collapse under the ELBO and
@@ -19,7 +19,7 @@
 # ## The same digits and networks as in lesson 13
 #
 # Training sees pairs of different images of one digit, and no label. A network $F(z|x)$ with ten categories $z$ maps each image to probabilities. Many networks from random starts are trained
-# side by side. The model is (E22) with one shared latent and a uniform $P(z)$, and its log evidence less $C$ is at most $\log 10$. The next three cells are lesson 13's.
+# side by side. The model is (E22) with one shared latent and a uniform $P(z)$, and its log evidence less $C$ is at most $\log 10$. The cells of this section are lesson 13's; skip them if you come from there.
 
 
 # %%
@@ -79,6 +79,7 @@ def evidence(f, f_prime):
     return joint.logsumexp(2).mean(1)
 
 
+# %%
 def train(objective, pairs, weights, steps=200, every=10):
     """Maximise the objective of each network; yield now and then, to be looked at."""
     optimizer = torch.optim.AdamW(weights.values(), lr=1e-2, weight_decay=1e-3)
@@ -130,7 +131,7 @@ for s in tqdm(seeds):
     runs[s] = pairs, weights, history
     scores = torch.tensor([agreement(table) for table in counts])
     near = found > found.max() - 0.1
-    print(f"seed {s}: {near.sum()} of 12 within 0.1 of the best, {found.max():.2f} nats")
+    print(f"seed {s}: {near.sum()} of 12 are within 0.1 nats of {found.max():.2f}")
     print("  evidence ", *(f"{v:.2f}" for v in found.sort().values))
     print("  agreement", *(f"{v:.2f}" for v in scores[found.argsort()]))
     assert scores[found.argmax()] > 0.9 and found.max() < math.log(10)
@@ -138,7 +139,7 @@ for s in tqdm(seeds):
     assert scores[near].min() > scores[~near].max()  # nine seeds: > .93 and < .90
 
 # %% [markdown]
-# Both lines are sorted by the evidence of the training pairs, and the second shows the labels' verdict. Nobody needs the labels to keep the right network. A likelihood is made for this: it compares
+# Both lines are sorted by the evidence of the training pairs, and the second shows how far each network agrees with the labels. You can keep the right network without them. A likelihood is made for this: it compares
 # several fits of one model to one data set. Below, the runs of seed 0 step by step; restart 1 has the highest final evidence, restart 12 the lowest.
 
 # %%
@@ -363,8 +364,8 @@ print(f"the best certain code has {elbo:.2f}, the data share {information:.2f} n
 assert gap < 0.03 and max(bound for _, bound in on_elbo) < elbo + 1e-3
 
 # %% [markdown]
-# Two effects add up. From any one start the ELBO ends well below its own maximum; restarts mend that. What remains is the gain above: the evidence keeps the doubt that its model can use. With the prior of $\beta = 1$,
-# which allows $z \ne z'$ often, doubt is worth nothing.
+# The eight trainings on the ELBO end well below the best certain code. So a comparison of single starts would mix two things: poor starts, which more restarts mend, and the objective. What remains is the gain above: at $\beta = 2$ and 3 the evidence keeps doubt that its model can use. At $\beta = 1$,
+# where the prior allows $z' \ne z$ more often, no start found a use for doubt.
 #
 # So: are your latents categorical, and can you afford the sum over them? Then train the evidence. Are your encoders deterministic, as in InfoNCE? Then the two are one
 # (E13), and the question does not arise.

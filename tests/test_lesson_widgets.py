@@ -184,7 +184,7 @@ def test_classes_shows_what_a_run_of_em_had_found_and_how_far_off_it_was(data, s
         for name, runs in zip(("pairs", "triples"), tables)
     }
     figure = lessons.lesson_13.classes(true, paths)(lessons.lesson_13.ClassesState(doublings, data, start))
-    found = tables[data == "triples", start - 1, doublings]
+    found = tables[int(data == "triples"), start - 1, doublings]
     for trace, expected in zip(figure.plotly.data, (true, found), strict=True):
         agree("the classes widget", np.array(trace.z), expected.T, tolerance=1e-6)
     off = max(0.5 * sum(abs(a - b) for a, b in zip(*columns)) for columns in zip(true.T.tolist(), found.T.tolist()))
