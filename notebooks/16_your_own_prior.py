@@ -8,7 +8,7 @@
 # **Afterwards you can** write a critic and have it checked; choose between priors of your own by held-out evidence, and find the pairs that decide; say when a
 # learned code cannot reach its prior; choose the number of latents; use an encoder for each side; recognise a broken critic that its training loss does not show.
 #
-# **You need** lessons [5](05_the_evidence_of_a_data_set.ipynb) and [8](08_a_prior_is_an_assumption.ipynb). This is the last lesson, and its end looks back at all of them. **Time** 45 minutes, of which the computer takes one.
+# **You need** lessons [5](05_the_evidence_of_a_data_set.ipynb) and [8](08_a_prior_is_an_assumption.ipynb). This is the last lesson, and its end looks back at all of them. **Time** 50 minutes, of which the computer takes one.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
@@ -39,7 +39,7 @@ seeds = (0, 1, 2)
 # Three things make a model: pairs $(x, x')$, an encoder, and a critic $f(z, z')$, which makes the prior $P(z'|z) = Q(z')\,f(z,z')/Z(z)$ (E7). In code a critic is a module that takes $n$ rows $z$ and $m$ rows $z'$, and returns the table of
 # all scores $\log f$, of shape $(n, m)$. Here is a critic for a latent that is an angle $\theta$, the direction of $z$ in the plane:
 #
-# $$\log f(z,z') = \kappa\cos(\theta - \theta'), \tag{E18}$$
+# $$\log f(z,z') = \kappa\cos(\theta - \theta'). \tag{E18}$$
 #
 # This is the von Mises–Fisher distribution, the circle's analogue of a Gaussian, with its peak where $\theta' = \theta$. The number $\kappa$ is its *concentration*: a large $\kappa$ says that steps are
 # small. `rpm.check_critic` tries the module on random latents.
@@ -114,7 +114,7 @@ rpm.figures.images(rows, caption=f"Ten pairs, one in each column: {turned}.")
 # %% [markdown]
 # We train four models, each from several random starts:
 #
-# - **The line**: one latent, and a random walk as the prior.
+# - **The line**: one latent, and a random walk as the prior: Gaussian steps, $\log f = -(z-z')^2/2\sigma^2$.
 # - **The circle**: two latents, of which `Circle` keeps the direction.
 # - **The centred circle**: the same, but before training the latents are shifted so that their mean is 0.
 # - **The circle by way of the plane**: first 100 steps with a random walk in the plane as the prior; then the latents are centred, and `Circle` takes over.
@@ -123,7 +123,7 @@ rpm.figures.images(rows, caption=f"Ten pairs, one in each column: {turned}.")
 #
 # <details><summary>Answer</summary>
 #
-# They do. By way of the plane every start earns all there is. Without centring none does. With centring some do and some do not.
+# They do. By way of the plane every start earns the whole mutual information. Without centring none does. With centring some do and some do not.
 # </details>
 
 
@@ -136,8 +136,7 @@ def trained(plan, seed, centred=False):
         if stage or centred:  # the circle minds where 0 lies: move it to the middle
             with torch.no_grad():
                 encoder[-1].bias.sub_(encoder(next(turn_batches(seed))[0]).mean(0))
-        critic = make_critic()
-        batches = turn_batches(1000 * stage + seed)
+        critic, batches = make_critic(), turn_batches(1000 * stage + seed)
         list(rpm.train(encoder, critic, batches, steps, learning_rate=3e-3))
     with torch.no_grad():
         z, z_prime = encoder(x), encoder(x_prime)
@@ -182,10 +181,8 @@ for name in ("circle", "centred circle", "circle by way of the plane"):
     for number, value in zip(numbers, held_out[name]):
         assert (abs(number) == 1) == (value > truth - 0.1)
 wound = held_out["centred circle"] > truth - 0.1
-print(f"centred starts: {wound.sum()} of 6 wound once, the others folded")
-assert 0 < wound.sum() < 6
-seen = torch.tensor([run[3] for run in runs["centred circle"]])
-assert seen[wound].min() > seen[~wound].max() + 0.3  # the training pairs tell
+seen = torch.tensor([run[3] for run in runs["centred circle"]])  # on training pairs
+assert 0 < wound.sum() < 6 and seen[wound].min() > seen[~wound].max() + 0.3
 kappa = runs["circle by way of the plane"][0][4].log_kappa.exp().item()
 print(f"learned kappa {kappa:.0f}; steps of size 0.3 have 1/0.3² = {1 / 0.3**2:.0f}")
 
@@ -237,10 +234,8 @@ life = (torch.tensor([float(row["lifeExp"]) for row in table]).view(142, 12) - 6
 def transitions(seed):
     """Training pairs, held-out pairs, held-out countries: each seed another split."""
     order = torch.randperm(142, generator=torch.Generator().manual_seed(seed))
-    now, later = life[order, :-1], life[order, 1:]
-    train = now[:100].reshape(-1, 1), later[:100].reshape(-1, 1)
-    test = now[100:].reshape(-1, 1), later[100:].reshape(-1, 1)
-    return train, test, order[100:]
+    now, later = life[order, :-1].reshape(-1, 1), life[order, 1:].reshape(-1, 1)
+    return (now[:1100], later[:1100]), (now[1100:], later[1100:]), order[100:]
 
 
 def transition_batches(seed):
@@ -334,7 +329,7 @@ for k in gain.topk(4).indices.tolist():
     row = 12 * int(held_out_countries[k // 11]) + k % 11
     now, later = table[row : row + 2]
     print(f"{now['country']:12} {now['year']}–{later['year']}: ", end="")
-    print(f"{float(now['lifeExp']):.0f} to {float(later['lifeExp']):.0f} years,", end=" ")
+    print(f"{float(now['lifeExp']):.0f} to {float(later['lifeExp']):.0f}", end=" years, ")
     print(f"{gain[k]:+.0f} nats")
 
 # %%
@@ -344,7 +339,7 @@ print(f"on the median pair it is {gain.median():+.2f} nats")
 assert share > 3 / 20 and gain.median() > 0
 
 # %% [markdown]
-# These are wars, famines, epidemics, and their ends. A Gaussian step makes them all but impossible, and pays for each; a Laplace step makes them rare. Remember `reduction="none"`, which gives the evidence of each pair: before you trust
+# These are wars, famines, epidemics, and their ends. A Gaussian step makes them all but impossible, and each costs it many nats; a Laplace step makes them rare. Remember `reduction="none"`, which gives the evidence of each pair: before you trust
 # a difference in evidence, see whether many pairs carry it or a few. Here a few carry it; yet the median pair gains too, and the other splits agree.
 #
 # One assumption of this prior may still be wrong: that life expectancy drifts by as many years at 40 as at 80. So let an encoder stretch the axis, and keep the prior: the latent drifts
@@ -374,8 +369,7 @@ for s, (critic, encoder, _) in zip(seeds, learned):
     rise = steps[::8].diff()  # of each eight years
     assert rise[-1] > 1.2 * rise[:-1].max()  # three splits: 6.8 to 7.0, and 5.1 at most
 rpm.figures.lines(
-    expectancy,
-    axes,
+    expectancy, axes,
     x_label="life expectancy (years)",
     y_label="learned z, in typical steps of 5 years",
     caption="Steepest at the right: each further year of life takes longest there.",
