@@ -4,7 +4,7 @@ nbval starts the kernel and runs the cells; notebook_compare.py decides whether 
 stored ones. `pytest notebooks/02_the_elbo.ipynb` runs one lesson; `-m "not notebook"` leaves all out.
 
 A lesson that tests/browser/test_lessons.py runs in the same session is compared and held to its budget there, and not run
-a second time here; but lesson 13, whose trained network differs most from processor to processor, runs here on other
+a second time here; but lesson 14, whose trained networks differ most from processor to processor, runs here on other
 arithmetic (tools/processors.py has the kinds; `--processor` names one for all).
 
 The budget counts seconds of the processor, by tools/budgets.py; the table at the end has the clock's beside them, which are
@@ -32,7 +32,7 @@ from processors import KINDS
 SECONDS, SECONDS_OF_A_NEIGHBOUR, SECONDS_OF_A_CELL, PEAK_MIB = 90, 60, 20, 1024
 
 TOOLS = Path(budgets.__file__).parent
-ELSEWHERE = "13"
+ELSEWHERE = "14"
 
 
 @dataclass

@@ -205,13 +205,31 @@ def test_the_forecast_is_the_one_step_prior_iterated(prior, law, horizon):
         assert f"worth {rpm.infonce(log_f).value:.2f} nats" in figure.caption
 
 
+@pytest.mark.parametrize("data, start, doublings", [("pairs", 2, 0), ("triples", 3, 10)])
+def test_classes_shows_what_a_run_of_em_had_found_and_how_far_off_it_was(data, start, doublings):
+    generator = torch.Generator().manual_seed(0)
+    true, tables = torch.rand(6, 3, generator=generator), torch.rand(2, 3, 11, 6, 3, generator=generator)
+    true, tables = true / true.sum(0), tables / tables.sum(3, keepdim=True)
+    paths = {
+        name: [[(0.05 * k, table) for k, table in enumerate(run)] for run in runs]
+        for name, runs in zip(("pairs", "triples"), tables)
+    }
+    figure = lessons.lesson_13.classes(true, paths)(lessons.lesson_13.ClassesState(doublings, data, start))
+    found = tables[int(data == "triples"), start - 1, doublings]
+    for trace, expected in zip(figure.plotly.data, (true, found), strict=True):
+        agree("the classes widget", np.array(trace.z), expected.T, tolerance=1e-6)
+    off = max(0.5 * sum(abs(a - b) for a, b in zip(*columns)) for columns in zip(true.T.tolist(), found.T.tolist()))
+    assert f"EM on {data} from start {start}, after {2**doublings} steps" in figure.caption
+    assert f"{5 * doublings}.00% of its ceiling" in figure.caption and f"off by {off:.3f}" in figure.caption
+
+
 def test_restarts_shows_the_categories_the_evidence_so_far_and_the_labels_they_agree_with():
     generator = torch.Generator().manual_seed(0)
     evidence, names = torch.rand(21, 12, generator=generator), torch.tensor([2, 0, 1])  # class k is category names[k]
     counts = torch.zeros(21, 12, 3, 3)
     counts[..., torch.arange(3), names] = torch.tensor([30.0, 20.0, 40.0])
     counts[7, :, 1, 2] = 10.0  # a tenth of all images in another class's category
-    figure = lessons.lesson_13.restarts(evidence, counts)(lessons.lesson_13.RestartState(step=70, rank=3))
+    figure = lessons.lesson_14.restarts(evidence, counts)(lessons.lesson_14.RestartState(step=70, rank=3))
     run = evidence[-1].sort(descending=True).indices[2]
     table, *others, chosen = figure.plotly.data
     agree(
@@ -257,7 +275,7 @@ def test_records_too_few_for_the_sliders_are_refused():
         (lambda: lessons.lesson_05.retrieval(*torch.rand(2, 19, 3), *torch.rand(2, 19, 1, 5, 5)), "z has 19 rows"),
         (lambda: lessons.lesson_11.forecast(*torch.rand(2, 19, 7, 2)), r"z has shape \(19, 7, 2\)"),
         (
-            lambda: lessons.lesson_13.restarts(torch.rand(20, 12), torch.rand(20, 12, 3, 3)),
+            lambda: lessons.lesson_14.restarts(torch.rand(20, 12), torch.rand(20, 12, 3, 3)),
             r"evidence has shape \(20, 12\)",
         ),
     ):

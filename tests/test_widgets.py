@@ -55,10 +55,16 @@ def forecast():
     return lessons.lesson_11.forecast(3 * positions(7) + 1, positions(7))
 
 
+def classes():
+    tables = torch.rand(2, 3, 11, 6, 3, generator=torch.Generator().manual_seed(0))
+    paths = [[[(0.05 * k, table) for k, table in enumerate(run)] for run in runs] for runs in tables]
+    return lessons.lesson_13.classes(tables[0, 0, 0], dict(zip(("pairs", "triples"), paths)))
+
+
 def restarts():
     generator = torch.Generator().manual_seed(0)
     evidence = 2.5 * torch.rand(21, 12, generator=generator).sort(0).values
-    return lessons.lesson_13.restarts(evidence, torch.randint(1, 9, (21, 12, 10, 10), generator=generator))
+    return lessons.lesson_14.restarts(evidence, torch.randint(1, 9, (21, 12, 10, 10), generator=generator))
 
 
 def concentration():
@@ -68,7 +74,7 @@ def concentration():
     )
 
 
-FACTORIES = {f.__name__: f for f in (retrieval, proof, unfolding, momentum, forecast, restarts, concentration)}
+FACTORIES = {f.__name__: f for f in (retrieval, proof, unfolding, momentum, forecast, classes, restarts, concentration)}
 
 
 def renders() -> dict:

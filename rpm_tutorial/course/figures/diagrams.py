@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from IPython.display import publish_display_data
 
 from ...derivation import EQUATIONS
-from .charts import BLACK, BLUE, GREEN, GREY, PURPLE, VERMILLION
+from .charts import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
 
 
 @dataclass(frozen=True)
@@ -122,18 +122,19 @@ def course_map() -> Diagram:
         "Why it is true": (BLUE, ["1 the model", "2 its ELBO", "3 InfoNCE's prior", "4 other priors"]),
         "How to measure it": (PURPLE, ["5 a whole data set", "6 finite batches"]),
         "What a prior assumes": (VERMILLION, ["7 why not the MI", "8 priors as assumptions"]),
-        "How to use it": (
-            GREEN,
-            ["9 images", "10 sequences", "11 looking ahead", "13 one shared latent", "16 your own prior"],
+        "Beyond pairs": (
+            ORANGE,
+            ["10 sequences", "11 looking ahead", "13 one shared latent", "14 bound or evidence"],
         ),
+        "How to use it": (GREEN, ["9 images", "16 your own prior"]),
     }
-    parts = _box(270, 12, 240, 34, ["0 one number, three names"]) + [_path("M270 29H98V72")]
-    for x, (title, (color, lessons)) in zip(range(10, 778, 192), groups.items()):
-        parts += _box(x, 74, 176, 126, [title, *lessons], color)
-    parts += [_path(f"M{187 + 192 * k} 137H{200 + 192 * k}") for k in range(3)]
+    parts = _box(270, 12, 240, 34, ["0 one number, three names"]) + [_path("M270 29H90V72")]
+    for x, (title, (color, lessons)) in zip(range(10, 870, 172), groups.items()):
+        parts += _box(x, 74, 160, 136, [title, *lessons], color)
+    parts += [_path(f"M{171 + 172 * k} 142H{181 + 172 * k}") for k in range(4)]
     alt = "; ".join(f"{title}: lessons {', '.join(lessons)}" for title, (_, lessons) in groups.items())
-    caption = "Lesson 0, then four parts, each of which needs those to its left."
-    return Diagram(772, 212, parts, caption, f"Lesson 0 leads to four parts in a row. {alt}.")
+    caption = "Lesson 0, then five parts, each of which needs those to its left."
+    return Diagram(868, 222, parts, caption, f"Lesson 0 leads to five parts in a row. {alt}.")
 
 
 def _text(x: float, y: float, text: str, size: int = 15, anchor: str = "middle", color: str = BLACK) -> str:

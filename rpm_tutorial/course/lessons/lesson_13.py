@@ -1,87 +1,47 @@
-"""Lesson 13. Its widget: twelve restarts of EM on digits, step by step.
+"""Lesson 13. Its widget: the classes that EM finds in pairs and in triples.
 
-Its exercises: the two steps of EM, and what ten classes are worth to untied latents.
+Its exercises: the two steps of EM.
 """
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from ...finite import FiniteRPM
 from ..exercise import Exercise, normal
-from ..figures import BLUE, GREY, STYLES, Figure
-from ..figures.charts import house_figure, panes, three_digits
+from ..figures import Figure, tables
 from ..widgets import choice, slider
 
 
 @dataclass(frozen=True)
-class RestartState:
-    step: int = slider(200, 0, 200, 10, "EM steps")
-    rank: int = choice({str(k): k for k in range(1, 13)}, "restart, by final evidence")
+class ClassesState:
+    doublings: int = slider(10, 0, 10, 1, "EM steps, as a power of 2")
+    data: str = choice(["pairs", "triples"], "EM sees")
+    start: int = choice({str(k): k for k in (1, 2, 3)}, "start")
 
 
-def restarts(evidence: Tensor, counts: Tensor):
-    """Lesson 13: the render function for twelve restarts of EM, seen every 10 steps: the categories, and the evidence so far.
+def classes(true: Tensor, paths: Mapping[str, Sequence[Sequence[tuple[float, Tensor]]]]):
+    """Lesson 13: the render function for three runs of EM on pairs and three on triples: the true classes and those found.
 
-    `evidence` holds log evidence - C in nats per pair, shape (21, 12); `counts` the images of each class (row) in each
-    category, shape (21, 12, k, k). Raises `ValueError` for other shapes.
+    `true` is P_true(x_1|z), shape (X, Z). `paths` has "pairs" and "triples", each with three runs of eleven entries, one after 1,
+    2, 4, .. 1024 steps: log evidence - C as a share of its ceiling, and P(x_1|z) with its columns in the order of `true`.
     """
-    from ...probes import match  # scikit-learn takes a second, and only this widget needs it
 
-    if evidence.shape != (21, 12) or counts.shape[:2] != (21, 12):
-        raise ValueError(
-            f"evidence has shape {tuple(evidence.shape)} and counts {tuple(counts.shape)}; expected (21, 12) and (21, 12, k, k)"
+    def render(state: ClassesState) -> Figure:
+        share, found = paths[state.data][state.start - 1][state.doublings]
+        off = ((found - true).abs().sum(0) / 2).max()
+        return tables(
+            {"P_true(x₁|z)": true.T, "P(x₁|z) that EM found": found.T},
+            x_label="x₁",
+            y_label="z",
+            caption=(
+                f"EM on {state.data} from start {state.start}, after {2**state.doublings} steps: log evidence − C is "
+                f"{share:.2%} of its ceiling, and the worst class is off by {off:.3f} (total variation)."
+            ),
         )
-    order, k = evidence[-1].argsort(descending=True), counts.shape[-1]
-
-    def render(state: RestartState) -> Figure:
-        now, run = state.step // 10, int(order[state.rank - 1])
-        table = counts[now, run][:, match(counts[-1, run])]  # categories keep their places along the path
-        agreed = counts[now, run][:, match(counts[now, run])].trace() / counts[now, run].sum()
-        caption = (
-            f"Restart {state.rank} of 12 after {state.step} steps: {evidence[now, run]:.3f} of log {k} = "
-            f"{math.log(k):.3f} nats; categories matched with classes one to one agree with {agreed:.1%} of the labels."
-        )
-        return _clusters(table.numpy(), evidence.T.double().numpy(), run, now + 1, caption)
 
     return render
-
-
-def _clusters(counts: np.ndarray, curves: np.ndarray, chosen: int, shown: int, caption: str) -> Figure:
-    """Left, the share of each class in each category; right, the evidence of all runs, of one the first values in black."""
-    shares, ceiling = counts / np.maximum(counts.sum(1, keepdims=True), 1), math.log(len(counts))
-    steps, style, y_label = np.arange(0.0, 201, 10), STYLES["log evidence − C"], "log evidence − C (nats per pair)"
-    fig = house_figure(**panes(("share of a class in each category", "all runs, one of them so far"), 0.16))
-    fig.update_layout(width=900, height=400, showlegend=False)
-    fig.add_heatmap(
-        z=shares, zmin=0, zmax=1, colorscale=[[0, "#FFFFFF"], [1, BLUE]], showscale=False,
-        texttemplate="%{z:.1f}", hovertemplate="class %{y}, category %{x}: %{z:.3f}<extra></extra>",
-    )  # fmt: skip
-    fig.layout.xaxis.update(title="category", dtick=1)
-    fig.layout.yaxis.update(title="class", dtick=1, autorange="reversed")
-    right = {"xaxis": "x2", "yaxis": "y2"}
-    for curve in curves:
-        fig.add_scatter(x=steps, y=curve, mode="lines", line={"color": "#BBBBBB", "width": 1}, **right)
-    fig.add_scatter(
-        x=steps[:shown], y=curves[chosen][:shown], mode="lines+markers", line={"color": style.color, "width": 2.5},
-        marker={"symbol": style.symbol, "line": {"color": style.color, "width": 2}}, **right,
-    )  # fmt: skip
-    level = {"x0": 0.0, "x1": 200.0, "y0": ceiling, "y1": ceiling, "xref": "x2", "yref": "y2"}
-    fig.add_shape(type="line", line={"color": GREY, "dash": "dash"}, **level)
-    fig.layout.xaxis2.title = "EM steps"
-    fig.layout.yaxis2.update(title=y_label, range=[min(0, curves.min()) - 0.05, 1.05 * max(ceiling, curves.max())])
-    split = ", ".join(f"{k} {three_digits(row.max())} in {row.argmax()}" for k, row in enumerate(shares))
-    now, ends = curves[chosen][:shown], curves[:, -1]
-    first, last, low, high, top = map(three_digits, (now[0], now[-1], ends.min(), ends.max(), ceiling))
-    alt = (
-        f"Left, the largest share of each class and its category: {split}. Right, {y_label} against EM steps: the chosen run "
-        f"from {first} to {last} at {steps[shown - 1]:g}; at the end all {len(curves)} runs lie between {low} and {high}, the "
-        f"ceiling at {top}."
-    )
-    columns = ["class", *(f"category {k}" for k in range(counts.shape[1]))]
-    return Figure(fig, caption, alt, columns, [[k, *map(int, row)] for k, row in enumerate(counts)])
 
 
 # Exercises
@@ -151,34 +111,5 @@ m_step = Exercise(
         lambda p_true, q: (p_true.sum(0)[:, None] * q).sum(1): (
             "you weighted x' by its marginal, as if it did not depend on x."
         ),
-    },
-)
-
-found_all = Exercise(
-    prompt=(
-        "Return L - C = E[log f] - E log Z(z) for log f = beta [z = z'] when Q(z,z') has 1/k on each of the k diagonal cells and "
-        "nothing elsewhere. Source: (E7)."
-    ),
-    case=lambda seed: (1.0 + seed, 10 - 3 * seed),
-    solution=lambda beta, k: beta - math.log1p((math.exp(beta) - 1) / k),
-    hints=(
-        "z = z' in every pair, so the score is beta; what does Z(z) average over?",
-        "Z(z) = sum over z' of f(z,z') / k: one term e^beta, and k - 1 terms 1.",
-        "beta - math.log((math.exp(beta) + k - 1) / k)",
-    ),
-    misconceptions={
-        lambda beta, k: math.log(
-            k
-        ): "log k is the mutual information, the limit of a large beta; at this one KL(Q||P) is left.",
-        lambda beta, k: (
-            beta - math.log1p(math.exp(beta) / k)
-        ): "z = z' is one of the k terms of Z(z): k - 1 are left over.",
-        lambda beta, k: beta - math.log(math.exp(beta) + k - 1): (
-            "you summed over candidates; Z(z) is a mean under Q(z'), so a constant code would be at 0."
-        ),
-        lambda beta, k: beta / k - math.log1p((math.exp(beta) - 1) / k): (
-            "that is the encoder that knows nothing: there z = z' in one pair of k only."
-        ),
-        lambda beta, k: beta: "the score alone; subtract the normaliser.",
     },
 )
