@@ -175,9 +175,9 @@ def test_clipping_changes_the_normaliser_alone_and_none_of_it_is_donsker_varadha
 def test_the_mean_of_many_batches_is_the_value_of_the_table(objective):
     """Pairs on the diagonal, independent draws beside it: no bias."""
     q, s, rng = table(), random_scores(), torch.Generator().manual_seed(0)
-    cells = torch.multinomial(q.flatten(), 1000 * 6, replacement=True, generator=rng).view(1000, 6)
+    cells = torch.multinomial(q.flatten(), 400 * 6, replacement=True, generator=rng).view(400, 6)
     values = torch.stack([objective(s[batch // 4][:, batch % 4]).value for batch in cells])
-    assert abs(values.mean() - objective(s, q).value) < 4 * values.std() / 1000**0.5
+    assert abs(values.mean() - objective(s, q).value) < 4 * values.std() / 400**0.5
 
 
 def test_on_a_batch_the_pairs_do_not_count_as_independent():
@@ -268,7 +268,7 @@ def test_two_samples_of_each_value_leave_a_finite_score_when_all_of_the_trace_is
     assert found.abs().max() < 100
 
 
-@pytest.mark.parametrize("dim", [1, 2, 8])
+@pytest.mark.parametrize("dim", [1, 8])
 def test_the_score_of_a_gaussian_is_found_from_its_samples(dim):
     """Off by less than a third of its own size, on three samples of 500 each."""
     for seed in range(3):
@@ -276,7 +276,7 @@ def test_the_score_of_a_gaussian_is_found_from_its_samples(dim):
         assert (estimators.stein_score(x) + x).square().mean() < 0.3 * x.square().mean()
 
 
-@pytest.mark.parametrize("rho, dim", [(0.5, 1), (-0.8, 1), (-0.8, 8)])
+@pytest.mark.parametrize("rho, dim", [(0.5, 1), (-0.8, 8)])
 def test_mige_moves_as_the_information_does(rho, dim):
     slopes = []
     for seed in range(3):

@@ -58,13 +58,14 @@ def interrupted_at(number: int, call) -> bool:
             raise Stop
         return on_line
 
+    before = sys.gettrace()  # coverage's, which goes on afterwards
     sys.settrace(lambda frame, event, _argument: on_line if frame.f_code.co_filename in files else None)
     try:
         call()
     except Stop:
         return True
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return False
 
 
