@@ -40,6 +40,13 @@ def test_it_is_exact_when_it_samples_everything(name):
         assert found.n == 96 and isinstance(found.infonce, float) and found.standard_error > 0
 
 
+@pytest.mark.slow
+def test_its_standard_error_covers_the_exact_value_about_as_often_as_it_should():
+    errors, standard_errors, _ = many(2000, rpm.RandomWalk(0.5).double(), 64, rows=320, negatives=1024)
+    covered = (errors.abs() < 2 * standard_errors).double().mean()
+    assert covered >= 0.85 and 0.75 < standard_errors.mean() / errors.std() < 1.4
+
+
 def test_its_bias_is_half_the_relative_variance_of_the_normaliser_and_its_standard_error_errs_upwards():
     errors, standard_errors, bias = many(1000, rpm.RandomWalk(0.5).double(), 24, rows=1000, negatives=100)
     mean, spread = errors.mean().item(), errors.std().item()
