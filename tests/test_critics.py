@@ -60,6 +60,13 @@ def test_a_linear_form_may_leave_out_either_bias():
         agree("a linear form's table", LinearForm(q, k, a, b).table(), torch.tensor(expected))
 
 
+def test_a_matrix_starts_as_the_identity():
+    z, z_prime = latents()
+    agree("(E18) Bilinear starts as z.z'", rpm.Bilinear(DIM).double()(z, z_prime), z @ z_prime.T)
+    starts, walk = (critic.double()(z, z_prime) for critic in (rpm.LinearDynamics(DIM), rpm.RandomWalk(1.0)))
+    agree("(E18) LinearDynamics starts as a random walk", starts, walk)
+
+
 @each_critic
 def test_gradients_reach_both_latents_and_every_parameter(name):
     critic, (z, z_prime) = made(name), latents()
