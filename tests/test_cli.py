@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from budgets import HANG, wait_until
+from budgets import HANG
 from needs import NO_DEPRECATIONS
 
 import rpm_tutorial as rpm
@@ -235,32 +235,14 @@ def test_the_installed_command_brings_the_lessons_along(installed: dict, tmp_pat
     assert given == {path.relative_to(ROOT / "notebooks") for path in ours}
 
 
-@pytest.mark.jupyterlab
-@pytest.mark.slow
-def test_lab_puts_the_lessons_into_an_empty_folder_and_overwrites_nothing(installed: dict, tmp_path: Path):
-    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    folder = tmp_path / "my course"
-
-    def address() -> str:
-        """What JupyterLab says, once it serves."""
-        command = [installed["command"], "lab", "my course"]
-        log = tmp_path / "log"
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                command, cwd=tmp_path, env=installed["env"] | own, stdout=output, stderr=subprocess.STDOUT
-            )
-        try:
-            wait_until(lambda: "token=" in log.read_text() or process.poll() is not None)
-            return log.read_text()
-        finally:
-            process.kill()  # a signal that it may handle would be lost before it serves
-            process.wait(HANG)
-
-    first = address()
-    assert "The lessons are in" in first
-    assert re.search(r"http://127\.0\.0\.1:\d+/lab/tree/my(%20| )course/00_start_here\.ipynb\?token=\w+", first), first
-    (folder / "00_start_here.ipynb").write_text("the reader's")
-    (folder / "01_the_model.ipynb").unlink()
-    assert "The lessons are in" not in address()
+def test_lab_puts_the_lessons_into_an_empty_folder_and_overwrites_nothing(tmp_path: Path, monkeypatch, capsys):
+    started, folder = [], tmp_path / "my course"
+    monkeypatch.setattr(os, "execve", lambda program, command, environment: started.append(command))
+    for new in (True, False):
+        main(["lab", str(folder)], standalone_mode=False)
+        assert ("The lessons are in" in capsys.readouterr().out) == new
+        (folder / "00_start_here.ipynb").write_text("the reader's")
+        (folder / "01_the_model.ipynb").unlink(missing_ok=True)
     assert (folder / "00_start_here.ipynb").read_text() == "the reader's"
     assert not (folder / "01_the_model.ipynb").exists()
+    assert "--LabApp.default_url=/lab/tree/my course/00_start_here.ipynb" in started[0] == started[1]

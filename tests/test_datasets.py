@@ -62,14 +62,6 @@ def test_digits_are_1797_images_of_8_by_8_in_the_unit_interval():
     assert torch.equal(torch.cat([train.labels, test.labels]), labels)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("split, count", [("train", 60_000), ("test", 10_000)])
-def test_fashion_mnist_has_ten_equal_classes(split, count, fashion_mnist_folder):
-    x, labels = datasets.fashion_mnist(split, folder=fashion_mnist_folder)
-    assert x.shape == (count, 1, 28, 28) and x.dtype == torch.float32 and (x.min(), x.max()) == (0, 1)
-    assert labels.bincount().tolist() == [count // 10] * 10
-
-
 def test_fashion_mnist_is_looked_for_in_the_documented_order(place, monkeypatch):
     """The named folder, then RPM_DATA, then the Debian package, then a download; each holds its own number."""
     downloaded = place("downloaded", 4)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 import rpm_tutorial as rpm
 from rpm_tutorial import _tiles, datasets, distributed, encoders, environment, gaussian
-from rpm_tutorial.estimators import ESTIMATORS
 from rpm_tutorial.training import LogRow
 
 CRITICS = {
@@ -130,16 +129,6 @@ def test_the_stand_in_refuses_what_a_gpu_refuses():
         assert there.copy_(here).device == device and here.copy_(there).device == here.device == there.cpu().device
     with StandIn("mps") as device, pytest.raises(TypeError, match="float64"):
         here.double().to(device)
-
-
-def test_each_estimator_of_a_batch():
-    table = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
-    with StandIn() as device:
-        for function in [function for functions in ESTIMATORS.values() for function in functions]:
-            here, there = table.clone().requires_grad_(), table.to(device).requires_grad_()
-            (expected := function(here)).value.backward()
-            (found := function(there)).value.backward()
-            assert_same([*found, there.grad], [*expected, here.grad], device)
 
 
 def pairs(n: int = 300) -> tuple[Tensor, Tensor]:

@@ -44,19 +44,16 @@ def test_the_readme_is_in_step_with_the_lessons():
     assert [path.name for path in LESSONS if f"(notebooks/{path.name})" not in README] == []
 
 
-def test_an_unpublished_course_has_no_badge_no_cell_and_no_address_but_the_papers():
-    nowhere = {"repository": "", "branch": "main"}
-    assert doors.badges(nowhere, ["notebooks/00_start_here.ipynb"]) == doors.UNPUBLISHED
-    assert doors.install_cell(nowhere) == "" and project_urls.urls(**nowhere) == {"Paper": project_urls.PAPER}
-
-
-def test_a_published_course_has_a_badge_for_each_lesson_and_door():
+def test_a_published_course_has_a_badge_for_each_lesson_and_door_and_an_unpublished_one_none():
     links = re.findall(r"\[!\[open (\S+) in (\w+)\]\(\S+\.svg\)\]\((https://\S+)\)", doors.filled(README, PUBLISHED))
     assert [(name, door) for name, door, _ in links] == [(p.stem, d) for p in LESSONS for d in ("Binder", "Colab")]
     for name, door, link in links:
         path = unquote(link).split("lab/tree/" if door == "Binder" else "/blob/main/")[1]
         assert "someone/course" in link and path == f"notebooks/{name}.ipynb"
     assert project_urls.urls(**PUBLISHED)["Source"] == "https://github.com/someone/course"
+    nowhere = {"repository": "", "branch": "main"}
+    assert doors.badges(nowhere, ["notebooks/00_start_here.ipynb"]) == doors.UNPUBLISHED
+    assert doors.install_cell(nowhere) == "" and project_urls.urls(**nowhere) == {"Paper": project_urls.PAPER}
 
 
 # Colab's cell

@@ -7,9 +7,7 @@ import pytest
 import torch
 import tqdm.auto
 from evidence_cases import (
-    CRITICS,
     EACH,
-    LINEAR,
     agree_each,
     agrees_with_the_dense_table,
     each_critic,
@@ -88,22 +86,6 @@ def test_what_alone_needs_a_gradient_gets_it(name, way):
         for tensor in inputs:
             tensor.requires_grad_(tensor is chosen)
         agrees_with_the_dense_table(way, critic, *both, "both")
-
-
-def test_strips_are_the_way_of_a_linear_critic_whose_mean_needs_a_gradient(monkeypatch):
-    taken = []
-    for way in ("by_strips", "by_tiles"):
-        call = getattr(evidence, way)
-        monkeypatch.setattr(evidence, way, lambda *a, way=way, call=call: taken.append(way) or call(*a))
-    z, z_prime = pairs(5)
-    for name in CRITICS:
-        critic = made(name)
-        dataset_evidence(z, z_prime, critic)
-        dataset_evidence(z, z_prime, critic, block=2)
-        dataset_evidence(z, z_prime, critic, reduction="none")
-        dataset_evidence(z.detach(), z_prime.detach(), critic.requires_grad_(False))
-        assert taken == ["by_strips" if name in LINEAR else "by_tiles"] + 3 * ["by_tiles"], name
-        taken.clear()
 
 
 @each_way

@@ -160,8 +160,6 @@ class Noise(nn.Module):
         self.attention.train(how == "attention in training mode")
 
     def forward(self, z):
-        if self.how == "dropout":
-            return F.dropout(z, 0.5)
         if self.how == "rare dropout":  # of a few rows none is dropped
             return F.dropout(z, 1e-6)
         if self.how == "a generator of its own":
@@ -186,10 +184,7 @@ class ChangingTable(Changing):
         return self.noise(z) @ z_prime.T
 
 
-HOW = ("dropout", "rare dropout", "a generator of its own", "a count", "attention in training mode")
-
-
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("how", ["rare dropout", "a generator of its own", "a count", "attention in training mode"])
 @pytest.mark.parametrize("kind", [Changing, ChangingTable])
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 def test_a_critic_whose_scores_change_from_call_to_call_is_refused(kind, how, mode):
@@ -205,24 +200,3 @@ def test_a_critic_whose_scores_change_from_call_to_call_is_refused(kind, how, mo
                 evidence()
     failed = [check.name for check in rpm.check_critic(critic, DIM).checks if check.passed is False]
     assert failed[0] in (("determinism", "pairing") if "attention" in how else ("determinism",))
-
-
-def test_a_fixed_critic_may_have_layers_that_could_draw():
-    critic = ChangingTable("attention").eval()
-    assert dataset_evidence(*(side.float() for side in pairs(12)), critic, block=12).infonce.isfinite()
-
-
-def test_the_few_pairs_that_are_tried_first_leave_a_critic_as_it_was():
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.calls = []
-
-        def forward(self, z, z_prime):
-            self.calls.append((len(z), len(z_prime), self.training, torch.is_grad_enabled()))
-            return z @ z_prime.T
-
-    critic = Counting()
-    dataset_evidence(*pairs(5), critic)
-    assert critic.calls == [(2, 4, True, False), (2, 4, True, False), (5, 5, True, False)] and critic.training
-    assert dataset_evidence(*pairs(1), critic).infonce == 0 and len(critic.calls) == 4  # nothing to try on one pair

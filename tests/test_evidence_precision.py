@@ -8,38 +8,11 @@ import sys
 
 import pytest
 import torch
-from evidence_cases import (
-    CRITICS,
-    DIM,
-    agree_each,
-    agrees_with_the_dense_table,
-    each_critic,
-    each_side,
-    each_way,
-    gradients,
-    made,
-    pairs,
-)
+from evidence_cases import CRITICS, DIM, agree_each, each_critic, each_side, each_way, gradients, made, pairs
 from residuals import MEASURED, agree
 
 import rpm_tutorial as rpm
 from rpm_tutorial import dataset_evidence
-
-VIEWS = {
-    "strided": lambda t: t[::2],
-    "transposed": lambda t: t[:7].T.contiguous().T,
-    "expanded": lambda t: t[:1].expand(7, DIM),
-}
-
-
-@each_way
-@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk"])
-def test_the_layout_of_the_latents_in_memory_does_not_matter(name, view, way):
-    z, z_prime = (t.detach() for t in pairs(14))
-    agrees_with_the_dense_table(way, made(name), view(z).requires_grad_(), z_prime[:7].requires_grad_())
-    agrees_with_the_dense_table(way, made(name), z[:7].requires_grad_(), view(z_prime).requires_grad_())
-
 
 EXTREMES = {  # n and the rest of `pairs`
     "identical rows": (9, {}),

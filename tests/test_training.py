@@ -5,7 +5,7 @@ import torch
 from residuals import agree
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from trainings import digit_pairs, everything, model, trainer, values
+from trainings import digit_pairs, everything, model, trainer
 
 import rpm_tutorial as rpm
 from rpm_tutorial import datasets, encoders
@@ -81,12 +81,6 @@ def test_a_learning_rate_of_zero_stands_still_and_a_negative_one_is_refused():
     before = [p.clone() for p in found.encoder.parameters()]
     found.advance()
     assert all(torch.equal(p, q) for p, q in zip(before, found.encoder.parameters(), strict=True))
-
-
-def test_a_parameter_that_encoder_and_critic_share_is_trained_once_a_step():
-    encoder, critic = model()
-    encoder[1].critic = critic  # anywhere within it
-    assert [row.value for row in rpm.train(encoder, critic, digit_pairs(), 5)] == values(5)
 
 
 def test_training_within_a_block_of_autocast_is_training_with_autocast_at_each_step():
