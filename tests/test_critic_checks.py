@@ -76,7 +76,6 @@ BROKEN = {  # the check that has to catch it, and what it says; the change; the 
     "another dtype": ("shape", "torch.float16", lambda c, z, w: walk(c, z, w).half()),
     "an error": ("shape", "RuntimeError", lambda c, z, w: walk(c, z, w) + torch.ones(7).to(z)),
     "dropout": ("determinism", "two calls differ", lambda c, z, w: walk(c, F.dropout(z, 0.5), w)),
-    "z in place": ("determinism", "the call changes z", lambda c, z, w: walk(c, z.mul_(2), w)),
     "z′ in place": ("determinism", "the call changes z′", lambda c, z, w: walk(c, z, w.add_(1))),
     "softmax": ("pairing", "for that pair alone", lambda c, z, w: walk(c, z, w).log_softmax(1)),
     "batch norm": ("pairing", "ValueError", lambda c, z, w: walk(c, c.norm(z), c.norm(w)), lambda: nn.BatchNorm1d(DIM)),
@@ -127,24 +126,13 @@ def test_each_critic_of_the_library_and_of_a_reader_passes(make, dtype):
     assert report.ok and str(dtype)[6:] in report.title and len(report.checks) == 7
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dim", [1, 64])
-@pytest.mark.parametrize("seed", range(3))
-def test_so_it_does_in_any_dimension_and_from_any_seed(seed, dim):
-    for critic in (rpm.RandomWalk(), rpm.Universal(dim), rpm.LinearDynamics(dim), rpm.LaplaceWalk()):
-        assert (report := rpm.check_critic(critic, dim, seed=seed)).ok, report
-
-
 @pytest.mark.parametrize("name", BROKEN)
 def test_each_way_to_break_a_critic_is_caught_by_its_own_check_alone(name):
     report = rpm.check_critic(broken(name), DIM)
     failed = [check for check in report.checks if check.passed is False]
     assert [check.name for check in failed] == [BROKEN[name][0]], report
+    assert {check.name for check in report.checks} == {check for check, *_ in BROKEN.values()}
     assert not report.ok and BROKEN[name][1] in failed[0].found and failed[0].expected and failed[0].remedy
-
-
-def test_every_check_has_a_critic_that_it_alone_catches():
-    assert {check.name for check in rpm.check_critic(Walk(), DIM).checks} == {check for check, *_ in BROKEN.values()}
 
 
 def test_a_critic_in_half_precision_is_tried_as_a_copy_in_float32():

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from budgets import HANG
 
 from rpm_tutorial import handouts, lessons
 from rpm_tutorial.course.cli import main
@@ -85,8 +84,7 @@ def test_a_students_notebook_is_where_it_was_has_every_cell_and_no_output(handou
         nbformat.validate(given)
         for cell, our in zip(given.cells, ours.cells, strict=True):
             assert (cell.id, cell.cell_type, cell.source) == (our.id, our.cell_type, our.source)
-            assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
-            assert not is_exercise(cell) or "..." in cell.source or "bug" in cell.metadata.tags
+            assert not cell.get("outputs") and not cell.get("execution_count")
 
 
 def test_no_solution_and_no_last_hint_is_in_the_handout(handout: Path):
@@ -128,18 +126,6 @@ def test_a_teachers_notebook_has_each_exercise_solved_and_checked(tmp_path: Path
                 assert solved.endswith(check) and not re.search(r"(?m)(return|=) \.\.\.$", solved)
             else:
                 assert cell == blank
-
-
-@pytest.mark.slow
-def test_a_teachers_notebook_runs_from_top_to_bottom(tmp_path: Path):
-    from nbclient import NotebookClient
-
-    handouts.write(handouts.teacher(lesson("01")), tmp_path / "01.ipynb")
-    notebook = nbformat.read(tmp_path / "01.ipynb", as_version=4)
-    options = {"timeout": HANG, "startup_timeout": HANG, "resources": {"metadata": {"path": str(tmp_path)}}}
-    NotebookClient(notebook, extra_arguments=["--IPKernelApp.log_level=40"], **options).execute()
-    checked = [cell for cell in notebook.cells if is_exercise(cell)]
-    assert len(checked) > 1 and all("✓ Right" in cell.outputs[0].text for cell in checked)
 
 
 def test_an_assignment_for_nbgrader_gives_a_locked_point_for_each_exercise(tmp_path: Path):
