@@ -66,7 +66,11 @@ def test_log_p_is_exact_however_small_the_probability(model, spread, seed):
 def test_a_ring_knows_more_the_sharper_its_encoder_and_the_stronger_its_coupling():
     by_sharpness = [FiniteRPM.ring(2, sharpness).mutual_information for sharpness in (0, 1, 3, 9)]
     by_coupling = [FiniteRPM.ring(coupling, 3).mutual_information for coupling in (0, 1, 3, 9)]
-    agree("a ring without tilt is uniform", FiniteRPM.ring(x=5, x_prime=5, tilt=0).p_x, torch.full((5,), 0.2).double())
+    agree(
+        "a ring without tilt is uniform",
+        FiniteRPM.ring(x=5, x_prime=5, tilt=0).p_x,
+        torch.full((5,), 0.2, dtype=torch.float64),
+    )
     for values in (by_sharpness, by_coupling):
         agree("a ring without sharpness or coupling has MI = 0", values[0], 0.0)
         assert all(low + 0.01 < high for low, high in pairwise(values))

@@ -49,7 +49,7 @@ def value_and_gradients(name: str, dtype: torch.dtype, number: int) -> list[torc
         return [value.detach(), *(slope / slope.abs().max() for slope in torch.autograd.grad(value, inputs))]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n[:8] == "evidence")) for n in CASES])
 def test_neither_threads_nor_float32_change_a_number_beyond_rounding(name):
     for dtype in (torch.float32, torch.float64):
         exact = value_and_gradients(name, torch.float64, 1)
