@@ -71,10 +71,8 @@ Z, LABELS = clusters(30, 0)
 GAP = Z.clone().index_fill(0, torch.tensor([3]), torch.nan)
 REFUSED = {
     "NaN": lambda: probes.linear_probe(GAP, LABELS, Z, LABELS),
-    "NaN to correlate": lambda: probes.mean_correlation(GAP, Z),
     "a single row": lambda: probes.mean_correlation(Z[:1], Z[:1]),
     "one class": lambda: probes.linear_probe(Z, 0 * LABELS, Z, LABELS),
-    "too few labels": lambda: probes.nearest_neighbours(Z, LABELS, Z, LABELS[1:]),
     "labels that are no classes": lambda: probes.linear_probe(Z, Z[:, 0], Z, LABELS),
     "other columns": lambda: probes.r_squared(Z, Z, Z[:, :1], Z),
     "too many neighbours": lambda: probes.nearest_neighbours(Z, LABELS, Z, LABELS, k=31),
