@@ -122,9 +122,16 @@ def test_an_editor_completes_every_public_name():
     "call, parameters",
     {
         "infonce": ["log_f", "q_joint"],
+        "barber_agakov": ["log_p", "q_joint"],
+        "symmetric_infonce": ["log_f", "q_joint"],
         "VonMisesFisher": ["temperature"],
         "dataset_evidence": ["z", "z_prime", "critic"],
+        "encode": ["encoder"],
+        "check_critic": ["critic"],
         "Trainer": ["encoder", "critic", "pairs", "steps"],
+        "save_checkpoint": [],
+        "GaussianChain": [],
+        "TrainingDashboard": ["trainer"],
     }.items(),
 )
 def test_an_editor_shows_the_parameters_of_a_call(call: str, parameters: list[str]):
