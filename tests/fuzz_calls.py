@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import rpm_tutorial as rpm
@@ -152,7 +151,8 @@ CALLS: dict[str, tuple[Callable, Callable[[Draw], dict]]] = {
     ),
     "probes.mean_correlation": (probes.mean_correlation, lambda d: {"z": d.normal(12, 2), "factors": d.normal(12, 2)}),
 }  # fmt: skip
-FUZZED = {
-    name: st.integers(0, 999).map(lambda seed, function=function, make=make: Call(function, make(Draw(seed))))
-    for name, (function, make) in CALLS.items()
-}
+
+
+def drawn(name: str, seed: int) -> Call:
+    function, make = CALLS[name]
+    return Call(function, make(Draw(seed)))

@@ -74,19 +74,11 @@ BROKEN = {  # the check that has to catch it, and what it says; the change; the 
     "pairs only": ("shape", "(12)", lambda c, z, w: walk(c, z, w)[: len(z), : len(z)].diagonal()),
     "exchanged": ("shape", "(15, 12)", lambda c, z, w: walk(c, z, w).T),
     "another dtype": ("shape", "torch.float16", lambda c, z, w: walk(c, z, w).half()),
-    "no tensor": ("shape", "a tuple", lambda c, z, w: (walk(c, z, w), None)),
     "an error": ("shape", "RuntimeError", lambda c, z, w: walk(c, z, w) + torch.ones(7).to(z)),
     "dropout": ("determinism", "two calls differ", lambda c, z, w: walk(c, F.dropout(z, 0.5), w)),
-    "z in place": ("determinism", "the call changes z", lambda c, z, w: walk(c, z.mul_(2), w)),
     "z′ in place": ("determinism", "the call changes z′", lambda c, z, w: walk(c, z, w.add_(1))),
     "softmax": ("pairing", "for that pair alone", lambda c, z, w: walk(c, z, w).log_softmax(1)),
-    "divided by a mean": (
-        "pairing",
-        "for that pair alone",
-        lambda c, z, w: walk(c, z, w) / (1 + walk(c, z, w).detach().abs().mean()),
-    ),
     "batch norm": ("pairing", "ValueError", lambda c, z, w: walk(c, c.norm(z), c.norm(w)), lambda: nn.BatchNorm1d(DIM)),
-    "by position": ("pairing", "for that pair alone", lambda c, z, w: walk(c, z, w) + torch.eye(len(z), len(w)).to(z)),
     "root of a negative": ("finite", "NaN at standard normal", lambda c, z, w: walk(c, z, w) + (z @ w.T).sqrt()),
     "overflow": ("finite", "10,000 times as far", lambda c, z, w: (z @ w.T).exp() - walk(c, z, w).exp()),
     "a bare norm": ("finite", "NaN at z = z′ = 0", lambda c, z, w: walk(c, unit(z), unit(w))),
@@ -134,47 +126,19 @@ def test_each_critic_of_the_library_and_of_a_reader_passes(make, dtype):
     assert report.ok and str(dtype)[6:] in report.title and len(report.checks) == 7
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dim", [1, 2, 64])
-@pytest.mark.parametrize("seed", range(3))
-def test_so_it_does_in_any_dimension_and_from_any_seed(seed, dim):
-    for critic in (
-        rpm.RandomWalk(),
-        rpm.Universal(dim),
-        rpm.LinearDynamics(dim),
-        rpm.VonMisesFisher(),
-        rpm.LaplaceWalk(),
-    ):
-        assert (report := rpm.check_critic(critic, dim, seed=seed)).ok, report
-
-
-@each_dtype
 @pytest.mark.parametrize("name", BROKEN)
-def test_each_way_to_break_a_critic_is_caught_by_its_own_check_alone(name, dtype):
-    report = rpm.check_critic(broken(name).to(dtype), DIM)
+def test_each_way_to_break_a_critic_is_caught_by_its_own_check_alone(name):
+    report = rpm.check_critic(broken(name), DIM)
     failed = [check for check in report.checks if check.passed is False]
     assert [check.name for check in failed] == [BROKEN[name][0]], report
+    assert {check.name for check in report.checks} == {check for check, *_ in BROKEN.values()}
     assert not report.ok and BROKEN[name][1] in failed[0].found and failed[0].expected and failed[0].remedy
 
 
-def test_every_check_has_a_critic_that_it_alone_catches():
-    assert {check.name for check in rpm.check_critic(Walk(), DIM).checks} == {check for check, *_ in BROKEN.values()}
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_a_critic_in_half_precision_is_tried_as_a_copy_in_float32(dtype):
-    for critic in (rpm.RandomWalk(0.03), rpm.Universal(DIM)):
-        report = rpm.check_critic(critic.to(dtype), DIM)
-        assert report.ok and report.title.endswith(f", a float32 copy of {str(dtype)[6:]}")
-        assert all(p.dtype == dtype for p in critic.parameters())
-    assert not rpm.check_critic(broken("softmax").to(dtype), DIM).ok
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_a_mode_without_gradients_is_no_fault_of_the_critic(mode):
-    critic = Walk()
-    with mode():
-        assert rpm.check_critic(critic, DIM).ok
+def test_a_critic_in_half_precision_is_tried_as_a_copy_in_float32():
+    report = rpm.check_critic(critic := rpm.RandomWalk(0.03).half(), DIM)
+    assert report.ok and report.title.endswith(", a float32 copy of float16") and critic.log_scale.dtype == torch.half
+    assert not rpm.check_critic(broken("softmax").half(), DIM).ok
 
 
 @pytest.mark.parametrize("part", [nn.BatchNorm1d(DIM), nn.Dropout(0.5)], ids=["batch norm", "dropout"])
@@ -206,11 +170,7 @@ def test_the_report_is_a_list_with_found_expected_and_remedy():
     start = next(k for k, line in enumerate(lines) if line.startswith("✗ pairing"))
     assert lines[start + 1].split(":")[0].strip() == "expected" and lines[start + 2].split(":")[0].strip() == "remedy"
     assert lines[-1].endswith("not run: mend pairing first")
-
-
-def test_checks_that_build_on_a_failed_one_are_not_run():
-    report = rpm.check_critic(broken("exchanged"), DIM)
-    assert [check.passed for check in report.checks] == [False, *[None] * 6]
+    assert [check.passed for check in rpm.check_critic(broken("exchanged"), DIM).checks] == [False, *[None] * 6]
 
 
 def test_a_broken_critic_is_raised_on_demand_and_a_function_is_refused():
@@ -226,6 +186,8 @@ def test_the_critic_and_the_global_random_state_are_left_as_they_were(make):
     for parameter in critic.parameters():
         parameter.grad = torch.full_like(parameter, 7)
     before, state = {k: v.clone() for k, v in critic.state_dict().items()}, torch.get_rng_state()
+    with torch.inference_mode():  # no fault of the critic
+        assert (make is not Walk) or rpm.check_critic(critic, DIM).ok
     rpm.check_critic(critic, DIM)
     assert all(torch.equal(before[name], tensor) for name, tensor in critic.state_dict().items())
     assert all((p.grad == 7).all() and p.requires_grad for p in critic.parameters())

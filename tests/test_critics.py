@@ -14,10 +14,7 @@ DIM = 3
 FORMULAS = {
     "RandomWalk": (lambda: rpm.RandomWalk(0.7), lambda c, z, w: -((z - w) ** 2).sum() / (2 * c.scale**2)),
     "LaplaceWalk": (lambda: rpm.LaplaceWalk(0.4), lambda c, z, w: -(z - w).abs().sum() / c.scale),
-    "VonMisesFisher": (
-        lambda: rpm.VonMisesFisher(0.2),
-        lambda c, z, w: z @ w / (z.norm() * w.norm()) / c.temperature,
-    ),
+    "VonMisesFisher": (lambda: rpm.VonMisesFisher(0.2), lambda c, z, w: z @ w / (z.norm() * w.norm()) / c.temperature),
     "LinearDynamics": (
         lambda: rpm.LinearDynamics(DIM),
         lambda c, z, w: -0.5 * (w - c.A @ z) @ c.precision_root.T @ c.precision_root @ (w - c.A @ z),
@@ -63,6 +60,13 @@ def test_a_linear_form_may_leave_out_either_bias():
         agree("a linear form's table", LinearForm(q, k, a, b).table(), torch.tensor(expected))
 
 
+def test_a_matrix_starts_as_the_identity():
+    z, z_prime = latents()
+    agree("(E18) Bilinear starts as z.z'", rpm.Bilinear(DIM).double()(z, z_prime), z @ z_prime.T)
+    starts, walk = (critic.double()(z, z_prime) for critic in (rpm.LinearDynamics(DIM), rpm.RandomWalk(1.0)))
+    agree("(E18) LinearDynamics starts as a random walk", starts, walk)
+
+
 @each_critic
 def test_gradients_reach_both_latents_and_every_parameter(name):
     critic, (z, z_prime) = made(name), latents()
@@ -85,19 +89,12 @@ def test_gradients_are_finite_where_z_and_z_prime_coincide(name):
     assert z.grad.isfinite().all() and z_prime.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
 def test_a_row_of_zeros_has_no_direction_and_scores_zero(dtype):
     z, z_prime = (side.to(dtype).index_fill(0, torch.tensor([1]), 0) for side in latents())
     log_f = rpm.VonMisesFisher().to(dtype)(z.requires_grad_(), z_prime)
     assert not log_f[1].any() and not log_f[:, 1].any() and log_f[0, 0] != 0
     assert torch.autograd.grad(log_f[0].sum(), z)[0].isfinite().all()
-
-
-@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "LinearDynamics"])
-def test_a_walk_keeps_its_digits_in_float32_far_from_the_origin(name):
-    critic, (z, z_prime) = FORMULAS[name][0](), (t.float() + 1000 for t in latents(40, 30))
-    exact = FORMULAS[name][0]().double()(z.double(), z_prime.double())
-    agree("float32 walks far from 0", critic(z, z_prime), exact, tolerance=1e-5)
 
 
 class Around(nn.Module):
@@ -160,14 +157,6 @@ def test_latents_of_inference_mode_train_the_critic(name):
         assert all(slope.isfinite().all() for slope in torch.autograd.grad(value, list(critic.parameters())))
 
 
-@pytest.mark.parametrize("name", ["RandomWalk", "LinearDynamics"])
-def test_autocast_does_not_round_a_walk(name):
-    critic, (z, z_prime) = FORMULAS[name][0](), (10 * t.float() for t in latents(40, 30))
-    with torch.autocast("cpu", torch.bfloat16):
-        cast = critic(z, z_prime)
-    assert cast.dtype == torch.float32 and torch.equal(cast, critic(z, z_prime))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "LinearDynamics"])
 def test_a_walk_in_half_precision_is_that_of_float32_rounded_once(name, dtype):
@@ -177,33 +166,20 @@ def test_a_walk_in_half_precision_is_that_of_float32_rounded_once(name, dtype):
     agree("half walks", found.float(), critic.float()(z.float(), z_prime.float()), tolerance=2 * torch.finfo(dtype).eps)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # torch, of Python 3.13.0
-@each_critic
-def test_torch_compile_traces_the_whole_call(name):
-    critic, (z, z_prime) = FORMULAS[name][0](), (t.float() for t in latents())
-    compiled = torch.compile(critic, fullgraph=True, backend="eager")
-    agree(f"(E18) {name}, compiled", compiled(z, z_prime), critic(z, z_prime), tolerance=4 * torch.finfo(z.dtype).eps)
-
-
 @each_critic
 def test_what_must_be_positive_stays_positive_after_a_large_step(name):
     critic, (z, z_prime) = FORMULAS[name][0](), (t.float() for t in latents(4, 4))
-    optimiser = torch.optim.SGD(critic.parameters(), lr=30.0)
     for sign in (1, -2):
-        optimiser.zero_grad()
-        (sign * critic(z, z_prime).mean().tanh()).backward()
-        optimiser.step()
-        for positive in ("scale", "temperature"):
-            assert getattr(critic, positive, torch.tensor(1.0)) > 0
-        if name == "LinearDynamics":
-            root = critic.precision_root
-            assert torch.equal(root, root.triu()) and root.diagonal().min() > 0
+        value = sign * critic(z, z_prime).mean().tanh()
+        for p, slope in zip(critic.parameters(), torch.autograd.grad(value, list(critic.parameters()))):
+            p.data -= 30 * slope
+        root = getattr(critic, "precision_root", torch.eye(2))
+        assert torch.equal(root, root.triu()) and root.diagonal().min() > 0
+        assert all(getattr(critic, positive, 1.0) > 0 for positive in ("scale", "temperature"))
 
 
 @pytest.mark.parametrize(
-    "family, positive",
-    [(rpm.RandomWalk, "scale"), (rpm.LaplaceWalk, "scale"), (rpm.VonMisesFisher, "temperature")],
+    "family, positive", [(rpm.RandomWalk, "scale"), (rpm.LaplaceWalk, "scale"), (rpm.VonMisesFisher, "temperature")]
 )
 def test_what_a_constructor_names_is_learnable_unless_fixed(family, positive):
     free, fixed = family(0.05), family(0.05, learnable=False)
@@ -212,10 +188,3 @@ def test_what_a_constructor_names_is_learnable_unless_fixed(family, positive):
     assert f"{family.__name__}({positive}=0.05, learnable=False)" == repr(fixed)
     with pytest.raises(ValueError, match=f"{positive} is -1; expected a positive"):
         family(-1)
-
-
-def test_linear_dynamics_and_bilinear_start_at_the_identity():
-    z, z_prime = latents()
-    agree("(E18) Bilinear starts as z.z'", rpm.Bilinear(DIM).double()(z, z_prime), z @ z_prime.T)
-    starts, walk = (critic.double()(z, z_prime) for critic in (rpm.LinearDynamics(DIM), rpm.RandomWalk(1.0)))
-    agree("(E18) LinearDynamics starts as a random walk", starts, walk)

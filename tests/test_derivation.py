@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from residuals import agree
-from worlds import models, worlds
+from worlds import models
 
 from rpm_tutorial import FiniteRPM, priors
-from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, _Side, derive
+from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, derive
 
 FAILS = {
     "dependent": "(E3)",
@@ -31,7 +31,7 @@ def test_all_lines_of_the_derivation_agree(model):
         agree("(E3)-(E5) every line of the derivation = the one before", line.residual, 0.0, *bound)
 
 
-@pytest.mark.parametrize("broken", FAILS)
+@pytest.mark.parametrize("broken", [name for name in ASSUMPTIONS if name != "nothing"])
 @settings(max_examples=10)
 @given(sizes=st.tuples(*[st.integers(2, 5)] * 4), seed=st.integers(0, 10_000))
 def test_a_broken_assumption_makes_exactly_its_own_line_differ(broken, sizes, seed):
@@ -41,14 +41,3 @@ def test_a_broken_assumption_makes_exactly_its_own_line_differ(broken, sizes, se
     assert [line.name for line in found if line.residual.abs() > 1e-11] == [FAILS[broken]]
     for before, line in pairwise(found):
         agree("(E3)-(E5) residual = value - value before", line.residual, line.value - before.value)
-
-
-@given(worlds())
-def test_the_recognition_model_of_another_day_is_one_with_the_same_aggregate_posterior(world):
-    model = _Side(world.recognition, world.p_x, "stale").log_model.exp()
-    agree("a stale recognition model sums to one", model.sum(1), torch.ones(len(model)))
-    agree("a stale recognition model: Q(z)", world.p_x @ model, world.q_z)
-
-
-def test_every_assumption_of_the_derivation_has_its_line():
-    assert {"nothing", *FAILS} == set(ASSUMPTIONS)

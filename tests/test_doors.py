@@ -177,7 +177,7 @@ def test_binder_installs_the_tested_set_but_for_condas_torch_and_numpy(tmp_path:
     assert sorted(line.split("==")[0] for line in tested - kept) == ["numpy", "torch"] and kept < tested
 
 
-@pytest.mark.parametrize(("limit", "threads"), [(None, "1"), ("2.0", "2"), ("0.5", "1")])
+@pytest.mark.parametrize(("limit", "threads"), [(None, "1"), ("2.0", "2")])
 def test_binders_start_script_gives_each_library_the_containers_share(limit: str | None, threads: str):
     environment = {"PATH": os.environ["PATH"]} | ({"CPU_LIMIT": limit} if limit else {})
     said = "echo $OMP_NUM_THREADS $MKL_NUM_THREADS $OPENBLAS_NUM_THREADS $JUPYTER_CONFIG_PATH; exit 3"
@@ -187,23 +187,15 @@ def test_binders_start_script_gives_each_library_the_containers_share(limit: str
 
 
 @pytest.mark.nightly
-def test_what_asks_for_more_memory_than_binder_has_is_noticed(tmp_path: Path):
+def test_the_hungriest_lesson_runs_in_binders_memory_beside_jupyterlab_and_on_one_processor(tmp_path: Path):
+    measured = [line.split(",") for line in (ROOT / "docs" / "run_times.csv").read_text().splitlines()[1:]]
+    hungriest = max(measured, key=lambda row: int(row[3]))[0]
     greedy = tmp_path / "01_greedy.ipynb"
     cell = nbformat.v4.new_code_cell(f"len(b'1' * {on_binder.MEMORY * 5 // 4})")
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), greedy)
-    assert "ended for asking for more than 1024 MiB" in tried_on_binder(greedy)
-
-
-@pytest.mark.nightly
-def test_the_hungriest_lesson_runs_in_binders_memory_beside_jupyterlab_and_on_one_processor():
-    measured = [line.split(",") for line in (ROOT / "docs" / "run_times.csv").read_text().splitlines()[1:]]
-    hungriest = max(measured, key=lambda row: int(row[3]))[0]
-    assert tried_on_binder(next(ROOT.glob(f"notebooks/**/{hungriest}.ipynb"))) == ""
-
-
-def tried_on_binder(notebook: Path) -> str:
     try:
-        return on_binder.run(notebook)
+        assert on_binder.run(next(ROOT.glob(f"notebooks/**/{hungriest}.ipynb"))) == ""
+        assert "ended for asking for more than 1024 MiB" in on_binder.run(greedy), "or this shows nothing"
     except on_binder.Impossible as error:
         pytest.skip(str(error))
 
@@ -221,11 +213,6 @@ def test_the_version_is_one():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     changes = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
     assert {PROJECT["version"], citation["version"], changes} == {rpm_tutorial.__version__}
-
-
-def test_both_licences_go_into_the_wheel():
-    mit, text = (ROOT / name for name in PROJECT["license-files"])
-    assert "MIT License" in mit.read_text() and "licenses/by/4.0" in text.read_text()
 
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *LESSONS, *NEIGHBOURS])
@@ -251,7 +238,6 @@ def test_every_relative_link_leads_somewhere(page: Path):
     if page.parent.name == "docs":  # the site has a copy of the notebooks among its pages
         text = text.replace("](notebooks/", "](../notebooks/")
     assert broken(text, page.parent) == []
-    assert broken(f"{text} [b](gone.md#i) ![c](no/picture.png)", page.parent)[-2:] == ["gone.md", "no/picture.png"]
 
 
 # The teaching guide
@@ -260,17 +246,13 @@ def test_every_relative_link_leads_somewhere(page: Path):
 GUIDE = teaching.GUIDE.read_text(encoding="utf-8")
 
 
-def test_the_teaching_guide_is_in_step_with_the_lessons():
+def test_the_teaching_guide_is_in_step_with_the_lessons_and_names_each_of_them():
     assert teaching.filled(GUIDE) == GUIDE, "remedy: make build"
-    with pytest.raises(ValueError, match="no place for lessons .'03'.*add <!-- lesson NN -->"):
-        teaching.filled(GUIDE.replace("<!-- lesson 03 -->", ""))
-
-
-def test_the_teaching_guide_names_every_lesson_and_every_neighbour():
     titles = re.findall(r"(?m)^### (\d+) (.+)$", GUIDE.split("## Lesson by lesson")[1])
     assert {f"{int(n):02}_{title.lower().replace(' ', '_')}" for n, title in titles} == {path.stem for path in LESSONS}
-    row = r"(?m)^\| \d+ \| \[N\d+ .+\]\(notebooks/neighbours/(N\d+_\w+)\.ipynb\) \| \d+(?:, \d+)* \|$"
-    assert re.findall(row, GUIDE) == [path.stem for path in NEIGHBOURS]
+    assert [path.stem for path in NEIGHBOURS if f"](notebooks/neighbours/{path.name})" not in GUIDE] == []
+    with pytest.raises(ValueError, match="no place for lessons .'03'.*add <!-- lesson NN -->"):
+        teaching.filled(GUIDE.replace("<!-- lesson 03 -->", ""))
 
 
 @pytest.mark.parametrize("source", [path.with_suffix(".py") for path in LESSONS], ids=lambda path: path.stem)

@@ -75,23 +75,6 @@ def test_no_table_of_scores_does_better_than_the_ratio(objective):
         assert objective(nearby, q).value < objective(best, q).value
 
 
-@pytest.mark.parametrize("name", ANCHORS)
-def test_the_anchor_pins_the_factor_that_infonce_leaves_free(name):
-    q, c = table(), random_scores()[:, :1]
-    free, pinned = partial(infonce_anchor, k=3, nu=0.0), ANCHORS[name]
-    agree("InfoNCE ignores c(z)", free(log_ratio(q) + c, q).value, free(log_ratio(q), q).value, tolerance=1e-12)
-    assert pinned(log_ratio(q) + c, q).value < pinned(log_ratio(q), q).value - 0.01
-
-
-def test_by_default_there_is_a_partner_in_half_of_the_cases():
-    s, q = random_scores(), table()
-    for found, expected in (
-        (infonce_anchor(s), infonce_anchor(s, nu=3.0)),
-        (infonce_anchor(s, q, k=2), infonce_anchor(s, q, k=2, nu=2.0)),
-    ):
-        assert found == expected
-
-
 def walk_of_two_and_a_half_nats(seed: int = 0) -> tuple[Callable, torch.Tensor, torch.Tensor]:
     rho, rng = 0.9966, torch.Generator().manual_seed(seed)
     walk = rpm.RandomWalk((1 - rho**2) ** 0.5, learnable=False).double()
@@ -148,15 +131,13 @@ def test_an_estimator_asks_no_number_of_a_batch_that_nobody_can_look_into(name):
         assert value(s[0].to("meta")).is_meta
 
 
-def test_one_candidate_and_even_odds_are_the_logistic():
-    s, q = random_scores(4, 3), table(4, 3)
-    for found, expected in zip(infonce_anchor(s, q, k=1, nu=1.0), estimators.jensen_shannon(s, q)):
-        agree("k = 1, nu = 1 is the logistic", found, expected, tolerance=1e-12)
-
-
-def test_a_batch_without_an_anchor_is_infonce():
-    for found, expected in zip(infonce_anchor(random_scores(), nu=0.0), rpm.infonce(random_scores())):
-        agree("nu = 0 is InfoNCE", found, expected, tolerance=1e-12)
+def test_the_anchor_without_weight_is_infonce_and_of_one_candidate_at_even_odds_the_logistic():
+    s, q = random_scores(), table()
+    agree("nu = 0 is InfoNCE", torch.stack(infonce_anchor(s, nu=0.0)), torch.stack(rpm.infonce(s)), tolerance=1e-12)
+    one, logistic = infonce_anchor(s, q, k=1, nu=1.0), estimators.jensen_shannon(s, q)
+    agree("k = 1, nu = 1 is the logistic", torch.stack(one), torch.stack(logistic), tolerance=1e-12)
+    half = infonce_anchor(s), infonce_anchor(s, q, k=2)
+    assert half == (infonce_anchor(s, nu=3.0), infonce_anchor(s, q, k=2, nu=2.0)), "by default half have a partner"
 
 
 @pytest.mark.parametrize("nu", [0.0, 0.5, 2.0])
@@ -174,8 +155,8 @@ def test_the_anchor_of_a_table_is_the_sum_over_all_candidates(nu):
 
 def test_clipping_changes_the_normaliser_alone_and_none_of_it_is_donsker_varadhan():
     s, q = 3 * random_scores(), table()
-    for found, expected in zip(estimators.smile(s, q, clip=math.inf), rpm.donsker_varadhan(s, q)):
-        agree("SMILE without a clip is DV", found, expected, tolerance=1e-12)
+    plain = torch.stack(estimators.smile(s, q, clip=math.inf))
+    agree("SMILE without a clip is DV", plain, torch.stack(rpm.donsker_varadhan(s, q)), tolerance=1e-12)
     found = estimators.smile(s, q, clip=1.0)
     mean = (torch.outer(q.sum(1), q.sum(0)) * s.exp().clamp(math.exp(-1), math.e)).sum()
     agree("SMILE clips f", found.value, (q * s).sum() - mean.log(), tolerance=1e-12)
@@ -186,20 +167,9 @@ def test_clipping_changes_the_normaliser_alone_and_none_of_it_is_donsker_varadha
 def test_the_mean_of_many_batches_is_the_value_of_the_table(objective):
     """Pairs on the diagonal, independent draws beside it: no bias."""
     q, s, rng = table(), random_scores(), torch.Generator().manual_seed(0)
-    cells = torch.multinomial(q.flatten(), 1000 * 6, replacement=True, generator=rng).view(1000, 6)
+    cells = torch.multinomial(q.flatten(), 400 * 6, replacement=True, generator=rng).view(400, 6)
     values = torch.stack([objective(s[batch // 4][:, batch % 4]).value for batch in cells])
-    assert abs(values.mean() - objective(s, q).value) < 4 * values.std() / 1000**0.5
-
-
-@each_estimator
-def test_on_gaussians_the_oracle_reads_the_information_within_its_sampling_error(name):
-    rho, dim, rng = 0.6, 2, torch.Generator().manual_seed(1)
-    truth, values = rpm.gaussian.mutual_information(rho, dim), []
-    for _ in range(20):
-        log_r = rpm.gaussian.log_optimal_critic(*rpm.gaussian.sample(300, rho, dim, generator=rng), rho) + truth
-        values.append(ESTIMATORS[name].estimate(best_critic(name, log_r)).value)
-    values = torch.stack(values)
-    assert abs(values.mean() - truth) < 4 * values.std() / 20**0.5
+    assert abs(values.mean() - objective(s, q).value) < 4 * values.std() / 400**0.5
 
 
 def test_on_a_batch_the_pairs_do_not_count_as_independent():
@@ -207,14 +177,15 @@ def test_on_a_batch_the_pairs_do_not_count_as_independent():
     s = random_scores()
     raised = s + 2 * torch.eye(4)
     assert rpm.nwj(raised).log_normaliser > rpm.nwj(s).log_normaliser
-    for name in ("DV", "NWJ", "JS", "SMILE"):
-        before, after = ESTIMATORS[name].estimate(s), ESTIMATORS[name].estimate(raised)
-        agree(f"{name}: the diagonal is not independent", before.log_normaliser, after.log_normaliser, tolerance=1e-12)
-    before, after = estimators.density_ratio_fitting(s), estimators.density_ratio_fitting(raised)
-    agree("DRF: the diagonal is not independent", before.log_normaliser, after.log_normaliser, tolerance=1e-12)
+    for read in (*(ESTIMATORS[name].estimate for name in ("DV", "NWJ", "JS", "SMILE")), TRAINED["DRF"]):
+        before, after = read(s).log_normaliser, read(raised).log_normaliser
+        agree("the diagonal is not independent", before, after, tolerance=1e-12)
 
 
-@pytest.mark.parametrize("objective", [*TRAINED.values(), estimators.smile], ids=[*TRAINED, "SMILE"])
+BESIDE = {**TRAINED, "SMILE": estimators.smile, "no anchor": partial(infonce_anchor, k=2, nu=0.0)}
+
+
+@pytest.mark.parametrize("objective", BESIDE.values(), ids=BESIDE)
 def test_gradients_are_right_beside_infinities_too(objective):
     hidden = torch.zeros(4, 4, dtype=torch.bool)
     hidden[0, 1] = True
@@ -224,40 +195,29 @@ def test_gradients_are_right_beside_infinities_too(objective):
     assert gradcheck(lambda t: objective(t.masked_fill(hidden, -torch.inf)).value, s)
 
 
-@pytest.mark.parametrize(
-    "call, message",
-    [
-        (lambda s, q: estimators.jensen_shannon(s[:1, :1]), "log_f has a single pair; expected two or more"),
-        (lambda s, q: estimators.unpaired(rpm.nwj)(s[:1, :1]), "log_f has a single pair; expected two or more"),
-        (lambda s, q: estimators.plug_in(s[:2]), "expected .n, n. with one row per z"),
-        (lambda s, q: estimators.smile(s * torch.nan), "log_f contains NaN"),
-        (lambda s, q: estimators.smile(s, clip=math.nan), "clip is nan; expected a positive number"),
-        (lambda s, q: infonce_anchor(s, q), "k is None; a table has no batch size: say how many"),
-        (lambda s, q: infonce_anchor(s, k=4), "k is 4; expected 1 to 3 candidates"),
-        (lambda s, q: infonce_anchor(s, q, k=0), "k is 0; expected a positive number"),
-        (
-            lambda s, q: infonce_anchor(s, q, k=13),
-            "k is 13; expected 1 to 11 candidates: a table of 4 columns sums over",
-        ),
-        (lambda s, q: infonce_anchor(s, q, k=2.0), "k is 2.0, a float; expected a whole number"),
-        (lambda s, q: infonce_anchor(hide(s, 0), nu=0.0), "log_f is -inf for a partner .* or an anchor: nu > 0"),
-        (
-            lambda s, q: infonce_anchor(hide(s, 0), q, nu=0.0, k=2),
-            "log_f is -inf for a partner .* or an anchor: nu > 0",
-        ),
-        (lambda s, q: infonce_anchor(s, nu=math.inf), "nu is inf; expected a finite weight"),
-        (lambda s, q: estimators.density_ratio_fitting(s + 400, q), "E f or E f.2, of f = exp.log_f., is beyond"),
-        (lambda s, q: estimators.density_ratio_fitting((s + 6).half()), "E f or E f.2, .* is beyond torch.float16"),
-        (lambda s, q: estimators.stein_score(s, kept=0.0), "kept is 0.0; expected a share"),
-        (lambda s, q: estimators.stein_score(s[:1]), "x has a single row; expected at least two samples"),
-        (lambda s, q: estimators.stein_score(s / 0), "x contains inf; expected finite"),
-        (lambda s, q: estimators.mige(s, 0 * s), "the median distance between rows of z_prime is 0"),
-        (lambda s, q: estimators.mige(s, s[:2]), "z has 4 rows and z_prime 2; expected one row each per pair"),
-    ],
-)
-def test_what_cannot_be_estimated_is_refused_with_a_remedy(call, message):
+REFUSED = {
+    "log_f has a single pair; expected two or more": lambda s, q: estimators.unpaired(rpm.nwj)(s[:1, :1]),
+    "expected .n, n. with one row per z": lambda s, q: estimators.plug_in(s[:2]),
+    "clip is nan; expected a positive number": lambda s, q: estimators.smile(s, clip=math.nan),
+    "k is None; a table has no batch size: say how many": lambda s, q: infonce_anchor(s, q),
+    "k is 4; expected 1 to 3 candidates": lambda s, q: infonce_anchor(s, k=4),
+    "k is 13; expected 1 to 11 candidates: a table of 4 columns": lambda s, q: infonce_anchor(s, q, k=13),
+    "k is 2.0, a float; expected a whole number": lambda s, q: infonce_anchor(s, q, k=2.0),
+    "log_f is -inf for a partner .* an anchor: nu > 0": lambda s, q: infonce_anchor(hide(s, 0), nu=0.0),
+    "-inf for a partner .* an anchor: nu > 0": lambda s, q: infonce_anchor(hide(s, 0), q, nu=0.0, k=2),
+    "nu is inf; expected a finite weight": lambda s, q: infonce_anchor(s, nu=math.inf),
+    "E f or E f.2, .* is beyond torch.float16": lambda s, q: estimators.density_ratio_fitting((s + 6).half()),
+    "kept is 0.0; expected a share": lambda s, q: estimators.stein_score(s, kept=0.0),
+    "x has a single row; expected at least two samples": lambda s, q: estimators.stein_score(s[:1]),
+    "the median distance between rows of z_prime is 0": lambda s, q: estimators.mige(s, 0 * s),
+    "z has 4 rows and z_prime 2; expected one row each per pair": lambda s, q: estimators.mige(s, s[:2]),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_estimated_is_refused_with_a_remedy(message):
     with pytest.raises((TypeError, ValueError), match=message):
-        call(random_scores(), table())
+        REFUSED[message](random_scores(), table())
 
 
 @pytest.mark.parametrize("name", estimators.ESTIMATORS)
@@ -269,65 +229,35 @@ def test_half_precision_is_float32_rounded_once_in_what_is_trained_and_what_is_r
             assert low.dtype == torch.bfloat16 and torch.equal(low, high.bfloat16()), (low, high)
 
 
-@pytest.mark.parametrize("nu", [0.0, 2.0])
-def test_an_anchor_or_none_gives_numbers_and_gradients(nu):
-    """Without an anchor two candidates may both have f = 0."""
-    hidden = torch.zeros(4, 4, dtype=torch.bool)
-    hidden[0, 1] = True
-    q = table().masked_fill(hidden, 0)
-    q, s = (q / q.sum()).float(), random_scores().float().masked_fill(hidden, -torch.inf).requires_grad_()
-    for found in (infonce_anchor(s, q, nu=nu, k=2), infonce_anchor(s, nu=nu)):
-        (gradient,) = torch.autograd.grad(found.value, s)
-        assert found.value.isfinite() and gradient.isfinite().all()
-
-
-def test_a_ratio_too_large_for_its_square_has_a_gradient_where_it_is_that_of_a_pair():
-    """On a batch f^2 is taken of independent cells alone: f = e^400 at a pair overflows nowhere."""
-    s = (random_scores() + 400 * torch.eye(4)).requires_grad_()
-    (gradient,) = torch.autograd.grad(estimators.density_ratio_fitting(s).value, s)
-    agree("the gradient at the pairs is f / n", gradient.diagonal() / s.diagonal().exp(), torch.full((4,), 0.25))
-
-
-@pytest.mark.parametrize("scale", [1e-9, 1e9])
-def test_the_score_scales_with_the_samples_whatever_their_unit(scale):
+@pytest.mark.parametrize("scale", [1e-9, 3.0, 1e9])
+def test_the_score_scales_and_moves_with_the_samples(scale):
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = estimators.stein_score(scale * x) * scale
-    agree("the score of samples of any size", found, estimators.stein_score(x), tolerance=1e-9)
-    z, z_prime = (scale * side for side in x.T[:, :, None])
-    agree("MIGE of samples of any size", estimators.mige(z, z_prime), estimators.mige(*x.T[:, :, None]), tolerance=1e-9)
+    found = estimators.stein_score(scale * (x + 1e4)) * scale
+    agree("the score of samples of any size", found, estimators.stein_score(x), tolerance=1e-6)
+    moved = estimators.mige(*(scale * side for side in x.T[:, :, None]))
+    agree("MIGE of samples of any size", moved, estimators.mige(*x.T[:, :, None]), tolerance=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_samples_far_from_zero_and_of_any_precision_have_a_score(dtype):
+def test_a_score_in_any_precision_is_that_of_float64(dtype):
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)).to(dtype)
     found, exact = estimators.stein_score(x, kept=0.9), estimators.stein_score(x.double(), kept=0.9)
     assert found.dtype == dtype and estimators.mige(x, x).dtype == dtype
     assert (found - exact).abs().max() < 20 * torch.finfo(dtype).eps * exact.abs().max()
-    moved = estimators.stein_score(x.double() + 1e6, kept=0.9)
-    agree("the score moves along with the samples", moved, exact, tolerance=1e-6)
 
 
-def test_two_samples_of_each_value_leave_a_finite_score_when_all_of_the_trace_is_kept():
-    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = estimators.stein_score(x.repeat(2, 1), kept=1.0)
-    agree("the same score at equal samples", found[:6], found[6:], tolerance=1e-9)
-    assert found.abs().max() < 100
-
-
-@pytest.mark.parametrize("dim", [1, 2, 8])
+@pytest.mark.parametrize("dim", [1, 8])
 def test_the_score_of_a_gaussian_is_found_from_its_samples(dim):
-    """Off by less than a third of its own size, on three samples of 500 each, also where scale and place are others."""
+    """Off by less than a third of its own size, on three samples of 500 each."""
     for seed in range(3):
         x = torch.randn(500, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        found = estimators.stein_score(x)
-        assert (found + x).square().mean() < 0.3 * x.square().mean()
-        agree("the score of 3x + 1", estimators.stein_score(3 * x + 1), found / 3, tolerance=1e-6)
+        assert (estimators.stein_score(x) + x).square().mean() < 0.3 * x.square().mean()
 
 
-@pytest.mark.parametrize("rho, dim", [(0.5, 1), (-0.8, 1), (-0.8, 8)])
+@pytest.mark.parametrize("rho, dim", [(0.5, 1), (-0.8, 8)])
 def test_mige_moves_as_the_information_does(rho, dim):
     slopes = []
-    for seed in range(3):
+    for seed in range(2):
         z, noise = torch.randn(2, 500, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         r = torch.tensor(rho, dtype=torch.float64, requires_grad=True)
         (slope,) = torch.autograd.grad(estimators.mige(z, r * z + (1 - r**2).sqrt() * noise), r)

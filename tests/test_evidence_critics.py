@@ -31,14 +31,14 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, tor
 CHANGED = "the critic changed between dataset_evidence and backward"
 
 
-@each_dtype
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("name, value", [("k", 1), ("temperature", 0.9), ("dropout", 0.1)])
-def test_a_critic_that_changed_before_backward_is_refused(name, value, reduction, dtype):
-    critic, (z, z_prime) = Steps().to(dtype), pairs(40, dtype=dtype)
+def test_a_critic_that_changed_before_backward_is_refused(name, value, reduction):
+    """As one that takes several steps ahead, whose loop adds up the evidence of each."""
+    critic, (z, z_prime) = Steps().double(), pairs(40)
     evidence = dataset_evidence(z, z_prime, critic, reduction=reduction, block=8).infonce.mean()
     setattr(critic, name, value)
-    with pytest.raises(RuntimeError, match=CHANGED):
+    with pytest.raises(RuntimeError, match=f"(?s){CHANGED}.*call backward first, or use one module per setting"):
         evidence.backward()
 
 
@@ -63,15 +63,6 @@ def test_a_change_of_one_row_is_refused_from_half_of_the_digits_on(digits_lost, 
         evidence.backward()
 
 
-def test_a_sum_over_steps_ahead_is_refused_after_the_loop():
-    critic, (z, z_prime), evidences = Steps().double(), pairs(20), []
-    for critic.k in range(2):
-        evidences.append(dataset_evidence(z, z_prime, critic).infonce)
-        agrees_with_the_dense_table(dataset_evidence, critic, z, z_prime)
-    with pytest.raises(RuntimeError, match="call backward first, or use one module per setting"):
-        sum(evidences).backward()
-
-
 class EvidenceOf(nn.Module):
     def __init__(self, critic: nn.Module):
         super().__init__()
@@ -81,10 +72,9 @@ class EvidenceOf(nn.Module):
         return dataset_evidence(z, z_prime, self.critic, block=4).infonce
 
 
-@pytest.mark.parametrize("factor", [1.0, 1.5])
-def test_parameters_and_buffers_of_a_functional_call_get_the_gradients_of_the_dense_table(factor):
+def test_parameters_and_buffers_of_a_functional_call_get_the_gradients_of_the_dense_table():
     critic, (z, z_prime) = Steps().double(), pairs(20)
-    state = {n: (factor * t.detach()).requires_grad_() for n, t in critic.state_dict().items()}
+    state = {n: (1.5 * t.detach()).requires_grad_() for n, t in critic.state_dict().items()}
     found = functional_call(EvidenceOf(critic), {f"critic.{n}": t for n, t in state.items()}, (z, z_prime))
     dense = rpm.infonce(functional_call(critic, state, (z, z_prime))).value
     inputs = [z, z_prime, state["W.0"], state["sharpness"]]
@@ -106,7 +96,7 @@ def test_tensors_are_remembered_as_they_were_at_the_call(how):
 
 
 @each_dtype
-@pytest.mark.parametrize("n, size, block", [(1, 1, 1), (300, 1e3, 64), (300, 1e8, 64), (300, 1e-8, None)])
+@pytest.mark.parametrize("n, size, block", [(1, 1, 1), (200, 1e8, 64), (200, 1e-8, None)])
 @pytest.mark.parametrize("name", ["LaplaceWalk", "Universal", "Masked", "sharp"])
 def test_rounding_is_no_change_of_the_critic(name, n, size, block, dtype):
     z, z_prime = (t.detach() for t in pairs(n, size=size, dtype=dtype))
@@ -126,29 +116,11 @@ def test_rounding_is_no_change_of_the_critic_among_sixty_thousand_candidates_in_
         assert rows.grad.isfinite().all()
 
 
-class Bent(rpm.RandomWalk):
-    """Overrides the forward of a linear critic."""
-
-    def forward(self, z, z_prime):
-        return super().forward(z, z_prime).sin()
-
-
-def with_own_forward():
+def walk(**own) -> nn.Module:
+    """A random walk that is more than its class says, by what it has of its own."""
     critic = made("RandomWalk")
-    forward = critic.forward
-    critic.forward = lambda z, z_prime: forward(z, z_prime).sin()
-    return critic
-
-
-def with_hook():
-    critic = made("RandomWalk")
-    critic.register_forward_hook(lambda module, inputs, log_f: 2 * log_f)
-    return critic
-
-
-def with_hook_before():
-    critic = made("RandomWalk")
-    critic.register_forward_pre_hook(lambda module, inputs: (inputs[0], inputs[1].sin()))
+    for name, value in own.items():
+        setattr(critic, name, value) if name == "forward" else getattr(critic, f"register_{name}")(value)
     return critic
 
 
@@ -162,12 +134,19 @@ class Unlike(nn.Module):
         return 2 * z @ z_prime.T
 
 
+OWN = {
+    "a forward": lambda: walk(forward=lambda z, z_prime: made("RandomWalk")(z, z_prime).sin()),
+    "a hook": lambda: walk(forward_hook=lambda module, inputs, log_f: 2 * log_f),
+    "a hook before": lambda: walk(forward_pre_hook=lambda module, inputs: (inputs[0], inputs[1].sin())),
+    "a name": Unlike,
+}
+
+
 @each_way
-@pytest.mark.parametrize("make", [lambda: Bent(0.7).double(), with_own_forward, with_hook, with_hook_before, Unlike])
-def test_what_a_call_of_the_critic_gives_is_its_score(make, way):
-    critic, (z, z_prime) = make(), pairs(7)
-    if hasattr(critic, "scale"):
-        assert abs(way(z, z_prime, critic).infonce - way(z, z_prime, made("RandomWalk")).infonce) > 0.01
+@pytest.mark.parametrize("own", OWN)
+def test_what_a_call_of_the_critic_gives_is_its_score(own, way):
+    critic, (z, z_prime) = OWN[own](), pairs(7)
+    assert abs(way(z, z_prime, critic).infonce - way(z, z_prime, made("RandomWalk")).infonce) > 0.01
     agrees_with_the_dense_table(way, critic, z, z_prime, "both")
 
 
@@ -181,8 +160,6 @@ class Noise(nn.Module):
         self.attention.train(how == "attention in training mode")
 
     def forward(self, z):
-        if self.how == "dropout":
-            return F.dropout(z, 0.5)
         if self.how == "rare dropout":  # of a few rows none is dropped
             return F.dropout(z, 1e-6)
         if self.how == "a generator of its own":
@@ -207,10 +184,7 @@ class ChangingTable(Changing):
         return self.noise(z) @ z_prime.T
 
 
-HOW = ("dropout", "rare dropout", "a generator of its own", "a count", "attention in training mode")
-
-
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("how", ["rare dropout", "a generator of its own", "a count", "attention in training mode"])
 @pytest.mark.parametrize("kind", [Changing, ChangingTable])
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 def test_a_critic_whose_scores_change_from_call_to_call_is_refused(kind, how, mode):
@@ -226,24 +200,3 @@ def test_a_critic_whose_scores_change_from_call_to_call_is_refused(kind, how, mo
                 evidence()
     failed = [check.name for check in rpm.check_critic(critic, DIM).checks if check.passed is False]
     assert failed[0] in (("determinism", "pairing") if "attention" in how else ("determinism",))
-
-
-def test_a_fixed_critic_may_have_layers_that_could_draw():
-    critic = ChangingTable("attention").eval()
-    assert dataset_evidence(*(side.float() for side in pairs(12)), critic, block=12).infonce.isfinite()
-
-
-def test_the_few_pairs_that_are_tried_first_leave_a_critic_as_it_was():
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.calls = []
-
-        def forward(self, z, z_prime):
-            self.calls.append((len(z), len(z_prime), self.training, torch.is_grad_enabled()))
-            return z @ z_prime.T
-
-    critic = Counting()
-    dataset_evidence(*pairs(5), critic)
-    assert critic.calls == [(2, 4, True, False), (2, 4, True, False), (5, 5, True, False)] and critic.training
-    assert dataset_evidence(*pairs(1), critic).infonce == 0 and len(critic.calls) == 4  # nothing to try on one pair

@@ -8,41 +8,13 @@ import sys
 
 import pytest
 import torch
-from evidence_cases import (
-    CRITICS,
-    DIM,
-    agree_each,
-    agrees_with_the_dense_table,
-    each_critic,
-    each_side,
-    each_way,
-    gradients,
-    made,
-    pairs,
-)
+from evidence_cases import CRITICS, DIM, agree_each, each_critic, each_side, each_way, gradients, made, pairs
 from residuals import MEASURED, agree
 
 import rpm_tutorial as rpm
 from rpm_tutorial import dataset_evidence
 
-VIEWS = {
-    "strided": lambda t: t[::2],
-    "transposed": lambda t: t[:7].T.contiguous().T,
-    "expanded": lambda t: t[:1].expand(7, DIM),
-}
-
-
-@each_way
-@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk"])
-def test_the_layout_of_the_latents_in_memory_does_not_matter(name, view, way):
-    z, z_prime = (t.detach() for t in pairs(14))
-    agrees_with_the_dense_table(way, made(name), view(z).requires_grad_(), z_prime[:7].requires_grad_())
-    agrees_with_the_dense_table(way, made(name), z[:7].requires_grad_(), view(z_prime).requires_grad_())
-
-
 EXTREMES = {  # n and the rest of `pairs`
-    "one pair": (1, {}),
     "identical rows": (9, {}),
     "ties": (20, {}),
     "1000 away": (20, {"offset": 1000}),
@@ -91,18 +63,6 @@ def test_no_row_exceeds_log_n_not_even_by_rounding(normalise, dtype, way):
             assert found.value.mean() >= 0.9 * log_n
 
 
-@each_way
-@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "Bilinear"])
-def test_latents_a_thousand_away_from_the_origin_keep_their_evidence_in_float32(name, way):
-    z, z_prime = pairs(60, dtype=torch.float32, offset=1000)
-    for normalise in ("rows", "columns"):
-        high = dataset_evidence(z.double(), z_prime.double(), made(name), normalise=normalise).infonce
-        low = way(z, z_prime, made(name, torch.float32), normalise=normalise).infonce
-        # The columns' inner products of 10^6 have a bias that float32 rounds: they are off by 4e-5.
-        tolerance = 2e-4 if (name, normalise) == ("Bilinear", "columns") else 1e-6
-        agree(f"float32 evidence 1000 away from 0, {normalise}", low, high, tolerance=tolerance)
-
-
 each_half = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 
 
@@ -124,13 +84,12 @@ def test_half_precision_is_float32_of_the_same_numbers(name, dtype):
 
 
 @each_half
-@pytest.mark.parametrize("share", [1, 1 / 16])
-def test_half_precision_gradients_do_not_vanish_in_a_long_mean(share, dtype):
+def test_half_precision_gradients_do_not_vanish_in_a_long_mean(dtype):
     """1/16 of the mean of 1000 pairs weighs each as 16 000 pairs do: softmax weight / N underflows in float16."""
     sides = pairs(1000, dtype=dtype, noise=1.0)
     exact = [t.detach().float().requires_grad_() for t in sides]
-    found = torch.autograd.grad(share * dataset_evidence(*sides, rpm.RandomWalk(2.0).to(dtype)).infonce, sides)
-    expected = torch.autograd.grad(share * dataset_evidence(*exact, rpm.RandomWalk(2.0)).infonce, exact)
+    found = torch.autograd.grad(dataset_evidence(*sides, rpm.RandomWalk(2.0).to(dtype)).infonce / 16, sides)
+    expected = torch.autograd.grad(dataset_evidence(*exact, rpm.RandomWalk(2.0)).infonce / 16, exact)
     for one, other in zip(found, expected, strict=True):
         assert (one.float() - other).norm() < 0.05 * other.norm()
 
@@ -188,29 +147,24 @@ def test_a_gpu_gives_the_numbers_of_the_processor_in_a_small_part_of_the_table_s
 
 
 MEASURE = """
-import json, sys, time, torch
+import json, sys, torch
 from rpm_tutorial import VonMisesFisher, dataset_evidence
 
 def memory(field):
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith(field))
 
-def measured(z, z_prime, learn=False):
-    z = z.clone().requires_grad_(learn)
-    before, start = memory("VmRSS"), time.perf_counter()
-    with torch.set_grad_enabled(learn):
-        found = dataset_evidence(z, z_prime, VonMisesFisher(0.1))
-    if learn:
-        found.infonce.backward()
-    return time.perf_counter() - start, memory("VmHWM") - before, found.infonce.item()
+def measured(z, z_prime):
+    z = z.clone().requires_grad_()
+    before, found = memory("VmRSS"), dataset_evidence(z, z_prime, VonMisesFisher(0.1)).infonce
+    found.backward()
+    return memory("VmHWM") - before, found.item()
 
 z, step = torch.randn(2, 2000, 8, generator=torch.Generator().manual_seed(0))
 few = z, z + step
-for learn in (False, True):
-    measured(*few, learn)  # what torch allocates once
+measured(*few)  # what torch allocates once
 many = [t.repeat(int(sys.argv[1]) // 2000, 1) for t in few]
-results = [measured(*many), measured(*many, learn=True)]
-print(json.dumps([*results, measured(*(t.double() for t in few))]))
+print(json.dumps([*measured(*many), measured(*(t.double() for t in few))[1]]))
 """
 
 
@@ -220,9 +174,7 @@ def test_sixty_thousand_pairs_need_little_memory_and_keep_six_digits():
     """They are 2000 pairs, each 30 times: Z is a mean, so that their I_N is exactly that of the 2000."""
     n = 60_000
     run = subprocess.run([sys.executable, "-c", MEASURE, str(n)], capture_output=True, text=True, check=True)
-    *low, (_, _, exact) = json.loads(run.stdout)
-    for what, (seconds, mib, value) in zip(("value", "value and gradient"), low, strict=True):
-        done = f"{seconds:.1f} s, {mib:.0f} MiB above the data, I_N = {value:.6f} nats, {value / exact - 1:.0e} of it"
-        MEASURED.append(f"dataset_evidence, {what}, N = {n}, d = 8: {done} beside float64")
-        assert mib < 400 and 0 < value < math.log(n)
-        agree("float32 = float64 at N = 60 000", value / exact, 1.0, tolerance=1e-6)
+    mib, value, exact = json.loads(run.stdout)
+    MEASURED.append(f"dataset_evidence with gradient, N = {n}, d = 8: {mib:.0f} MiB above the data")
+    assert mib < 400 and 0 < value < math.log(n)
+    agree("float32 = float64 at N = 60 000", value / exact, 1.0, tolerance=1e-6)

@@ -7,11 +7,9 @@ import time
 from pathlib import Path
 
 import children
-import psutil
 import pytest
 from budgets import HANG, wait_until
-from dashboards import equal, make, parameters
-from jupyter_client.manager import start_new_kernel
+from dashboards import equal
 from residuals import MEASURED
 from trainings import DIGITS
 
@@ -68,42 +66,3 @@ def test_a_training_killed_at_random_moments_ends_with_the_numbers_of_one_never_
     assert reached == sorted(reached) and 0 < reached[0] and reached[-1] < 600
     assert equal(end(folder, "--resume"), end(tmp_path / "whole", *settings))
     MEASURED.append(f"killed {kills} times, resumed from steps {', '.join(map(str, reached))} of 600: nothing lost")
-
-
-@pytest.mark.nightly
-def test_a_kernel_restarted_in_mid_training_leaves_no_process_and_the_checkpoint_continues(tmp_path, monkeypatch):
-    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [ROOT, ROOT / "tests", ROOT / "tools"])))
-    manager, client = start_new_kernel(HANG, cwd=str(tmp_path))
-
-    def run(code: str) -> str:
-        said = []
-        reply = client.execute_interactive(code, timeout=HANG, output_hook=said.append)
-        assert reply["content"]["status"] == "ok", reply["content"]
-        return "".join(m["content"].get("text", "") for m in said if m["msg_type"] == "stream").strip()
-
-    try:
-        begin = "from dashboards import make\nboard = make('kept.pt', steps=2000, every=100)"
-        run(f"{begin}\nboard.advance(150)\nboard.stop()\nboard.start()")
-        wait_until(lambda: int(run("print(board.trainer.step)")) >= 200)
-        assert run("print(board.state)") == "running"
-        kernel = psutil.Process(manager.provisioner.process.pid)
-        family = [kernel, *kernel.children(recursive=True)]
-        manager.restart_kernel(now=True)
-        client.wait_for_ready(timeout=HANG)
-        _, alive = psutil.wait_procs(family, timeout=HANG)
-        assert alive == []
-        steps = run(f"{begin}\nboard.load()\nprint(board.trainer.step)\nboard.advance(150)\nboard.stop()")
-        assert steps == "150", "what was trained after the last Stop is lost, and nothing else"
-        threads = run("import threading\nprint([t.name for t in threading.enumerate() if 'rpm' in t.name])")
-        assert threads == "[]"
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-    whole = make(tmp_path / "whole.pt", steps=2000, every=100)
-    whole.advance(300)
-    whole.stop()
-    one, other = (load_checkpoint(tmp_path / name) for name in ("kept.pt", "whole.pt"))
-    assert equal(one, other) and parameters(whole).isfinite().all()
-    assert sorted(path.name for path in tmp_path.glob("*.pt*")) == ["kept.pt", "whole.pt"]

@@ -3,7 +3,6 @@
 import gc
 import gzip
 import hashlib
-import math
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,20 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 from budgets import HANG
+from test_datasets import IMAGES, LABELS, idx
 
 from rpm_tutorial import datasets
 
 # requests leaves the socket of a failed download to the garbage collector, which complains: here, and in no later test.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
-
-
-def idx(*shape: int) -> bytes:
-    header = bytes([0, 0, 8, len(shape)]) + b"".join(side.to_bytes(4, "big") for side in shape)
-    return gzip.compress(header + bytes([3]) * math.prod(shape), 1)
-
-
-RIGHT = {IMAGES: idx(10_000, 28, 28), LABELS: idx(10_000)}
+RIGHT = {IMAGES: gzip.compress(idx(10_000, 28, 28, value=3), 1), LABELS: gzip.compress(idx(10_000, value=3), 1)}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -33,18 +25,14 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(self.path)
         if trouble == "silence":
             self.server.end.wait(HANG)
-            return
-        if trouble == "not found":
+        elif trouble == "not found":
             self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if trouble == "half a file":
-            content = content[: len(content) // 2]
-        if trouble == "another file":
-            content = bytes(len(content))
-        self.wfile.write(content)
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            half = len(content) // 2
+            self.wfile.write({"half a file": content[:half], "another file": bytes(2 * half)}.get(trouble, content))
 
     def log_message(self, *_):
         pass
@@ -105,9 +93,9 @@ def test_a_download_that_fails_is_named_keeps_no_file_and_is_made_good_by_the_ne
     monkeypatch.setattr(datasets, "TIMEOUT", HANG)
     server.trouble = None
     assert datasets.fashion_mnist("test").labels.unique().tolist() == [3]
-    before = len(server.asked)
+    asked = len(server.asked)
     datasets.fashion_mnist("test")
-    assert len(server.asked) == before, "what was downloaded once is not downloaded again"
+    assert len(server.asked) == asked, "what was downloaded once is not downloaded again"
 
 
 def test_a_file_damaged_in_the_cache_is_downloaded_again_and_not_used_without_a_network(server):

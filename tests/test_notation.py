@@ -46,10 +46,6 @@ def test_probabilities_sum_to_one(computed):
         assert torch.allclose(rows, torch.ones_like(rows)), name
 
 
-def test_a_name_in_a_comment_or_a_string_does_not_count():
-    assert site_pages.identifiers("a = 'log_f'  # q_joint\n") == {"a"}
-
-
 def test_every_equation_that_a_lesson_states_can_be_linked():
     link = '<a href="../notebooks/03_infonce_is_the_elbo.html#E7">(E7)</a>'
     body = '<h2>(E7)</h2><p title="(E7)">(E7), (E99)</p><pre>(E7)</pre>'

@@ -76,18 +76,13 @@ def test_each_floor_requires_what_it_imports_and_nothing_else():
 
 
 @each_file
-def test_a_module_imports_only_from_those_above_it(path: Path):
+def test_a_module_is_short_says_what_it_is_and_imports_only_from_those_above_it(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400 and ast.get_docstring(ast.parse(text))
     own = ORDER.index(module_of(path))
     inside = {room(tuple(name.split(".")[1:])) for name in imported(path) if name.startswith(f"{ROOT.name}.")}
     below = {name for name in inside - {"__version__", module_of(path)} if ORDER.index(name) >= own}
     assert below == set()
-
-
-@each_file
-def test_a_module_is_short_and_says_what_it_is(path: Path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 400
-    assert ast.get_docstring(ast.parse(text))
 
 
 def test_the_page_of_the_architecture_names_every_module_once():

@@ -19,13 +19,8 @@ def clusters(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_accuracy_is_one_on_clusters_and_chance_on_noise(probe):
     z, labels = clusters(300, 0)
     z_test, labels_test = clusters(300, 1)
-    assert probe(z, labels, z_test, labels_test) > 0.98
+    assert probe(z, labels, z_test, labels_test) > 0.98 > 0.02 > probe(z, labels, z_test, (labels_test + 1) % 3)
     assert probe(normal(300, 4), labels, normal(300, 4, seed=1), labels_test) == pytest.approx(1 / 3, abs=0.12)
-
-
-def test_a_probe_is_scored_on_the_test_set():
-    z, labels = clusters(300, 0)
-    assert probes.linear_probe(z, labels, z, (labels + 1) % 3) < 0.02
 
 
 def test_the_smaller_c_is_the_less_a_probe_learns_down_to_the_majority_alone():
@@ -41,21 +36,14 @@ def test_as_many_neighbours_of_the_test_rows_vote_as_are_asked_for():
     assert probes.nearest_neighbours(z, labels, 1e-3 * z, labels, k=3) == 1, "by direction, not by length"
 
 
-def test_r_squared_is_one_for_a_linear_code_and_about_zero_for_noise():
-    factors, factors_test, mixing = normal(400, 2), normal(400, 2, seed=1), normal(2, 5, seed=2)
-    assert probes.r_squared(factors @ mixing + 3, factors, factors_test @ mixing + 3, factors_test) == pytest.approx(
-        1, abs=1e-5
-    )
-    assert abs(probes.r_squared(normal(400, 5, seed=3), factors, normal(400, 5, seed=4), factors_test)) < 0.1
-
-
 def test_r_squared_judges_on_a_test_set_that_the_fit_has_not_seen():
     """Of 40 latents of noise, a line fits a fifth of the variance of the 200 values it sees, and none of others."""
     factors, factors_test = normal(200, 1), normal(200, 1, seed=1)
     z, z_test = normal(200, 40, seed=2), normal(200, 40, seed=3)
     assert probes.r_squared(z, factors, z, factors) == pytest.approx(0.2, abs=0.1)
     assert probes.r_squared(z, factors, z_test, factors_test) < 0
-    assert probes.r_squared(z, factors, z, -factors) < 0
+    line, line_test = (factor @ normal(1, 5, seed=4) + 3 for factor in (factors, factors_test))
+    assert probes.r_squared(line, factors, line_test, factors_test) == pytest.approx(1, abs=1e-5)
 
 
 def test_mean_correlation_ignores_order_sign_scale_and_spare_latents():
@@ -83,10 +71,8 @@ Z, LABELS = clusters(30, 0)
 GAP = Z.clone().index_fill(0, torch.tensor([3]), torch.nan)
 REFUSED = {
     "NaN": lambda: probes.linear_probe(GAP, LABELS, Z, LABELS),
-    "NaN to correlate": lambda: probes.mean_correlation(GAP, Z),
     "a single row": lambda: probes.mean_correlation(Z[:1], Z[:1]),
     "one class": lambda: probes.linear_probe(Z, 0 * LABELS, Z, LABELS),
-    "too few labels": lambda: probes.nearest_neighbours(Z, LABELS, Z, LABELS[1:]),
     "labels that are no classes": lambda: probes.linear_probe(Z, Z[:, 0], Z, LABELS),
     "other columns": lambda: probes.r_squared(Z, Z, Z[:, :1], Z),
     "too many neighbours": lambda: probes.nearest_neighbours(Z, LABELS, Z, LABELS, k=31),

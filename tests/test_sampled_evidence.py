@@ -1,17 +1,14 @@
 """sampled_evidence: an estimate of (E14) from some rows and columns, without the ceiling that a batch's InfoNCE has."""
 
-import functools
 import math
 
 import pytest
 import torch
-import tqdm.auto
 from evidence_cases import Masked, each_critic, made, pairs
 from residuals import MEASURED, agree
-from torch import nn
 
 import rpm_tutorial as rpm
-from rpm_tutorial import dataset_evidence, evidence, sampled_evidence
+from rpm_tutorial import dataset_evidence, sampled_evidence
 
 
 def sampled(z, z_prime, critic, seed=0, **options):
@@ -46,10 +43,8 @@ def test_it_is_exact_when_it_samples_everything(name):
 @pytest.mark.slow
 def test_its_standard_error_covers_the_exact_value_about_as_often_as_it_should():
     errors, standard_errors, _ = many(2000, rpm.RandomWalk(0.5).double(), 64, rows=320, negatives=1024)
-    covered = (errors.abs() < 2 * standard_errors).double().mean().item()
-    ratio = (standard_errors.mean() / errors.std()).item()
-    MEASURED.append(f"sampled_evidence, 320 of 2000 rows: {covered:.0%} of 64 estimates within 2 standard errors")
-    assert covered >= 0.85 and 0.75 < ratio < 1.4, f"{covered:.0%} covered, {ratio:.2f} of the spread"
+    covered = (errors.abs() < 2 * standard_errors).double().mean()
+    assert covered >= 0.85 and 0.75 < standard_errors.mean() / errors.std() < 1.4
 
 
 def test_its_bias_is_half_the_relative_variance_of_the_normaliser_and_its_standard_error_errs_upwards():
@@ -77,20 +72,6 @@ def test_it_is_reproducible_from_its_generator_and_leaves_the_global_one_alone()
     assert first == again and first.infonce != other.infonce and torch.equal(torch.get_rng_state(), state)
 
 
-def test_no_row_is_drawn_twice():
-    class Seen(nn.Module):
-        rows = []
-
-        def forward(self, z, z_prime):
-            if len(z) == len(z_prime):  # the rows' own pairs
-                self.rows.append(z[:, 0])
-            return -torch.cdist(z, z_prime)
-
-    sampled(*pairs(300), critic := Seen(), rows=250, negatives=50)
-    drawn = torch.cat(critic.rows)
-    assert len(critic.rows) == 32 and len(drawn) == len(drawn.unique()) == 224  # a multiple of 32
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["sharp", "Entangled"])
 def test_half_precision_is_float32_of_the_same_numbers(name, dtype):
@@ -98,24 +79,6 @@ def test_half_precision_is_float32_of_the_same_numbers(name, dtype):
     low = sampled(*sides, critic, rows=64, negatives=50).infonce
     high = sampled(*(side.float() for side in sides), critic.float(), rows=64, negatives=50).infonce
     agree("sampled_evidence in half precision", low, high, tolerance=1e-6)
-
-
-def test_it_keeps_no_graph_and_leaves_no_bar_after_an_interrupt(monkeypatch):
-    monkeypatch.setattr(evidence, "tqdm", functools.partial(tqdm.auto.tqdm, disable=False))
-    bars, during = tqdm.auto.tqdm._instances, []
-    before = len(bars)
-
-    class Interrupted(nn.Module):
-        def forward(self, z, z_prime):
-            during.append(len(bars))
-            assert not torch.is_grad_enabled()
-            if len(during) == 5:
-                raise KeyboardInterrupt
-            return z @ z_prime.T
-
-    with pytest.raises(KeyboardInterrupt) as held:
-        sampled(*pairs(64), Interrupted(), rows=64, negatives=8)
-    assert held.tb is not None and during[-1] == before + 1 and len(bars) == before
 
 
 def test_a_drawn_pair_without_probability_makes_it_minus_infinity_give_or_take_infinity():

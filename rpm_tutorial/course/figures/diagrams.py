@@ -121,7 +121,7 @@ def course_map() -> Diagram:
     groups = {
         "Why it is true": (BLUE, ["1 the model", "2 its ELBO", "3 InfoNCE's prior", "4 other priors"]),
         "How to measure it": (PURPLE, ["5 a whole data set", "6 finite batches"]),
-        "What a prior assumes": (VERMILLION, ["7 why not the MI", "8 priors as assumptions"]),
+        "What it assumes": (VERMILLION, ["7 why not the MI", "8 a prior assumes"]),
         "Beyond pairs": (
             ORANGE,
             ["10 sequences", "11 looking ahead", "13 one shared latent", "14 bound or evidence"],
