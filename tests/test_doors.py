@@ -142,6 +142,7 @@ def test_lessons_run_beside_colabs_kind_of_packages_after_the_cell_and_without_a
     assert ran.seconds > 0 and exceeded("the first cell", ran.seconds, colab.SECONDS) == []
 
 
+@pytest.mark.nightly
 def test_each_of_colabs_kinds_has_run_all_lessons():
     lines = {line["kind"]: line for line in tables.read("colab")}
     assert list(lines) == list(colab.KINDS), "remedy: make test-colab"
