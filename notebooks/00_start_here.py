@@ -364,6 +364,8 @@ assert last[0].infonce > 1.9 * first[0].infonce  # five seeds: 2.4-2.5, then 5.0
 assert abs(last[1] - first[1]) < 0.08  # five seeds: 0.80 to 0.83, then 0.80 to 0.84
 gained = [last[0].label - middle[0].label, last[0].instance - middle[0].instance]
 assert 2 * gained[0] < gained[1] and last[0].label < math.log(10)  # 0.2 and 0.8 nats
+assert abs(last[0].label + last[0].instance - last[0].infonce) < 1e-4  # (E24)
+assert again.critic.temperature < trained / 2  # four seeds: 0.046 at step 2000
 
 # %%
 found = [nats for nats, _ in split.values()]

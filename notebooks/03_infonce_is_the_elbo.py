@@ -56,7 +56,7 @@ assert abs(elbo - MI) < 1e-12
 #
 # The **normaliser** $Z(z)$ is what makes each row sum to one. To try it we need a critic, and any table of scores $s = \log f(z,z')$ will do. We
 # take the logarithm of the **density ratio** $r(z,z') = Q(z,z')/Q(z)Q(z')$, which says how much more often two latents meet than by chance, and add
-# noise: a critic that is good but not perfect, as a trained one is.
+# noise: a critic with errors, as a trained one is.
 
 # %% tags=["reproducible"]
 rng = torch.Generator().manual_seed(0)
@@ -168,7 +168,7 @@ assert abs(at_best - MI) < 1e-12 and abs(with_c - infonce) < 1e-12
 #
 # $$I_\infty = -a(1-\rho) + \tfrac12 \log(1+a) + \tfrac{a}{2(1+a)}, \qquad \mathrm{MI} = -\tfrac12\log(1-\rho^2). \tag{E20}$$
 #
-# The next cell estimates $I_\infty$ from samples, in batches of 1 000 pairs. Each batch has the bias of lesson 6, here below .002 nats.
+# The next cell estimates $I_\infty$ from samples, in batches of 1 000 pairs. Its check allows .002 nats for the bias of such a batch, which is lesson 6's subject.
 
 # %% tags=["reproducible"]
 rho, sigma = 0.8, 0.7

@@ -25,8 +25,8 @@ world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 q = world.q_joint  # Q(z,z')
 
 # %% [markdown]
-# The world is that of lesson 3. So is the critic: the logarithm of the density ratio $r = Q(z,z')/Q(z)Q(z')$, plus noise. Here the number 1 is added to all scores.
-# InfoNCE does not see it, since a constant factor of $f$ cancels against $Z(z)$. One objective of this lesson does, and says below what it is for.
+# The world is that of lesson 3, and so is the critic: its scores are the logarithm of the density ratio $r = Q(z,z')/Q(z)Q(z')$, plus noise. Here the number 1 is added to every score.
+# InfoNCE does not notice, since a constant factor of $f$ cancels against $Z(z)$. NWJ, an objective further down, needs it.
 
 # %% tags=["reproducible"]
 rng = torch.Generator().manual_seed(0)
@@ -66,8 +66,7 @@ print(f"DV {dv:.6f} = L − C {elbo:.6f},  residual {abs(dv - elbo):.1e} nats")
 assert abs(dv - elbo) < 1e-12
 
 # %% [markdown]
-# What this prior assumes beyond InfoNCE's is a distribution of $z$ alone. Its row sums are $P(z) = Q(z)\,Z(z)/\bar Z$: a row with high scores gets more weight than
-# the encoder gives it.
+# This prior differs from InfoNCE's in its row sums, $P(z) = Q(z)\,Z(z)/\bar Z$: where the scores of a row are high, it expects $z$ more often than the encoder produces it.
 #
 # ## No normaliser at all: NWJ
 #
