@@ -329,8 +329,8 @@ for k in gain.topk(4).indices.tolist():
     row = 12 * int(held_out_countries[k // 11]) + k % 11
     now, later = table[row : row + 2]
     print(f"{now['country']:12} {now['year']}–{later['year']}: ", end="")
-    print(f"{float(now['lifeExp']):.0f} to {float(later['lifeExp']):.0f}", end=" years, ")
-    print(f"{gain[k]:+.0f} nats")
+    years = [round(float(row["lifeExp"])) for row in (now, later)]
+    print(f"{years[0]} to {years[1]} years, {gain[k]:+.0f} nats")
 
 # %%
 share = gain.topk(len(gain) // 20).values.sum() / gain.sum()
