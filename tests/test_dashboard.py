@@ -126,7 +126,8 @@ def test_held_out_pairs_go_through_the_encoder_of_their_own_side():
     board = TrainingDashboard(other, made.x, made.x_prime, made.labels)
     z, z_prime = rpm.encode(one.encoder, made.x), rpm.encode(other.encoder_prime, made.x_prime)
     with torch.no_grad():
-        assert board.history["held-out InfoNCE"] == [rpm.dataset_evidence(z, z_prime, one.critic).infonce.item()]
+        evidence = rpm.dataset_evidence(z, z_prime, one.critic).infonce.item()
+    assert board.history["held-out InfoNCE"] == [pytest.approx(evidence)]
     with pytest.raises(ValueError, match="x has 60 rows, x_prime 60 and labels 59; expected"):
         TrainingDashboard(other, made.x, made.x_prime, made.labels[:-1])
 
@@ -143,6 +144,33 @@ def test_figure_words_and_data_follow_the_numbers_of_the_trainer():
     shown = board._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "application/vnd.plotly.v1+json"} <= set(shown)
     assert shown["text/plain"] == board.figure.alt
+
+
+def test_label_and_instance_nats_add_up_to_the_held_out_evidence_and_have_a_panel_of_their_own():
+    board = make()
+    board.advance(STEPS)
+    label, instance, whole = (np.array(board.history[n]) for n in ("label nats", "instance nats", "held-out InfoNCE"))
+    assert len(label) == 4 and np.allclose(label + instance, whole, atol=1e-5) and label[-1] > label[0]
+    z, z_prime = rpm.encode(board.trainer.encoder, board.x), rpm.encode(board.trainer.encoder_prime, board.x_prime)
+    assert label[-1] == rpm.label_evidence(z, z_prime, board.trainer.critic, board.labels).label
+    drawn = {trace.name: trace for trace in board.figure.plotly.data if trace.name}
+    parts = [drawn["label nats"], drawn["instance nats"]]
+    assert {name for name, trace in drawn.items() if trace.yaxis == "y2"} == {"label nats", "instance nats"}
+    assert len({trace.line.dash for trace in parts}) == len({trace.marker.symbol for trace in parts}) == 2
+    assert f"{label[-1]:.3g} label nats and {instance[-1]:.3g} instance nats" in board.figure.alt
+
+
+def test_a_checkpoint_of_before_label_nats_is_continued_with_a_gap(tmp_path):
+    board = make(tmp_path / "kept.pt")
+    board.advance(4)
+    for name in ("label nats", "instance nats"):
+        del board.history[name]
+    rpm.checkpoints.save_checkpoint(board._everything(), tmp_path / "kept.pt")
+    board = make(tmp_path / "kept.pt")
+    board.load()
+    board.advance(4)
+    assert board.history["label nats"][:2] == [None, None] and board.history["label nats"][2] > 0
+    assert board.history["step"] == [0, 4, 8]
 
 
 def test_the_probe_is_scored_on_images_that_it_was_not_fitted_on(monkeypatch):

@@ -15,6 +15,8 @@ HISTORY = {
     "step": [0, 20, 40],
     "InfoNCE": [None, 1.5, 2.25],
     "held-out InfoNCE": [0.1, 1.25, 2.0],
+    "label nats": [0.1, 0.75, 1.25],
+    "instance nats": [0.0, 0.5, 0.75],
     "probe": [0.3, 0.6, 0.875],
 }
 LATENTS = np.random.default_rng(0).normal(size=(30, 3)) * (0.01, 5, 1)  # most along the second axis
@@ -43,7 +45,7 @@ ALT = {
     "images": ["x, 1 images", "x′, 3 images (0.5 ✓, 0.3, 0.2)"],
     "clouds": ["position", "z, 4 points, whose place explains 100%", "far, 4 points, whose place explains 42%"],
     "paths": ["walk from row 0.25, column 0.5 to row 0.75, column 0.125", "goal at row 0.5, column 0.25", "ring around row 0.25, column 0.5"],
-    "training": ["step 40 of 100", "InfoNCE 2.25 nats", "held-out InfoNCE 2 nats", "accuracy 0.875", "30 latents"],
+    "training": ["step 40 of 100", "InfoNCE 2.25 nats", "held-out InfoNCE 2 nats", "1.25 label nats and 0.75 instance nats", "accuracy 0.875", "30 latents"],
 }  # fmt: skip
 ROWS = {
     "lines": (["N", "MI", "mine <new>", "log N"], [2.0, 0.2, 0.1, 0.9]),
@@ -52,7 +54,7 @@ ROWS = {
     "images": (["row", "image", ""], ["x′", 1, "0.3"]),
     "clouds": (["panel (first points)", "z₁", "z₂", "position"], ["z", 3.0, 1.0, 3.0]),
     "paths": (["path", "point", "row", "column"], ["walk", 2, 0.75, 0.125]),
-    "training": (list(HISTORY), [20, 1.5, 1.25, 0.6]),
+    "training": (list(HISTORY), [20, 1.5, 1.25, 0.75, 0.5, 0.6]),
 }
 
 
@@ -125,7 +127,7 @@ def test_the_figure_of_a_training_holds_its_history_and_its_latents_by_class_in_
     cloud = drawn.pop(None)
     for name, trace in drawn.items():
         assert (list(trace.x), list(trace.y)) == (HISTORY["step"], HISTORY[name])
-    assert drawn["probe"].yaxis == "y2" and drawn["InfoNCE"].yaxis in (None, "y")
+    assert drawn["probe"].yaxis == "y3" and drawn["InfoNCE"].yaxis in (None, "y")
     assert list(cloud.text) == [str(k % 10) for k in range(30)] and len(set(cloud.textfont.color)) == 7
     for found, axis in ((cloud.x, 1), (cloud.y, 2)):
         assert abs(np.corrcoef(found, LATENTS[:, axis])[0, 1]) > 0.99

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from .. import probes
 from .._checks import check_count, check_positive, seeded
 from ..checkpoints import load_checkpoint, save_checkpoint
-from ..evidence import dataset_evidence
+from ..labelled_evidence import label_evidence
 from ..training import Trainer, encode
 from ._page import Page
 from .figures import training
@@ -58,8 +58,9 @@ class TrainingDashboard(ipywidgets.VBox):
 
     Args:
         trainer: the `Trainer`; if its pairs have a `strength` and its critic a `temperature`, these can be set too.
-        x, x_prime, labels: held-out pairs and their classes. The evidence is that of the pairs; the linear probe is fitted on
-            one half of x and scored on the other half of x', with as many of each class in both.
+        x, x_prime, labels: held-out pairs and their classes. The evidence is that of the pairs, with its label nats and
+            instance nats (E24); the linear probe is fitted on one half of x and scored on the other half of x', with as
+            many of each class in both.
         checkpoint: a file to save to; None for none.
         every: steps between two evaluations.
         page_timeout: seconds after which a page that is silent counts as closed.
@@ -92,7 +93,8 @@ class TrainingDashboard(ipywidgets.VBox):
         self.task: asyncio.Task[None] | None = None
         self._lock, self._drawn, self._showing = threading.RLock(), 0.0, False
         self._recent: list[float] = []  # InfoNCE of the batches since the last evaluation
-        self.history: dict[str, list] = {"step": [], "InfoNCE": [], "held-out InfoNCE": [], "probe": []}
+        names = ("step", "InfoNCE", "held-out InfoNCE", "label nats", "instance nats", "probe")
+        self.history: dict[str, list] = {name: [] for name in names}
         self._evaluate()
         self._beginning = self._everything()
         self.figure = self._picture()
@@ -228,12 +230,11 @@ class TrainingDashboard(ipywidgets.VBox):
 
     def _evaluate(self) -> None:
         z, z_prime = encode(self.trainer.encoder, self.x), encode(self.trainer.encoder_prime, self.x_prime)
-        with torch.no_grad():
-            held_out = dataset_evidence(z, z_prime, self.trainer.critic).infonce.item()
+        nats = label_evidence(z, z_prime, self.trainer.critic, self.labels)
         fit, score = _halves(self.labels)
         probe = probes.linear_probe(z[fit], self.labels[fit], z_prime[score], self.labels[score])
         mean = sum(self._recent) / len(self._recent) if self._recent else None
-        row = (self.trainer.step, mean, held_out, probe)
+        row = (self.trainer.step, mean, nats.infonce.item(), nats.label.item(), nats.instance.item(), probe)
         history = {name: [*values, value] for (name, values), value in zip(self.history.items(), row, strict=True)}
         self.history, self._recent, self._latents = history, [], z
 
@@ -244,7 +245,9 @@ class TrainingDashboard(ipywidgets.VBox):
     def _restore(self, state: dict) -> None:
         """Go to a state of the trainer, and to the history beside it, if there is one."""
         self.trainer.load_state_dict(state)
-        self.history = state.get("history") or {name: [] for name in self.history}
+        found = state.get("history", {})  # that of an older file has fewer curves: gaps
+        gaps = [None] * len(found.get("step", []))
+        self.history = {name: [*found.get(name, gaps)] for name in self.history}
         self._recent = [*state.get("recent", [])]
         self._latents = encode(self.trainer.encoder, self.x)
         if not self.history["step"]:

@@ -270,9 +270,10 @@ _TEMPLATE = go.layout.Template(layout=_PAPER)
 
 
 @functools.cache
-def panes(titles: tuple[str, ...], spacing: float) -> dict:
-    """The layout of panels side by side; plotly takes longer over it than over all the rest of a figure."""
-    layout = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=spacing).layout.to_plotly_json()
+def panes(titles: tuple[str, ...], spacing: float, rows: int = 1) -> dict:
+    """The layout of panels side by side, in `rows`; plotly takes longer over it than over all the rest of a figure."""
+    grid = make_subplots(rows, len(titles) // rows, subplot_titles=titles, horizontal_spacing=spacing)
+    layout = grid.layout.to_plotly_json()
     return {key: value for key, value in layout.items() if key != "template"}
 
 

@@ -15,6 +15,7 @@ from .charts import (
     STYLES,
     VERMILLION,
     Figure,
+    Style,
     _color_bar,
     house_figure,
     panes,
@@ -101,46 +102,52 @@ def paths(
 
 
 def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: int, shown: int = 200) -> Figure:
-    """A training so far: InfoNCE and its held-out value, the probe's accuracy, and latents in their principal plane.
+    """A training so far: InfoNCE and its held-out value, the parts of that (E24), a probe, latents in their principal plane.
 
     Args:
-        history: "step", "InfoNCE" (None where no batch came before), "held-out InfoNCE" and "probe", one entry an evaluation.
+        history: "step", "InfoNCE" (None where no batch came before), "held-out InfoNCE", its parts "label nats" and
+            "instance nats", and "probe", one entry an evaluation.
         latents: (n, d); the first `shown` are drawn, each as the number of its class in `labels`.
         steps: of the whole training, the width of the figure.
     """
     from sklearn.decomposition import PCA  # takes half a second, and only this figure needs it
 
-    fig = house_figure(right=20, **panes(("", "", ""), 0.09))
-    fig.update_layout(width=1000, height=360, showlegend=True, legend={"orientation": "h", "y": 1.15, "x": 0})
-    looks = {"InfoNCE": STYLES["InfoNCE"], "held-out InfoNCE": STYLES["log evidence − C"], "probe": STYLES["MI"]}
-    for name, style in looks.items():
+    fig = house_figure(right=20, **panes(("", "", "", ""), 0.09, rows=2))
+    fig.update_layout(width=1000, height=640, showlegend=True, legend={"orientation": "h", "y": 1.1, "x": 0})
+    looks = {
+        "InfoNCE": ("", STYLES["InfoNCE"]),
+        "held-out InfoNCE": ("", STYLES["log evidence − C"]),
+        "label nats": ("2", Style(BLUE, "dash", "square")),
+        "instance nats": ("2", Style(ORANGE, "dot", "diamond")),
+        "probe": ("3", STYLES["MI"]),
+    }
+    for name, (axis, style) in looks.items():
         fig.add_scatter(
             x=history["step"], y=history[name], name=name, mode="lines+markers",
             line={"color": style.color, "dash": style.dash}, marker={"symbol": style.symbol, "size": 6},
-            xaxis="x2" if name == "probe" else "x", yaxis="y2" if name == "probe" else "y",
+            xaxis=f"x{axis}", yaxis=f"y{axis}",
         )  # fmt: skip
     plane, classes = PCA(2).fit_transform(np.asarray(latents, float))[:shown], np.asarray(labels)[:shown]
     palette = np.array([BLUE, VERMILLION, GREEN, BLACK, ORANGE, PURPLE, GREY])
     fig.add_scatter(
-        x=plane[:, 0], y=plane[:, 1], text=classes.astype(str), mode="text", showlegend=False, xaxis="x3", yaxis="y3",
+        x=plane[:, 0], y=plane[:, 1], text=classes.astype(str), mode="text", showlegend=False, xaxis="x4", yaxis="y4",
         textfont={"color": palette[classes % len(palette)].tolist(), "size": 11}, hoverinfo="text",
     )  # fmt: skip
-    for axis, title, span in (
-        ("xaxis", "step", [0, steps]),
-        ("xaxis2", "step", [0, steps]),
-        ("yaxis2", "probe accuracy", [0, 1]),
-    ):
-        fig.layout[axis].update(title=title, range=span)
-    fig.layout.yaxis.title = "nats per pair"
+    for axis, title in (("", "nats per pair"), ("2", "held-out nats per pair"), ("3", "probe accuracy")):
+        fig.layout[f"xaxis{axis}"].update(title="step", range=[0, steps])
+        fig.layout[f"yaxis{axis}"].title = title
+    fig.layout.yaxis3.range = [0, 1]
     reach = 1.1 * np.abs(plane).max()
-    for axis, title in (("xaxis3", "first principal component of z"), ("yaxis3", "second")):
+    for axis, title in (("xaxis4", "first principal component of z"), ("yaxis4", "second")):
         fig.layout[axis].update(title=title, range=[-reach, reach])
     said = {name: "unknown" if values[-1] is None else three_digits(values[-1]) for name, values in history.items()}
     alt = (
-        f"Three panels after step {history['step'][-1]} of {steps}: InfoNCE {said['InfoNCE']} nats, held-out InfoNCE "
-        f"{said['held-out InfoNCE']} nats, probe accuracy {said['probe']}; {len(plane)} latents in two dimensions."
+        f"Four panels after step {history['step'][-1]} of {steps}: InfoNCE {said['InfoNCE']} nats, held-out InfoNCE "
+        f"{said['held-out InfoNCE']} nats, which are {said['label nats']} label nats and {said['instance nats']} instance "
+        f"nats; probe accuracy {said['probe']}; {len(plane)} latents in two dimensions."
     )
     caption = (
-        "Left: InfoNCE of the batches and of held-out pairs. Middle: a linear probe. Right: held-out latents, by class."
+        "Above: InfoNCE of the batches and of held-out pairs, and the two parts of the latter, which tell classes apart and "
+        "the pairs of a class. Below: a linear probe, and held-out latents by class."
     )
     return Figure(fig, caption, alt, list(history), list(zip(*history.values())))
