@@ -402,6 +402,7 @@ rpm.figures.lines(
 # | [11 Looking ahead](11_looking_ahead.ipynb) | iterate a prior, and say which models CPC's horizons are |
 # | [13 The other RPM](13_the_other_rpm.ipynb) | run exact EM with one shared latent, and learn digits from pairs without labels |
 # | [14 ELBO against evidence](14_elbo_against_evidence.ipynb) | train categorical latents on the bound or on the evidence, and let the evidence choose the restart |
+# | [15 The losses you use](15_the_losses_you_use.ipynb) | write NT-Xent, CLIP, MoCo, SupCon, DCL or SigLIP as InfoNCE of a table, or say why it is none |
 # | [16 Your own prior](16_your_own_prior.ipynb) | bring pairs, an encoder and a critic of your own, and let the evidence choose |
 
 # %%

@@ -106,6 +106,10 @@ OTHERWISE = {
     "lesson_13.m_step": lambda p, q: torch.einsum("xy,xyz->xz", p / p.sum(1, keepdim=True), q),
     "lesson_14.knows_nothing": lambda beta, k: beta / k + math.log(k / (math.exp(beta) + k - 1)),
     "lesson_14.found_all": lambda beta, k: math.log(k) - math.log(1 + (k - 1) * math.exp(-beta)),
+    "lesson_15.smoothed_infonce": lambda s, e: (
+        math.log(len(s)) - torch.nn.functional.cross_entropy(s, torch.arange(len(s)), label_smoothing=e)
+    ),
+    "lesson_15.own_column": lambda s: torch.stack([row[i].exp() / row.exp().sum() for i, row in enumerate(s)]),
     "lesson_16.periodic": lambda a, b, k: k * (torch.outer(a.cos(), b.cos()) + torch.outer(a.sin(), b.sin())),
     "lesson_16.drifting_walk": lambda z, z_prime, drift, scale: -torch.cdist(z / scale, (z_prime - drift) / scale, p=1),
     "neighbour_06.objective": lambda f, visited, goal, transitions, weight: (

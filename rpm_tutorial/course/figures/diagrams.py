@@ -126,7 +126,7 @@ def course_map() -> Diagram:
             ORANGE,
             ["10 sequences", "11 looking ahead", "13 one shared latent", "14 bound or evidence"],
         ),
-        "How to use it": (GREEN, ["9 images", "16 your own prior"]),
+        "How to use it": (GREEN, ["9 images", "15 the losses you use", "16 your own prior"]),
     }
     parts = _box(270, 12, 240, 34, ["0 one number, three names"]) + [_path("M270 29H90V72")]
     for x, (title, (color, lessons)) in zip(range(10, 870, 172), groups.items()):

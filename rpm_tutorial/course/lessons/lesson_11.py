@@ -134,7 +134,7 @@ two_horizons = Exercise(
         "q = Q(z_0,z_1,z_2) and the scores log_f_1 and log_f_2, (Z, Z) each: one critic for each horizon, whatever the frame."
     ),
     case=_three_latents,
-    solution=lambda *case: sum(_terms(*case)),
+    solution=lambda q, log_f_1, log_f_2: sum(_terms(q, log_f_1, log_f_2)),
     hints=(
         "Which pairs of frames are one step apart, and which two?",
         "Three InfoNCE terms: (z_0, z_1) and (z_1, z_2) with log_f_1, (z_0, z_2) with log_f_2.",

@@ -1,0 +1,341 @@
+# %% [markdown]
+# # The losses you use: which model does yours fit?
+#
+# Hardly anybody types `infonce`. You train with NT-Xent, the loss of CLIP, MoCo's queue, SupCon or SigLIP; you smooth labels, mine hard negatives or gather
+# a batch from eight machines. Which model does your loss fit, and what is its value worth in nats?
+#
+# **Afterwards you can** write each of these losses as InfoNCE of a table, or say why it is not one; read its value in nats; and change a loss by changing
+# what it assumes: who is a pair, who is a candidate, who is normalised.
+#
+# **You need** [lesson 4](04_one_prior_one_objective.ipynb) for priors and normalisers, and [lesson 6](06_finite_batches.ipynb) for batches. **Time** 45 minutes.
+#
+# **Whose result**: the losses are their authors', cited where they stand. The paper shows that InfoNCE is an ELBO; that the others are, each in its own
+# way, this course's. Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
+
+# %%
+import math
+
+import torch
+from torch.nn import functional as F
+
+import rpm_tutorial as rpm
+
+rpm.setup()
+
+# %% [markdown]
+# ## Three questions to any loss
+#
+# InfoNCE (E7) takes a table of scores $s = \log f$ and a table $Q(z,z')$ that says which row and which column are a pair. So ask of a loss:
+#
+# 1. **Who is a pair?** That is $Q(z,z')$, the weights of the table.
+# 2. **Who is a candidate?** That is $Q(z')$, under which $Z(z) = \mathbb E_{Q(z')}f$ is computed.
+# 3. **What is normalised?** Each row, the whole table, or nothing.
+#
+# A loss that answers all three is minus an ELBO, but for a constant, and its value compares with any other model's. We take a batch of eight pairs, unit
+# vectors in the plane of four dimensions, with a temperature of 0.2, in float64, and hold each claim to $10^{-10}$.
+
+# %% tags=["reproducible"]
+rng = torch.Generator().manual_seed(0)
+B, temperature = 8, 0.2
+z = F.normalize(torch.randn(B, 4, generator=rng, dtype=torch.float64), dim=1)
+noise = torch.randn(B, 4, generator=rng, dtype=torch.float64)
+z_prime = F.normalize(z + 0.4 * noise, dim=1)
+log_f = z @ z_prime.T / temperature
+diagonal = torch.arange(B)
+
+
+def agree(ours, theirs):
+    print(f"{ours:.6f} and {theirs:.6f}: residual {abs(ours - theirs):.1e}")
+    assert abs(ours - theirs) < 1e-10
+
+
+# %% [markdown]
+# ## Cross-entropy on the diagonal, and CLIP
+#
+# The plain loss is the cross-entropy of each row with its own column as the label. It is $\log B - I$, with $I$ InfoNCE: so a loss of zero is $\log B$ nats, and a
+# loss of $\log B$ is none. CLIP ([Radford et al. 2021](https://arxiv.org/abs/2103.00020)) averages rows and columns: two ELBOs (E12).
+
+# %% tags=["reproducible"]
+rows, columns = F.cross_entropy(log_f, diagonal), F.cross_entropy(log_f.T, diagonal)
+agree(math.log(B) - rows, rpm.infonce(log_f).value)
+agree(math.log(B) - (rows + columns) / 2, rpm.symmetric_infonce(log_f).value)
+
+# %% [markdown]
+# ## NT-Xent: all views are candidates
+#
+# SimCLR ([Chen et al. 2020](https://arxiv.org/abs/2002.05709)) puts both sides into one list of $2B$ views. Each view is a row. Its candidates are all other views, those of its own
+# side too, and it is no candidate of itself.
+#
+# **Predict**: which $Q(z')$ is that, and which $f$?
+#
+# <details><summary>Answer</summary>
+#
+# $Q(z')$ is uniform on all $2B$ views, and $f(z,z) = 0$: the model says that a view is never its own partner. So the table has $-\infty$ on its diagonal, and the
+# value is at most $\log 2B$.
+# </details>
+
+# %% tags=["reproducible"]
+views = torch.cat([z, z_prime])
+scores = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
+partner = torch.arange(2 * B).roll(B)  # row i belongs to column i ± B
+nt_xent = F.cross_entropy(scores, partner)
+pairs = F.one_hot(partner, 2 * B).double() / (2 * B)
+agree(math.log(2 * B) - nt_xent, rpm.infonce(scores, pairs).value)
+
+# %% [markdown]
+# So NT-Xent and the plain loss fit the same kind of model to other candidates. Their values differ by more than $\log 2$; compare models by one of them only.
+#
+# ## SupCon: a view with several partners
+#
+# SupCon ([Khosla et al. 2020](https://arxiv.org/abs/2004.11362)) takes all views of one class as partners, each with the same weight. That is no other loss, but another $Q(z,z')$:
+# row $i$ shares its mass $1/2B$ among its partners.
+
+# %% tags=["reproducible"]
+labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]).repeat(2)
+same = (labels[:, None] == labels) & ~torch.eye(2 * B, dtype=torch.bool)
+partners = same.double() / same.sum(1, keepdim=True)
+log_p = scores.log_softmax(1).masked_fill(~same, 0)
+supcon = -(partners * log_p).sum(1).mean()
+objective = rpm.infonce(scores, partners / (2 * B)).value
+agree(math.log(2 * B) - supcon, objective)
+information = rpm.mutual_information(partners / (2 * B))
+print(f"at most log of 16 views / 3 partners = {information:.4f} nats")
+assert abs(information - math.log(16 / 3)) < 1e-12 and objective < information
+
+# %% [markdown]
+# Our vectors know nothing of these labels, so the value is negative: worse than chance, and no bug.
+# The ceiling fell with the number of partners, from $\log 16$ to $\log 16/3$: whoever belongs to many says less. A duplicate, or a stranger who is really a partner (a
+# *false negative*), is the same matter: put its mass into $Q(z,z')$, and the loss stays exact.
+#
+# ## Label smoothing: some pairs are strangers
+#
+# With smoothing $\varepsilon$ the target of a row is $1-\varepsilon$ on its partner and $\varepsilon/B$ on every column. **Predict**: what does the model believe?
+#
+# <details><summary>Answer</summary>
+#
+# That a share $\varepsilon$ of the pairs were drawn as strangers: $Q(z,z') = (1-\varepsilon)\,\text{pairs} + \varepsilon\,Q(z)Q(z')$.
+# </details>
+
+# %% tags=["reproducible"]
+epsilon = 0.1
+smoothed = F.cross_entropy(log_f, diagonal, label_smoothing=epsilon)
+believed = (1 - epsilon) * torch.eye(B).double() / B + epsilon / B**2
+agree(math.log(B) - smoothed, rpm.infonce(log_f, believed).value)
+most = rpm.mutual_information(believed).item()
+print(f"ceiling: {most:.3f} nats of log {B} = {math.log(B):.3f}")
+
+# %% [markdown]
+# Smoothing lowers the ceiling too. With clean pairs the smoothed loss is the bound of a wrong model, so evaluate without it.
+#
+# ## DCL: the partner leaves the denominator
+#
+# Decoupled contrastive learning ([Yeh et al. 2021](https://arxiv.org/abs/2110.06848)) leaves the partner out of $Z$. Then the mean of the strangers' $f$ estimates $\mathbb E_{Q(z')}f$ without bias,
+# and the value has no ceiling at $\log B$.
+
+# %% tags=["reproducible"]
+strangers = log_f.masked_fill(torch.eye(B, dtype=torch.bool), -torch.inf)
+dcl = (strangers.logsumexp(1) - log_f.diagonal()).mean()
+decoupled = math.log(B - 1) - dcl
+sharp, sharp_strangers = 20 * log_f, 20 * strangers
+far = (sharp.diagonal() - sharp_strangers.logsumexp(1)).mean() + math.log(B - 1)
+infonce = rpm.infonce(log_f).value
+print(f"InfoNCE {infonce:.3f}, decoupled {decoupled:.3f} nats")
+print(f"at a twentieth of the temperature: {far:.1f} nats, of log 8 = {math.log(8):.2f}")
+assert far > math.log(B) and decoupled > infonce
+
+# %% [markdown]
+# For a batch no model has a probability above one, so this number is the evidence of none. It is an estimate of $I_\infty$ (E15), and the logarithm makes it too *high* on average (by Jensen's
+# inequality), where InfoNCE's is too low. Use DCL to train, and `rpm.dataset_evidence` to say what was learned.
+#
+# ## MoCo: a queue is another Q(z′)
+#
+# MoCo ([He et al. 2020](https://arxiv.org/abs/1911.05722)) keeps a queue of $K$ earlier keys, and a momentum encoder so that they age slowly. A row has its partner and the queue as
+# candidates. If the keys of the queue follow $Q(z')$, that is InfoNCE with $K$ strangers. If the encoder has moved on, they follow an older $\tilde Q(z')$, and $Z$ is that of another model.
+# How much it matters can be computed: the bias is $\mathbb E\log\tilde Z(z)/Z(z)$.
+
+
+# %% tags=["reproducible"]
+def moco(z, z_prime, queue):
+    """log (1 + K) minus MoCo's loss, in nats."""
+    own = (z * z_prime).sum(1, keepdim=True) / temperature
+    logits = torch.cat([own, z @ queue.T / temperature], 1)
+    return math.log(logits.shape[1]) - F.cross_entropy(logits, torch.zeros(len(z)).long())
+
+
+keys = F.normalize(torch.randn(4096, 4, generator=rng, dtype=torch.float64), dim=1)
+for degrees in (0, 20, 60):
+    a = math.radians(degrees)
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[:2, :2] = torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
+    narrow = F.normalize(keys + torch.tensor([2.0, 0, 0, 0]), dim=1)
+    biased = moco(z, z_prime, narrow @ turn) - moco(z, z_prime, narrow)
+    print(f"keys that are {degrees:2} degrees old: the value is off by {biased:+.3f} nats")
+    assert (biased == 0) == (degrees == 0)
+
+# %% [markdown]
+# Keys that lie elsewhere than today's make the value wrong, and the loss does not show it. That is what the slow encoder is for.
+#
+# ## Hard negatives: candidates from another distribution, mended by weights
+#
+# Hard negatives are drawn more often where they score high, from $\tilde Q(z') \ne Q(z')$. Left as they are, they change the model: $Z$ becomes a mean under $\tilde Q$, and the value falls. Importance weights
+# $w = Q/\tilde Q$ give the old model back: $\mathbb E_{Q}f = \mathbb E_{\tilde Q}[w f]$. In a table this is exact, with $\log w$ added to the strangers' scores
+# ([Robinson et al. 2021](https://arxiv.org/abs/2010.04592) choose $\tilde Q \propto Q\,e^{\beta s}$ row by row).
+
+# %% tags=["reproducible"]
+world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
+q, q_z_prime = world.q_joint, world.q_z_prime
+s = (q / world.q_z[:, None] / q_z_prime).log()  # the optimal critic
+beta = 1.0
+hard = (beta * s + q_z_prime.log()).softmax(1)  # Q~(z'), a row for each z
+value = (q * (s - (hard * s.exp()).sum(1, keepdim=True).log())).sum()
+weights = q_z_prime / hard
+mended = (q * (s - (hard * weights * s.exp()).sum(1, keepdim=True).log())).sum()
+print(f"hard candidates as they are: {value:+.4f} nats")
+agree(mended, rpm.infonce(s, q).value)
+assert value < rpm.infonce(s, q).value
+
+# %% [markdown]
+# ## SigLIP: a yes or no for each cell
+#
+# SigLIP ([Zhai et al. 2023](https://arxiv.org/abs/2303.15343)) asks of every cell of the batch "a pair?", with the logistic loss of $s + b$. Nothing is normalised. There is one "yes" and there are $B-1$ times "no" for
+# each row, so that the answer that costs least has the odds
+#
+# $$s^*(z,z') + b = \log\frac{Q(z,z')}{(B-1)\,Q(z)Q(z')} = \log r(z,z') - \log(B-1).$$
+#
+# **Predict**: SigLIP starts with $b = -10$. For which batch is that the right offset, if the scores start near $\log r = 0$?
+#
+# <details><summary>Answer</summary>
+#
+# For $B - 1 = e^{10}$, about 22 000, the size of the batches that it was made for.
+# </details>
+
+# %% tags=["reproducible"]
+logits = (s - math.log(B - 1)).requires_grad_()
+product = world.q_z[:, None] * q_z_prime
+siglip = -(q * F.logsigmoid(logits) + (B - 1) * product * F.logsigmoid(-logits)).sum()
+(slope,) = torch.autograd.grad(siglip, logits)
+print(f"largest slope at log r − log(B − 1): {slope.abs().max():.1e}")
+assert slope.abs().max() < 1e-15
+agree(rpm.infonce(logits.detach(), q).value, world.mutual_information)
+
+# %% [markdown]
+# This is noise-contrastive estimation: it fits $r$ itself, level included, and its value is no ELBO and not in the units of one (a cell, not a pair). But its optimal critic is the optimal critic: hand its scores to
+# `rpm.infonce` or `rpm.dataset_evidence`, which don't see the offset, and they say what it is worth.
+#
+# ## Logit scale, accumulation and gathering
+#
+# Three settings that change the number but not its meaning:
+#
+# - **The logit scale** is one over the temperature, a parameter of the prior. If it drifts to its clamp, for example 100, the evidence as a function of it says whether the data want that, or the batch is too small to object ([lesson 5](05_the_evidence_of_a_data_set.ipynb)).
+# - **Gradient accumulation** averages small batches. Each has its own ceiling: four batches of 64 never exceed $\log 64$.
+# - **Gathering** makes one batch of all machines' pairs, with the ceiling of their sum (`rpm.distributed`).
+
+# %% tags=["reproducible"]
+large = 256
+z = F.normalize(torch.randn(large, 4, generator=rng, dtype=torch.float64), dim=1)
+noise = torch.randn(large, 4, generator=rng, dtype=torch.float64)
+z_prime = F.normalize(z + 0.05 * noise, dim=1)
+table = z @ z_prime.T / 0.02
+gathered = rpm.infonce(table).value
+parts = [rpm.infonce(table[k : k + 64, k : k + 64]).value for k in range(0, large, 64)]
+accumulated = sum(parts) / 4
+print(f"gathered {gathered:.3f} of log 256 = {math.log(256):.3f}")
+print(f"accumulated {accumulated:.3f} of log 64 = {math.log(64):.3f}")
+assert accumulated < gathered < math.log(256) and accumulated < math.log(64)
+
+# %% [markdown]
+# ## VICReg, Barlow Twins, BYOL: no strangers at all
+#
+# These have no candidates. Their first term pulls the two views together: $-\lVert z-z'\rVert^2$ is the score of the random walk. InfoNCE subtracts $\log Z(z)$ from it. If the first term stood alone, a constant encoder would be
+# best; here is what stands in the place of $\log Z$:
+#
+# - VICReg ([Bardes et al. 2021](https://arxiv.org/abs/2105.04906)) keeps each latent's variance above one, and covariances near zero; Barlow Twins ([Zbontar et al. 2021](https://arxiv.org/abs/2103.03230)) makes the cross-correlation of the sides the identity. Both push the entropy of $z$ up, as a Gaussian with these moments would have it.
+# - BYOL ([Grill et al. 2020](https://arxiv.org/abs/2006.07733)) and SimSiam have nothing there: a stopped gradient and a predictor keep them from the constant, by how they train, not by what they minimise.
+#
+# So none of them is an ELBO of our family, and their losses have no unit. Their encoders can be judged all the same.
+
+# %% tags=["reproducible"]
+walk = rpm.RandomWalk(scale=0.1).double()
+constant = torch.zeros(large, 4, dtype=torch.float64)
+with torch.no_grad():
+    for name, pair in {"these latents": (z, z_prime), "a constant": (constant,) * 2}.items():
+        pull = (pair[0] - pair[1]).square().sum(1).mean()
+        nats = rpm.infonce(walk(*pair)).value
+        print(f"{name:13}: squared distance {pull:.3f}, InfoNCE of the walk {nats:.3f} nats")
+assert pull == 0 and abs(nats) < 1e-12, "best for the pull alone, worth nothing"
+
+# %% [markdown]
+# ## A table to decide by
+#
+# | your loss | who is a pair | who is a candidate | normalised | its value |
+# |---|---|---|---|---|
+# | cross-entropy on the diagonal | row $i$, column $i$ | the other side | each row | $\log B$ − InfoNCE |
+# | CLIP | the same | the other side | rows, columns | $\log B$ − the mean of two ELBOs |
+# | NT-Xent | $i$, $i \pm B$ | all views, $f(z,z)=0$ | each row | $\log 2B$ − InfoNCE |
+# | SupCon | all of a class | all views, $f(z,z)=0$ | each row | $\log 2B$ − InfoNCE, its ceiling lower |
+# | label smoothing | $1-\varepsilon$ pairs, $\varepsilon$ strangers | the other side | each row | $\log B$ − InfoNCE, its ceiling lower |
+# | MoCo | row $i$, its key | the key and a queue | each row | InfoNCE, wrong by the queue's age |
+# | hard negatives | row $i$, column $i$ | $\tilde Q(z')$ | each row | another model; weights $Q/\tilde Q$ mend it |
+# | DCL | row $i$, column $i$ | strangers alone | each row | an estimate of $I_\infty$, too high on average |
+# | SigLIP | row $i$, column $i$ | strangers alone | nothing | no ELBO; its scores + $\log(B-1)$ are $\log r$ |
+# | VICReg, Barlow Twins, BYOL | row $i$, column $i$ | none | nothing | no ELBO, no unit |
+#
+# Whatever you trained with: encode held-out pairs, hand them to `rpm.dataset_evidence` with a critic, and compare nats with nats.
+#
+# ## Exercises
+#
+# **1. Smoothing by hand.** Return InfoNCE of a batch under label smoothing $\varepsilon$: that is, $\log B$ minus the smoothed cross-entropy, from `log_f` of shape $(B, B)$.
+
+
+# %% tags=["exercise"]
+def smoothed_infonce(log_f, epsilon):
+    return ...
+
+
+rpm.lessons.lesson_15.smoothed_infonce.check(smoothed_infonce)
+
+# %% [markdown]
+# **2. A likelihood from SigLIP.** Given SigLIP's logits of $B$ pairs, bias included, return the probability that it gives each row's own column among the $B$ columns, as InfoNCE's model would: shape $(B,)$.
+
+
+# %% tags=["exercise"]
+def own_column(logits):
+    return ...
+
+
+rpm.lessons.lesson_15.own_column.check(own_column)
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. Your NT-Xent loss is 2.1 on a batch of 256 pairs. In nats of InfoNCE that is…**
+# <details><summary>−2.1</summary>That leaves the constant out: a loss of log 512 is worth nothing, not −6.2.</details>
+# <details><summary>log 512 − 2.1, about 4.1</summary>Yes: 512 views are candidates.</details>
+# <details><summary>log 256 − 2.1, about 3.4</summary>In NT-Xent both sides are candidates.</details>
+#
+# **2. DCL reads 9 nats on a batch of 512 pairs. Is that a bug?**
+# <details><summary>Yes, nothing exceeds log 512</summary>No probability of the batch's model does; DCL is no such probability.</details>
+# <details><summary>No: without the partner in the denominator there is no ceiling</summary>Yes. It is an estimate of $I_\infty$, too high on average, and can be negative as well.</details>
+#
+# **3. SigLIP's loss falls when you double the batch. So the model got better?**
+# <details><summary>Yes</summary>Its value is a mean over cells or rows whose mix of yes and no has changed.</details>
+# <details><summary>That can't be told from it</summary>Yes: compare the evidence of its scores on the same held-out pairs.</details>
+#
+# ## The three numbers of this world
+#
+# The pairs of the first table, whose encoder is deterministic: InfoNCE, the ELBO and the log evidence are one.
+
+# %% tags=["reproducible"]
+p_true = torch.eye(B).double() / B
+pairs = rpm.FiniteRPM(p_true, torch.eye(B).double(), torch.eye(B).double())
+prior = rpm.priors.infonce(log_f, pairs.q_joint)
+bound = pairs.elbo(prior).value - pairs.constant
+evidence = pairs.log_evidence(prior) - pairs.constant
+print(f"InfoNCE {infonce:.4f}  ELBO − C {bound:.4f}  log evidence − C {evidence:.4f} nats")
+assert max(abs(infonce - bound), abs(infonce - evidence)) < 1e-10
+
+# %% [markdown]
+# ## What we saw
+#
+# Most losses of practice are InfoNCE of another table: they differ in who is a pair and who is a candidate, and their values become nats by adding a logarithm. Some are not: SigLIP fits the ratio without a normaliser,
+# DCL estimates, VICReg and BYOL have no strangers. All leave an encoder behind, and evidence can judge it. Next, [a prior of your own](16_your_own_prior.ipynb).
