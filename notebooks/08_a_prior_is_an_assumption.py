@@ -1,19 +1,19 @@
 # %% [markdown]
 # # A prior is an assumption, and the evidence can test it
 #
-# Lesson 7 left a question: if the information cannot choose a representation, what can? The prior can: what we say about how latents move from one
-# frame to the next. We try it on small videos of moving balls, whose true positions we know.
+# Lesson 7 left a question: if the mutual information cannot choose a representation, what can? The prior can. For videos, the prior is what we assume of the motion: how the latents
+# of one frame follow from those of the frame before. We try it on small videos of moving balls, whose true positions we know.
 #
-# **Afterwards you can** let the held-out evidence choose between two priors; say which prior can find axes and why; explain how two models with equal
-# nats can differ in everything else.
+# **Afterwards you can** let the held-out evidence choose between two priors; say which prior can find the axes along which the world moves, and why; explain how two models
+# with equal nats of evidence can have codes that differ in everything else. (The *code* is the map from images to latents.)
 #
-# **You need** [lesson 7](07_why_not_mutual_information.ipynb). **Time** 35 minutes, of which the computer takes one.
+# **You need** [lesson 7](07_why_not_mutual_information.ipynb). **Time** 45 minutes, of which the computer takes one.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
 # **Whose result is it?** That a critic is a prior (E18), and that its objective is the ELBO of that prior, is the paper's
-# ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). That Laplace steps identify the axes is due to Klindt et al.
-# ([2021](https://arxiv.org/abs/2007.10930)); that a contrastive loss with the right prior inverts the data's generator, to Zimmermann et al. (cl-ica,
+# ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). Heavy-tailed steps *identify* the axes: the data allow one set of axes alone, up to order and sign. That is due to Klindt et al.
+# ([2021](https://arxiv.org/abs/2007.10930)). A contrastive loss with the right prior recovers the latents that made the images, up to a simple map: due to Zimmermann et al. (cl-ica,
 # [2021](https://arxiv.org/abs/2102.08850)). The test by held-out evidence, its errors, the turned steps and the whirl are this course's.
 
 # %%
@@ -34,35 +34,41 @@ seeds = (seed, seed + 1, seed + 2)
 # %% [markdown]
 # ## The world: balls that take one random step
 #
-# A ball starts anywhere in a box and takes a random step, Gaussian or Laplace, both with a standard deviation of 0.15 of the side; at a wall it bounces. Each ball has an
-# image channel of its own. The encoder sees pixels; the positions are ours alone, to judge it by.
+# A ball starts anywhere in a box and takes one random step; at a wall it bounces. The steps of a world are Gaussian, or they are Laplace: most are small, some are large, by
+# the density $\propto e^{-|u|/b}$ in each coordinate. Both have a standard deviation of 0.15 of the box's side. Each ball has an image channel of its own. The
+# encoder sees pixels. The positions are ours alone, to judge it by.
 
 
 # %%
 def frames(n, seed, **options):
-    return rpm.datasets.moving_balls(n, generator=torch.Generator().manual_seed(seed), **options)
+    rng = torch.Generator().manual_seed(seed)
+    return rpm.datasets.moving_balls(n, generator=rng, **options)
 
 
 shown = frames(8, 100, step="laplace")
 rpm.figures.images(
-    {"x": shown.x, "x′": shown.x_prime}, caption="Eight pairs of frames: before and after one Laplace step."
+    {"x": shown.x, "x′": shown.x_prime},
+    caption="Eight pairs of frames: before and after one Laplace step.",
 )
 
 # %% [markdown]
-# How much does one frame tell about the next? The position $u$ in one dimension is uniform before and after the step, so $I(x;x') = \mathbb E \log p(u'|u)$ in each dimension. That is an
-# integral over a square, which the computer does by a sum. It is the ceiling of every evidence in this lesson, for endless pairs:
+# How much does one frame tell about the next? The position $u$ in one dimension is uniform before and after the step, so $I(x;x') = \mathbb E \log p(u'|u)$ in each
+# dimension. That is an integral over a square, which the computer does by a sum. No evidence in this lesson can exceed it, over endlessly many pairs: it is their
+# **ceiling** (lesson 5).
 #
 # $$\mathbb E\log P(x,x') - C = I_{\text{true}}(x;x') - \mathrm{KL}\big(P_{\text{true}}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
 #
-# The 2 048 pairs on which we judge measure it to about 0.02 nats, so a value may come out slightly above. (On $N$ given pairs the ceiling is $\log N$, as in lesson 5.)
+# We judge on 2 048 pairs. Their mean has an error of about 0.02 nats, so that a measured evidence may come out slightly above the ceiling. (On $N$ given pairs there is another
+# ceiling, $\log N$, here 7.6 nats and far away.)
 
 
 # %% tags=["reproducible"]
 def true_information(step, scale=0.15, cells=500):
-    """Nats per dimension: E log p(p'|p), where p' is p plus a step, reflected into [0, 1]."""
-    p = (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
-    ends = torch.stack([sign * p + shift for shift in range(-4, 6, 2) for sign in (1, -1)])  # unfolded images of p'
-    distance = (ends - p[:, None, None]).abs() / scale
+    """Nats per dimension: E log p(u'|u); u' is u plus a step, reflected into [0, 1]."""
+    u = (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
+    shifts = range(-4, 6, 2)  # each wall is a mirror: these are the images of u'
+    ends = torch.stack([sign * u + shift for shift in shifts for sign in (1, -1)])
+    distance = (ends - u[:, None, None]).abs() / scale
     gaussian, laplace = (-(distance**2) / 2).exp(), (-math.sqrt(2) * distance).exp()
     density = (gaussian if step == "gaussian" else laplace).sum(1)
     density = density / density.mean(1, keepdim=True)
@@ -70,12 +76,17 @@ def true_information(step, scale=0.15, cells=500):
 
 
 ceiling = {step: 2 * true_information(step) for step in ("gaussian", "laplace")}
-print(", ".join(f"{step} steps: {nats:.3f} nats a ball" for step, nats in ceiling.items()))
+for step, nats in ceiling.items():
+    print(f"{step} steps: {nats:.3f} nats a ball")
 assert abs(ceiling["gaussian"] - 2 * true_information("gaussian", cells=1000)) < 1e-3
 
 # %% [markdown]
-# Training and judging, once for the whole lesson. An encoder is judged by its held-out evidence (E14) on 2 048 pairs, by the $R^2$ of a linear map from its latents to the true
-# positions, and by the MCC (mean correlation coefficient): how well each coordinate is matched by one latent alone.
+# The next cells define how we train and judge, once for the whole lesson. We judge an encoder by three numbers on 2 048 held-out pairs:
+#
+# - the **held-out evidence** (E14);
+# - the **$R^2$** of a linear map from its latents to the true positions: 1 if the latents contain the positions in a straight form;
+# - the **MCC**, mean correlation coefficient: each true coordinate is matched with one latent, and their absolute correlations are averaged. 1 if each
+#   coordinate is a latent of its own.
 
 
 # %%
@@ -89,21 +100,21 @@ def batches(x, x_prime, seed, n=128):
 def per_pair(encoder, critic, test):  # the terms of I_N, in nats
     z, z_prime = rpm.encode(encoder, test.x), rpm.encode(encoder, test.x_prime)
     with torch.no_grad():
-        return rpm.dataset_evidence(z, z_prime, critic, reduction="none").infonce.numpy()
+        found = rpm.dataset_evidence(z, z_prime, critic, reduction="none")
+    return found.infonce.numpy()
 
 
-def judge(encoder, critic, test):
-    """I_N in nats, R² and MCC on held-out frames."""
+def judge(encoder, critic, test):  # I_N in nats, R² and MCC on held-out frames
     z, nats = rpm.encode(encoder, test.x), per_pair(encoder, critic, test).mean()
-    half = len(z) // 2
-    r_squared = rpm.probes.r_squared(z[:half], test.position[:half], z[half:], test.position[half:])
-    return nats, r_squared, rpm.probes.mean_correlation(z, test.position)
+    half, p = len(z) // 2, test.position
+    r_squared = rpm.probes.r_squared(z[:half], p[:half], z[half:], p[half:])
+    return nats, r_squared, rpm.probes.mean_correlation(z, p)
 
 
 # %% [markdown]
-# A network may start with the box *folded*, two corners of it on one spot, and training does not unfold it. The evidence then stays far lower, whatever the prior
-# (lesson 16 shows such a fold on a circle). Models are compared by their best starts. So we begin three times, and go on with the start whose evidence *on the training pairs* is highest. We use neither
-# the held-out frames nor the positions for that.
+# The start of a network may **fold** the box, like a sheet of paper: two places far apart in the box get the same latent, and training does not unfold them. The evidence then stays far
+# lower, under either prior (lesson 16 shows such a fold on a circle). We want to compare priors, not starts, so each prior gets its best start: we begin three times, train 40 steps, and
+# go on with the one whose InfoNCE *on the training batches* is highest. Neither held-out frames nor positions take part in that choice.
 
 
 # %%
@@ -117,7 +128,8 @@ def started(prior, data, seed, steps):
 def fitted(prior, data, seed, steps, starts=3, trial=40):
     """The encoder and critic of the best start, trained to the end."""
     trainers = [started(prior, data, starts * seed + k, steps) for k in range(starts)]
-    nats = [np.mean([trainer.advance().value for _ in range(trial)][-20:]) for trainer in trainers]
+    rows = [[trainer.advance().value for _ in range(trial)] for trainer in trainers]
+    nats = [np.mean(values[-20:]) for values in rows]
     best = trainers[np.argmax(nats)]
     for _ in best:
         pass
@@ -129,27 +141,30 @@ priors = {"gaussian": rpm.RandomWalk, "laplace": rpm.LaplaceWalk}
 # %% [markdown]
 # ## The evidence chooses the prior
 #
-# Two kinds of data, two priors: four combinations, three seeds each. The prior of the random walk says that steps are Gaussian; the Laplace walk, that most are small and some
-# are large. **Predict**: both have the same standard deviation. Can two thousand pairs tell them apart, through an encoder that learned from pixels?
+# Two kinds of data and two priors make four combinations, with three seeds each. The prior of the random walk, $\log f = -\lVert z-z'\rVert^2/2\sigma^2$, says that steps are Gaussian. The prior of the
+# Laplace walk, $\log f = -\lVert z-z'\rVert_1/b$, says that they are Laplace.
+#
+# **Predict**: the steps of both worlds have the same standard deviation. Can two thousand pairs tell which prior is the right one, through an encoder that learned from pixels?
 #
 # <details><summary>Answer</summary>
 #
-# Every time. The difference is some hundredths of a nat a pair, more than five times its standard error. Over two thousand pairs that is a hundred nats.
+# Every time. The difference is some hundredths of a nat to a tenth, a pair, and more than five times its standard error. Over two thousand pairs that is a hundred nats.
 # </details>
 
 
 # %%
 def compare(step, steps=160):
-    """Nats, R² and MCC of both priors on such data, one row a seed; and their terms."""
-    data, test = frames(10_000, seed, step=step), frames(2048, seed + 1000, step=step)
+    """Nats, R² and MCC of both priors, one row a seed; and the terms of the nats."""
+    data = frames(10_000, seed, step=step)
+    test = frames(2048, seed + 1000, step=step)
     found, terms = {}, {}
     for name, prior in tqdm(priors.items()):
         fits = [fitted(prior, data, s, steps) for s in seeds]
         found[name] = np.array([judge(*fit, test) for fit in fits])
         terms[name] = np.array([per_pair(*fit, test) for fit in fits])
         nats, r_squared, mcc = found[name].T
-        print(f"{name:8} prior: {nats.mean():.3f} ± {nats.std(ddof=1):.3f} nats", end=", ")
-        print(f"R² {r_squared.min():.3f} at least")
+        spread = f"{nats.mean():.3f} ± {nats.std(ddof=1):.3f} nats"
+        print(f"{name:8} prior: {spread}, R² {r_squared.min():.3f} at least")
     return found, terms
 
 
@@ -158,40 +173,46 @@ print("Gaussian steps")
 on_gaussian, gaussian_terms = compare("gaussian")
 print("Laplace steps")
 on_laplace, laplace_terms = compare("laplace")
-worlds = {"gaussian": (on_gaussian, gaussian_terms), "laplace": (on_laplace, laplace_terms)}
-for step, (found, terms) in worlds.items():
+found = {"gaussian": on_gaussian, "laplace": on_laplace}
+for step, terms in {"gaussian": gaussian_terms, "laplace": laplace_terms}.items():
     other = "laplace" if step == "gaussian" else "gaussian"
     gain = terms[step] - terms[other]  # (seeds, pairs)
     margin, error = gain.mean(1), gain.std(1) / gain.shape[1] ** 0.5
     print(f"{step} steps: the right prior leads by", end=" ")
     print(*(f"{m:.3f} ± {e:.3f}" for m, e in zip(margin, error)), "nats a pair")
     assert (margin > 5 * error).all()  # 7 errors at least
-    print("InfoNCE = ELBO − C = log evidence − C:", f"{found[step][:, 0].mean():.2f} nats")
-    assert (found[step][:, 1] > 0.98).all()
-    assert (found[step][:, 0] < ceiling[step] + 0.06).all()
+    nats, r_squared, _ = found[step][step].T
+    print(f"InfoNCE = ELBO − C = log evidence − C: {nats.mean():.2f} nats")
+    assert (r_squared > 0.98).all() and (nats < ceiling[step] + 0.06).all()
 
 # %% [markdown]
-# Six comparisons, six right choices. $R^2$ would not have told: the positions can be read from all. Each difference is the logarithm of a *held-out likelihood ratio*, a pair. It is no Bayes factor, which
-# would average over all encoders and scales instead of taking fitted ones. Its error is that of a mean over 2 048 pairs.
+# The evidence chose the right prior in all six comparisons. $R^2$ could not have chosen: a linear map reads the positions from every one of these encoders. Each difference is the logarithm of a *held-out
+# likelihood ratio*, per pair: how much more probable one fitted model makes the held-out pairs than the other. It is no Bayes factor, which would average over all encoders and scales
+# instead of taking fitted ones. Its error, behind the ±, is the standard error of a mean over 2 048 pairs.
 #
 # ## Equal R², different axes
 #
-# Rotate $z$ and $z'$ together: the squared distance $\lVert z-z'\rVert^2$ stays, and so do all scores of the random walk. It cannot prefer one set of axes. The
-# Laplace walk measures $\lVert z-z'\rVert_1$, which does change: its contours have corners, and they point along the axes.
+# Rotate $z$ and $z'$ together. The squared distance $\lVert z-z'\rVert^2$ stays, and so do all scores of the random walk. This prior cannot prefer one set of axes to
+# another. The Laplace walk measures $\lVert z-z'\rVert_1$, the sum of the absolute differences of the coordinates, and a rotation changes that sum.
 
 # %% tags=["reproducible"]
-z, z_prime = torch.randn(2, 50, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-turn = torch.tensor([[math.cos(0.5), -math.sin(0.5)], [math.sin(0.5), math.cos(0.5)]], dtype=torch.float64)
+rng = torch.Generator().manual_seed(seed)
+z, z_prime = torch.randn(2, 50, 2, generator=rng, dtype=torch.float64)
+cos, sin = math.cos(0.5), math.sin(0.5)
+turn = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
 changes = {}
 for name, prior in priors.items():
     critic = prior().double()
     with torch.no_grad():
-        changes[name] = (critic(z @ turn, z_prime @ turn) - critic(z, z_prime)).abs().max().item()
-    print(f"{name:8} walk: turning both sides changes a score by {changes[name]:.2g} at most")
+        change = critic(z @ turn, z_prime @ turn) - critic(z, z_prime)
+    changes[name] = change.abs().max().item()
+    print(f"{name:8} walk: a turn changes a score by {changes[name]:.2g} at most")
 assert changes["gaussian"] < 1e-12 < 0.1 < changes["laplace"]
 
 # %% [markdown]
-# Three balls, Laplace steps, six coordinates. **Predict**: with the random walk, is $R^2$ low, or MCC, or both?
+# Now three balls with Laplace steps: six coordinates.
+#
+# **Predict**: under the prior of the random walk, is the $R^2$ of the latents low, or their MCC, or both?
 #
 # <details><summary>Answer</summary>
 #
@@ -204,40 +225,44 @@ def three_balls(name, steps=450):
     fits = [fitted(priors[name], data, s, steps, trial=60) for s in tqdm(seeds[:2])]
     found = np.array([judge(*fit, test) for fit in fits])
     (nats, r_squared, _), mcc = found.mean(0), found[:, 2]
-    print(
-        f"{name:8} prior: {nats:.2f} nats, R² {r_squared:.3f}, MCC {mcc.mean():.2f}, from {mcc.min():.2f} to {mcc.max():.2f}"
-    )
+    print(f"{name:8} prior: {nats:.2f} nats, R² {r_squared:.3f}, MCC", end=" ")
+    print(f"{mcc.mean():.2f}, from {mcc.min():.2f} to {mcc.max():.2f}")
     return found
 
 
-data, test = frames(10_000, seed, step="laplace", balls=3), frames(2048, seed + 1000, step="laplace", balls=3)
+data = frames(10_000, seed, step="laplace", balls=3)
+test = frames(2048, seed + 1000, step="laplace", balls=3)
 walk = three_balls("gaussian")
 laplace = three_balls("laplace")
 assert (laplace[:, 2] > 0.95).all() and (walk[:, 2] < 0.9).all()
 assert (laplace[:, 0] > walk[:, 0]).all() and (walk[:, 1] > 0.95).all()
 
 # %% [markdown]
-# To read an MCC, know what chance gives: the true positions, rotated at random.
+# An MCC of 0.7 sounds high. What would chance give? We compute the MCC of the true positions themselves, rotated at random.
 
 
 # %% tags=["reproducible"]
 def chance(position, tries=20):
     """The mean MCC of random rotations of the positions."""
-    size = position.shape[1]
-    rotations = torch.linalg.qr(torch.randn(tries, size, size, generator=torch.Generator().manual_seed(seed)))[0]
-    return np.mean([rpm.probes.mean_correlation((position - 0.5) @ rotation, position) for rotation in rotations])
+    size, rng = position.shape[1], torch.Generator().manual_seed(seed)
+    turns = torch.linalg.qr(torch.randn(tries, size, size, generator=rng))[0]
+    turned = [(position - 0.5) @ turn for turn in turns]
+    return np.mean([rpm.probes.mean_correlation(p, position) for p in turned])
 
 
 in_six, in_the_plane = chance(test.position), chance(test.position[:, :2])
-print(f"random rotations: MCC {in_six:.2f} in six dimensions, {in_the_plane:.2f} in the plane")
+print(f"random rotations: MCC {in_six:.2f} in six dimensions,", end=" ")
+print(f"{in_the_plane:.2f} in the plane")
 assert abs(walk[:, 2].mean() - in_six) < 0.1
 
 # %% [markdown]
-# The Laplace walk has found each of the six coordinates in a latent of its own. The random walk knows the six together, in whatever rotation it happened to end.
+# Under the Laplace walk, each of the six coordinates has become a latent of its own. Under the random walk the latents contain the six coordinates too, but mixed by a
+# rotation, and its MCC is that of chance.
 #
-# Are these the axes of the *steps*, or those of the box and of the pixels, which are the same here? Let one ball take Laplace steps along the diagonals of the box.
+# Which axes did the Laplace walk find: those of the *steps*, or those of the box and of the pixels? In this world they are the same. So we make another, in which one ball takes
+# Laplace steps along the diagonals of the box.
 #
-# **Predict**: along which axes do the two latents of the Laplace walk lie?
+# **Predict**: which directions of the box do the two latents of the Laplace walk follow now?
 #
 # <details><summary>Answer</summary>
 #
@@ -274,26 +299,31 @@ found = np.array([
 ])
 print("MCC with the axes of the box     ", *(f"{v:.3f}" for v in found[:, 0]))
 print("MCC with the axes of the steps   ", *(f"{v:.3f}" for v in found[:, 1]))
-assert (found[:, 1] > 0.98).all() and (found[:, 0] < 0.85).all()  # 0.996 to 0.998; 0.71 to 0.74
+assert (found[:, 1] > 0.98).all()  # 0.996 to 0.998
+assert (found[:, 0] < 0.85).all()  # 0.71 to 0.74
 
 # %% [markdown]
-# There are limits. The Laplace prior finds axes along which the world takes independent heavy-tailed steps. Where the steps prefer no axis, it still tends to one.
-# With one ball and Gaussian steps, it often lines up with the image all the same (chance is the number for the plane above):
+# There are limits. The Laplace prior finds axes along which the world takes independent heavy-tailed steps. Where the steps prefer no axis, it may report one all the same.
+# One ball with Gaussian steps is such a world: its latents under the Laplace prior often follow the axes of the image. (Chance is the number for the plane above.)
 
 # %%
 for name in ("laplace", "gaussian"):
     nats, _, mcc = on_gaussian[name].mean(0)
     print(f"Gaussian steps, {name:8} prior: MCC {mcc:.2f} and {nats:.2f} nats")
 assert (on_gaussian["laplace"][:, 0] < on_gaussian["gaussian"][:, 0]).all()
-assert on_gaussian["laplace"][:, 2].mean() > in_the_plane + 0.03  # one seed alone: from 0.90 to 1.00
+mcc = on_gaussian["laplace"][:, 2]  # one seed alone: from 0.90 to 1.00
+assert mcc.mean() > in_the_plane + 0.03
 
 # %% [markdown]
-# That looks like a discovery. Only the nats say that it is none. Judge the prior first, then believe its axes.
+# A high MCC looks like a discovery of axes. Only the nats say that it is none: they are lower than those of the random walk. Judge the prior first, then believe its axes.
 #
 # ## Nearly the same nats, another code
 #
-# Now lesson 7 with pixels. We *choose* a bad start, an encoder trained to output the true positions after a twist by $3\lVert v\rVert$, with $v$ the position as seen from the
-# middle of the box. From there training goes on twice: under the random walk, and under a universal prior whose critic has first learned that code.
+# Lesson 7 twisted latents by hand: each point was turned about the middle, by an angle that grows with its distance. We now do it with pixels. We *choose* a bad start: an
+# encoder trained to output the true positions after a twist by the angle $3\lVert v\rVert$, where $v$ is the position as seen from the middle of the box. The twisted box looks like a **whirl**.
+#
+# From there training goes on twice. Once it goes on under the random walk. Once it goes on under a **universal prior**: its critic is two networks, $\log f = a(z)\cdot b(z')$, which can
+# come close to any function of $z$ and $z'$, so that it assumes next to nothing of the motion (E6). This critic first learns the whirl, while the encoder stands still.
 
 
 # %%
@@ -315,29 +345,32 @@ def scrambled(data, seed, steps=300):
 
 # %%
 def warmed_up(encoder, data, seed, steps=400):
-    """A universal critic that has learned this code, while the encoder stands still."""
+    # A universal critic that has learned this code, while the encoder stands still.
     torch.manual_seed(seed)
-    z, z_prime, critic = rpm.encode(encoder, data.x), rpm.encode(encoder, data.x_prime), rpm.Universal(2)
+    z, z_prime = rpm.encode(encoder, data.x), rpm.encode(encoder, data.x_prime)
+    critic = rpm.Universal(2)
     for _ in rpm.train(torch.nn.Identity(), critic, batches(z, z_prime, seed), steps):
         pass
     return critic
 
 
 def continued(encoder, critic, data, test, seed, steps=400, n=128):
-    """Train on from here: for each 100 steps, the latents of held-out frames, and how they are judged."""
+    # Train on: each 100 steps, the latents of held-out frames and how they are judged.
     path = {0: (rpm.encode(encoder, test.x), *judge(encoder, critic, test))}
-    for row in rpm.train(encoder, critic, batches(data.x, data.x_prime, seed, n), steps, learning_rate=1e-3):
+    pairs = batches(data.x, data.x_prime, seed, n)
+    for row in rpm.train(encoder, critic, pairs, steps, learning_rate=1e-3):
         if row.step % 100 == 0:
-            path[row.step] = (rpm.encode(encoder, test.x), *judge(encoder, critic, test))
+            z = rpm.encode(encoder, test.x)
+            path[row.step] = (z, *judge(encoder, critic, test))
     return path
 
 
 # %% [markdown]
-# **Predict**: which of the two undoes the scramble?
+# **Predict**: which of the two trainings undoes the twist?
 #
 # <details><summary>Answer</summary>
 #
-# The random walk undoes it at once. For the universal prior the scrambled code is about as good as any: its information is there, and its critic has learned to read it.
+# The one under the random walk, within a hundred steps. Under the universal prior the twisted code is about as good as any: it contains all the information, and the critic has learned to read it.
 # </details>
 
 # %%
@@ -346,22 +379,23 @@ scrambles = [scrambled(data, s) for s in tqdm(seeds[:2])]
 readers = [warmed_up(start, data, s) for s, start in enumerate(tqdm(scrambles), seed)]
 paths = {"random walk": [], "universal": []}
 for s, start, reader in zip(tqdm(seeds[:2]), scrambles, readers):
-    paths["random walk"].append(continued(copy.deepcopy(start), rpm.RandomWalk(), data, test, s))
-    paths["universal"].append(continued(*copy.deepcopy((start, reader)), data, test, s))
+    model = copy.deepcopy(start), rpm.RandomWalk()
+    paths["random walk"].append(continued(*model, data, test, s))
+    model = copy.deepcopy((start, reader))
+    paths["universal"].append(continued(*model, data, test, s))
 
 # %%
 ends = {name: np.array([run[400][1:3] for run in runs]) for name, runs in paths.items()}
 begin = np.array([run[0][2] for run in paths["universal"]])
 print(f"start: R² {begin.mean():.2f}")
-for name, (nats, r_squared) in ((n, e.T) for n, e in ends.items()):
-    print(
-        f"{name:11}: {nats.min():.3f} to {nats.max():.3f} nats, R² {r_squared.min():.2f} to {r_squared.max():.2f}"
-    )
+for name, end in ends.items():
+    (nats, r_squared), (most, best) = end.min(0), end.max(0)
+    print(f"{name:11}: {nats:.3f} to {most:.3f} nats, R² {r_squared:.2f} to {best:.2f}")
 print(f"true information: {ceiling['gaussian']:.3f} nats")
-assert (abs(ends["random walk"][:, 0] - ends["universal"][:, 0]) < 0.05).all()
-assert (ends["random walk"][:, 1] > 0.97).all() and (ends["universal"][:, 1] < 0.7).all()
-assert (abs(np.concatenate([*ends.values()])[:, 0] - ceiling["gaussian"]) < 0.05).all()
-assert (ends["random walk"][:, 0] > ends["universal"][:, 0]).all() and (ends["universal"][:, 1] > begin).all()
+(walk_nats, walk_r), (free_nats, free_r) = (end.T for end in ends.values())
+assert (abs(walk_nats - free_nats) < 0.05).all() and (walk_nats > free_nats).all()
+assert (walk_r > 0.97).all() and (free_r < 0.7).all() and (free_r > begin).all()
+assert (abs(np.r_[walk_nats, free_nats] - ceiling["gaussian"]) < 0.05).all()
 assert all(run[100][2] > 0.9 for run in paths["random walk"])
 
 # %%
@@ -375,18 +409,20 @@ rpm.figures.clouds(
     x_label="z₁",
     y_label="z₂",
     color_label="true position",
-    caption="Latents of held-out frames, coloured by the ball's true height. Middle and right have nearly the same evidence.",
+    caption="Latents of held-out frames, coloured by the ball's true height. "
+    "Middle and right have nearly the same evidence.",
 )
 
 # %% [markdown]
-# Both are at the ceiling, within the error of 2 048 pairs. The walk is ahead by hundredths of a nat, because the universal critic had to learn what the walk assumes. One code is a
-# map of the box, the other a whirl. A critic that knows the whirl would score it exactly as the walk scores the map, as in lesson 7.
+# Both models are at the ceiling, within the error of 2 048 pairs. The random walk is ahead by hundredths of a nat, because the universal critic had to learn what the walk assumes. One code is a
+# map of the box, the other a whirl. A critic that knew the whirl perfectly would score it exactly as the walk scores the map, as in lesson 7.
 #
-# The whirl is a snapshot, and it needed *our* start. First, train on for longer, with batches of 64:
+# Two things are special about this whirl: when we looked, and where we began. First the time. We train on for longer, with batches of 64:
 
 # %%
 def continued_for_longer(critic):
-    return continued(*copy.deepcopy((scrambles[0], critic)), data, test, seed, steps=1200, n=64)
+    start = copy.deepcopy((scrambles[0], critic))
+    return continued(*start, data, test, seed, steps=1200, n=64)
 
 
 longer = {"random walk": continued_for_longer(rpm.RandomWalk())}
@@ -394,18 +430,21 @@ longer = {"random walk": continued_for_longer(rpm.RandomWalk())}
 # %%
 longer["universal"] = continued_for_longer(readers[0])
 for step in (0, 400, 800, 1200):
-    row = (f"{name} {run[step][1]:.2f} nats, R² {run[step][2]:.2f}" for name, run in longer.items())
-    print(f"step {step:4}: ", "; ".join(row))
+    print(f"step {step:4}:", end=" ")
+    for name, run in longer.items():
+        print(f" {name} {run[step][1]:.2f} nats, R² {run[step][2]:.2f}", end=";")
+    print()
 assert longer["universal"][1200][2] > longer["universal"][0][2] + 0.15
 assert longer["universal"][1200][2] < 0.95 < longer["random walk"][1200][2]
 
 # %% [markdown]
-# The whirl unwinds slowly, while the critic still improves, and a good part of it is left when the nats are all there. Second, give the universal prior a fresh start. Four of them:
+# Under the universal prior the whirl unwinds slowly, while the critic still improves. A good part of it is left when the nats have reached those of the walk. Now the start. We give the
+# universal prior four fresh ones, networks at random:
 
 # %%
-fresh = np.array(
-    [judge(*fitted(lambda: rpm.Universal(2), data, s, 400, starts=1), test) for s in tqdm(range(4))]
-)
+four = tqdm(range(4))
+fits = [fitted(lambda: rpm.Universal(2), data, s, 400, starts=1) for s in four]
+fresh = np.array([judge(*fit, test) for fit in fits])
 for nats, r_squared, _ in fresh[fresh[:, 0].argsort()]:
     print(f"universal prior, fresh start: {nats:.2f} nats, R² {r_squared:.2f}")
 straight = fresh[:, 1] > 0.9
@@ -414,9 +453,9 @@ if not straight.all():
     assert fresh[~straight, 0].max() < fresh[straight, 0].min() - 0.02
 
 # %% [markdown]
-# No fresh start has all nats and a bad code. Some are straight. The others are *folded*, and their nats say so, as they do for the walk. (Trained for longer, a universal
-# critic earns most of a fold's nats back, though in the starts that we tried never all of them.) The smoothness of a fresh network does what the prior does not ask for. That is an
-# assumption too. Nobody wrote it down, and the evidence of this prior cannot test it: the whirl shows that it would accept another code.
+# No fresh start has both all nats and a bad code. Some codes are straight. The others are folded, and their lower nats say so, as they do for the walk. (Trained for longer, a universal
+# critic earns most of a fold's nats back, though in the starts that we tried never all of them.) So a straight code is not the work of the universal prior. It comes from the network: at a
+# random start it is a smooth map. That is an assumption too. Nobody wrote it down, and the evidence under this prior cannot test it: the whirl has nearly the same.
 #
 # ## Watch the code unfold
 #
@@ -486,7 +525,7 @@ rpm.lessons.lesson_08.posterior.check(posterior)
 #
 # ## What we saw
 #
-# A prior is a testable assumption: the held-out evidence chose the right one each time, by more than five standard errors. What the prior's scores cannot see, rotations or whirls,
-# it leaves to the start and to the architecture. The encoders are deterministic, so the three numbers of this world are one (E14): For Gaussian and for Laplace steps it stands
-# below the comparison of the priors.
+# A prior is a testable assumption: the held-out evidence chose the right one each time, by more than five standard errors. The scores of
+# the random walk cannot see a rotation, and those of a universal critic need not change under a whirl. What the scores cannot see, the prior leaves to the start and to the
+# architecture. The encoders are deterministic, so the three numbers of this world are one (E14). It is printed with the comparison of the priors, for Gaussian and for Laplace steps.
 # [Lesson 9](09_learning_from_images.ipynb) goes on to images whose truth nobody knows.
