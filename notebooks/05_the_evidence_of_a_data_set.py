@@ -340,8 +340,8 @@ rpm.figures.images(
 # Choose a temperature, and in a running lesson an image too. The bars show what probability $P(x'|x)$ the model gives its eight favourites, and ✓, the image's own other view. No temperature changes their order. It
 # changes how much is staked on each: a cold model bets nearly all on a few, a warm one spreads its bets.
 #
-# Two lines on top show what that earns. Dotted: $\log P(x_i,x'_i)$ of this one pair. Dashed: its mean over all 1 000 pairs, the log evidence. (The encoder saw two different
-# crops, and the pictures are drawn without; so ✓ is harder to find than it looks.)
+# Two lines on top show what such a bet earns at each temperature. Dotted: $\log P(x_i,x'_i)$ of this one pair. Dashed: its mean over all 1 000 pairs, the log evidence. (The pictures are drawn whole. The encoder
+# saw two different crops of them, so ✓ is harder to find than it looks.)
 #
 # **Predict**: each image has a temperature at which its dotted line is highest. Take the temperature that is best for more images than any other. Is it colder than the peak of the dashed line, just there, or warmer?
 #

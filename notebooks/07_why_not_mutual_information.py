@@ -362,8 +362,7 @@ print(f"z and -z: {binned(normal, -normal):.4f} nats")
 #
 # ## What we saw
 #
-# Information survives every invertible map (E17), so it cannot tell a straight representation from a ruined one. The evidence under a prior can. It falls by exactly the growth of a KL, from the latents to what the prior says of them
-# (E8).
+# Information survives every invertible map (E17), so it cannot tell a straight representation from a ruined one. The evidence under a prior can. When a twist keeps the MI, the evidence falls by exactly as much as $\mathrm{KL}(Q\|P)$ grows (E8).
 #
 # ## The three numbers of this world
 #
