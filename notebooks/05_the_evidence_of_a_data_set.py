@@ -1,15 +1,16 @@
 # %% [markdown]
 # # The evidence of a data set: InfoNCE on everything at once
 #
-# Lessons 1 to 3 worked on tables. Now the observations are images, the encoder is a deterministic network, and nothing is lost: the
-# log evidence of tens of thousands of pairs is computed exactly, and the model is sampled.
+# The earlier lessons worked on tables. Now the observations are images, and the encoder is a deterministic network. On a data set of pairs nothing has to be
+# approximated: the log evidence of tens of thousands of pairs is computed exactly, and the model is sampled.
 #
-# **Afterwards you can** say why the bound is tight for a deterministic encoder; compute the log evidence of any data set of pairs, without
+# **Afterwards you can** say why the ELBO *is* the log evidence for a deterministic encoder; compute the log evidence of any data set of pairs, without
 # making the table of all pairs; explain the $\log N$ ceiling in one line; draw $x'$ from the model, given $x$.
 #
-# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb). **Time** 30 minutes, of which the computer takes one.
+# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb). **Time** 45 minutes, of which the computer takes one.
 #
-# **Whose result**: the tight bound (E13) is the paper's; that no limit is needed on a data set (E14), the ceiling (E23), and the tiles are this course's.
+# **Whose result**: that the ELBO equals the marginal likelihood for a deterministic encoder (E13) is the paper's
+# ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), announced in its abstract). That no limit is needed on a data set (E14), the ceiling (E23), and the tiles are this course's.
 # Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
@@ -25,16 +26,19 @@ device = rpm.setup()
 # %% [markdown]
 # ## A deterministic encoder closes the gap
 #
-# The gap of the bound is $\mathrm{KL}\big(Q(z|x)Q(z'|x')\,\|\,P(z,z'|x,x')\big)$. If the encoder puts all its mass on one $z = g(x)$, then by (E2) no other $z$ can have
-# produced $x$, and the model's posterior is that same point:
+# The ELBO $L$ is a lower bound on the mean log evidence $\mathbb E\log P(x,x')$. Every mean $\mathbb E$ here is over $P_\text{true}(x,x')$, the distribution of the data. Lesson 2 has the gap
+# between the two: it is the mean of $\mathrm{KL}\big(Q(z|x)Q(z'|x')\,\|\,P(z,z'|x,x')\big)$, from the encoders to the model's posterior.
 #
-# $$Q(z|x) = \delta(z - g(x)) \quad\Rightarrow\quad L = \mathbb E \log P(x, x'). \tag{E13}$$
+# A *deterministic* encoder puts all its mass on one point, $z = g(x)$, which is written $Q(z|x) = \delta(z - g(x))$. The model's likelihood $P(x|z) = Q(z|x)P_\text{true}(x)/Q(z)$ (E2) is then zero at
+# any other $z$. So the posterior $P(z|x)$ is that same point, and the KL is zero:
 #
-# **Predict**: must $g$ be invertible?
+# $$Q(z|x) = \delta(z - g(x)),\quad Q(z'|x') = \delta(z' - g'(x')) \quad\Rightarrow\quad L = \mathbb E \log P(x, x'). \tag{E13}$$
+#
+# **Predict**: must $g$ be invertible for this?
 #
 # <details><summary>Answer</summary>
 #
-# No. In the small world below, six values of $x$ share three of $z$. What matters is that $x$ leaves no doubt about $z$, not the reverse.
+# No. Each $x$ must have one $z$, but several $x$ may share it. In the small world below six values of $x$ share three values of $z$.
 # </details>
 
 # %% tags=["reproducible"]
@@ -43,56 +47,69 @@ soft = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 
 def harden(recognition):
     """All mass on the most probable latent."""
-    return torch.nn.functional.one_hot(recognition.argmax(1), recognition.shape[1]).double()
+    size = recognition.shape[1]
+    return torch.nn.functional.one_hot(recognition.argmax(1), size).double()
 
 
-hard = rpm.FiniteRPM(soft.p_true, harden(soft.recognition), harden(soft.recognition_prime))
+hardened = [harden(q) for q in (soft.recognition, soft.recognition_prime)]
+hard = rpm.FiniteRPM(soft.p_true, *hardened)
+score = torch.eye(3, 4, dtype=torch.float64)  # any critic log f: 3 values of z, 4 of z'
 gaps = []
 for name, small in {"soft": soft, "deterministic": hard}.items():
-    prior = rpm.priors.infonce(torch.eye(3, 4, dtype=torch.float64), small.q_joint)
-    gaps.append(small.log_evidence(prior) - small.elbo(prior).value)
-    print(
-        f"{name:14} ELBO {small.elbo(prior).value:.6f}   evidence {small.log_evidence(prior):.6f}   gap {gaps[-1]:.2g}"
-    )
+    prior = rpm.priors.infonce(score, small.q_joint)
+    elbo, evidence = small.elbo(prior).value, small.log_evidence(prior)
+    gaps.append(evidence - elbo)
+    print(f"{name:14} ELBO {elbo:.6f}   evidence {evidence:.6f}   gap {gaps[-1]:.2g}")
 assert gaps[0] > 0.01 and abs(gaps[1]) < 1e-12
 
 # %% [markdown]
-# A tight bound is not a higher one. These are two models; tightness says only that the ELBO *is* the evidence.
+# A *tight* bound, one without a gap, is not a higher one. The two rows are two models, since the encoder is a part of the model. Without a gap the ELBO is the log evidence of its own
+# model, and says nothing of the other's: here the deterministic model has the lower evidence.
 #
 # ## Images, and a few seconds of training
 #
-# Fashion-MNIST: clothes, 28 × 28 pixels. Two views of an image are two crops, mirrored, brightened and made noisy at random. The encoder is a small
-# convolutional network, the critic a cosine over a temperature that is learned too.
+# Fashion-MNIST: clothes, 28 × 28 pixels. A pair is two views of one image: two crops, mirrored, brightened and made noisy at random. The encoder is a small
+# convolutional network. The critic is the cosine of the two latents over a temperature, as in SimCLR: $\log f = z^\top z'/\tau$ for latents of length 1. The class is called
+# `VonMisesFisher`, because $e^{z^\top z'/\tau}$ is the density of that name, a Gaussian's analogue on the sphere. It learns $\tau$ too.
 
 # %%
 images = rpm.datasets.fashion_mnist_or_digits()
 rng = torch.Generator().manual_seed(0)
 x, x_prime = rpm.datasets.two_views(images.x[:12], generator=rng)
-rpm.figures.images({"x": x, "x′": x_prime}, caption="Each column is a pair: two views of one image.")
+rpm.figures.images(
+    {"x": x, "x′": x_prime}, caption="Each column is a pair: two views of one image."
+)
 
 # %%
 torch.manual_seed(0)
-encoder, critic = rpm.encoders.conv(dim=16).to(device), rpm.VonMisesFisher(temperature=0.1).to(device)
+encoder, critic = (
+    rpm.encoders.conv(dim=16).to(device),
+    rpm.VonMisesFisher(temperature=0.1).to(device),
+)
 pairs = rpm.datasets.view_pairs(images.x, batch_size=256, seed=0)
 log = list(tqdm(rpm.train(encoder, critic, pairs, steps=150), total=150))
 
 # %%
-encoder.eval()
-print(f"InfoNCE of the last batch: {log[-1].value:.2f} of at most log 256 = {math.log(256):.2f} nats")
+encoder.eval()  # fixes batch norm: from here on g is one function of x
+print(
+    f"InfoNCE of the last batch: {log[-1].value:.2f} nats, at most {math.log(256):.2f}"
+)
 assert log[-1].value > 2
 
 # %% [markdown]
 # ## On a data set, InfoNCE is a log probability
 #
-# Let the data be $N$ pairs, each with probability $1/N$. Then (E2) puts mass only on these observations, and the model is a table over all $N^2$
-# combinations, including the $N^2 - N$ that never occurred:
+# Take $N$ pairs $(x_i, x'_i)$, and let $P_\text{true}$ be the list of them, each with probability $1/N$. With $f_{ij} = f(z_i, z'_j)$ the model then is a table over all $N^2$ combinations,
+# the $N^2 - N$ that never occurred included:
 #
 # $$P(x_i, x'_j) = \frac{1}{N^2}\,\frac{f_{ij}}{Z_i}, \qquad Z_i = \frac1N\sum_j f_{ij}. \tag{E14}$$
 #
-# Where it comes from: if $k$ images share the latent $z_i$, then $Q(z_i) = k/N$ and $P(x_i|z_i) = 1/k$, so $Q(z_i)P(x_i|z_i) = 1/N$ in any case, and likewise for $x'_j$. Put
-# the InfoNCE prior (E7) into (E1), and $\frac1N \cdot \frac1N \cdot f_{ij}/Z_i$ is left.
+# Where it comes from: the model is $P(x|z)P(x'|z')$ times the prior $Q(z)Q(z')f/Z$ of (E7). If $k$ images share the latent $z_i$, then $Q(z_i) = k/N$ and, by (E2), $P(x_i|z_i) = 1/k$. So
+# $Q(z_i)P(x_i|z_i) = 1/N$ for any $k$, and likewise for $x'_j$. What is left is $\frac1N \cdot \frac1N \cdot f_{ij}/Z_i$.
 #
-# First on 1 000 pairs in float64, where the table fits: fresh views of training images.
+# Here both $P_\text{true}$ and $Q(z')$ come from the pairs that are evaluated. So another list of pairs is another model, with the same encoder and critic in it.
+#
+# First 1 000 pairs in float64, where the table fits in memory: new views of images from the training set.
 
 # %%
 n = 1000
@@ -104,28 +121,35 @@ with torch.no_grad():
 Z = log_f.exp().mean(1)  # Z_i
 P = log_f.exp() / Z[:, None] / n**2  # P(x_i, x'_j)
 print(f"Σ P = {P.sum():.12f};  each row sums to {P.sum(1).min() * n:.9f} / {n}")
-assert abs(P.sum() - 1) < 1e-12 and torch.allclose(P.sum(1), torch.full((n,), 1 / n, dtype=torch.float64))
+assert abs(P.sum() - 1) < 1e-12 and torch.allclose(
+    P.sum(1), torch.full((n,), 1 / n, dtype=torch.float64)
+)
 
 # %% [markdown]
-# Its logarithm, averaged over the pairs that did occur, is the log evidence; $C = -2\log N$. So
+# Average its logarithm over the $N$ pairs that did occur: that is the log evidence. The constant of lesson 2, $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$, is $-2\log N$
+# here, since each $x_i$ and each $x'_i$ has probability $1/N$. So
 #
-# $$\frac1N\sum_i \log P(x_i, x'_i) + 2 \log N = I_N.$$
+# $$\frac1N\sum_i \log P(x_i, x'_i) + 2 \log N = I_N,$$
+#
+# InfoNCE of all $N$ pairs at once.
 
 # %%
 log_evidence = P.diagonal().log().mean()
 infonce = rpm.infonce(log_f).value
-print(f"(1/N) Σ log P + 2 log N = {log_evidence + 2 * math.log(n):.6f}")
-print(f"full-batch InfoNCE      = {infonce:.6f}   residual {abs(log_evidence + 2 * math.log(n) - infonce):.1e}")
-assert abs(log_evidence + 2 * math.log(n) - infonce) < 1e-9
+shifted = log_evidence + 2 * math.log(n)
+print(f"(1/N) Σ log P + 2 log N = {shifted:.6f}")
+print(
+    f"full-batch InfoNCE      = {infonce:.6f}   residual {abs(shifted - infonce):.1e}"
+)
+assert abs(shifted - infonce) < 1e-9
 
 # %% [markdown]
-# No limit of infinitely many samples, no bound: the full-batch loss *is* minus a log likelihood, shifted by $2\log N$. The model takes the observations as given,
+# No limit of infinitely many samples is taken, and there is no inequality: the full-batch loss $-I_N$ *is* minus a log likelihood, less $2\log N$. The model takes the observations as given,
 # $P(x_i) = 1/N$, and is judged on how it pairs them.
 #
-# ## The ceiling says no more than P ≤ 1/N
+# ## The ceiling log N says no more than P ≤ 1/N
 #
-# InfoNCE never exceeds $\log N$. Read as a likelihood, that is plain: each row of the table has $1/N$ to
-# give; the pair on the diagonal gets at most all of it.
+# InfoNCE on $N$ pairs never exceeds $\log N$, its *ceiling*. As a likelihood that is plain. Each row of the table sums to $P(x_i) = 1/N$, so that no cell of it is larger:
 #
 # $$P(x_i, x'_i) \le \tfrac1N \quad\Rightarrow\quad I_N = \tfrac1N \textstyle\sum_i \log P(x_i,x'_i) + 2\log N \le \log N.$$
 
@@ -134,43 +158,53 @@ print(f"largest P(x_i, x'_i) = {P.diagonal().max() * n:.4f} / N")
 assert (P.diagonal() <= 1 / n).all() and infonce <= math.log(n)
 
 # %% [markdown]
-# The same ceiling from the other side. Let $I_\text{true}(x;x')$ be the mutual information of the *observations*. The evidence falls short of it by the model's error:
+# The same ceiling follows from information. Let $I_\text{true}(x;x')$ be the mutual information of the *observations* under $P_\text{true}$. The log evidence above $C$ is that information less the
+# model's error:
 #
 # $$\mathbb E \log P(x,x') - C = I_\text{true}(x;x') - \mathrm{KL}\big(P_\text{true}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
 #
-# (Add and subtract $\mathbb E\log P_\text{true}(x,x')$: minus $C$ it is $I_\text{true}$, and what $\log P$ falls short of it is the KL.) $N$ distinct pairs carry $I_\text{true} = \log N$.
+# To see it, add and subtract $\mathbb E\log P_\text{true}(x,x')$ on the left. By definition $\mathbb E\log P_\text{true}(x,x') - C$ is $I_\text{true}$, and $\mathbb E\log P_\text{true}(x,x') - \mathbb E\log P(x,x')$ is
+# the KL. In a list of $N$ different pairs, $x$ picks out one of $N$ equally frequent $x'$, so $I_\text{true} = \log N$.
 
 # %%
 p_true = torch.eye(n, dtype=torch.float64) / n
 information = rpm.mutual_information(p_true)  # of the data: log N
-divergence = torch.nn.functional.kl_div(P.log(), p_true, reduction="sum")  # KL(P_true || P)
-print(f"I_true − KL = {information:.6f} − {divergence:.6f} = {information - divergence:.6f}")
-assert abs(information - math.log(n)) < 1e-9 and abs(information - divergence - infonce) < 1e-9
+divergence = (p_true.diagonal() * (p_true / P).diagonal().log()).sum()  # KL(P_true‖P)
+residual = abs(information - divergence - infonce)
+print(f"I_true {information:.6f},  KL {divergence:.6f}")
+print(f"I_true − KL = InfoNCE = {infonce:.6f}, residual {residual:.1e}")
+assert abs(information - math.log(n)) < 1e-9 and residual < 1e-9
 
 # %% [markdown]
 # ## All pairs, without the table
 #
-# For 60 000 pairs the table would have 3.6 thousand million cells: 14.4 GB in float32, and once more for its gradient. But each row
-# needs its sum only. `rpm.dataset_evidence` visits the table tile by tile, keeps one number a row, and still carries exact gradients. On the 1 000 pairs
-# we can compare:
+# For 60 000 pairs the table would have 3.6 thousand million cells: 14.4 GB in float32, and as much again for its gradient. But of each row
+# only the sum and the pair's own score are needed. `rpm.dataset_evidence` visits the table tile by tile, and keeps one running sum a row. Backwards it visits the tiles once more, so that its gradients
+# are exact too. On the 1 000 pairs we can compare:
 
 # %%
 z.requires_grad_()
-tiled, table = rpm.dataset_evidence(z, z_prime, critic).infonce, rpm.infonce(critic(z, z_prime)).value
+tiled, table = (
+    rpm.dataset_evidence(z, z_prime, critic).infonce,
+    rpm.infonce(critic(z, z_prime)).value,
+)
 gradients = [torch.autograd.grad(value, z)[0] for value in (tiled, table)]
 print(f"tiled {tiled:.9f}   table {table:.9f}   residual {abs(tiled - table):.1e}")
-print(f"largest difference of the gradients: {(gradients[0] - gradients[1]).abs().max():.1e}")
+off = (gradients[0] - gradients[1]).abs().max()
+print(f"largest difference of the gradients: {off:.1e}")
 assert abs(tiled - table) < 1e-9 and torch.allclose(*gradients, rtol=1e-9, atol=1e-12)
 
 # %% [markdown]
-# Now many. By default 40 000 pairs, which takes seconds; the time grows with $N^2$, so `n = 60_000` takes 2¼ times as long. Views are
-# made and encoded in portions, and only the latents are kept.
+# Now many: 40 000 pairs take seconds. The time grows with $N^2$, so that `n = 60_000` takes 2¼ times as long. The images are encoded a thousand at a time, and only their latents are kept.
 
 
 # %%
 def encode_pairs(x):
     """z and z' of two fresh views of each image, a thousand images at a time."""
-    pairs = (rpm.datasets.two_views(portion, generator=rng) for portion in tqdm(x.split(1000)))
+    pairs = (
+        rpm.datasets.two_views(portion, generator=rng)
+        for portion in tqdm(x.split(1000))
+    )
     latents = [[rpm.encode(encoder, view) for view in pair] for pair in pairs]
     return (torch.cat(side) for side in zip(*latents))
 
@@ -182,58 +216,75 @@ critic = critic.float()
 # %%
 with torch.no_grad():
     evidence = rpm.dataset_evidence(z, z_prime, critic)
-print(f"{evidence.n} pairs: InfoNCE {evidence.infonce:.3f} of at most log N = {math.log(n):.3f} nats")
-print(f"log evidence {evidence.log_evidence:.3f} nats per pair; chance is −2 log N = {-2 * math.log(n):.3f}")
+print(f"{n} pairs: InfoNCE {evidence.infonce:.3f} nats, at most {math.log(n):.3f}")
+chance = -2 * math.log(n)  # a critic that scores all pairs alike
+print(f"log evidence {evidence.log_evidence:.3f} nats per pair; by chance {chance:.3f}")
 assert evidence.infonce <= math.log(n)
 
 # %% [markdown]
-# For millions of pairs $N^2$ is too many. Then some rows stand for all, and in each row some candidates stand for all the others: the
-# pair's own $z'$ is counted once, each of the $M$ sampled ones $(N-1)/M$ times. A batch that weighs all its candidates alike estimates
-# something else, the InfoNCE of a small data set, which cannot exceed the logarithm of its size. The logarithm of a sampled sum is too low on
-# average, so the estimate is slightly too high, by an amount of order $1/M$.
+# For millions of pairs $N^2$ is too many. Then `rpm.sampled_evidence` averages over some of the rows, and estimates each $Z_i$ from $M$ sampled candidates. The pair's own $z'$ is in the sum once, and each
+# sampled one counts $(N-1)/M$ times, in place of all $N-1$. So the ceiling stays $\log N$. A batch of 64 pairs, which weighs its 64 candidates alike, estimates another number: the InfoNCE of a data set of
+# 64 pairs, at most $\log 64$.
+#
+# The estimate is slightly too high, by an amount of order $1/M$: the logarithm of a sampled $Z_i$ is too low on average (Jensen), and it enters with a minus.
 
 # %%
-estimate = rpm.sampled_evidence(z, z_prime, critic, rows=4096, negatives=1024, generator=rng)
+estimate = rpm.sampled_evidence(
+    z, z_prime, critic, rows=4096, negatives=1024, generator=rng
+)
 with torch.no_grad():
     batch = rpm.infonce(critic(z[:64], z_prime[:64])).value
+found, error = estimate.infonce, estimate.standard_error
 print(
-    f"InfoNCE of all {n} pairs: exact {evidence.infonce:.3f}, estimated {estimate.infonce:.3f} ± {estimate.standard_error:.3f}"
+    f"all {n} pairs: exact {evidence.infonce:.3f}, estimated {found:.3f} ± {error:.3f}"
 )
 print(f"one batch of 64 pairs: {batch:.3f}, at most log 64 = {math.log(64):.3f}")
-assert abs(estimate.infonce - evidence.infonce) < 4 * estimate.standard_error and batch < estimate.infonce
+assert (
+    abs(estimate.infonce - evidence.infonce) < 4 * estimate.standard_error
+    and batch < estimate.infonce
+)
 
 # %% [markdown]
-# These are views of images that the encoder was trained on. The test images tell how much of it is memory.
+# These were new views of images that the encoder was trained on. Does it remember those images? Compare with images that it never saw.
 
 # %%
 test = rpm.datasets.fashion_mnist_or_digits("test").x
 k = min(10_000, len(test))
 held_out = rpm.dataset_evidence(*encode_pairs(test[:k]), critic).infonce.item()
 trained = rpm.dataset_evidence(z[:k], z_prime[:k], critic).infonce.item()
-print(f"InfoNCE on {k} pairs: training images {trained:.3f}, test images {held_out:.3f} nats")
+print(f"InfoNCE on {k} pairs: of training images {trained:.3f} nats,")
+print(f"of test images {held_out:.3f} nats")
 assert abs(trained - held_out) < 0.1  # 0.02 to 0.04 for five seeds
 
 # %% [markdown]
-# Next to none: 150 steps see each image of Fashion-MNIST less than once. (The digits, where they stand in, have no test images of their own.)
+# It remembers next to nothing: 150 steps of 256 images see each image of Fashion-MNIST less than once. (Where the digits stand in for it, there are no test images of their own.)
 #
 # ## The ceiling matters while N is small
 #
-# The same encoder and critic, evaluated on more and more pairs. **Predict**: does InfoNCE follow $\log N$ up, or level off?
+# Evaluate the same encoder and critic on more and more pairs. Each list of pairs is a data set, and so a model, of its own; what they share is $g$ and $f$. **Predict**: does InfoNCE
+# follow $\log N$ up, or level off?
 #
 # <details><summary>Answer</summary>
 #
-# Both: it rises while $\log N$ is low, each time by less than $\log N$ does, and then levels off.
+# It does first one, then the other. It rises while $\log N$ is low, by less than $\log N$ does at each step, and then levels off.
 # </details>
 
 # %%
 counts = [k for k in (10, 30, 100, 300, 1000, 3000, 10_000) if k < n]
-values = [rpm.dataset_evidence(z[:k], z_prime[:k], critic).infonce.item() for k in counts]
+values = [
+    rpm.dataset_evidence(z[:k], z_prime[:k], critic).infonce.item() for k in counts
+]
 counts, values = [*counts, n], [*values, evidence.infonce.item()]
 assert all(value <= math.log(k) for value, k in zip(values, counts))
-assert values[1] > 0.7 * math.log(30) and values[-1] < 0.5 * math.log(n)  # five seeds: 0.77 to 0.86, and 0.33
+assert values[1] > 0.7 * math.log(30) and values[-1] < 0.5 * math.log(
+    n
+)  # five seeds: 0.77 to 0.86, and 0.33
 short = [math.log(k) - value for k, value in zip(counts, values)]
-print("below log N by", ", ".join(f"{gap:.2f} at {k}" for k, gap in list(zip(counts, short))[:3]), "pairs")
-assert short[0] < short[2] < short[-1], "the ceiling is nearest on few pairs, and is never followed"
+few = [f"{gap:.2f} at {k}" for k, gap in list(zip(counts, short))[:3]]
+print("below log N by", ", ".join(few), "pairs")
+assert short[0] < short[2] < short[-1], (
+    "the ceiling is nearest on few pairs, and is never followed"
+)
 
 # %%
 rpm.figures.lines(
@@ -242,49 +293,61 @@ rpm.figures.lines(
     x_log=True,
     x_label="number of pairs N",
     y_label="nats per pair",
-    caption="On few pairs the ceiling log N holds InfoNCE down; with more pairs it falls behind, and levels off at what the model knows.",
+    caption="On ten pairs InfoNCE lies close under its ceiling log N. With more pairs "
+    "the distance grows, and InfoNCE levels off.",
 )
 
 # %% [markdown]
-# On ten pairs the ceiling is so near that a better encoder could hardly show it; on tens of thousands it is far away. Judge an encoder on as many pairs as you have.
+# On ten pairs the ceiling is so near that a better encoder could hardly show it; on thirty it is half a nat away, on tens of thousands several. So judge an encoder on as many pairs as
+# you have, and compare two encoders on the same pairs.
 #
 # ## The model can be sampled: x′ given x
 #
-# Dividing (E14) by $P(x_i) = 1/N$ leaves $P(x'_j|x_i)$, a softmax over candidates. Draw from it: what does the model expect to see beside this image?
+# Divide (E14) by $P(x_i) = 1/N$, and $P(x'_j|x_i)$ is left: a softmax of row $i$ over the candidates $j$. Draw from it, with 2 000 pairs as the data set. What does the model expect to see beside this image?
 
 # %%
 m = 2000  # candidates
 with torch.no_grad():
     p = critic(z[:m], z_prime[:m]).softmax(1).cpu()  # P(x'_j | x_i)
-drawn = torch.multinomial(p, 8, replacement=True, generator=torch.Generator().manual_seed(2))
-same_class = images.labels[:m, None] == images.labels[:m]
-alike = (p * same_class).sum(1).mean() - p.diagonal().mean()  # without the image's own other view
-print(
-    f"mass on the own other view {p.diagonal().mean():.1%}, on others of its class {alike:.1%}; by chance {same_class.double().mean():.1%}"
+drawn = torch.multinomial(
+    p, 8, replacement=True, generator=torch.Generator().manual_seed(2)
 )
+same_class = images.labels[:m, None] == images.labels[:m]
+alike = (p * same_class).sum(
+    1
+).mean() - p.diagonal().mean()  # without the image's own other view
+own, by_chance = p.diagonal().mean(), same_class.double().mean()
+print(f"probability of the own other view {own:.1%},")
+print(f"of others of its class {alike:.1%}; by chance {by_chance:.1%}")
 assert alike > 0.5  # 0.54 to 0.57 for five seeds
 
 # %%
-rows = {f"x and x′, {k + 1}": torch.cat([images.x[[k]], images.x[drawn[k]]]) for k in range(5)}
+rows = {
+    f"x and x′, {k + 1}": torch.cat([images.x[[k]], images.x[drawn[k]]])
+    for k in range(5)
+}
 rpm.figures.images(
-    rows, caption="First column: x. The others: eight draws of x′ from the model, shown without their augmentation."
+    rows,
+    caption="First column: x. The others: eight draws of x′ from the model, "
+    "shown without their augmentation.",
 )
 
 # %% [markdown]
-# The model was never told a class. It learned which images can be views of one another, and what it confuses is what its encoder finds alike.
+# The model was never told a class. Most of what it draws is of the class of $x$ all the same: those are the images whose views the encoder puts close together.
 #
 # ## Temperature against evidence
 #
-# Choose a temperature and an image. No temperature changes the order of the candidates; it changes how much is staked on each, which the bars show. A cold model bets everything on a
-# few, a warm one spreads out. The curve above is the evidence over 1 000 pairs: it says which bet pays better on average.
+# Choose a temperature, and in a running lesson an image too. The bars show what probability $P(x'|x)$ the model gives its eight favourites, and ✓, the image's own other view. No temperature changes their order. It
+# changes how much is staked on each: a cold model bets nearly all on a few, a warm one spreads its bets.
 #
-# The pictures are drawn without their augmentation. The encoder saw two different crops, so that finding ✓, the image's own other view, is harder than it looks.
+# Two lines on top show what such a bet earns at each temperature. Dotted: $\log P(x_i,x'_i)$ of this one pair. Dashed: its mean over all 1 000 pairs, the log evidence. (The pictures are drawn whole. The encoder
+# saw two different crops of them, so ✓ is harder to find than it looks.)
 #
-# **Predict**: one temperature gives the highest $P(x'_i|x_i)$ for more images than any other. Does it also have the highest evidence?
+# **Predict**: each image has a temperature at which its dotted line is highest. Take the temperature that is best for more images than any other. Is it colder than the peak of the dashed line, just there, or warmer?
 #
 # <details><summary>Answer</summary>
 #
-# No: the favourite is colder. The evidence averages log P, and a confident miss costs more than a confident hit earns. The cell below the widget counts.
+# Colder. Where ✓ is among the favourites, a cold bet wins a little. Where it isn't, a cold bet loses many nats, and the mean of the logarithms counts those. The cell below the widget counts all images.
 # </details>
 
 # %%
@@ -296,12 +359,16 @@ rpm.explore(render)
 temperatures = [0.02, 0.05, 0.1, 0.2, 0.5]
 critics = [rpm.VonMisesFisher(t).to(device) for t in temperatures]
 with torch.no_grad():
-    log_p = torch.stack([c(z[:k], z_prime[:k]).log_softmax(1).diagonal().cpu() for c in critics]) - math.log(k)
-favourite = log_p.argmax(0).bincount(minlength=5) / k  # of how many images each temperature is the best
+    tables = [c(z[:k], z_prime[:k]).log_softmax(1) for c in critics]
+log_p = torch.stack([table.diagonal().cpu() for table in tables]) - math.log(k)
+best = log_p.argmax(0)  # for each image
+favourite = best.bincount(minlength=5) / k  # the share of the images
 for t, evidence_t, share in zip(temperatures, log_p.mean(1), favourite):
-    print(f"temperature {t:4}: log evidence {evidence_t:.2f}, best for {share:.0%} of the images")
+    print(f"temperature {t:4}: log evidence {evidence_t:.2f},", end=" ")
+    print(f"best for {share:.0%} of images")
 assert 0 < log_p.mean(1).argmax() < 4, "both ends are worse than the middle"
-assert favourite.argmax() < log_p.mean(1).argmax(), "the favourite of most is too cold for all: so for five seeds"
+# so for five seeds of the training
+assert favourite.argmax() < log_p.mean(1).argmax(), "the favourite is too cold for all"
 
 # %% [markdown]
 # ## Exercises
@@ -324,8 +391,8 @@ pairs_needed = ...
 rpm.lessons.lesson_05.pairs_needed.check(pairs_needed)
 
 # %% [markdown]
-# **3. Find the bug.** This function should return $\log\sum_j f_{ij}$ of each row, visiting four columns at a time, as `rpm.dataset_evidence` does with larger tiles. **Symptom**, the last
-# line that it prints: the same scores in another order have another sum. Repair it.
+# **3. Find the bug.** This function should return $\log\sum_j f_{ij}$ of each row, visiting four columns at a time, as `rpm.dataset_evidence` does with larger tiles. To keep $e^{\log f}$ from overflowing it sums
+# $f / e^\text{largest}$, where `largest` is the largest $\log f$ so far. **Symptom**, the last line that it prints: the same scores in another order have another sum. Repair it.
 
 
 # %% tags=["exercise", "bug", "reproducible"]
@@ -341,20 +408,21 @@ def by_tiles(log_f):
 
 rpm.lessons.lesson_05.by_tiles.check(by_tiles)
 rising = torch.arange(12.0)[None]
-print(f"falling: {by_tiles(rising.flip(1)).item():.4f}; rising: {by_tiles(rising).item():.4f}")
+falling, rises = by_tiles(rising.flip(1)).item(), by_tiles(rising).item()
+print(f"falling: {falling:.4f}; rising: {rises:.4f}")
 
 # %% [markdown]
 # ## Quiz
 #
 # **1. InfoNCE on 1 000 pairs is 6.9 nats, and log 1000 = 6.91. What do you conclude?**
 # <details><summary>the encoder cannot be better</summary>On these 1 000 pairs it is nearly certain of each partner. On 60 000 it may not be: the ceiling hides it.</details>
-# <details><summary>the number says little; evaluate on more pairs</summary>Yes: at the ceiling, all good models look alike.</details>
+# <details><summary>the number says little; evaluate on more pairs</summary>Yes: near the ceiling all good models look alike.</details>
 # <details><summary>the mutual information is 6.9 nats</summary>It may be far larger: no method of this kind can report more than log N from N pairs.</details>
 #
 # **2. Why is there no integral over z in P(x_i, x′_j)?**
 # <details><summary>because it is approximated by one sample</summary>Nothing is approximated: the sum over z has one term.</details>
 # <details><summary>because a deterministic encoder leaves one z for each x</summary>Yes: P(x|z) is zero unless z = g(x).</details>
-# <details><summary>because the prior is uniform</summary>The prior is anything but uniform: it is where the critic lives.</details>
+# <details><summary>because the prior is uniform</summary>The prior is not uniform: it is $Q(z)Q(z')$ times the critic, normalised (E7).</details>
 #
 # **3. Model A has a log evidence of −15 nats per pair on 10 000 pairs, model B one of −17 on 60 000 others. A is better…**
 # <details><summary>yes, by two nats</summary>No: C = −2 log N is −18.4 for A and −22.0 for B, so the numbers have different zeros.</details>
@@ -363,20 +431,21 @@ print(f"falling: {by_tiles(rising.flip(1)).item():.4f}; rising: {by_tiles(rising
 #
 # ## The three numbers of this world
 #
-# The world is the 1 000 pairs, and the network leaves no doubt about $z$. So the three are one, each from its own code.
+# The world is the list of 1 000 pairs, and the encoder is deterministic. So InfoNCE, the ELBO and the log evidence are one number; each is computed by its own code.
 
 # %%
 world = rpm.FiniteRPM(p_true, torch.eye(len(p_true), dtype=torch.float64))
 prior = rpm.priors.infonce(log_f, world.q_joint)
-bound, evidence = world.elbo(prior).value - world.constant, world.log_evidence(prior) - world.constant
-print(f"InfoNCE {infonce:.4f}  ELBO − C {bound:.4f}  log evidence − C {evidence:.4f} nats, on {len(p_true)} pairs")
+bound = world.elbo(prior).value - world.constant
+evidence = world.log_evidence(prior) - world.constant
+three = {"InfoNCE": infonce, "ELBO − C": bound, "log evidence − C": evidence}
+print("  ".join(f"{name} {value:.4f}" for name, value in three.items()), "nats a pair")
 assert max(abs(bound - infonce), abs(evidence - infonce)) < 1e-9
 
 # %% [markdown]
 # ## What we saw
 #
-# On a data set of $N$ pairs, InfoNCE is the log likelihood plus $2 \log N$, exactly, for any deterministic encoder. Its ceiling is the statement that a probability
-# cannot exceed its row. The model can be sampled, and its evidence on the whole data set takes seconds.
+# On a data set of $N$ pairs, InfoNCE is the log evidence plus $2 \log N$, exactly, for any deterministic encoder. Its ceiling says that no cell of the model's table exceeds the sum of its row. The model can be sampled, and
+# its evidence on tens of thousands of pairs takes seconds.
 #
-# Bring your own pairs, encoder and critic to `rpm.dataset_evidence`, and let the evidence choose among priors. What a batch shows instead of
-# the whole data set, and what it hides, is [lesson 6](06_finite_batches.ipynb).
+# Bring your own pairs, encoder and critic to `rpm.dataset_evidence`, and let the evidence choose among priors. What a batch shows of the whole data set, and what it hides, is [lesson 6](06_finite_batches.ipynb).

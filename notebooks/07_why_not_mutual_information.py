@@ -1,21 +1,21 @@
 # %% [markdown]
 # # Why not mutual information
 #
-# InfoNCE is usually explained as a bound on the mutual information (MI), and more information as a better representation. A theorem
-# stands in the way. An invertible map can ruin a representation, and its information stays the same. The ELBO does notice, if its
-# prior says how the latents are laid out.
+# InfoNCE is usually explained as a lower bound on the mutual information of the latents, $I(z;z')$ or MI for short, and more information as a better representation. A theorem
+# stands in the way: an invertible map can ruin a representation, and its information stays the same. The ELBO does notice, if its
+# prior says where $z'$ lies, given $z$.
 #
-# **Afterwards you can** make a representation useless without losing a nat of information; say which critics notice, and by how much; distrust
-# an estimate of mutual information that fell.
+# **Afterwards you can** make a representation useless without losing a nat of information; say which critics notice, and by how much; recognise an
+# estimate of the MI that falls where the MI does not.
 #
-# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 6](06_finite_batches.ipynb) for the estimates. **Time** 25 minutes.
+# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 6](06_finite_batches.ipynb) for the estimates. **Time** 40 minutes, of which the computer takes one.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
-# **Whose result is it?** That the MI does not change under invertible maps, and that arbitrary entanglement follows, is the paper's argument against the
-# MI ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), abstract and introduction). Tschannen, Djolonga, Rubenstein, Gelly and Lucic
-# ([2020](https://arxiv.org/abs/1907.13625)) had shown it in experiments: a tighter bound on the MI can give a worse representation. The twist, and the
-# nats that it costs under a walk, are this course's.
+# **Whose result is it?** That the MI does not change under invertible maps, and so allows entangled latents, is an argument of Tschannen, Djolonga, Rubenstein, Gelly and Lucic
+# ([2020](https://arxiv.org/abs/1907.13625)). They also showed in experiments that a tighter bound on the MI can give a worse representation, and that architecture and critic decide much.
+# The paper of this course builds on it ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), abstract and section 1): what works is the looser objective, so the MI cannot be the reason. The twist, and the
+# nats that it costs under a random walk, are this course's.
 
 # %%
 
@@ -37,14 +37,14 @@ rng = torch.Generator().manual_seed(seed)
 #
 # $$I(h(z); h'(z')) = I(z; z') \quad\text{for all invertible } h, h'. \tag{E17}$$
 #
-# In words: the information counts how well one latent tells the other, and a renamed latent tells as much. On a table an invertible map
+# In words: the information says how well one latent tells the other, and a renamed latent tells as much. On a table an invertible map
 # renames the rows and the columns of $Q(z,z')$. The information is a sum over the cells, and a sum does not depend on their order.
 #
-# **Predict**: what happens to the information when two values of $z$ are merged into one?
+# **Predict**: what happens to the information when two values of $z$ are merged into one, so that their rows of the table are added?
 #
 # <details><summary>Answer</summary>
 #
-# It falls, or stays if the two rows were proportional. It cannot rise. Merging is not invertible: nobody can tell from the merged value which
+# It falls, or stays if the two rows were proportional. It cannot rise. Merging is not invertible: the merged value does not tell which
 # of the two it was.
 # </details>
 
@@ -66,8 +66,8 @@ assert (
 # %% [markdown]
 # ## A twist: invertible, volume preserving, ruinous
 #
-# The next latents are real numbers. $z$ is Gaussian in the plane, and $z' = \rho z + \sqrt{1-\rho^2}\,\varepsilon$ is a noisy copy of it.
-# The twist turns each point about the origin, by an angle that grows with the point's distance ($R(\alpha)$ is the turn by $\alpha$):
+# The next latents are points of the plane. $z$ is standard normal, and $z' = \rho z + \sqrt{1-\rho^2}\,\varepsilon$ is a noisy copy of it, with fresh standard normal noise $\varepsilon$ and $\rho = 0.9$.
+# The twist turns each point about the origin. The angle is $k$ times the point's distance from the origin ($R(\alpha)$ is the turn by $\alpha$ radians):
 #
 # $$h_k(z) = R(k\lVert z\rVert)\, z.$$
 #
@@ -93,15 +93,15 @@ rpm.figures.clouds(
     y_label="z₂",
     color_label="z₁ before",
     caption="The same 600 points, coloured by their first coordinate before the twist. "
-    "Each cloud has the same shape. At k = 0 the colours go from left to right, at k = 2 "
-    "they are wound into a spiral.",
+    "Each cloud has the same shape. At k = 0 the colours go from left to right, "
+    "at k = 2 they are wound into a spiral.",
 )
 
 # %% [markdown]
 # ## The information is all there, for a critic that knows the twist
 #
-# The best critic for the twisted pairs untwists its arguments first. Then it scores them as before. Its table of scores is the same, so its evidence is
-# the same up to rounding: nothing was lost.
+# For an *optimal* critic $f$ is the density ratio $Q(z,z')/Q(z)Q(z')$, up to a factor that depends on $z$ alone. For twisted pairs it first untwists its arguments, then scores them as before. So its table of scores is the same, and
+# its InfoNCE too, up to rounding: no information was lost.
 
 # %% tags=["reproducible"]
 information = rpm.gaussian.mutual_information(0.9, 2)
@@ -110,8 +110,10 @@ twisted = twist(z, 2.0), twist(z_prime, 2.0)
 knowing = rpm.infonce(
     rpm.gaussian.log_optimal_critic(*(twist(side, -2.0) for side in twisted), 0.9)
 ).value
-print(f"MI {information:.4f} nats; I_N of the best critic {straight:.4f} before the twist,")
-print(f"and {knowing:.4f} after it, of the critic that untwists")
+print(f"MI {information:.4f} nats; I_N of an optimal critic:")
+print(
+    f"{straight:.4f} before the twist, {knowing:.4f} after it, of the one that untwists"
+)
 assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
 
 # %% [markdown]
@@ -119,13 +121,15 @@ assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
 #
 # ## A prior notices what the information does not
 #
-# A random walk says: $z'$ lies near $z$ (E18). Its $I_\infty$, the InfoNCE of infinitely many pairs, is $L - C$ under that assumption (E7). It is smaller
-# than the information by a KL divergence:
+# The walk is a prior that says: $z'$ lies near $z$. Its critic is $\log f = -\lVert z-z'\rVert^2/2\sigma^2$, with a scale $\sigma$ (E18). Its $I_\infty$, InfoNCE on the distribution $Q(z,z')$ instead of a sample, is $L - C$ under that prior (E7). It is smaller
+# than the MI by a KL divergence, from the aggregate joint $Q(z,z')$ to the prior:
 #
 # $$\mathrm{MI} - I_\infty = \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big). \tag{E8}$$
 #
 # The twist does not change the MI. So each nat that the walk loses is a nat more of KL. To be fair to the walk, we choose its scale anew for each twist.
-# On a sample the KL is the evidence of the best critic less that of the walk, both on the same 2 000 pairs.
+#
+# On a sample both sides have $I_N$ in the place of $I_\infty$ and of the MI. So the KL is estimated by $I_N$ of the optimal critic less $I_N$ of the walk, both on the same 2 000 pairs. And we ask what a *linear probe* still reads: the straight $z$, predicted
+# from the twisted one by least squares on half of the pairs and scored on the other half, with $R^2 = 1$ for a perfect prediction and 0 for one no better than the mean.
 #
 # **Predict**: at $k = 2$ a point at distance 1 turns by two radians, and its partner, slightly further out or in, by slightly more or less. How much
 # of the 1.66 nats does the walk keep?
@@ -169,16 +173,15 @@ assert abs(information - straight_walk - 0.035) < 1e-3
 assert 0.02 < straight - walk[0] < 0.06  # 0.04 to 0.05 in five samples
 
 # %% [markdown]
-# The walk is not perfect at k = 0 either. The best guess of $z'$ is $0.9\,z$, and the walk says $z$: that costs 0.035 nats.
+# Even at k = 0 the walk is not the true prior. The best guess of $z'$ is $0.9\,z$, and the walk says $z$: that costs 0.035 nats. (On a sample the cost comes out a little different, since $I_N$ stands for $I_\infty$.)
 #
-# The information stayed. The evidence under the walk fell, and so did what a linear probe can read. Both ask *where* a latent lies, which the
+# The information stayed. What the walk earns fell, and so did what a linear probe can read. Both ask *where* a latent lies, which the
 # information does not.
 #
-# ## A universal critic learns to look away
+# ## A universal critic learns to undo the twist
 #
-# A *universal* critic can be any function of $(z, z')$; here it is $a(z)\cdot b(z')$ with two networks $a$ and $b$. At its best it is the prior
-# $P = Q(z,z')$ of (E6), and its objective is the information. So on twisted pairs it should find nearly what it finds on straight ones. We train it
-# from three starts, each on fresh pairs, and evaluate it on our 2 000.
+# A *universal* critic can be any function of $(z, z')$; here it is $a(z)\cdot b(z')$ with two networks $a$ and $b$. At its best it is optimal, its prior is $P = Q(z,z')$ (E6), and its objective is the MI. So on twisted pairs it should find
+# nearly what it finds on straight ones. We train it from three seeds, on new pairs at each step, and evaluate it on our 2 000.
 
 
 # %%
@@ -225,17 +228,20 @@ rpm.figures.lines(
     floor=0.0,
     x_label="strength k of the twist",
     y_label="nats per pair",
-    caption="The information is the same for every k. A universal critic, trained for 400 "
-    "steps, keeps most of it. The walk loses most, by assumption.",
+    caption="The information is the same for every k. A universal critic, trained for "
+    "400 steps, keeps most of it. The walk, which says that z′ is near z, "
+    "loses most.",
 )
 
 # %% [markdown]
-# So a universal critic gives an encoder no reason to prefer the straight representation to the twisted one. The encoder's architecture and its start
-# decide what it ends in, as Tschannen and co-authors found. Lesson 8 shows it on images.
+# The universal critic loses a little at k = 2, for the networks have to learn the spiral in 400 steps; its loss is a small part of the walk's.
 #
-# ## The usual estimate sees a fall that is not there
+# So with a universal critic the objective hardly prefers the straight representation to the twisted one. Then the architecture of the encoder and its start decide which one it ends in: such a dependence is what Tschannen and co-authors
+# found. Lesson 8 trains encoders on images under both priors.
 #
-# Kraskov, Stögbauer and Grassberger (KSG, 2004) estimate the MI from distances to the nearest neighbours. It is the standard tool. With enough samples it
+# ## The usual estimate of the MI falls, and the MI does not
+#
+# Kraskov, Stögbauer and Grassberger (KSG, [2004](https://arxiv.org/abs/cond-mat/0305641)) estimate the MI from distances to the nearest neighbours: for each pair the distance to its fifth neighbour in $(z,z')$, and how many $z$, and how many $z'$, lie within it. It is a standard tool. With enough samples it
 # is right for any smooth density. How many are enough depends on how the points are laid out.
 
 
@@ -265,13 +271,13 @@ print(
 assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information - 0.2
 
 # %% [markdown]
-# KSG reports a fall, and by (E17) there is none. It has too few pairs for the spiral, as the universal critic had too few steps. The walk's value is
-# another matter. It estimates no information. It is the evidence of a model, and the model is wrong about twisted latents. Where a closed form exists,
-# as here, believe the closed form.
+# KSG reports a fall, and by (E17) there is none. It has too few pairs for the spiral, as the universal critic had too few steps. The walk's fall is
+# another matter. Its value estimates no MI: it is the evidence of a model, and the model is wrong about twisted latents. Where a closed form of the MI exists,
+# as here, trust it rather than an estimate.
 #
 # ## Twist it yourself
 #
-# **Predict**, before you move the slider: at which strength does the linear probe lose half of its R²?
+# **Predict**, before you move the slider: at which strength has the linear probe lost half of its R²?
 #
 # <details><summary>Answer</summary>
 #
@@ -341,7 +347,7 @@ print(f"z and -z: {binned(normal, -normal):.4f} nats")
 #
 # **1. Two encoders have the same MI between their latents. They are…**
 # <details><summary>equally good</summary>One may be a twist of the other, whose linear probe reads nothing.</details>
-# <details><summary>possibly very different</summary>Yes. A twist keeps the MI and ruins a linear probe; and two encoders may share the same number of nats about different things.</details>
+# <details><summary>possibly very different</summary>Yes. A twist keeps the MI and ruins a linear probe. Besides, two encoders may share the same number of nats about different things.</details>
 # <details><summary>the same up to an invertible map</summary>Equal information follows from that, but not the reverse.</details>
 #
 # **2. Under the walk prior the evidence of a representation falls by one nat while its MI stays. Then…**
@@ -356,10 +362,12 @@ print(f"z and -z: {binned(normal, -normal):.4f} nats")
 #
 # ## What we saw
 #
-# Information survives every invertible map (E17), so it cannot tell a straight representation from a ruined one. The evidence under a prior can, by exactly the growth of a KL
-# (E8).
+# Information survives every invertible map (E17), so it cannot tell a straight representation from a ruined one. The evidence under a prior can. When a twist keeps the MI, the evidence falls by exactly as much as $\mathrm{KL}(Q\|P)$ grows (E8).
 #
-# In this world the encoder is the identity, which is deterministic. So InfoNCE, the ELBO and the log evidence are one number (E14). For the walk, on our pairs:
+# ## The three numbers of this world
+#
+# The pairs $(z, z')$ are the observations here, and the encoder is the identity or the twist. Both are deterministic, so InfoNCE, the ELBO and the log evidence above $C$ are one number (E14). For the walk, on our pairs:
+
 # %% tags=["reproducible"]
 rows = [f"{walk[k]:.2f} at k = {k:.0f}" for k in (0.0, 2.0)]
 print("InfoNCE = ELBO − C = log evidence − C, in nats a pair:", "; ".join(rows))

@@ -93,10 +93,13 @@ def test_retrieval_shows_the_most_probable_images_and_the_evidence_at_its_temper
         f"ranked {rank} of 24 with P = {p[5]:.3f}" in figure.caption
         and f"{evidence:.3f} nats per pair" in figure.caption
     )
-    _, bars, curve, chosen = figure.plotly.data
+    _, bars, curve, own, chosen = figure.plotly.data
     agree("bars of P", np.array(bars.y), [*p[best], p[5]], tolerance=1e-6)
     at = {t: rpm.infonce(rpm.VonMisesFisher(t)(z, z_prime)).value.item() - 2 * np.log(24) for t in curve.x}
     agree("the evidence curve", np.array(curve.y), [*at.values()], tolerance=1e-5)
+    of_pair = [rpm.VonMisesFisher(t)(z, z_prime).log_softmax(1)[5, 5].item() - np.log(24) for t in own.x]
+    agree("log P of the pair", np.array(own.y), of_pair, tolerance=1e-5)
+    assert f"highest at temperature {own.x[np.argmax(of_pair)]:g}" in figure.caption
     agree("the chosen temperature", [*chosen.x, *chosen.y], [0.2, evidence], tolerance=1e-5)
     assert figure.alt.endswith(f"highest at {max(at, key=at.get):g}.")
     canvas = np.array(figure.plotly.data[0].z, float)

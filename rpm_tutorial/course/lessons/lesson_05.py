@@ -34,7 +34,9 @@ def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
 
     temperatures = dataclasses.fields(RetrievalState)[0].metadata["values"]
     with torch.no_grad():
-        curve = [dataset_evidence(z, z_prime, VonMisesFisher(t).to(z)).log_evidence.item() for t in temperatures]
+        tables = [dataset_evidence(z, z_prime, VonMisesFisher(t).to(z), reduction="none") for t in temperatures]
+    log_p = torch.stack([table.log_evidence for table in tables], 1).cpu()  # of each pair, at each temperature
+    curve = log_p.mean(0).tolist()
 
     def probabilities(image: int, temperature: float) -> Tensor:
         with torch.no_grad():
@@ -43,21 +45,27 @@ def retrieval(z: Tensor, z_prime: Tensor, x: Tensor, x_prime: Tensor):
     def render(state: RetrievalState) -> Figure:
         p, most = probabilities(state.image, state.temperature), probabilities(state.image, temperatures[0]).max()
         best, evidence = p.topk(8).indices.tolist(), curve[temperatures.index(state.temperature)]
-        own = int((p > p[state.image]).sum()) + 1
+        rank = int((p > p[state.image]).sum()) + 1
+        own = log_p[state.image].tolist()
         shown = [*best, state.image]
         figure = images(
             {"x": x[[state.image]], "x′": x_prime[shown]},
             below={"x′": [*(f"{p[j]:.3f}" for j in best), f"✓ {p[state.image]:.3f}"]},
             caption=(
                 f"The eight most probable x′ given image {state.image}, and behind them ✓, its own other view, ranked "
-                f"{own} of {len(z)} with P = {p[state.image]:.3f}. The temperature changes the bars, never the order. Log evidence "
-                f"over all pairs at {state.temperature:g}: {evidence:.3f} nats per pair, of at most {max(curve):.3f} on this curve."
+                f"{rank} of {len(z)} with P = {p[state.image]:.3f}. The temperature changes the bars, never the order. "
+                f"On top, dotted: log P of this pair, highest at temperature {temperatures[own.index(max(own))]:g}. "
+                f"Dashed: its mean over all pairs, the log evidence, {evidence:.3f} nats per pair at "
+                f"{state.temperature:g} and at most {max(curve):.3f}."
             ),
         )
         _add_stakes(figure.plotly, p[shown].numpy(), most.item())
-        _add_curve(figure.plotly, temperatures, curve, state.temperature, evidence)
+        _add_curves(figure.plotly, temperatures, curve, own, state.temperature, -math.log(len(z)))
         peak = temperatures[curve.index(max(curve))]
-        above = f"Above each x′ a bar of its P; on top the log evidence against the temperature, highest at {peak:g}."
+        above = (
+            "Above each x′ a bar of its P; on top log P of the pair and the log evidence against the temperature, "
+            f"the evidence highest at {peak:g}."
+        )
         return dataclasses.replace(figure, alt=f"{figure.alt} {above}")
 
     return render
@@ -79,20 +87,26 @@ def _add_stakes(fig, p: np.ndarray, most: float) -> None:
     }
 
 
-def _add_curve(fig, temperatures, curve, temperature: float, evidence: float) -> None:
-    """The evidence of all pairs against the temperature, in a panel above, with the chosen temperature marked."""
+def _add_curves(fig, temperatures, curve, own, temperature: float, ceiling: float) -> None:
+    """log P of one pair and of the mean of all against the temperature, in a panel above, with the chosen one marked."""
     where = {"xaxis": "x2", "yaxis": "y3", "showlegend": False}
+    evidence = curve[temperatures.index(temperature)]
     fig.add_scatter(x=temperatures, y=curve, mode="lines", line={"color": BLACK, "dash": "dash"}, **where)
+    fig.add_scatter(x=temperatures, y=own, mode="lines", line={"color": VERMILLION, "dash": "dot"}, **where)
     fig.add_scatter(x=[temperature], y=[evidence], mode="markers", marker={"size": 12, "color": GREY}, **where)
-    margin = 0.1 * (max(curve) - min(curve))  # axes that stand still while the mark moves
-    ends = [min(curve) - margin, max(curve) + margin]
+    lowest = min(curve) - 2 * (max(curve) - min(curve))  # axes that stand still; a pair that is far worse leaves below
     fig.layout.xaxis2 = {
         "anchor": "y3",
         "title": "temperature",
         "domain": [0, 1],
         "range": [0, 1.05 * temperatures[-1]],
     }
-    fig.layout.yaxis3 = {"domain": [0.8, 1], "title": "log evidence<br>(nats per pair)", "anchor": "x2", "range": ends}
+    fig.layout.yaxis3 = {
+        "domain": [0.8, 1],
+        "title": "log P<br>(nats)",
+        "anchor": "x2",
+        "range": [lowest, ceiling + 0.3],
+    }
 
 
 # Exercises

@@ -24,7 +24,7 @@ class BatchState:
 
 
 def finite_batches(state: BatchState) -> Figure:
-    """Lesson 6: I_N of the best critic on four-dimensional Gaussian pairs against N: sampled, by the law (E16), and its ceiling."""
+    """Lesson 6: I_N of the optimal critic on four-dimensional Gaussian pairs against N: sampled, by the law (E16), and its ceiling."""
     counts = 2 ** np.arange(1, 11)
     sampled = _sampled_infonce(state.information)
     law = state.information - math.expm1(2 * state.information) / (2 * counts)  # chi^2 = e^(2 MI) - 1
@@ -68,7 +68,7 @@ def _chi_squared_and_n(seed: int) -> tuple:
 
 
 bias = Exercise(
-    prompt="Return I_N - I_inf of the best critic to first order in 1/N, given chi_squared and n. Source: (E16).",
+    prompt="Return I_N - I_inf of the optimal critic to first order in 1/N, given chi_squared and n. Source: (E16).",
     case=_chi_squared_and_n,
     solution=lambda chi_squared, n: -chi_squared / (2 * n),
     hints=(
