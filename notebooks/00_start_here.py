@@ -374,6 +374,7 @@ rpm.figures.lines(
 # | [8 A prior is an assumption](08_a_prior_is_an_assumption.ipynb) | let the evidence choose a prior, and say when axes can be found |
 # | [9 Learning from images](09_learning_from_images.ipynb) | train on images, read the held-out evidence beside the probe, stop and resume |
 # | [10 Sequences](10_sequences.ipynb) | read CPC as a chain, and let an encoder find the law of motion |
+# | [12 Hidden states](12_hidden_states.ipynb) | say where a hidden ball is and how sure you are, and whether the band is honest |
 # | [13 The other RPM](13_the_other_rpm.ipynb) | run exact EM with one shared latent, and let the evidence choose the restart |
 # | [16 Your own prior](16_your_own_prior.ipynb) | bring pairs, an encoder and a critic of your own, and let the evidence choose |
 

@@ -84,7 +84,7 @@ x = u + s * torch.randn(u.shape, generator=rng, dtype=torch.float64)
 spread = torch.eye(2, dtype=torch.float64) * s**2 / (1 + s**2)
 recognition = Gaussian(x / (1 + s**2), spread.expand(5, 20, 2, 2))
 model = exact.smooth(recognition).log_normaliser
-alone = torch.distributions.Normal(0.0, (1 + s**2) ** 0.5).log_prob(x).sum((1, 2))
+alone = torch.distributions.Normal(x.new_zeros(()), (1 + s**2) ** 0.5).log_prob(x).sum((1, 2))
 world = torch.stack([kalman(frames, exact.transition, s) for frames in x]) - alone
 residual = (model - world).abs().max()
 print(f"nats a sequence {model.tolist()[0]:.6f} and {world.tolist()[0]:.6f}, residual {residual:.1e}")
@@ -194,7 +194,7 @@ for seed, (_, chain) in enumerate(models):
 #
 # - *last seen*: the position before the gap;
 # - *constant velocity*: lesson 10's predictor, from the two frames before the gap;
-# - *knows the truth*: the bowl's own $A$, given all seen positions. No method can be better on average.
+# - *knows the truth*: the bowl's own $A$, given all seen positions.
 
 
 # %%
@@ -319,7 +319,7 @@ rpm.lessons.lesson_12.update.check(after_frame)
 # ## Three numbers
 #
 # With stochastic recognition the three numbers part again. The *log evidence* of the sequences is `log_evidence`, by importance weights. The *ELBO* is `value`, below it, and
-# by no more than Γ differs from Q(u_t). *InfoNCE* is what is left when recognition is certain and the prior is (E19).
+# with no gap where Γ is Q(u_t). *InfoNCE* is what is left when recognition is certain and the prior is (E19).
 #
 # ## What we saw
 #

@@ -10,7 +10,7 @@
 # recover them from three; train a classifier of digits without labels and choose the restart by its evidence; explain why two untied categorical
 # latents collapse under the ELBO and not under the evidence.
 #
-# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb); [lesson 10](10_sequences.ipynb) comes before this one, but is not required. **Time** 35 minutes.
+# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb); [lesson 12](12_hidden_states.ipynb) comes before this one, but is not required. **Time** 35 minutes.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ._checks import check_alike, check_generator, check_latents, check_tensor, shape_of
 
@@ -85,18 +86,18 @@ class GaussianChain(nn.Module):
                 "below 1, or no chain has unit covariance. For a chain of another unit call unit_chain(transition, noise)"
             )
         noise = torch.linalg.cholesky(_eye_like(transition) - transition @ transition.T)
-        weight = torch.linalg.solve_triangular(noise, transition, upper=False)
+        weight = _solve(noise, transition)
         self.weight = nn.Parameter(weight.detach(), requires_grad=learnable)
 
     @property
     def transition(self) -> Tensor:
         """A, shape (d, d)."""
-        return torch.linalg.solve_triangular(self._scale(), self.weight, upper=False)
+        return _solve(self._scale(), self.weight)
 
     @property
     def noise(self) -> Tensor:
         """The covariance of a step given the state before it, I - A A^T, shape (d, d)."""
-        root = torch.linalg.solve_triangular(self._scale(), _eye_like(self.weight), upper=False)
+        root = _solve(self._scale(), _eye_like(self.weight))
         return root @ root.T  # positive, however close A A^T is to I
 
     def _scale(self) -> Tensor:
@@ -124,28 +125,37 @@ class GaussianChain(nn.Module):
             ValueError: wrong shapes, mixed dtypes or devices, NaN, a covariance that is not positive definite, or a Gamma_t
                 so much narrower than a Q(u_t|x_t) that q can't be normalised.
         """
-        mean, seen = recognition.mean, self._seen(recognition, seen)
-        factors = _factors(recognition, reference or _unit(mean), seen)
-        transition, noise, eye = self.transition, self.noise, _eye_like(self.weight)
-        state, spread = mean.new_zeros(len(mean), len(eye)), eye.expand(len(mean), -1, -1)
-        log_normaliser, backwards = mean.new_zeros(len(mean)), []
-        for t, factor in enumerate(zip(*factors)):
-            if t:
-                ahead = transition @ spread @ transition.mT + noise
-                gain = torch.linalg.solve(ahead, transition @ spread).mT
-                offset = state - _times(gain, state @ transition.mT)
-                keep = eye - gain @ transition  # Joseph's form of the residual stays positive
-                backwards.append((gain, offset, _symmetric(keep @ spread @ keep.mT + gain @ noise @ gain.mT)))
-                state, spread = state @ transition.mT, ahead
-            state, spread, log_integral = _update(state, spread, *factor, frame=t)
-            log_normaliser = log_normaliser + log_integral
-        backwards.append((torch.zeros_like(spread), state, spread))
-        marginals = [(state, spread)]
+        seen = self._seen(recognition, seen)
+        factors = _factors(recognition, reference or _unit(recognition.mean), seen, d=len(self.weight))
+        scale, weight, eye = self._scale(), self.weight, _eye_like(self.weight)
+        expected, pull, log_normaliser, backwards = eye, weight.new_zeros(len(eye), 1), 0.0, []
+        for t, (precision, shift, constant) in enumerate(zip(*factors)):
+            precision, shift = expected + precision, pull + shift  # of z_t, given the frames up to t
+            root, failed = torch.linalg.cholesky_ex(precision)
+            if failed.any():
+                raise ValueError(
+                    f"q can't be normalised at frame {t}: its Q(u|x) is wider than the reference by more than the chain "
+                    "allows; expected covariances below the reference's. Remedy: let the encoder give a precision R >= 0, "
+                    "with covariance (I + R)^-1; or a wider reference"
+                )
+            # A step has the precisions L^T L and W^T W: z_t is integrated out without a difference of large numbers.
+            residual = torch.cholesky_inverse(torch.linalg.cholesky(precision + weight.T @ weight))
+            backwards.append((residual @ weight.T @ scale, (residual @ shift)[..., 0], residual))
+            known, step = _solve(root, shift), _solve(root, weight.T)
+            inner = torch.linalg.cholesky(eye + step.mT @ step)
+            ahead, root_ahead = _solve(inner, step.mT @ known), _solve(inner, scale)
+            log_normaliser = log_normaliser + constant - _half_log_det(root) + _half_square(known)
+            last = log_normaliser  # before the step from the last frame, which leads nowhere
+            log_normaliser = log_normaliser + _half_log_det(scale) - _half_log_det(inner) - _half_square(ahead)
+            expected, pull = root_ahead.mT @ root_ahead, root_ahead.mT @ ahead
+        spread = torch.cholesky_inverse(root)
+        marginals = [((spread @ shift)[..., 0], spread)]
+        backwards[-1] = (torch.zeros_like(spread), *marginals[0])
         for gain, offset, residual in backwards[-2::-1]:
             state, spread = marginals[-1]
-            marginals.append((_times(gain, state) + offset, _symmetric(gain @ spread @ gain.mT) + residual))
+            marginals.append((_times(gain, state) + offset, gain @ spread @ gain.mT + residual))
         means, covariances = (torch.stack(part[::-1], 1) for part in zip(*marginals))
-        return Smoothed(means, covariances, log_normaliser, *(torch.stack(part, 1) for part in zip(*backwards)))
+        return Smoothed(means, covariances, last, *(torch.stack(part, 1) for part in zip(*backwards)))
 
     def bound(
         self,
@@ -204,46 +214,23 @@ def unit_chain(transition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     lyapunov = torch.kron(-transition, transition)
     stationary = torch.linalg.solve(_eye_like(lyapunov) + lyapunov, noise.flatten()).view_as(noise)
     scale = _root("a stationary chain (is every eigenvalue of the transition below 1?)", stationary)
-    return torch.linalg.solve_triangular(scale, transition @ scale, upper=False), scale
+    return _solve(scale, transition @ scale), scale
 
 
-def _factors(recognition: Gaussian, reference: Gaussian, seen: Tensor) -> tuple[Tensor, ...]:
-    """log Q(u|x) - log Gamma(u) = -u^T precision u / 2 + u^T shift + constant, frame by frame (T, B, ..); 0 where not seen."""
+def _factors(recognition: Gaussian, reference: Gaussian, seen: Tensor, d: int) -> tuple[Tensor, ...]:
+    """log Q(u|x) - log Gamma(u) = -z^T precision z / 2 + z^T shift + constant, frame by frame (T, B, ..); 0 where not seen."""
     used = torch.where(seen[..., None, None], recognition.covariance, _eye_like(recognition.covariance))
-    parts = zip((seen[..., None, None], seen[..., None], seen), _natural(recognition.mean, used), _natural(*reference))
-    return tuple(torch.where(shown, own - gamma, 0).movedim(1, 0) for shown, own, gamma in parts)
+    pairs = zip(_natural(recognition.mean, used, d), _natural(*reference, d))
+    parts = [torch.where(seen.view(*seen.shape, *[1] * (own.dim() - 2)), own - gamma, 0) for own, gamma in pairs]
+    return tuple(part.movedim(1, 0) for part in parts)
 
 
-def _natural(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    root = _root("a Gaussian", covariance)
+def _natural(mean: Tensor, covariance: Tensor, d: int) -> tuple[Tensor, Tensor, Tensor]:
+    root, rest = _root("a Gaussian", covariance), d - mean.shape[-1]
     precision = torch.cholesky_inverse(root)
-    shift = _times(precision, mean)
-    return precision, shift, -_half_log_det(root) - (shift * mean).sum(-1) / 2
-
-
-def _update(
-    state: Tensor, spread: Tensor, precision: Tensor, shift: Tensor, constant: Tensor, *, frame: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """N(z; state, spread) times a factor of its first k dimensions: mean, covariance and the log of the integral.
-
-    With u = mean + C e, e ~ N(0, I), the factor is a Gaussian in e of precision I + C^T precision C.
-    """
-    u, k = state[:, : shift.shape[-1]], shift.shape[-1]
-    root = torch.linalg.cholesky(spread[:, :k, :k])
-    inner, failed = torch.linalg.cholesky_ex(_eye_like(precision) + root.mT @ precision @ root)
-    if failed.any():
-        raise ValueError(
-            f"q can't be normalised at frame {frame}: its Q(u|x) is wider than the reference by more than the chain allows; "
-            "expected covariances below the reference's. Remedy: let the encoder give a precision R >= 0, with covariance "
-            "(I + R)^-1; or a wider reference"
-        )
-    pull = shift - _times(precision, u)
-    b = _times(root.mT, pull)
-    e = torch.cholesky_solve(b[..., None], inner)[..., 0]
-    log_integral = constant + (u * (shift + pull)).sum(-1) / 2 + (b * e).sum(-1) / 2 - _half_log_det(inner)
-    cross = torch.linalg.solve_triangular(root, spread[:, :k], upper=False).mT  # Cov(z, e), (B, d, k)
-    gained = _eye_like(precision) - torch.cholesky_inverse(inner)
-    return state + _times(cross, e), _symmetric(spread - cross @ gained @ cross.mT), log_integral
+    shift = precision @ mean[..., None]
+    constant = -_half_log_det(root) - (shift[..., 0] * mean).sum(-1) / 2
+    return pad(precision, (0, rest, 0, rest)), pad(shift, (0, 0, 0, rest)), constant
 
 
 def _unit(mean: Tensor) -> Gaussian:
@@ -282,8 +269,12 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     return (matrix @ vector[..., None])[..., 0]
 
 
-def _symmetric(matrix: Tensor) -> Tensor:
-    return (matrix + matrix.mT) / 2
+def _solve(root: Tensor, right: Tensor) -> Tensor:
+    return torch.linalg.solve_triangular(root, right, upper=False)
+
+
+def _half_square(column: Tensor) -> Tensor:
+    return column.square().sum((-2, -1)) / 2
 
 
 def _eye_like(matrix: Tensor) -> Tensor:

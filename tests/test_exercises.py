@@ -71,6 +71,8 @@ OTHERWISE = {
         q * (q * q.sum((0, 2))[:, None] / q.sum(2, keepdim=True) / q.sum(0, keepdim=True)).log()
     ).sum(),
     "lesson_10.noise": lambda sigma, k: math.sqrt(sum((sigma * j) ** 2 for j in range(1, k + 1))),
+    "lesson_12.doubt": lambda a, k: sum((1 - a * a) * a ** (2 * j) for j in range(k)),
+    "lesson_12.update": lambda p, v: p * v / (p + v - p * v),
     "lesson_06.normaliser": lambda own, others, n: math.log((math.exp(own) + (n - 1) * others.exp().mean().item()) / n),
     "lesson_07.divergence": lambda rho, scale: -gaussian.infonce_random_walk(rho, scale) - 0.5 * math.log(1 - rho**2),
     "lesson_07.best_scale": lambda rho: ((u := (math.sqrt(9 - 8 * rho) - 1) / 2) / (1 - u)) ** 0.5,

@@ -6,7 +6,8 @@ import torch
 from residuals import agree
 
 import rpm_tutorial as rpm
-from rpm_tutorial import FiniteRPM, datasets, gaussian, lessons, priors
+from rpm_tutorial import FiniteRPM, GaussianChain, datasets, gaussian, lessons, priors
+from rpm_tutorial.chain import Gaussian
 from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, derive
 
 
@@ -140,6 +141,21 @@ def test_unfolding_shows_the_step_and_prior_that_were_chosen():
         assert list(trace.marker.color) == list(range(7))
     assert "After 300 steps under the universal prior: held-out evidence 3.75 nats" in figure.caption
     assert "position 0.15" in figure.caption
+
+
+def test_the_band_opens_where_nothing_is_seen_and_holds_the_chain_s_own_ball():
+    chain = GaussianChain(torch.tensor([[0.9, 0.4], [-0.4, 0.9]]), learnable=False)
+    u = chain.sample(20, 16, generator=torch.Generator().manual_seed(0))[..., :1]
+    render = lessons.lesson_12.hidden(
+        chain, Gaussian(u, torch.full((20, 16, 1, 1), 1e-3)), torch.tensor([0.1, 0.5]), 0.5 + 0.1 * u[..., 0]
+    )
+    state = lessons.lesson_12.HiddenState(first=4, hidden=5, sequence=3)
+    truth, mean, upper, lower = (np.array(trace.y) for trace in render(state).plotly.data)
+    width = upper - lower
+    assert width[4:9].min() > 2 * np.delete(width, range(4, 9)).max() and 5 <= width.argmax() <= 7
+    agree("the mean is the middle", mean, (upper + lower) / 2, tolerance=1e-6)
+    agree("what is seen is known", mean[:4], truth[:4], tolerance=0.02)
+    assert "All frames were seen" in render(lessons.lesson_12.HiddenState(hidden=0)).caption
 
 
 @pytest.mark.parametrize("prior, law", [("constant velocity", (-1.0, 2.0)), ("random walk", (0.0, 1.0))])
