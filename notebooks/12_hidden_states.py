@@ -16,8 +16,6 @@
 # measurements are this course's.
 
 # %%
-import math
-
 import torch
 
 import rpm_tutorial as rpm
@@ -151,12 +149,10 @@ def trained(seed, steps=250, rate=5e-3):
     rng = torch.Generator().manual_seed(100 + seed)
     encoder = Recognition()
     chain = rpm.GaussianChain(0.85 * torch.eye(4) + 0.05 * torch.randn(4, 4, generator=rng))
-    groups = [{"params": list(part.parameters())} for part in (encoder, chain)]
-    optimiser = torch.optim.Adam(groups)
+    optimiser = torch.optim.Adam([{"params": part.parameters()} for part in (encoder, chain)])
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, [rate, 4 * rate], steps)
     for _ in range(steps):
-        x, _ = film(64, 10, rng)
-        bound = chain.bound(encoder(x), samples=1, generator=rng)
+        bound = chain.bound(encoder(film(64, 10, rng)[0]), samples=1, generator=rng)
         optimiser.zero_grad()
         (-bound.value.mean()).backward()
         optimiser.step(), rates.step()
@@ -198,30 +194,45 @@ for seed, (_, chain) in enumerate(models):
 
 
 # %%
-def in_the_dark(encoder, chain, seed, n=512):
-    """Errors in the gap, (method) -> root mean square; and the truth in units of the posterior's deviation."""
-    x, p = film(n, 20, torch.Generator().manual_seed(1000 + seed))
-    seen = torch.ones(n, 20, dtype=torch.bool)
-    seen[:, 7:13] = False
+dark = slice(7, 13)
+seen = torch.ones(512, 20, dtype=torch.bool)
+seen[:, dark] = False
+
+
+def in_the_dark(encoder, chain, x, p):
+    """The chain's positions in the dark, their standard deviations, and the map from u."""
     with torch.no_grad():
         known = chain.smooth(encoder(x), seen=seen)
-    u = torch.cat([known.mean[..., :2], torch.ones(n, 20, 1)], 2)
+    u = torch.cat([known.mean[..., :2], torch.ones(*x.shape[:2], 1)], 2)
     M = torch.linalg.lstsq(u[seen], p[seen]).solution
-    variance = (M[:2].T @ known.covariance[..., :2, :2] @ M[:2]).diagonal(dim1=2, dim2=3)
-    sharp = Gaussian((p - 0.5) / 0.14, 1e-3 * torch.eye(2).expand(n, 20, 2, 2))
-    ahead = torch.arange(1, 7)[:, None]
-    guesses = {"chain": (u @ M)[:, 7:13], "last seen": p[:, 6:7]}
-    guesses["constant velocity"] = p[:, 6:7] + ahead * (p[:, 6:7] - p[:, 5:6])
-    guesses["knows the truth"] = 0.5 + 0.14 * bowl.smooth(sharp, seen=seen).mean[:, 7:13, :2]
-    errors = {k: (g - p[:, 7:13]).square().mean().sqrt().item() for k, g in guesses.items()}
-    return errors, ((u @ M - p) / variance.sqrt())[:, 7:13], M
+    covariance = M[:2].T @ known.covariance[:, dark, :2, :2] @ M[:2]
+    return u[:, dark] @ M, covariance.diagonal(dim1=2, dim2=3).sqrt(), M
 
 
 # %%
-results = [in_the_dark(*model, seed) for seed, model in enumerate(models)]
-for name in results[0][0]:
-    print(f"{name:18}", *(f"{100 * errors[name]:6.2f}" for errors, _, _ in results), " % of a side")
-for errors, _, _ in results:
+def others(p):
+    """What the three others say of the positions in the dark."""
+    ahead, last, before = torch.arange(1, 7)[:, None], p[:, 6:7], p[:, 5:6]
+    sharp = Gaussian((p - 0.5) / 0.14, 1e-3 * torch.eye(2).expand(*p.shape, 2))
+    best = 0.5 + 0.14 * bowl.smooth(sharp, seen=seen).mean[:, dark, :2]
+    line = last + ahead * (last - before)
+    return {"last seen": last, "constant velocity": line, "knows the truth": best}
+
+
+# %%
+results, maps, table = [], [], []
+for seed, model in enumerate(models):
+    x, p = film(512, 20, torch.Generator().manual_seed(1000 + seed))
+    where, deviation, M = in_the_dark(*model, x, p)
+    results.append((where - p[:, dark]) / deviation)
+    maps.append(M)
+    guesses = {"chain": where, **others(p)}
+    table.append({k: (v - p[:, dark]).square().mean().sqrt().item() for k, v in guesses.items()})
+
+# %%
+for name in table[0]:
+    print(f"{name:18}", *(f"{100 * errors[name]:6.2f}" for errors in table), " % of a side")
+for errors in table:
     assert errors["chain"] < errors["last seen"] / 3
     assert errors["chain"] < errors["constant velocity"] / 3
     assert errors["knows the truth"] < errors["chain"] < 2 * errors["knows the truth"]
@@ -239,7 +250,7 @@ def coverage(off, width=1.0):
     return (off.abs() < 1.96 * width).float().mean().item()
 
 
-for seed, (_, off, _) in enumerate(results):
+for seed, off in enumerate(results):
     print(f"seed {seed}: band {coverage(off):.2f}, half of it {coverage(off, 0.5):.2f}")
     assert coverage(off) > 0.95 > coverage(off, 0.5)
 
@@ -259,8 +270,7 @@ for seed, (_, off, _) in enumerate(results):
 x, p = film(20, 20, torch.Generator().manual_seed(2000))
 with torch.no_grad():
     recognised = models[0][0](x)
-to_row = results[0][2][:, 0]
-rpm.explore(rpm.lessons.lesson_12.hidden(models[0][1], recognised, to_row, p[..., 0]))
+rpm.explore(rpm.lessons.lesson_12.hidden(models[0][1], recognised, maps[0][:, 0], p[..., 0]))
 
 # %% [markdown]
 # ## Certain recognition gives lesson 10 back

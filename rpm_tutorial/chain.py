@@ -125,18 +125,21 @@ class GaussianChain(nn.Module):
             ValueError: wrong shapes, mixed dtypes or devices, NaN, a covariance that is not positive definite, or a Gamma_t
                 so much narrower than a Q(u_t|x_t) that q can't be normalised.
         """
-        seen = self._seen(recognition, seen)
-        factors = _factors(recognition, reference or _unit(recognition.mean), seen, d=len(self.weight))
+        recognition, reference, seen = self._checked(recognition, reference, seen)
         scale, weight, eye = self._scale(), self.weight, _eye_like(self.weight)
+        shown = seen[..., None, None].to(eye)
+        # log Q(u|x) - log Gamma(u) = -z^T precision z / 2 + z^T shift + constant, and 0 where nothing was seen
+        own, gamma = (_natural(*gaussian, d=len(eye)) for gaussian in (recognition, reference))
+        factors = [((q - g) * shown).movedim(1, 0) for q, g in zip(own, gamma)]
         expected, pull, log_normaliser, backwards = eye, weight.new_zeros(len(eye), 1), 0.0, []
         for t, (precision, shift, constant) in enumerate(zip(*factors)):
             precision, shift = expected + precision, pull + shift  # of z_t, given the frames up to t
             root, failed = torch.linalg.cholesky_ex(precision)
             if failed.any():
                 raise ValueError(
-                    f"q can't be normalised at frame {t}: its Q(u|x) is wider than the reference by more than the chain "
-                    "allows; expected covariances below the reference's. Remedy: let the encoder give a precision R >= 0, "
-                    "with covariance (I + R)^-1; or a wider reference"
+                    f"q can't be normalised at frame {t}: its Q(u|x) is wider than the reference by more than the chain allows; "
+                    "expected covariances below the reference's. Remedy: let the encoder give a precision R >= 0, with "
+                    "covariance (I + R)^-1; or a wider reference"
                 )
             # A step has the precisions L^T L and W^T W: z_t is integrated out without a difference of large numbers.
             residual = torch.cholesky_inverse(torch.linalg.cholesky(precision + weight.T @ weight))
@@ -144,9 +147,8 @@ class GaussianChain(nn.Module):
             known, step = _solve(root, shift), _solve(root, weight.T)
             inner = torch.linalg.cholesky(eye + step.mT @ step)
             ahead, root_ahead = _solve(inner, step.mT @ known), _solve(inner, scale)
-            log_normaliser = log_normaliser + constant - _half_log_det(root) + _half_square(known)
-            last = log_normaliser  # before the step from the last frame, which leads nowhere
-            log_normaliser = log_normaliser + _half_log_det(scale) - _half_log_det(inner) - _half_square(ahead)
+            through = log_normaliser + constant[:, 0, 0] - _half_log_det(root) + known.square().sum((1, 2)) / 2
+            log_normaliser = through + _half_log_det(scale) - _half_log_det(inner) - ahead.square().sum((1, 2)) / 2
             expected, pull = root_ahead.mT @ root_ahead, root_ahead.mT @ ahead
         spread = torch.cholesky_inverse(root)
         marginals = [((spread @ shift)[..., 0], spread)]
@@ -155,7 +157,7 @@ class GaussianChain(nn.Module):
             state, spread = marginals[-1]
             marginals.append((_times(gain, state) + offset, gain @ spread @ gain.mT + residual))
         means, covariances = (torch.stack(part[::-1], 1) for part in zip(*marginals))
-        return Smoothed(means, covariances, last, *(torch.stack(part, 1) for part in zip(*backwards)))
+        return Smoothed(means, covariances, through, *(torch.stack(part, 1) for part in zip(*backwards)))
 
     def bound(
         self,
@@ -170,18 +172,24 @@ class GaussianChain(nn.Module):
 
         `samples` paths are drawn from q for what has no closed form; the other arguments and the errors are those of `smooth`.
         """
-        seen, reference = self._seen(recognition, seen), reference or _unit(recognition.mean)
+        recognition, reference, seen = self._checked(recognition, reference, seen)
         posterior = self.smooth(recognition, reference=reference, seen=seen)
         u = posterior.sample(samples, generator=generator)[..., : recognition.mean.shape[2]]
-        log_q = _log_mixture(u, recognition, seen).masked_fill(~seen, 0).sum(2)  # (samples, B)
+        mixed = seen | ~seen.any(0)  # a frame that nobody saw is not asked for
+        log_q = (
+            _log_normal(u[:, :, None], recognition).masked_fill(~mixed, -torch.inf).logsumexp(2) - mixed.sum(0).log()
+        )
+        log_q = log_q.masked_fill(~seen, 0).sum(2)  # (samples, B)
         log_reference = _log_normal(u, reference).masked_fill(~seen, 0).sum(2)
         log_evidence = posterior.log_normaliser + (log_reference - log_q).logsumexp(0) - math.log(samples)
         log_reference, log_q = log_reference.mean(0), log_q.mean(0)
         value = posterior.log_normaliser + log_reference - log_q
         return ChainBound(value, posterior.log_normaliser, log_reference, log_q, log_evidence)
 
-    def _seen(self, recognition: Gaussian, seen: Tensor | None) -> Tensor:
-        """`seen` as a table of bool, after the checks of shapes."""
+    def _checked(
+        self, recognition: Gaussian, reference: Gaussian | None, seen: Tensor | None
+    ) -> tuple[Gaussian, Gaussian, Tensor]:
+        """The arguments, with what they are by default, and the covariance of a frame not seen put in order."""
         mean, covariance = recognition
         for name, part, dims in (("mean", mean, 3), ("covariance", covariance, 4)):
             check_tensor(name, part, dims)
@@ -199,7 +207,9 @@ class GaussianChain(nn.Module):
             raise ValueError(
                 f"seen is {shape_of(seen)} of {seen.dtype}; expected {shape_of(mean[..., 0])} of torch.bool"
             )
-        return seen
+        eye = _eye_like(covariance)
+        used = Gaussian(mean, torch.where(seen[..., None, None], covariance, eye))
+        return used, reference or Gaussian(mean.new_zeros(k), eye), seen
 
 
 def unit_chain(transition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,24 +227,12 @@ def unit_chain(transition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     return _solve(scale, transition @ scale), scale
 
 
-def _factors(recognition: Gaussian, reference: Gaussian, seen: Tensor, d: int) -> tuple[Tensor, ...]:
-    """log Q(u|x) - log Gamma(u) = -z^T precision z / 2 + z^T shift + constant, frame by frame (T, B, ..); 0 where not seen."""
-    used = torch.where(seen[..., None, None], recognition.covariance, _eye_like(recognition.covariance))
-    pairs = zip(_natural(recognition.mean, used, d), _natural(*reference, d))
-    parts = [torch.where(seen.view(*seen.shape, *[1] * (own.dim() - 2)), own - gamma, 0) for own, gamma in pairs]
-    return tuple(part.movedim(1, 0) for part in parts)
-
-
-def _natural(mean: Tensor, covariance: Tensor, d: int) -> tuple[Tensor, Tensor, Tensor]:
-    root, rest = _root("a Gaussian", covariance), d - mean.shape[-1]
-    precision = torch.cholesky_inverse(root)
-    shift = precision @ mean[..., None]
-    constant = -_half_log_det(root) - (shift[..., 0] * mean).sum(-1) / 2
-    return pad(precision, (0, rest, 0, rest)), pad(shift, (0, 0, 0, rest)), constant
-
-
-def _unit(mean: Tensor) -> Gaussian:
-    return Gaussian(torch.zeros_like(mean[0]), _eye_like(mean).expand(mean.shape[1], -1, -1))
+def _natural(mean: Tensor, covariance: Tensor, *, d: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Precision (.., d, d), precision times mean (.., d, 1) and the rest of the log (.., 1, 1), 0 beyond the first k."""
+    root, hidden = _root("a Gaussian", covariance), d - mean.shape[-1]
+    precision, column = torch.cholesky_inverse(root), mean[..., None]
+    constant = -_half_log_det(root)[..., None, None] - column.mT @ precision @ column / 2
+    return pad(precision, (0, hidden, 0, hidden)), pad(precision @ column, (0, 0, 0, hidden)), constant
 
 
 def _normal(like: Tensor, *shape: int, generator: torch.Generator) -> Tensor:
@@ -244,14 +242,6 @@ def _normal(like: Tensor, *shape: int, generator: torch.Generator) -> Tensor:
 
 def _log_normal(u: Tensor, gaussian: Gaussian) -> Tensor:
     return torch.distributions.MultivariateNormal(*gaussian, validate_args=False).log_prob(u)
-
-
-def _log_mixture(u: Tensor, recognition: Gaussian, seen: Tensor) -> Tensor:
-    """log Q(u_t), the mixture of the frames seen at t, at u of shape (samples, B, T, k)."""
-    seen = seen | ~seen.any(0)  # a frame that nobody saw is not asked for
-    used = torch.where(seen[..., None, None], recognition.covariance, _eye_like(recognition.covariance))
-    log_p = _log_normal(u[:, :, None], Gaussian(recognition.mean, used))
-    return log_p.masked_fill(~seen, -torch.inf).logsumexp(2) - seen.sum(0).log()
 
 
 def _root(name: str, covariance: Tensor) -> Tensor:
@@ -271,10 +261,6 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
 
 def _solve(root: Tensor, right: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(root, right, upper=False)
-
-
-def _half_square(column: Tensor) -> Tensor:
-    return column.square().sum((-2, -1)) / 2
 
 
 def _eye_like(matrix: Tensor) -> Tensor:

@@ -62,8 +62,8 @@ def hidden(chain: GaussianChain, recognition: Gaussian, to_row: Tensor, row: Ten
 
 doubt = Exercise(
     prompt=(
-        "A chain of one dimension, z_{t+1} = a z_t + noise, has unit variance at every t. z_0 is known exactly and then nothing "
-        "is seen. Return the variance of z_k."
+        "Return the variance of z_k, if z_0 is known exactly and nothing is seen after it, in a chain of one dimension, "
+        "z_{t+1} = a z_t + noise, that has unit variance at every t."
     ),
     case=lambda seed: (0.9 - 0.2 * seed, 2 + seed),
     solution=lambda a, k: 1 - a ** (2 * k),
@@ -74,7 +74,9 @@ doubt = Exercise(
     ),
     misconceptions={
         lambda a, k: 1 - a**k: "a^k multiplies the state; its variance is multiplied by the square.",
-        lambda a, k: k * (1 - a**2): "that is a random walk's; here what is old fades, and the doubt never exceeds one.",
+        lambda a, k: (
+            k * (1 - a**2)
+        ): "that is a random walk's; here what is old fades, and the doubt never exceeds one.",
         lambda a, k: a ** (2 * k): "that is what is still known; the doubt is what is left of one.",
         lambda a, k: 1 - a**2: "that is one step; k steps went by.",
     },
@@ -82,8 +84,8 @@ doubt = Exercise(
 
 update = Exercise(
     prompt=(
-        "Before frame t the chain expects z_t with variance p. The frame's recognition model has variance v, and Q(z_t) is "
-        "standard normal. Return the variance of z_t afterwards. Source: (E27)."
+        "Return the variance of z_t after frame t, if the chain expected z_t with variance p, Q(z_t|x_t) has variance v, and "
+        "Q(z_t) is standard normal. Source: (E27)."
     ),
     case=lambda seed: (0.4 + 0.2 * seed, 0.3 - 0.1 * seed),
     solution=lambda p, v: 1 / (1 / p + 1 / v - 1),
