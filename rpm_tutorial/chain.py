@@ -86,8 +86,7 @@ class GaussianChain(nn.Module):
                 "below 1, or no chain has unit covariance. For a chain of another unit call unit_chain(transition, noise)"
             )
         noise = torch.linalg.cholesky(_eye_like(transition) - transition @ transition.T)
-        weight = _solve(noise, transition)
-        self.weight = nn.Parameter(weight.detach(), requires_grad=learnable)
+        self.weight = nn.Parameter(_solve(noise, transition).detach(), requires_grad=learnable)
 
     @property
     def transition(self) -> Tensor:
