@@ -122,7 +122,10 @@ def course_map() -> Diagram:
         "Why it is true": (BLUE, ["1 the model", "2 its ELBO", "3 priors and objectives"]),
         "How to measure it": (PURPLE, ["5 a whole data set", "6 finite batches"]),
         "What a prior assumes": (VERMILLION, ["7 why not the MI", "8 priors as assumptions"]),
-        "How to use it": (GREEN, ["9 images", "10 sequences", "12 hidden states", "13 one shared latent", "16 your own prior"]),
+        "How to use it": (
+            GREEN,
+            ["9 images", "10 sequences", "12 hidden states", "13 one shared latent", "16 your own prior"],
+        ),
     }
     parts = _box(270, 12, 240, 34, ["0 one number, three names"]) + [_path("M270 29H98V72")]
     for x, (title, (color, lessons)) in zip(range(10, 778, 192), groups.items()):
