@@ -400,6 +400,7 @@ rpm.figures.lines(
 # | [9 Learning from images](09_learning_from_images.ipynb) | train on images, read the held-out evidence beside the probe, stop and resume |
 # | [10 Sequences](10_sequences.ipynb) | read CPC as a chain, and let an encoder find the law of motion |
 # | [11 Looking ahead](11_looking_ahead.ipynb) | iterate a prior, and say which models CPC's horizons are |
+# | [12 Hidden states](12_hidden_states.ipynb) | say where a hidden ball is and how sure you are, and whether the band is honest |
 # | [13 The other RPM](13_the_other_rpm.ipynb) | run exact EM with one shared latent, and learn digits from pairs without labels |
 # | [14 ELBO against evidence](14_elbo_against_evidence.ipynb) | train categorical latents on the bound or on the evidence, and let the evidence choose the restart |
 # | [15 The losses you use](15_the_losses_you_use.ipynb) | write NT-Xent, CLIP, MoCo, SupCon, DCL or SigLIP as InfoNCE of a table, or say why it is none |

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ._checks import check_alike, check_generator, check_latents, check_tensor, shape_of
 
@@ -85,18 +86,17 @@ class GaussianChain(nn.Module):
                 "below 1, or no chain has unit covariance. For a chain of another unit call unit_chain(transition, noise)"
             )
         noise = torch.linalg.cholesky(_eye_like(transition) - transition @ transition.T)
-        weight = torch.linalg.solve_triangular(noise, transition, upper=False)
-        self.weight = nn.Parameter(weight.detach(), requires_grad=learnable)
+        self.weight = nn.Parameter(_solve(noise, transition).detach(), requires_grad=learnable)
 
     @property
     def transition(self) -> Tensor:
         """A, shape (d, d)."""
-        return torch.linalg.solve_triangular(self._scale(), self.weight, upper=False)
+        return _solve(self._scale(), self.weight)
 
     @property
     def noise(self) -> Tensor:
         """The covariance of a step given the state before it, I - A A^T, shape (d, d)."""
-        root = torch.linalg.solve_triangular(self._scale(), _eye_like(self.weight), upper=False)
+        root = _solve(self._scale(), _eye_like(self.weight))
         return root @ root.T  # positive, however close A A^T is to I
 
     def _scale(self) -> Tensor:
@@ -124,28 +124,39 @@ class GaussianChain(nn.Module):
             ValueError: wrong shapes, mixed dtypes or devices, NaN, a covariance that is not positive definite, or a Gamma_t
                 so much narrower than a Q(u_t|x_t) that q can't be normalised.
         """
-        mean, seen = recognition.mean, self._seen(recognition, seen)
-        factors = _factors(recognition, reference or _unit(mean), seen)
-        transition, noise, eye = self.transition, self.noise, _eye_like(self.weight)
-        state, spread = mean.new_zeros(len(mean), len(eye)), eye.expand(len(mean), -1, -1)
-        log_normaliser, backwards = mean.new_zeros(len(mean)), []
-        for t, factor in enumerate(zip(*factors)):
-            if t:
-                ahead = transition @ spread @ transition.mT + noise
-                gain = torch.linalg.solve(ahead, transition @ spread).mT
-                offset = state - _times(gain, state @ transition.mT)
-                keep = eye - gain @ transition  # Joseph's form of the residual stays positive
-                backwards.append((gain, offset, _symmetric(keep @ spread @ keep.mT + gain @ noise @ gain.mT)))
-                state, spread = state @ transition.mT, ahead
-            state, spread, log_integral = _update(state, spread, *factor, frame=t)
-            log_normaliser = log_normaliser + log_integral
-        backwards.append((torch.zeros_like(spread), state, spread))
-        marginals = [(state, spread)]
+        recognition, reference, seen = self._checked(recognition, reference, seen)
+        scale, weight, eye = self._scale(), self.weight, _eye_like(self.weight)
+        shown = seen[..., None, None].to(eye)
+        # log Q(u|x) - log Gamma(u) = -z^T precision z / 2 + z^T shift + constant, and 0 where nothing was seen
+        own, gamma = (_natural(*gaussian, d=len(eye)) for gaussian in (recognition, reference))
+        factors = [((q - g) * shown).movedim(1, 0) for q, g in zip(own, gamma)]
+        expected, pull, log_normaliser, backwards = eye, weight.new_zeros(len(eye), 1), 0.0, []
+        for t, (precision, shift, constant) in enumerate(zip(*factors)):
+            precision, shift = expected + precision, pull + shift  # of z_t, given the frames up to t
+            root, failed = torch.linalg.cholesky_ex(precision)
+            if failed.any():
+                raise ValueError(
+                    f"q can't be normalised at frame {t}: its Q(u|x) is wider than the reference by more than the chain allows; "
+                    "expected covariances below the reference's. Remedy: let the encoder give a precision R >= 0, with "
+                    "covariance (I + R)^-1; or a wider reference"
+                )
+            # A step has the precisions L^T L and W^T W: z_t is integrated out without a difference of large numbers.
+            residual = torch.cholesky_inverse(torch.linalg.cholesky(precision + weight.T @ weight))
+            backwards.append((residual @ weight.T @ scale, (residual @ shift)[..., 0], residual))
+            known, step = _solve(root, shift), _solve(root, weight.T)
+            inner = torch.linalg.cholesky(eye + step.mT @ step)
+            ahead, root_ahead = _solve(inner, step.mT @ known), _solve(inner, scale)
+            through = log_normaliser + constant[:, 0, 0] - _half_log_det(root) + known.square().sum((1, 2)) / 2
+            log_normaliser = through + _half_log_det(scale) - _half_log_det(inner) - ahead.square().sum((1, 2)) / 2
+            expected, pull = root_ahead.mT @ root_ahead, root_ahead.mT @ ahead
+        spread = torch.cholesky_inverse(root)
+        marginals = [((spread @ shift)[..., 0], spread)]
+        backwards[-1] = (torch.zeros_like(spread), *marginals[0])
         for gain, offset, residual in backwards[-2::-1]:
             state, spread = marginals[-1]
-            marginals.append((_times(gain, state) + offset, _symmetric(gain @ spread @ gain.mT) + residual))
+            marginals.append((_times(gain, state) + offset, gain @ spread @ gain.mT + residual))
         means, covariances = (torch.stack(part[::-1], 1) for part in zip(*marginals))
-        return Smoothed(means, covariances, log_normaliser, *(torch.stack(part, 1) for part in zip(*backwards)))
+        return Smoothed(means, covariances, through, *(torch.stack(part, 1) for part in zip(*backwards)))
 
     def bound(
         self,
@@ -160,18 +171,24 @@ class GaussianChain(nn.Module):
 
         `samples` paths are drawn from q for what has no closed form; the other arguments and the errors are those of `smooth`.
         """
-        seen, reference = self._seen(recognition, seen), reference or _unit(recognition.mean)
+        recognition, reference, seen = self._checked(recognition, reference, seen)
         posterior = self.smooth(recognition, reference=reference, seen=seen)
         u = posterior.sample(samples, generator=generator)[..., : recognition.mean.shape[2]]
-        log_q = _log_mixture(u, recognition, seen).masked_fill(~seen, 0).sum(2)  # (samples, B)
+        mixed = seen | ~seen.any(0)  # a frame that nobody saw is not asked for
+        log_q = (
+            _log_normal(u[:, :, None], recognition).masked_fill(~mixed, -torch.inf).logsumexp(2) - mixed.sum(0).log()
+        )
+        log_q = log_q.masked_fill(~seen, 0).sum(2)  # (samples, B)
         log_reference = _log_normal(u, reference).masked_fill(~seen, 0).sum(2)
         log_evidence = posterior.log_normaliser + (log_reference - log_q).logsumexp(0) - math.log(samples)
         log_reference, log_q = log_reference.mean(0), log_q.mean(0)
         value = posterior.log_normaliser + log_reference - log_q
         return ChainBound(value, posterior.log_normaliser, log_reference, log_q, log_evidence)
 
-    def _seen(self, recognition: Gaussian, seen: Tensor | None) -> Tensor:
-        """`seen` as a table of bool, after the checks of shapes."""
+    def _checked(
+        self, recognition: Gaussian, reference: Gaussian | None, seen: Tensor | None
+    ) -> tuple[Gaussian, Gaussian, Tensor]:
+        """The arguments, with what they are by default, and the covariance of a frame not seen put in order."""
         mean, covariance = recognition
         for name, part, dims in (("mean", mean, 3), ("covariance", covariance, 4)):
             check_tensor(name, part, dims)
@@ -189,7 +206,9 @@ class GaussianChain(nn.Module):
             raise ValueError(
                 f"seen is {shape_of(seen)} of {seen.dtype}; expected {shape_of(mean[..., 0])} of torch.bool"
             )
-        return seen
+        eye = _eye_like(covariance)
+        used = Gaussian(mean, torch.where(seen[..., None, None], covariance, eye))
+        return used, reference or Gaussian(mean.new_zeros(k), eye), seen
 
 
 def unit_chain(transition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,50 +223,15 @@ def unit_chain(transition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     lyapunov = torch.kron(-transition, transition)
     stationary = torch.linalg.solve(_eye_like(lyapunov) + lyapunov, noise.flatten()).view_as(noise)
     scale = _root("a stationary chain (is every eigenvalue of the transition below 1?)", stationary)
-    return torch.linalg.solve_triangular(scale, transition @ scale, upper=False), scale
+    return _solve(scale, transition @ scale), scale
 
 
-def _factors(recognition: Gaussian, reference: Gaussian, seen: Tensor) -> tuple[Tensor, ...]:
-    """log Q(u|x) - log Gamma(u) = -u^T precision u / 2 + u^T shift + constant, frame by frame (T, B, ..); 0 where not seen."""
-    used = torch.where(seen[..., None, None], recognition.covariance, _eye_like(recognition.covariance))
-    parts = zip((seen[..., None, None], seen[..., None], seen), _natural(recognition.mean, used), _natural(*reference))
-    return tuple(torch.where(shown, own - gamma, 0).movedim(1, 0) for shown, own, gamma in parts)
-
-
-def _natural(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    root = _root("a Gaussian", covariance)
-    precision = torch.cholesky_inverse(root)
-    shift = _times(precision, mean)
-    return precision, shift, -_half_log_det(root) - (shift * mean).sum(-1) / 2
-
-
-def _update(
-    state: Tensor, spread: Tensor, precision: Tensor, shift: Tensor, constant: Tensor, *, frame: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """N(z; state, spread) times a factor of its first k dimensions: mean, covariance and the log of the integral.
-
-    With u = mean + C e, e ~ N(0, I), the factor is a Gaussian in e of precision I + C^T precision C.
-    """
-    u, k = state[:, : shift.shape[-1]], shift.shape[-1]
-    root = torch.linalg.cholesky(spread[:, :k, :k])
-    inner, failed = torch.linalg.cholesky_ex(_eye_like(precision) + root.mT @ precision @ root)
-    if failed.any():
-        raise ValueError(
-            f"q can't be normalised at frame {frame}: its Q(u|x) is wider than the reference by more than the chain allows; "
-            "expected covariances below the reference's. Remedy: let the encoder give a precision R >= 0, with covariance "
-            "(I + R)^-1; or a wider reference"
-        )
-    pull = shift - _times(precision, u)
-    b = _times(root.mT, pull)
-    e = torch.cholesky_solve(b[..., None], inner)[..., 0]
-    log_integral = constant + (u * (shift + pull)).sum(-1) / 2 + (b * e).sum(-1) / 2 - _half_log_det(inner)
-    cross = torch.linalg.solve_triangular(root, spread[:, :k], upper=False).mT  # Cov(z, e), (B, d, k)
-    gained = _eye_like(precision) - torch.cholesky_inverse(inner)
-    return state + _times(cross, e), _symmetric(spread - cross @ gained @ cross.mT), log_integral
-
-
-def _unit(mean: Tensor) -> Gaussian:
-    return Gaussian(torch.zeros_like(mean[0]), _eye_like(mean).expand(mean.shape[1], -1, -1))
+def _natural(mean: Tensor, covariance: Tensor, *, d: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Precision (.., d, d), precision times mean (.., d, 1) and the rest of the log (.., 1, 1), 0 beyond the first k."""
+    root, hidden = _root("a Gaussian", covariance), d - mean.shape[-1]
+    precision, column = torch.cholesky_inverse(root), mean[..., None]
+    constant = -_half_log_det(root)[..., None, None] - column.mT @ precision @ column / 2
+    return pad(precision, (0, hidden, 0, hidden)), pad(precision @ column, (0, 0, 0, hidden)), constant
 
 
 def _normal(like: Tensor, *shape: int, generator: torch.Generator) -> Tensor:
@@ -257,14 +241,6 @@ def _normal(like: Tensor, *shape: int, generator: torch.Generator) -> Tensor:
 
 def _log_normal(u: Tensor, gaussian: Gaussian) -> Tensor:
     return torch.distributions.MultivariateNormal(*gaussian, validate_args=False).log_prob(u)
-
-
-def _log_mixture(u: Tensor, recognition: Gaussian, seen: Tensor) -> Tensor:
-    """log Q(u_t), the mixture of the frames seen at t, at u of shape (samples, B, T, k)."""
-    seen = seen | ~seen.any(0)  # a frame that nobody saw is not asked for
-    used = torch.where(seen[..., None, None], recognition.covariance, _eye_like(recognition.covariance))
-    log_p = _log_normal(u[:, :, None], Gaussian(recognition.mean, used))
-    return log_p.masked_fill(~seen, -torch.inf).logsumexp(2) - seen.sum(0).log()
 
 
 def _root(name: str, covariance: Tensor) -> Tensor:
@@ -282,8 +258,8 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     return (matrix @ vector[..., None])[..., 0]
 
 
-def _symmetric(matrix: Tensor) -> Tensor:
-    return (matrix + matrix.mT) / 2
+def _solve(root: Tensor, right: Tensor) -> Tensor:
+    return torch.linalg.solve_triangular(root, right, upper=False)
 
 
 def _eye_like(matrix: Tensor) -> Tensor:

@@ -79,6 +79,8 @@ OTHERWISE = {
         (p * (s - (s.exp() @ p.sum(0)).log()[:, None])).sum()
         for p, s in ((q.sum(2), s_1), (q.sum(0), s_1), (q.sum(1), s_2))
     ),
+    "lesson_12.doubt": lambda a, k: sum((1 - a * a) * a ** (2 * j) for j in range(k)),
+    "lesson_12.update": lambda p, v: p * v / (p + v - p * v),
     "lesson_06.normaliser": lambda own, others, n: math.log((math.exp(own) + (n - 1) * others.exp().mean().item()) / n),
     "lesson_07.divergence": lambda rho, scale: -gaussian.infonce_random_walk(rho, scale) - 0.5 * math.log(1 - rho**2),
     "lesson_07.best_scale": lambda rho: ((u := (math.sqrt(9 - 8 * rho) - 1) / 2) / (1 - u)) ** 0.5,

@@ -8,7 +8,8 @@ import torch
 from residuals import agree
 
 import rpm_tutorial as rpm
-from rpm_tutorial import FiniteRPM, datasets, gaussian, lessons, priors
+from rpm_tutorial import FiniteRPM, GaussianChain, datasets, gaussian, lessons, priors
+from rpm_tutorial.chain import Gaussian
 from rpm_tutorial.derivation import ASSUMPTIONS, EQUATIONS, derive
 
 
@@ -174,6 +175,21 @@ def test_momentum_shows_where_the_context_expects_the_third_frame_and_what_it_ea
     agree("two standard deviations", radius, np.full(41, 2 * deviation), tolerance=1e-4)
     nats = rpm.infonce(rpm.RandomWalk(deviation.item())(means, p[:, 2])).value
     assert f"worth {nats:.2f} nats" in figure.caption and "at m = 1." in figure.caption
+
+
+def test_the_band_opens_where_nothing_is_seen_and_holds_the_chain_s_own_ball():
+    chain = GaussianChain(torch.tensor([[0.9, 0.4], [-0.4, 0.9]]), learnable=False)
+    u = chain.sample(20, 16, generator=torch.Generator().manual_seed(0))[..., :1]
+    render = lessons.lesson_12.hidden(
+        chain, Gaussian(u, torch.full((20, 16, 1, 1), 1e-3)), torch.tensor([0.1, 0.5]), 0.5 + 0.1 * u[..., 0]
+    )
+    state = lessons.lesson_12.HiddenState(first=4, hidden=5, sequence=3)
+    truth, mean, upper, lower = (np.array(trace.y) for trace in render(state).plotly.data)
+    width = upper - lower
+    assert width[4:9].min() > 2 * np.delete(width, range(4, 9)).max() and 5 <= width.argmax() <= 7
+    agree("the mean is the middle", mean, (upper + lower) / 2, tolerance=1e-6)
+    agree("what is seen is known", mean[:4], truth[:4], tolerance=0.02)
+    assert "All frames were seen" in render(lessons.lesson_12.HiddenState(hidden=0)).caption
 
 
 @pytest.mark.parametrize("prior, law", [("constant velocity", (-1.0, 2.0)), ("random walk", (0.0, 1.0))])

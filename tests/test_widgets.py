@@ -17,7 +17,8 @@ import torch
 from budgets import exceeded
 from residuals import MEASURED
 
-from rpm_tutorial import FiniteRPM, datasets, lessons, priors
+from rpm_tutorial import FiniteRPM, GaussianChain, datasets, lessons, priors
+from rpm_tutorial.chain import Gaussian
 from rpm_tutorial.course.figures import Figure, bundle, dots
 from rpm_tutorial.course.widgets import Explorer, choice, explore, slider, static_twin
 
@@ -61,6 +62,13 @@ def classes():
     return lessons.lesson_13.classes(tables[0, 0, 0], dict(zip(("pairs", "triples"), paths)))
 
 
+def hidden():
+    chain = GaussianChain(torch.tensor([[0.9, 0.4], [-0.4, 0.9]]), learnable=False)
+    u = chain.sample(20, 16, generator=torch.Generator().manual_seed(0))[..., :1]
+    recognition = Gaussian(u, torch.full((20, 16, 1, 1), 0.01))
+    return lessons.lesson_12.hidden(chain, recognition, torch.tensor([0.1, 0.5]), 0.5 + 0.1 * u[..., 0])
+
+
 def restarts():
     generator = torch.Generator().manual_seed(0)
     evidence = 2.5 * torch.rand(21, 12, generator=generator).sort(0).values
@@ -74,7 +82,9 @@ def concentration():
     )
 
 
-FACTORIES = {f.__name__: f for f in (retrieval, proof, unfolding, momentum, forecast, classes, restarts, concentration)}
+FACTORIES = {
+    f.__name__: f for f in (retrieval, proof, unfolding, momentum, forecast, classes, hidden, restarts, concentration)
+}
 
 
 def renders() -> dict:

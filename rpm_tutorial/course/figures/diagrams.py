@@ -124,7 +124,7 @@ def course_map() -> Diagram:
         "What it assumes": (VERMILLION, ["7 why not the MI", "8 a prior assumes"]),
         "Beyond pairs": (
             ORANGE,
-            ["10 sequences", "11 looking ahead", "13 one shared latent", "14 bound or evidence"],
+            ["10 sequences", "11 looking ahead", "12 hidden states", "13 one shared latent", "14 bound or evidence"],
         ),
         "How to use it": (GREEN, ["9 images", "15 the losses you use", "16 your own prior"]),
     }
