@@ -24,7 +24,7 @@ class BatchState:
 
 
 def finite_batches(state: BatchState) -> Figure:
-    """Lesson 6: I_N of the optimal critic on four-dimensional Gaussian pairs against N: sampled, by the law (E16), and its ceiling."""
+    """Lesson 6: I_N of the optimal critic on Gaussian pairs of dimension four against N: sampled, by the law (E16), its ceiling."""
     counts = 2 ** np.arange(1, 11)
     sampled = _sampled_infonce(state.information)
     law = state.information - math.expm1(2 * state.information) / (2 * counts)  # chi^2 = e^(2 MI) - 1
