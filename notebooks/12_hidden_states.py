@@ -151,11 +151,9 @@ def trained(seed, steps=250, rate=5e-3):
     """An encoder and a chain that have seen 64 fresh sequences of ten frames a step."""
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(100 + seed)
-    encoder = Recognition()
     A = 0.85 * torch.eye(4) + 0.05 * torch.randn(4, 4, generator=rng)
-    chain = rpm.GaussianChain(A)
-    parts = [{"params": part.parameters()} for part in (encoder, chain)]
-    optimiser = torch.optim.Adam(parts)
+    encoder, chain = Recognition(), rpm.GaussianChain(A)
+    optimiser = torch.optim.Adam([{"params": m.parameters()} for m in (encoder, chain)])
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, [rate, 4 * rate], steps)
     for _ in range(steps):
         bound = chain.bound(encoder(film(64, 10, rng)[0]), samples=1, generator=rng)
