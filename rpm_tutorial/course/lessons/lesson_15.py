@@ -9,8 +9,8 @@ from ..exercise import Exercise, normal
 
 
 def _smoothed(log_f: Tensor, epsilon: float) -> Tensor:
-    log_p = log_f.log_softmax(1)
-    return math.log(len(log_f)) + (1 - epsilon) * log_p.diagonal().mean() + epsilon * log_p.mean()
+    candidates = log_f.log_softmax(dim=1)
+    return math.log(len(log_f)) + (1 - epsilon) * candidates.diagonal().mean() + epsilon * candidates.mean()
 
 
 smoothed_infonce = Exercise(
