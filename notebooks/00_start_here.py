@@ -307,9 +307,10 @@ dashboard.advance(100)
 dashboard
 
 # %% [markdown]
-# It draws InfoNCE on the batches, InfoNCE on the held-out pairs, and the accuracy of a **probe**: a logistic regression that reads the digit from $z$.
+# It draws InfoNCE on the batches, InfoNCE on the held-out pairs and its two parts (the next section explains them), and the accuracy of a **probe**: a logistic
+# regression that reads the digit from $z$.
 #
-# **Predict**: pause, set the temperature to 2, and resume. Which of the three fall at once, and do they come back?
+# **Predict**: pause, set the temperature to 2, and resume. Which of the curves fall at once, and do they come back?
 #
 # <details><summary>Answer</summary>
 #

@@ -165,7 +165,7 @@ assert few > many
 # %% [markdown]
 # ## InfoNCE varies little because it is capped
 #
-# Donsker–Varadhan (DV) and NWJ are the objectives of two other priors, (E9) and (E10):
+# Donsker–Varadhan (DV) and NWJ are the objectives of two other priors, (E9) and (E10) of [lesson 4](04_one_prior_one_objective.ipynb):
 #
 # $$\mathrm{DV} = \mathbb E\,s - \log\bar Z, \qquad \mathrm{NWJ} = \mathbb E\,s - \bar Z/e, \qquad \bar Z = \mathbb E_{Q(z)Q(z')} f, \quad s = \log f.$$
 #

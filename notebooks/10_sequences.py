@@ -36,7 +36,7 @@ seed = 0
 # - a **critic** $f(c_t, z_t)$, which has to tell the true $z_t$ from others, here the $z_t$ of the other sequences in the batch.
 #
 # For each time $t$ the pairs $(c_t, z_t)$ of a batch, one a sequence, have an InfoNCE, $I_N$. CPC's loss is minus the sum of these over $t$.
-# (CPC also predicts further ahead than the next step. That is lesson 11.)
+# (CPC also predicts further ahead than the next step. That is [lesson 11](11_looking_ahead.ipynb).)
 #
 # ## The ELBO of a chain is that sum
 #

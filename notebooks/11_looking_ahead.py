@@ -448,4 +448,4 @@ for k, value in zip(horizons, curves["learned linear"]):
 # A one-step prior looks ahead by itself, and its nats at each horizon say how far it can be trusted. CPC's $K$ horizons are $K$ chains, whose ELBOs it adds up. With the right law they agree; where two frames are too short a context, they
 # don't.
 #
-# A context of two frames stood in for what the ball really carries along, a velocity that no single frame shows and that a shaken frame leaves uncertain. Lesson 12 gives the chain such hidden states, with a Gaussian prior in time and an exact posterior.
+# A context of two frames stood in for what the ball really carries along, a velocity that no single frame shows and that a shaken frame leaves uncertain. [Lesson 12](12_hidden_states.ipynb) gives the chain such hidden states, with a Gaussian prior in time and an exact posterior.

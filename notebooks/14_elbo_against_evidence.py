@@ -426,4 +426,4 @@ print(f"log evidence − C = {top:.3f} nats a pair")
 assert bound < elbo < top < information
 
 # %% [markdown]
-# Next: the losses that you use, each with the prior that it assumes (lesson 15).
+# Next: the losses that you use, each with the prior that it assumes ([lesson 15](15_the_losses_you_use.ipynb)).

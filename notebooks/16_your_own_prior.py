@@ -517,10 +517,10 @@ rpm.lessons.lesson_16.drifting_walk.check(drifting_walk)
 # The course had one thread, **one number with three names**:
 #
 # - [Lesson 0](00_start_here.ipynb) computed the three names on one table: *InfoNCE*, which you train; the *ELBO* of a model, up to a constant of the data; and the model's *log evidence*.
-# - Why they agree: a model whose decoder is Bayes' rule ([1](01_the_model.ipynb)); its ELBO, in which the encoders' densities cancel ([2](02_the_elbo.ipynb)); the prior that makes the ELBO InfoNCE ([3](03_infonce_is_the_elbo.ipynb)); other priors, each with its objective (4).
+# - Why they agree: a model whose decoder is Bayes' rule ([1](01_the_model.ipynb)); its ELBO, in which the encoders' densities cancel ([2](02_the_elbo.ipynb)); the prior that makes the ELBO InfoNCE ([3](03_infonce_is_the_elbo.ipynb)); other priors, each with its objective ([4](04_one_prior_one_objective.ipynb)).
 # - How to measure it: the log evidence of a whole data set ([5](05_the_evidence_of_a_data_set.ipynb)), which a batch shows only up to its ceiling ([6](06_finite_batches.ipynb)).
 # - What it means: how much two views share does not make a representation good, since scrambling does not change it ([7](07_why_not_mutual_information.ipynb)); the prior says *how* they share it, and evidence can choose the prior ([8](08_a_prior_is_an_assumption.ipynb)).
-# - Where it leads: images, with the evidence beside a probe ([9](09_learning_from_images.ipynb)); chains in time ([10](10_sequences.ipynb)), CPC's horizons (11) and hidden states (12); one latent for many observations ([13](13_the_other_rpm.ipynb)); bound or evidence ([14](14_elbo_against_evidence.ipynb)); the losses that you use (15); and now your own prior.
+# - Where it leads: images, with the evidence beside a probe ([9](09_learning_from_images.ipynb)); chains in time ([10](10_sequences.ipynb)), CPC's horizons ([11](11_looking_ahead.ipynb)) and hidden states ([12](12_hidden_states.ipynb)); one latent for many observations ([13](13_the_other_rpm.ipynb)); bound or evidence ([14](14_elbo_against_evidence.ipynb)); the losses that you use ([15](15_the_losses_you_use.ipynb)); and now your own prior.
 #
 # The encoders of this lesson are deterministic, so its three numbers are one:
 
