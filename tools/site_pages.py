@@ -63,6 +63,7 @@ def cards() -> str:
     for name in lessons():
         title = re.match(r"# (.+)", prose(name))[1]
         skill, time = said(prose(name), "Afterwards you can", r"\.\n"), said(prose(name), "Time", r"[.,;]")
+        skill = re.sub(r"\]\((?=\d\d_)", "](notebooks/", skill)  # from the first page, a folder above
         items.append(
             f'<div class="card">\n\n**[{int(name[:2])} {title}](notebooks/{name}.ipynb)**\n\n{skill}.\n\n{time}\n\n</div>'
         )
