@@ -252,7 +252,9 @@ def with_links(body: str, page: str) -> str:
 GENERATED = {
     "start": start,
     "three curves": lambda: stored_figure("00_start_here", "Lines of nats per pair, C taken away", 91, 330),
-    "a slider": lambda: stored_figure("03_infonce_is_the_elbo", "Lines of L − C", 92, 440),
+    "a slider": lambda: stored_figure(
+        "04_one_prior_one_objective", "Lines of L − C (nats per pair) against trust", 92, 440
+    ),
     "lessons": cards,
     "course map": course_map,
     "citation": citation,

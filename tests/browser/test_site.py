@@ -219,7 +219,7 @@ def test_the_first_screen_has_the_question_the_picture_a_slider_and_the_ways_in(
         "Run in Colab",
     ]
     assert page.locator(".rpm-plot").first.bounding_box()["y"] + 200 < 900, "of a window 900 pixels high"
-    slider = page.get_by_role("slider").first
+    slider = page.get_by_role("slider", name="offset t of the critic")
     before = page.locator(".rpm-caption").first.text_content()
     slider.focus()
     page.keyboard.press("ArrowRight")
