@@ -99,7 +99,8 @@ MI = world.mutual_information
 for c in (0.0, 1.0, 3.0):
     objectives = rpm.nwj, rpm.donsker_varadhan, rpm.infonce
     at_nwj, at_dv, at_infonce = (fn(c + log_ratio, q).value for fn in objectives)
-    print(f"s = {c:g} + log r: NWJ {at_nwj:.4f}, DV {at_dv:.4f}, InfoNCE {at_infonce:.4f}")
+    found = f"NWJ {at_nwj:.4f}, DV {at_dv:.4f}, InfoNCE {at_infonce:.4f}"
+    print(f"s = {c:g} + log r: {found}")
     assert abs(at_dv - MI) < 1e-12 and abs(at_infonce - MI) < 1e-12
     assert (abs(at_nwj - MI) < 1e-12) == (c == 1)
 

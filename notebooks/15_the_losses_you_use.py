@@ -140,7 +140,7 @@ sharp, sharp_strangers = 20 * log_f, 20 * strangers
 far = (sharp.diagonal() - sharp_strangers.logsumexp(1)).mean() + math.log(B - 1)
 infonce = rpm.infonce(log_f).value
 print(f"InfoNCE {infonce:.3f}, decoupled {decoupled:.3f} nats")
-print(f"at a twentieth of the temperature: {far:.1f} nats, of log 8 = {math.log(8):.2f}")
+print(f"at a twentieth of the temperature: {far:.1f}, of log 8 = {math.log(8):.2f}")
 assert far > math.log(B) and decoupled > infonce
 
 # %% [markdown]
@@ -159,17 +159,18 @@ def moco(z, z_prime, queue):
     """log (1 + K) minus MoCo's loss, in nats."""
     own = (z * z_prime).sum(1, keepdim=True) / temperature
     logits = torch.cat([own, z @ queue.T / temperature], 1)
-    return math.log(logits.shape[1]) - F.cross_entropy(logits, torch.zeros(len(z)).long())
+    first = torch.zeros(len(z)).long()  # the partner is column 0
+    return math.log(logits.shape[1]) - F.cross_entropy(logits, first)
 
 
 keys = F.normalize(torch.randn(4096, 4, generator=rng, dtype=torch.float64), dim=1)
 for degrees in (0, 20, 60):
-    a = math.radians(degrees)
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = torch.eye(4, dtype=torch.float64)
-    turn[:2, :2] = torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
+    turn[:2, :2] = torch.tensor([[c, -s], [s, c]])
     narrow = F.normalize(keys + torch.tensor([2.0, 0, 0, 0]), dim=1)
     biased = moco(z, z_prime, narrow @ turn) - moco(z, z_prime, narrow)
-    print(f"keys that are {degrees:2} degrees old: the value is off by {biased:+.3f} nats")
+    print(f"keys {degrees:2} degrees old: the value is off by {biased:+.3f} nats")
     assert (biased == 0) == (degrees == 0)
 
 # %% [markdown]
@@ -258,10 +259,11 @@ assert accumulated < gathered < math.log(256) and accumulated < math.log(64)
 walk = rpm.RandomWalk(scale=0.1).double()
 constant = torch.zeros(large, 4, dtype=torch.float64)
 with torch.no_grad():
-    for name, pair in {"these latents": (z, z_prime), "a constant": (constant,) * 2}.items():
+    cases = {"these latents": (z, z_prime), "a constant": (constant, constant)}
+    for name, pair in cases.items():
         pull = (pair[0] - pair[1]).square().sum(1).mean()
         nats = rpm.infonce(walk(*pair)).value
-        print(f"{name:13}: squared distance {pull:.3f}, InfoNCE of the walk {nats:.3f} nats")
+        print(f"{name:13}: squared distance {pull:.3f}, InfoNCE {nats:.3f} nats")
 assert pull == 0 and abs(nats) < 1e-12, "best for the pull alone, worth nothing"
 
 # %% [markdown]
@@ -331,7 +333,7 @@ pairs = rpm.FiniteRPM(p_true, torch.eye(B).double(), torch.eye(B).double())
 prior = rpm.priors.infonce(log_f, pairs.q_joint)
 bound = pairs.elbo(prior).value - pairs.constant
 evidence = pairs.log_evidence(prior) - pairs.constant
-print(f"InfoNCE {infonce:.4f}  ELBO − C {bound:.4f}  log evidence − C {evidence:.4f} nats")
+print(f"InfoNCE {infonce:.4f}  ELBO − C {bound:.4f}  evidence − C {evidence:.4f} nats")
 assert max(abs(infonce - bound), abs(infonce - evidence)) < 1e-10
 
 # %% [markdown]

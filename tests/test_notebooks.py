@@ -28,7 +28,7 @@ import rpm_tutorial as rpm
 LESSONS, NEIGHBOURS = (
     sorted(folder.glob("*.py")) for folder in (build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS)
 )
-MOST_CELLS, MOST_CELLS_OF_A_NEIGHBOUR, MOST_LINES = 45, 25, 15
+MOST_CELLS, MOST_CELLS_OF_A_NEIGHBOUR, MOST_LINES, MOST_COLUMNS = 45, 25, 15, 88
 LAYOUT_TOKENS = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -207,6 +207,9 @@ def test_a_notebook_has_its_shape(source: Path):
     assert len(cells) <= (MOST_CELLS_OF_A_NEIGHBOUR if source in NEIGHBOURS else MOST_CELLS)
     lines = [lines_of_code(cell.source) if cell.cell_type == "code" else 0 for cell in cells]
     assert [number for number, count in enumerate(lines, 1) if count > MOST_LINES] == [], "too long a cell"
+    code = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    if source in LESSONS:
+        assert [line for line in code if len(line) > MOST_COLUMNS] == [], "cut off on a laptop"
     for question in prose.split("**Predict**")[1:]:
         assert "<details><summary>Answer" in question.split("\n## ")[0], "a question without a folded answer"
 
