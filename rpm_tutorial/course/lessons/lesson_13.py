@@ -32,7 +32,7 @@ def classes(true: Tensor, paths: Mapping[str, Sequence[Sequence[tuple[float, Ten
         share, found = paths[state.data][state.start - 1][state.doublings]
         off = ((found - true).abs().sum(0) / 2).max()
         return tables(
-            {"P_true(x₁|z)": true.T, "P(x₁|z) that EM found": found.T},
+            {"P_true(x₁|z)": true.T, f"P(x₁|z) from start {state.start}, by {state.data}": found.T},
             x_label="x₁",
             y_label="z",
             caption=(
