@@ -99,7 +99,9 @@ assert residual < 1e-9
 # An encoder's $Q(u_t)$ is no Gaussian: it is the mixture of $Q(u_t|x_t)$ over the data. So take a Gaussian *reference* $\Gamma$ in its place, here the standard normal. The
 # posterior $q(Z|X) \propto P(Z)\prod_t Q(u_t|x_t)/\Gamma(u_t)$ is then Gaussian and exact, forwards and backwards once through the frames, and what it costs is a bound:
 #
-# $$L - C = \underbrace{\log\!\int\! P(Z)\prod_t \frac{Q(u_t|x_t)}{\Gamma(u_t)}\,dZ}_{\texttt{log\_normaliser}} + \underbrace{\mathbb E_q\sum_t\log\Gamma(u_t)}_{\texttt{log\_reference}} - \underbrace{\mathbb E_q\sum_t\log Q(u_t)}_{\texttt{log\_q}} \;\le\; \log P(X) - \sum_t\log P_\text{true}(x_t). \tag{E27}$$
+# $$L - C = \underbrace{\log\!\int\! P(Z)\prod_t \tfrac{Q(u_t|x_t)}{\Gamma(u_t)}\,dZ}_{\texttt{log\_normaliser}} + \underbrace{\mathbb E_q\sum_t\log\Gamma(u_t)}_{\texttt{log\_reference}} - \underbrace{\mathbb E_q\sum_t\log Q(u_t)}_{\texttt{log\_q}}, \tag{E27}$$
+#
+# and it is at most $\log P(X) - \sum_t\log P_\text{true}(x_t)$.
 #
 # **Predict**: when is the bound tight?
 #

@@ -149,7 +149,7 @@ BAD = {
     "data: a twist of no plane": (ValueError, lambda: datasets.twist(torch.ones(2, 3), 1), "z has shape (2, 3)", "expected (..., 2)"),
     "data: too few frames": (ValueError, lambda: datasets.constant_velocity(3, frames=2, generator=GENERATOR), "frames is 2", "expected at least 3"),
     "widget: too short sequences": (ValueError, lambda: lessons.lesson_11.forecast(torch.zeros(30, 6, 2), torch.zeros(30, 7, 2)), "z has shape (30, 6, 2)", "expected (n, 7, 2)"),
-    "widget: too few frames": (ValueError, lambda: lessons.lesson_12.hidden(GaussianChain(torch.zeros(1, 1)), Gaussian(torch.zeros(20, 14, 1), torch.ones(20, 14, 1, 1)), torch.ones(2), torch.zeros(20, 14)), "row has shape (20, 14)", "T at least 15"),
+    "widget: too few frames": (ValueError, lambda: lessons.lesson_12.hidden(GaussianChain(torch.zeros(1, 1)), Gaussian(torch.zeros(20, 14, 1), torch.ones(20, 14, 1, 1)), torch.ones(2), torch.zeros(20, 14)), "row has shape (20, 14)", "T at least 20"),
     "training: no steps": (ValueError, lambda: train([], 0), "0", "positive"),
     "training: two kinds of data for one encoder": (ValueError, lambda: train([(PAIR[0], PAIR[1][:, :1])]), "step 1: x has shape (5, 2) and x_prime (5, 1)", "an encoder_prime for x_prime"),
     "training: dicts": (TypeError, lambda: train([{"x": PAIR[0], "x_prime": PAIR[1]}]), "pairs gave a dict;", "expected batches of two tensors"),

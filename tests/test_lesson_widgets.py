@@ -179,9 +179,9 @@ def test_momentum_shows_where_the_context_expects_the_third_frame_and_what_it_ea
 
 def test_the_band_opens_where_nothing_is_seen_and_holds_the_chain_s_own_ball():
     chain = GaussianChain(torch.tensor([[0.9, 0.4], [-0.4, 0.9]]), learnable=False)
-    u = chain.sample(20, 16, generator=torch.Generator().manual_seed(0))[..., :1]
+    u = chain.sample(20, 20, generator=torch.Generator().manual_seed(0))[..., :1]
     render = lessons.lesson_12.hidden(
-        chain, Gaussian(u, torch.full((20, 16, 1, 1), 1e-3)), torch.tensor([0.1, 0.5]), 0.5 + 0.1 * u[..., 0]
+        chain, Gaussian(u, torch.full((20, 20, 1, 1), 1e-3)), torch.tensor([0.1, 0.5]), 0.5 + 0.1 * u[..., 0]
     )
     state = lessons.lesson_12.HiddenState(first=4, hidden=5, sequence=3)
     truth, mean, upper, lower = (np.array(trace.y) for trace in render(state).plotly.data)

@@ -64,8 +64,8 @@ def classes():
 
 def hidden():
     chain = GaussianChain(torch.tensor([[0.9, 0.4], [-0.4, 0.9]]), learnable=False)
-    u = chain.sample(20, 16, generator=torch.Generator().manual_seed(0))[..., :1]
-    recognition = Gaussian(u, torch.full((20, 16, 1, 1), 0.01))
+    u = chain.sample(20, 20, generator=torch.Generator().manual_seed(0))[..., :1]
+    recognition = Gaussian(u, torch.full((20, 20, 1, 1), 0.01))
     return lessons.lesson_12.hidden(chain, recognition, torch.tensor([0.1, 0.5]), 0.5 + 0.1 * u[..., 0])
 
 

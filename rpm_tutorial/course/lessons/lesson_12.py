@@ -16,8 +16,8 @@ from ..widgets import slider
 
 @dataclass(frozen=True)
 class HiddenState:
-    first: int = slider(7, 1, 14, 1, "first hidden frame")
-    hidden: int = slider(6, 0, 10, 1, "hidden", "frames")
+    first: int = slider(7, 1, 12, 1, "first hidden frame")
+    hidden: int = slider(6, 0, 8, 1, "hidden", "frames")
     sequence: int = slider(0, 0, 19, 1, "sequence")
 
 
@@ -27,15 +27,15 @@ def hidden(chain: GaussianChain, recognition: Gaussian, to_row: Tensor, row: Ten
     `recognition` is Q(u_t|x_t) of n sequences, `to_row` the k weights and the offset that lead from u_t to a row, `row` (n, T)
     the truth. Raises `ValueError` for fewer sequences or frames than the sliders offer.
     """
-    if len(row) < 20 or row.shape[1] < 15 or row.shape != recognition.mean.shape[:2]:
+    if len(row) < 20 or row.shape[1] < 20 or row.shape != recognition.mean.shape[:2]:
         raise ValueError(
             f"row has shape {tuple(row.shape)} and the mean {tuple(recognition.mean.shape)}; expected (n, T) and (n, T, k) "
-            "with n at least 20 and T at least 15"
+            "with n and T at least 20"
         )
     k, frames = recognition.mean.shape[2], row.shape[1]
 
     def render(state: HiddenState) -> Figure:
-        i, last = state.sequence, min(state.first + state.hidden, frames)
+        i, last = state.sequence, state.first + state.hidden
         seen = torch.ones(1, frames, dtype=torch.bool)
         seen[:, state.first : last] = False
         with torch.no_grad():
