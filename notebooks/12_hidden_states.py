@@ -309,8 +309,12 @@ rpm.explore(rpm.lessons.lesson_12.hidden(chain, recognised, to_row, p[..., 0]))
 # %% [markdown]
 # ## Certain recognition gives lesson 10 back
 #
-# As $Q(u_t|x_t)$ narrows to a point, only the steps of the chain are left, $\sum_t \log P(u_t|u_{t-1})/Q(u_t)$. A prior $P(z_t|z_{<t}) = Q(z_t)f(c_t,z_t)/Z(c_t)$ in the place of the Gaussian step makes
-# each of them $\log f/Z$, so the sum is lesson 10's (E19); this is (E28). The first statement in numbers, for a chain of which every dimension is seen:
+# As $Q(u_t|x_t)$ narrows to a point, only the steps of the chain are left: the sum over $t$ of $\log P(u_t|u_{t-1})/Q(u_t)$. Now let the prior step be
+#
+# $$P(z_t|z_{<t}) = Q(z_t)\,\frac{f(c_t,z_t)}{Z(c_t)}$$
+#
+# in the place of the Gaussian one. Then each of them is $\log f/Z$, so the sum is lesson 10's (E19); this is (E28). The first statement in numbers, for a chain of
+# which every dimension is seen:
 
 # %% tags=["reproducible"]
 z = exact.sample(3, 6, generator=rng)
