@@ -17,7 +17,7 @@ const tick = () => document.querySelectorAll('.sidebar-tree a, .card strong a').
     const done = read.has(name(link.pathname || link.getAttribute('href')));
     if (done && !link.querySelector('.read')) link.insertAdjacentHTML('beforeend', '<span class="read" aria-label="read"> ✓</span>');
 });
-const end = [...document.querySelectorAll('article section > *')].at(-1);
+const end = document.querySelector('footer');
 if (end && location.pathname.includes('/notebooks/')) {
     new IntersectionObserver((entries, observer) => {
         if (!entries.some(entry => entry.isIntersecting)) return;
