@@ -99,6 +99,10 @@ def test_a_fork_has_a_badge_for_each_lesson_and_door_without_an_edit(published: 
     assert "pip install 'rpm-tutorial[lab] @ git+https://github.com/Someone/course@published'" in readme
 
 
+def test_the_copy_holds_no_workflow_which_a_workflows_token_may_not_push(published: Path):
+    assert (published / ".ci").exists() and not (published / ".github").exists()
+
+
 def test_a_forks_addresses_are_its_own(published: Path):
     citation = yaml.safe_load((published / "CITATION.cff").read_text(encoding="utf-8"))
     home = "https://github.com/Someone/course"

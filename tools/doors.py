@@ -95,9 +95,11 @@ def publish(folder: Path, repository: str) -> None:
     if not repository:
         raise SystemExit("No repository: set GITHUB_REPOSITORY=owner/name, or the remote origin")
     shutil.rmtree(folder, ignore_errors=True)
-    head = subprocess.run(["git", "archive", "--format=tar", "HEAD"], cwd=ROOT, capture_output=True, check=True)
-    with tarfile.open(fileobj=BytesIO(head.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+    # A workflow's token may push no workflow, and none of them is for this branch.
+    archive = ["git", "archive", "--format=tar", "HEAD", "--", ".", ":!.github"]
+    head = subprocess.run(archive, cwd=ROOT, capture_output=True, check=True)
+    with tarfile.open(fileobj=BytesIO(head.stdout)) as files:
+        files.extractall(folder, filter="data")
     install = {"cell_type": "code", "execution_count": None, "id": "install", "metadata": {}, "outputs": []}
     install["source"] = INSTALL.format(repository=repository).splitlines(keepends=True)
     for path in folder.glob("notebooks/**/*.ipynb"):

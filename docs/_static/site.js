@@ -14,17 +14,16 @@ document.querySelectorAll(wide).forEach(element => watch.observe(element));
 const read = new Set(JSON.parse(localStorage.getItem('rpm-read') ?? '[]'));
 const name = path => path.split('/').slice(-1)[0].replace('.html', '');
 const tick = () => document.querySelectorAll('.sidebar-tree a, .card strong a').forEach(link => {
-    const done = read.has(name(link.pathname || link.getAttribute('href')));
+    const done = read.has(name(link.pathname));
     if (done && !link.querySelector('.read')) link.insertAdjacentHTML('beforeend', '<span class="read" aria-label="read"> ✓</span>');
 });
-const end = document.querySelector('footer');
-if (end && location.pathname.includes('/notebooks/')) {
+if (location.pathname.includes('/notebooks/')) {
     new IntersectionObserver((entries, observer) => {
         if (!entries.some(entry => entry.isIntersecting)) return;
         read.add(name(location.pathname));
         localStorage.setItem('rpm-read', JSON.stringify([...read]));
         observer.disconnect();
         tick();
-    }).observe(end);
+    }).observe(document.querySelector('footer'));
 }
 tick();

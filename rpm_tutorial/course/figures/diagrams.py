@@ -131,10 +131,11 @@ def course_map() -> Diagram:
     parts = _box(270, 12, 240, 34, ["0 one number, three names"]) + [_path("M270 29H90V72")]
     for x, (title, (color, lessons)) in zip(range(10, 870, 172), groups.items()):
         parts += _box(x, 74, 160, 136, [title, *lessons], color)
-    parts += [_path(f"M{171 + 172 * k} 142H{181 + 172 * k}") for k in range(4)]
+    parts += [_path(f"M{171 + 172 * k} 142H{181 + 172 * k}") for k in range(3)] + [_path("M434 210V226H778V212")]
     alt = "; ".join(f"{title}: lessons {', '.join(lessons)}" for title, (_, lessons) in groups.items())
-    caption = "Lesson 0, then five parts, each of which needs those to its left."
-    return Diagram(868, 222, parts, caption, f"Lesson 0 leads to five parts in a row. {alt}.")
+    caption = "Lesson 0, then five parts, each of which needs those that lead to it."
+    order = "Lesson 0 leads to five parts: each of the first three to the next, and the third to the last too"
+    return Diagram(868, 238, parts, caption, f"{order}. {alt}.")
 
 
 def _text(x: float, y: float, text: str, size: int = 15, anchor: str = "middle", color: str = BLACK) -> str:
