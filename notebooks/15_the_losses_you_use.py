@@ -31,8 +31,9 @@ rpm.setup()
 # 2. **Who is a candidate?** That is $Q(z')$, under which $Z(z) = \mathbb E_{Q(z')}f$ is computed.
 # 3. **What is normalised?** Each row, the whole table, or nothing.
 #
-# A loss that answers all three is minus an ELBO, but for a constant, and its value compares with any other model's. We take a batch of eight pairs, unit
-# vectors in the plane of four dimensions, with a temperature of 0.2, in float64, and hold each claim to $10^{-10}$.
+# If each row is normalised over the very candidates that $Q(z')$ names, the loss is minus an ELBO, but for a constant (E7). If it is normalised by something else, its rows do not sum to one:
+# then it is the objective of a relaxed prior, as NWJ is, or of none. We take a batch of eight pairs, unit vectors in four dimensions, with a temperature of 0.2, in float64, and hold
+# each identity to $10^{-10}$.
 
 # %% tags=["reproducible"]
 rng = torch.Generator().manual_seed(0)
@@ -83,11 +84,11 @@ pairs = F.one_hot(partner, 2 * B).double() / (2 * B)
 agree(math.log(2 * B) - nt_xent, rpm.infonce(scores, pairs).value)
 
 # %% [markdown]
-# So NT-Xent and the plain loss fit the same kind of model to other candidates. Their values differ by more than $\log 2$; compare models by one of them only.
+# So NT-Xent and the plain loss fit the same kind of model to other candidates: compare models by one of them only.
 #
 # ## SupCon: a view with several partners
 #
-# SupCon ([Khosla et al. 2020](https://arxiv.org/abs/2004.11362)) takes all views of one class as partners, each with the same weight. That is no other loss, but another $Q(z,z')$:
+# SupCon ([Khosla et al. 2020](https://arxiv.org/abs/2004.11362)) takes all views of one class as partners, each with the same weight (in the form that its authors recommend, with the sum outside the logarithm). That is no other loss, but another $Q(z,z')$:
 # row $i$ shares its mass $1/2B$ among its partners.
 
 # %% tags=["reproducible"]
@@ -103,17 +104,17 @@ print(f"at most log of 16 views / 3 partners = {information:.4f} nats")
 assert abs(information - math.log(16 / 3)) < 1e-12 and objective < information
 
 # %% [markdown]
-# Our vectors know nothing of these labels, so the value is negative: worse than chance, and no bug.
-# The ceiling fell with the number of partners, from $\log 16$ to $\log 16/3$: whoever belongs to many says less. A duplicate, or a stranger who is really a partner (a
+# Our scores are sharp, and know nothing of two of a view's three partners. So the value is negative: confidently wrong, and no bug.
+# The ceiling fell with the number of partners, from $\log 16$ to $\log 16/3$ (a view is no partner of its own): whoever belongs to many says less. A duplicate, or a stranger who is really a partner (a
 # *false negative*), is the same matter: put its mass into $Q(z,z')$, and the loss stays exact.
 #
 # ## Label smoothing: some pairs are strangers
 #
-# With smoothing $\varepsilon$ the target of a row is $1-\varepsilon$ on its partner and $\varepsilon/B$ on every column. **Predict**: what does the model believe?
+# With smoothing $\varepsilon$ ([Szegedy et al. 2015](https://arxiv.org/abs/1512.00567)) the target of a row is $1-\varepsilon$ on its partner and $\varepsilon/B$ on every column. **Predict**: which $Q(z,z')$ is that?
 #
 # <details><summary>Answer</summary>
 #
-# That a share $\varepsilon$ of the pairs were drawn as strangers: $Q(z,z') = (1-\varepsilon)\,\text{pairs} + \varepsilon\,Q(z)Q(z')$.
+# One in which a share $\varepsilon$ of the pairs are strangers: $(1-\varepsilon)\,\text{pairs} + \varepsilon\,Q(z)Q(z')$. The prior stays as it was.
 # </details>
 
 # %% tags=["reproducible"]
@@ -125,11 +126,11 @@ most = rpm.mutual_information(believed).item()
 print(f"ceiling: {most:.3f} nats of log {B} = {math.log(B):.3f}")
 
 # %% [markdown]
-# Smoothing lowers the ceiling too. With clean pairs the smoothed loss is the bound of a wrong model, so evaluate without it.
+# Smoothing lowers the ceiling too. It changes what counts as data, so evaluate on clean pairs without it.
 #
 # ## DCL: the partner leaves the denominator
 #
-# Decoupled contrastive learning ([Yeh et al. 2021](https://arxiv.org/abs/2110.06848)) leaves the partner out of $Z$. Then the mean of the strangers' $f$ estimates $\mathbb E_{Q(z')}f$ without bias,
+# Decoupled contrastive learning ([Yeh et al. 2021](https://arxiv.org/abs/2110.06848)) leaves the partner out of $Z$ (here $B-1$ strangers of the other side; the authors take those of both sides). Then the mean of the strangers' $f$ estimates $\mathbb E_{Q(z')}f$ without bias,
 # and the value has no ceiling at $\log B$.
 
 # %% tags=["reproducible"]
@@ -144,14 +145,14 @@ print(f"at a twentieth of the temperature: {far:.1f}, of log 8 = {math.log(8):.2
 assert far > math.log(B) and decoupled > infonce
 
 # %% [markdown]
-# For a batch no model has a probability above one, so this number is the evidence of none. It is an estimate of $I_\infty$ (E15), and the logarithm makes it too *high* on average (by Jensen's
-# inequality), where InfoNCE's is too low. Use DCL to train, and `rpm.dataset_evidence` to say what was learned.
+# The rows of $Q(z')f/Z$ no longer sum to one over the batch, so this number is the evidence of no model of it. It is an estimate of $I_\infty$ (E7): $Z$ is right on average, its logarithm too low
+# (Jensen's inequality), and so the value is too *high* on average. Use DCL to train, and `rpm.dataset_evidence` to say what was learned.
 #
 # ## MoCo: a queue is another Q(z′)
 #
 # MoCo ([He et al. 2020](https://arxiv.org/abs/1911.05722)) keeps a queue of $K$ earlier keys, and a momentum encoder so that they age slowly. A row has its partner and the queue as
-# candidates. If the keys of the queue follow $Q(z')$, that is InfoNCE with $K$ strangers. If the encoder has moved on, they follow an older $\tilde Q(z')$, and $Z$ is that of another model.
-# How much it matters can be computed: the bias is $\mathbb E\log\tilde Z(z)/Z(z)$.
+# candidates; the keys get no gradient. If they follow $Q(z')$, that is InfoNCE with $K$ strangers. If the encoder has moved on, they follow an older $\tilde Q(z')$, whose mean of $f$ is
+# $\tilde Z(z)$. Then the rows sum to $Z/\tilde Z$, and for a long queue the value is off by $-\mathbb E\log \tilde Z(z)/Z(z)$. Let the latents lie in a cone, and turn the old ones:
 
 
 # %% tags=["reproducible"]
@@ -163,37 +164,50 @@ def moco(z, z_prime, queue):
     return math.log(logits.shape[1]) - F.cross_entropy(logits, first)
 
 
-keys = F.normalize(torch.randn(4096, 4, generator=rng, dtype=torch.float64), dim=1)
+def cone(n):
+    """n pairs around the first axis."""
+    middle = torch.tensor([2.0, 0, 0, 0], dtype=torch.float64)
+    z = torch.randn(n, 4, generator=rng, dtype=torch.float64) + middle
+    noise = torch.randn(n, 4, generator=rng, dtype=torch.float64)
+    return F.normalize(z, dim=1), F.normalize(z + 0.4 * noise, dim=1)
+
+
+# %% tags=["reproducible"]
+(a, a_prime), (_, keys) = cone(256), cone(4096)
+fresh = (a @ keys.T / temperature).logsumexp(1)  # log Z(z), up to log K
 for degrees in (0, 20, 60):
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = torch.eye(4, dtype=torch.float64)
     turn[:2, :2] = torch.tensor([[c, -s], [s, c]])
-    narrow = F.normalize(keys + torch.tensor([2.0, 0, 0, 0]), dim=1)
-    biased = moco(z, z_prime, narrow @ turn) - moco(z, z_prime, narrow)
-    print(f"keys {degrees:2} degrees old: the value is off by {biased:+.3f} nats")
-    assert (biased == 0) == (degrees == 0)
+    off = moco(a, a_prime, keys @ turn) - moco(a, a_prime, keys)
+    stale = ((a @ (keys @ turn).T / temperature).logsumexp(1) - fresh).mean()
+    print(f"{degrees:2} degrees: off by {off:+.3f}, −E log Z̃/Z = {-stale:+.3f} nats")
+    assert abs(off + stale) < 0.01 + 0.05 * abs(stale)
+assert off > 0.1, "strangers that are too easy make the value too high"
 
 # %% [markdown]
-# Keys that lie elsewhere than today's make the value wrong, and the loss does not show it. That is what the slow encoder is for.
+# Keys that lie elsewhere than today's are easy to tell from a partner: the value is too high, and the loss does not show it. That is what the slow encoder is for.
 #
 # ## Hard negatives: candidates from another distribution, mended by weights
 #
-# Hard negatives are drawn more often where they score high, from $\tilde Q(z') \ne Q(z')$. Left as they are, they change the model: $Z$ becomes a mean under $\tilde Q$, and the value falls. Importance weights
-# $w = Q/\tilde Q$ give the old model back: $\mathbb E_{Q}f = \mathbb E_{\tilde Q}[w f]$. In a table this is exact, with $\log w$ added to the strangers' scores
-# ([Robinson et al. 2021](https://arxiv.org/abs/2010.04592) choose $\tilde Q \propto Q\,e^{\beta s}$ row by row).
+# Hard negatives are drawn more often where they score high, from $\tilde Q(z') \ne Q(z')$. [Robinson et al. 2021](https://arxiv.org/abs/2010.04592) reweight a batch towards $\tilde Q \propto Q\,e^{\beta s}$, row by
+# row. As with a stale queue, $Z$ becomes $\tilde Z = \mathbb E_{\tilde Q}f$. Here it is the larger, the rows sum to $Z/\tilde Z < 1$, and the value is below InfoNCE's by $\mathbb E\log\tilde Z/Z$. Hard
+# negatives may train better all the same; as a value in nats mend it by importance weights: $\mathbb E_{Q}f = \mathbb E_{\tilde Q}\big[f\,Q/\tilde Q\big]$. We draw such candidates:
 
 # %% tags=["reproducible"]
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 q, q_z_prime = world.q_joint, world.q_z_prime
 s = (q / world.q_z[:, None] / q_z_prime).log()  # the optimal critic
-beta = 1.0
-hard = (beta * s + q_z_prime.log()).softmax(1)  # Q~(z'), a row for each z
-value = (q * (s - (hard * s.exp()).sum(1, keepdim=True).log())).sum()
-weights = q_z_prime / hard
-mended = (q * (s - (hard * weights * s.exp()).sum(1, keepdim=True).log())).sum()
-print(f"hard candidates as they are: {value:+.4f} nats")
-agree(mended, rpm.infonce(s, q).value)
-assert value < rpm.infonce(s, q).value
+hard = (s + q_z_prime.log()).softmax(1)  # Q~(z') at beta = 1, a row for each z
+drawn = torch.multinomial(hard, 20_000, replacement=True, generator=rng)
+f = s.exp().gather(1, drawn)
+weights = (q_z_prime / hard).gather(1, drawn)
+score, infonce_of_world = (q * s).sum(), rpm.infonce(s, q).value
+as_they_are = score - world.q_z @ f.mean(1).log()
+mended = score - world.q_z @ (weights * f).mean(1).log()
+print(f"InfoNCE {infonce_of_world:.3f}, with hard candidates {as_they_are:.3f}")
+print(f"weighted {mended:.3f} nats")
+assert as_they_are < infonce_of_world - 0.1 and abs(mended - infonce_of_world) < 0.01
 
 # %% [markdown]
 # ## SigLIP: a yes or no for each cell
@@ -207,7 +221,7 @@ assert value < rpm.infonce(s, q).value
 #
 # <details><summary>Answer</summary>
 #
-# For $B - 1 = e^{10}$, about 22 000, the size of the batches that it was made for.
+# For $B - 1 = e^{10}$, about 22 000 pairs.
 # </details>
 
 # %% tags=["reproducible"]
@@ -220,15 +234,13 @@ assert slope.abs().max() < 1e-15
 agree(rpm.infonce(logits.detach(), q).value, world.mutual_information)
 
 # %% [markdown]
-# This is noise-contrastive estimation: it fits $r$ itself, level included, and its value is no ELBO and not in the units of one (a cell, not a pair). But its optimal critic is the optimal critic: hand its scores to
+# This is noise-contrastive estimation: it fits $r$ itself, level included, and its value is no ELBO. But its optimum is $\log r$ less a number, an optimal critic of InfoNCE. So hand its scores to
 # `rpm.infonce` or `rpm.dataset_evidence`, which don't see the offset, and they say what it is worth.
 #
 # ## Logit scale, accumulation and gathering
 #
-# Three settings that change the number but not its meaning:
-#
-# - **The logit scale** is one over the temperature, a parameter of the prior. If it drifts to its clamp, for example 100, the evidence as a function of it says whether the data want that, or the batch is too small to object ([lesson 5](05_the_evidence_of_a_data_set.ipynb)).
-# - **Gradient accumulation** averages small batches. Each has its own ceiling: four batches of 64 never exceed $\log 64$.
+# - **The logit scale** is one over the temperature, a parameter of the prior. If it drifts to its clamp, for example 100, the evidence of many held-out pairs as a function of it says whether the data want that ([lesson 5](05_the_evidence_of_a_data_set.ipynb)).
+# - **Gradient accumulation** averages small batches, each with its own candidates and ceiling: four batches of 64 never exceed $\log 64$.
 # - **Gathering** makes one batch of all machines' pairs, with the ceiling of their sum (`rpm.distributed`).
 
 # %% tags=["reproducible"]
@@ -247,11 +259,11 @@ assert accumulated < gathered < math.log(256) and accumulated < math.log(64)
 # %% [markdown]
 # ## VICReg, Barlow Twins, BYOL: no strangers at all
 #
-# These have no candidates. Their first term pulls the two views together: $-\lVert z-z'\rVert^2$ is the score of the random walk. InfoNCE subtracts $\log Z(z)$ from it. If the first term stood alone, a constant encoder would be
-# best; here is what stands in the place of $\log Z$:
+# These have no candidates. VICReg and BYOL pull the two views together: $-\lVert z-z'\rVert^2$ is the score of the random walk, from which InfoNCE subtracts $\log Z(z)$. Alone, it would be best for a
+# constant encoder. Barlow Twins asks that each coordinate of $z$ correlate with its partner's. What stands in the place of $\log Z$:
 #
-# - VICReg ([Bardes et al. 2021](https://arxiv.org/abs/2105.04906)) keeps each latent's variance above one, and covariances near zero; Barlow Twins ([Zbontar et al. 2021](https://arxiv.org/abs/2103.03230)) makes the cross-correlation of the sides the identity. Both push the entropy of $z$ up, as a Gaussian with these moments would have it.
-# - BYOL ([Grill et al. 2020](https://arxiv.org/abs/2006.07733)) and SimSiam have nothing there: a stopped gradient and a predictor keep them from the constant, by how they train, not by what they minimise.
+# - VICReg ([Bardes et al. 2021](https://arxiv.org/abs/2105.04906)) keeps each coordinate's standard deviation above one, and covariances near zero; Barlow Twins ([Zbontar et al. 2021](https://arxiv.org/abs/2103.03230)) standardises the coordinates and makes the cross-correlation of the sides the identity. Both keep the latents spread out as far as second moments can say.
+# - BYOL ([Grill et al. 2020](https://arxiv.org/abs/2006.07733)) and SimSiam ([Chen and He 2020](https://arxiv.org/abs/2011.10566)) have nothing there: a predictor and a stopped gradient, and in BYOL a slowly moving target, keep them from the constant in practice, by how they train, not by what they minimise.
 #
 # So none of them is an ELBO of our family, and their losses have no unit. Their encoders can be judged all the same.
 
@@ -269,17 +281,17 @@ assert pull == 0 and abs(nats) < 1e-12, "best for the pull alone, worth nothing"
 # %% [markdown]
 # ## A table to decide by
 #
-# | your loss | who is a pair | who is a candidate | normalised | its value |
+# | your loss | who is a pair | who is a candidate | normalised | in nats |
 # |---|---|---|---|---|
-# | cross-entropy on the diagonal | row $i$, column $i$ | the other side | each row | $\log B$ − InfoNCE |
-# | CLIP | the same | the other side | rows, columns | $\log B$ − the mean of two ELBOs |
-# | NT-Xent | $i$, $i \pm B$ | all views, $f(z,z)=0$ | each row | $\log 2B$ − InfoNCE |
-# | SupCon | all of a class | all views, $f(z,z)=0$ | each row | $\log 2B$ − InfoNCE, its ceiling lower |
-# | label smoothing | $1-\varepsilon$ pairs, $\varepsilon$ strangers | the other side | each row | $\log B$ − InfoNCE, its ceiling lower |
-# | MoCo | row $i$, its key | the key and a queue | each row | InfoNCE, wrong by the queue's age |
-# | hard negatives | row $i$, column $i$ | $\tilde Q(z')$ | each row | another model; weights $Q/\tilde Q$ mend it |
-# | DCL | row $i$, column $i$ | strangers alone | each row | an estimate of $I_\infty$, too high on average |
-# | SigLIP | row $i$, column $i$ | strangers alone | nothing | no ELBO; its scores + $\log(B-1)$ are $\log r$ |
+# | cross-entropy on the diagonal | row $i$, column $i$ | the other side | each row | $\log B$ − loss = InfoNCE |
+# | CLIP | the same | the other side | rows, columns | $\log B$ − loss, the mean of two ELBOs |
+# | NT-Xent | $i$, $i \pm B$ | all views, $f(z,z)=0$ | each row | $\log 2B$ − loss = InfoNCE |
+# | SupCon | all of a class | all views, $f(z,z)=0$ | each row | $\log 2B$ − loss = InfoNCE, its ceiling lower |
+# | label smoothing | $1-\varepsilon$ pairs, $\varepsilon$ strangers | the other side | each row | $\log B$ − loss = InfoNCE, its ceiling lower |
+# | MoCo | row $i$, its key | the key and a queue | by $\tilde Z$ | $\log(1+K)$ − loss, wrong by the queue's age |
+# | hard negatives | row $i$, column $i$ | $\tilde Q(z')$ | by $\tilde Z > Z$ | too low; weights $Q/\tilde Q$ mend it |
+# | DCL | row $i$, column $i$ | strangers alone | by their mean | $\log(B-1)$ − loss, an estimate of $I_\infty$, too high on average |
+# | SigLIP | row $i$, column $i$ | strangers alone | nothing | no ELBO; at its optimum $s + b + \log(B-1) = \log r$ |
 # | VICReg, Barlow Twins, BYOL | row $i$, column $i$ | none | nothing | no ELBO, no unit |
 #
 # Whatever you trained with: encode held-out pairs, hand them to `rpm.dataset_evidence` with a critic, and compare nats with nats.
@@ -311,12 +323,12 @@ rpm.lessons.lesson_15.own_column.check(own_column)
 # ## Quiz
 #
 # **1. Your NT-Xent loss is 2.1 on a batch of 256 pairs. In nats of InfoNCE that is…**
-# <details><summary>−2.1</summary>That leaves the constant out: a loss of log 512 is worth nothing, not −6.2.</details>
+# <details><summary>−2.1</summary>That leaves the constant out: equal scores, which know nothing, have a loss of log 511.</details>
 # <details><summary>log 512 − 2.1, about 4.1</summary>Yes: 512 views are candidates.</details>
 # <details><summary>log 256 − 2.1, about 3.4</summary>In NT-Xent both sides are candidates.</details>
 #
 # **2. DCL reads 9 nats on a batch of 512 pairs. Is that a bug?**
-# <details><summary>Yes, nothing exceeds log 512</summary>No probability of the batch's model does; DCL is no such probability.</details>
+# <details><summary>Yes, nothing exceeds log 512</summary>No probability of a model of the batch does; DCL's rows do not sum to one.</details>
 # <details><summary>No: without the partner in the denominator there is no ceiling</summary>Yes. It is an estimate of $I_\infty$, too high on average, and can be negative as well.</details>
 #
 # **3. SigLIP's loss falls when you double the batch. So the model got better?**
@@ -340,4 +352,4 @@ assert max(abs(infonce - bound), abs(infonce - evidence)) < 1e-10
 # ## What we saw
 #
 # Most losses of practice are InfoNCE of another table: they differ in who is a pair and who is a candidate, and their values become nats by adding a logarithm. Some are not: SigLIP fits the ratio without a normaliser,
-# DCL estimates, VICReg and BYOL have no strangers. All leave an encoder behind, and evidence can judge it. Next, [a prior of your own](16_your_own_prior.ipynb).
+# DCL and a stale queue are normalised by something else, VICReg and BYOL have no strangers. All leave an encoder behind, and evidence can judge it. Next, [a prior of your own](16_your_own_prior.ipynb).
