@@ -35,6 +35,7 @@ def write(path: Path, names: list[str], browser: Browser) -> None:
             printed = Path(folder) / "page.pdf"
             page.pdf(path=printed, **PAPER)
             book.append(printed, outline_item=page.title().split(" - ")[0])
+        page.close()
     book.compress_identical_objects()
     book.write(path)
 

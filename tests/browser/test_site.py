@@ -269,7 +269,7 @@ def test_pages_are_printed_as_one_pdf_with_an_outline(site, browser, monkeypatch
     assert [name for name in book.pages() if not (site / f"{name}.html").exists()] == []
 
 
-@pytest.mark.parametrize(("word", "title"), [("donsker", "InfoNCE is the ELBO"), ("InfoMin", "Good views")])
+@pytest.mark.parametrize(("word", "title"), [("donsker", "One prior, one objective"), ("InfoMin", "Good views")])
 def test_search_finds_a_lesson_and_a_neighbour(site, page, word: str, title: str):
     visit(page, site / "search.html", f"?q={word}")
     page.get_by_role("link", name=re.compile(title)).and_(page.locator("#search-results a")).first.wait_for()
