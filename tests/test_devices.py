@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import rpm_tutorial as rpm
 from rpm_tutorial import _tiles, datasets, distributed, encoders, environment, gaussian
+from rpm_tutorial.course.dashboard import TrainingDashboard
+from rpm_tutorial.estimators import ESTIMATORS
 from rpm_tutorial.training import LogRow
 
 CRITICS = {
@@ -123,6 +125,16 @@ def test_the_stand_in_refuses_what_a_gpu_refuses():
         here.double().to(device)
 
 
+def test_each_estimator_of_a_batch():
+    table = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    with StandIn() as device:
+        for function in [function for functions in ESTIMATORS.values() for function in functions]:
+            here, there = table.clone().requires_grad_(), table.to(device).requires_grad_()
+            (expected := function(here)).value.backward()
+            (found := function(there)).value.backward()
+            assert_same([*found, there.grad], [*expected, here.grad], device)
+
+
 def pairs(n: int = 300) -> tuple[Tensor, Tensor]:
     z = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
     return z, z + 0.3 * torch.randn(n, 3, generator=torch.Generator().manual_seed(1))
@@ -194,6 +206,28 @@ def test_a_training_there_gives_the_numbers_of_one_here_and_is_continued_on_eith
     again = trainer("cpu", images)
     again.load(tmp_path / "there.pt")
     assert [row.value for row in again] == pytest.approx(rest, abs=1e-5)
+
+
+@each_device
+@each_critic
+def test_a_critic_there_passes_its_check(name, kind):
+    with StandIn(kind) as device:
+        assert (report := rpm.check_critic(CRITICS[name]().to(device), 3)).ok, report
+
+
+def test_a_dashboard_trains_and_draws_there(tmp_path):
+    images = datasets.digits()
+    with StandIn() as device:
+        x, x_prime = images.x[:60].to(device), images.x[60:120].to(device)
+        batches = datasets.view_pairs(images.x[60:].to(device), 32, flip=False)
+        trainer = rpm.Trainer(encoders.mlp(64, 4).to(device), rpm.VonMisesFisher().to(device), batches, 4)
+        labels = images.labels[:60].to(device)
+        board = TrainingDashboard(trainer, x, x_prime, labels, checkpoint=tmp_path / "kept.pt", every=1)
+        board.advance()
+        board.stop()
+        board.reset()
+        board.load()
+        assert board.trainer.step == 1 and f"on {device}" in board.count.value and len(board.history["step"]) == 2
 
 
 def test_a_generator_of_another_device_is_refused_with_what_to_do():

@@ -18,6 +18,11 @@ def test_the_self_check_is_five_lines_that_end_with_the_identity():
     assert lines[-1].endswith(": right")
 
 
+def test_a_broken_identity_is_not_called_right(monkeypatch):
+    monkeypatch.setattr(environment, "identity_residual", lambda: 1e-6)
+    assert "WRONG" in environment.self_check()
+
+
 def test_a_device_that_this_machine_lacks_is_named():
     assert environment.pick_device("cpu").type == "cpu"
     with pytest.raises(ValueError, match="'cuda:99' was asked for, .* use \"cpu\""):
