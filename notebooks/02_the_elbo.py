@@ -1,9 +1,9 @@
 # %% [markdown]
 # # The ELBO: seven lines, each with its number
 #
-# How do you train the model of lesson 1? Its likelihood contains $P_\text{true}(x)$, the distribution of images, which nobody can write down, and the density $Q(z|x)$, which a deterministic network doesn't have. This lesson derives the ELBO of the model, and both terms leave it.
+# How do you train the model of lesson 1? Its likelihood contains $P_\text{true}(x)$, the distribution that images are drawn from, which nobody can write down, and the density $Q(z|x)$, which a deterministic network doesn't have. This lesson derives the ELBO of the model, and shows that both terms drop out of it.
 #
-# The derivation has seven lines. Each is computed on a small model as we go, and all have to give one number, so that a wrong step shows.
+# The derivation has seven lines. We compute each line on a small model. All must give the same number, so a wrong step would be seen.
 #
 # **Afterwards you can** derive (E4) and (E5) from (E3); say which assumption each step needs; compute the gap of the bound; and, given a
 # broken assumption, point to the line that fails.
@@ -67,7 +67,7 @@ print(f"Σ weights = {weights.sum():.12f}")
 #
 # $$\log P(x,x') \;\ge\; \mathbb E_{Q(z|x)Q(z'|x')}\big[\log P(z,z') + \log P(x|z) + \log P(x'|z') - \log Q(z|x) - \log Q(z'|x')\big]. \tag{E3}$$
 #
-# Averaged over the data, the right side is the ELBO $L$, and the left side is the log evidence, which we can compute in a small world.
+# Averaged over the data, the right side is the ELBO $L$ (as a line of the derivation, "(E3)" means this average), and the left side is the log evidence, which we can compute in a small world.
 
 # %% tags=["reproducible"]
 # log P(x,x',z,z'), (E1)
@@ -98,7 +98,7 @@ assert L < evidence
 # %% tags=["reproducible"]
 log_posterior = log_joint - log_p[:, :, None, None]  # log P(z,z'|x,x'), Bayes' rule
 gap = E(log_q_z_given_x + log_q_z_prime_given_x_prime - log_posterior)
-line_0 = evidence - gap
+line_0 = evidence - gap  # line 1 is L, (E3)
 print(f"evidence − KL = {line_0:.6f},  (E3) = {L:.6f}")
 print(f"residual {abs(line_0 - L):.1e}")
 assert abs(line_0 - L) < 1e-12
@@ -106,11 +106,11 @@ independent = world.q_z.log()[:, None] + world.q_z_prime.log()  # the prior Q(z)
 assert abs(world.gap(independent)) < 1e-12
 
 # %% [markdown]
-# **What it needs**: that $z$ and $z'$ are drawn independently, given $x$ and $x'$, because (E3) subtracts $\log Q(z|x) + \log Q(z'|x')$. If one noise made both, this sum would not be the log probability of the draw.
+# **What it needs**: that $z$ and $z'$ are drawn independently, given $x$ and $x'$, because (E3) subtracts $\log Q(z|x) + \log Q(z'|x')$. If $z$ and $z'$ were made from the same random noise, this sum would not be the log probability of the draw.
 #
 # ## Bayes' rule goes in
 #
-# So far this was variational inference in any model. Now we use that the likelihood is defined by (E2), $\log P(x|z) = \log Q(z|x) + \log P_\text{true}(x) - \log Q(z)$. Put this in for $x$ and for $x'$.
+# So far this was variational inference in any model of the form (E1); only the remark on the prior $Q(z)Q(z')$ used more. Now we use that the likelihood is defined by (E2), $\log P(x|z) = \log Q(z|x) + \log P_\text{true}(x) - \log Q(z)$. Put this in for $x$ and for $x'$.
 
 # %% tags=["reproducible"]
 log_p_x = world.p_x.log()[:, None, None, None]
@@ -124,11 +124,11 @@ print(f"with Bayes' rule {line_2:.6f},  residual {abs(line_2 - L):.1e}")
 assert abs(line_2 - L) < 1e-12
 
 # %% [markdown]
-# **What it needs**: that the likelihood is Bayes' rule applied to an encoder. A VAE's decoder is not, so its derivation ends here.
+# **What it needs**: that the likelihood is Bayes' rule applied to an encoder. A VAE's decoder is not made in this way, so for a VAE the derivation ends here.
 #
 # ## The recognition densities cancel
 #
-# $\log Q(z|x)$ stands twice, once from the likelihood and once from the bound, with opposite signs. So does $\log Q(z'|x')$.
+# $\log Q(z|x)$ appears twice with opposite signs: once in the likelihood and once in the bound. So does $\log Q(z'|x')$.
 #
 # $$L = \mathbb E\big[\log P(z,z') - \log Q(z) - \log Q(z') + \log P_\text{true}(x) + \log P_\text{true}(x')\big]$$
 
@@ -138,8 +138,7 @@ print(f"after cancelling {line_3:.6f},  residual {abs(line_3 - line_2):.1e}")
 assert abs(line_3 - line_2) < 1e-12
 
 # %% [markdown]
-# This is the step that makes contrastive learning possible. $Q(z|x)$ is gone, so the encoder
-# may be a deterministic network: it puts all probability on one point, and has no finite density there.
+# This is the step that lets the encoder be the network of contrastive learning. $Q(z|x)$ is gone, so the encoder may be a deterministic network: it puts all probability on one point, and has no finite density there. It is the limit of ever narrower encoders, and for each of these the two terms cancel before the limit is taken.
 #
 # **What it needs**: that the encoder in the likelihood is the encoder that draws $z$. Were the likelihood made of a blurred or older copy, the two terms would differ. (One encoder for $x$ and another for $x'$ is no problem: each side cancels its own.)
 #
@@ -159,14 +158,14 @@ print(f"residual {abs(line_4 - line_3):.1e}")
 assert abs(line_4 - line_3) < 1e-12 and abs(C - world.constant) < 1e-12
 
 # %% [markdown]
-# We cannot compute $C$ for images, and never need to: it is the same for all encoders and all priors, so that training and comparing them go without it. "Up to a constant" means $C$ in
+# For the distribution that images are drawn from we cannot compute $C$ (for a list of $N$ distinct pairs it is $-2\log N$, lesson 0). It is the same for all encoders and all priors, so that training and comparing them go without it. "Up to a constant" means $C$ in
 # this whole course.
 #
 # **What it needs**: that $H(x)$ and $H(x')$ are entropies of the data that the pairs come from. Change the augmentation, and $x$ has another distribution and $C$ another value.
 #
 # ## Only Q(z,z′) is left of the data
 #
-# What is left in the bracket depends on $z$ and $z'$ alone. So sum the weights over $x$ and $x'$ first. That sum is $Q(z,z')$, the aggregate joint of lesson 1.
+# With $C$ outside, the line is $L = \mathbb E\big[\log P(z,z') - \log Q(z) - \log Q(z')\big] + C$. What is left in the bracket depends on $z$ and $z'$ alone. So sum the weights over $x$ and $x'$ first. That sum is $Q(z,z')$, the aggregate joint of lesson 1.
 #
 # $$L - C = \mathbb E_{Q(z,z')}\big[\log P(z,z') - \log Q(z) - \log Q(z')\big] \tag{E4}$$
 
@@ -184,7 +183,7 @@ assert abs(line_5 - line_4) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 #
 # ## Mutual information, minus the prior's error
 #
-# Add and subtract $\log Q(z,z')$ in the bracket, and two known quantities appear. One is the mutual information of the latents, $I_Q(z;z') = \mathbb E_{Q(z,z')} \log \frac{Q(z,z')}{Q(z)Q(z')}$: what $z$ tells of $z'$, where both are as the encoders draw them. The other is a KL.
+# Add and subtract $\log Q(z,z')$ in the bracket, and two known quantities appear. One is the mutual information of the latents, $I_Q(z;z') = \mathbb E_{Q(z,z')} \log \frac{Q(z,z')}{Q(z)Q(z')}$: how many nats $z$ tells about $z'$, when the encoders draw both from a pair of the data. The other is a KL.
 #
 # $$L - C = I_Q(z;z') - \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big). \tag{E5}$$
 
@@ -212,16 +211,16 @@ assert abs(information - world.mutual_information) < 1e-12
 # - **stale**: $P(x|z)$ is made from a blurred copy of the encoder
 # - **constant**: $C$ is computed for uniform observations
 # - **shuffled**: $Q(z)Q(z')$ stands where $Q(z,z')$ belongs
-# - **aggregate**: a uniform distribution stands where $Q(z)$ belongs, in (E2) and in all lines that follow from it
+# - **aggregate**: a uniform distribution stands where $Q(z)$ belongs, in (E2) and in the lines made from it, down to (E4)
 #
-# **Predict** for each which line will fail, before you choose it.
+# The lines are named evidence − KL, (E3), Bayes, cancel, constant, (E4), (E5), in the order of the sections. **Predict** for each assumption which line will fail, before you choose it.
 #
 # <details><summary>Answers</summary>
 #
-# - dependent: (E3), since the draw is not scored by its own density
+# - dependent: (E3), since (E3) subtracts a log density from which $z$ and $z'$ were not drawn
 # - decoder: Bayes, since (E2) is not the likelihood any more
 # - stale: cancel, since the copy's density stands against the encoder's
-# - constant: constant, since the data are not uniform
+# - constant: the line named *constant*, in which $C$ is put outside, since the data are not uniform
 # - shuffled: (E4), where $Q(z,z')$ enters
 # - aggregate: (E5). The lines before it carry the same wrong $Q(z)$ and agree with one another; (E5) takes the marginals of $Q(z,z')$.
 # </details>
@@ -230,7 +229,7 @@ assert abs(information - world.mutual_information) < 1e-12
 rpm.explore(rpm.lessons.lesson_02.proof(world, log_prior))
 
 # %% [markdown]
-# The widget's claim, asserted: with nothing broken, all lines agree with those that we computed by hand. With one assumption broken, exactly one line fails.
+# The next cell checks the widget's claim: with nothing broken, all lines agree with those that we computed by hand. With one assumption broken, exactly one line fails.
 
 # %% tags=["reproducible"]
 by_hand = torch.stack([line_0, L, line_2, line_3, line_4, line_5, line_6])
@@ -280,8 +279,7 @@ def gap_of_one_pair(q, p):
 rpm.lessons.lesson_02.gap.check(gap_of_one_pair)
 
 # %% [markdown]
-# **3. Find the bug.** This function should return $L - C$ of (E4). **Symptom**, the last line that it prints: under a prior that is uniform it finds exactly 0 nats, and (E5),
-# $I_Q(z;z') - \mathrm{KL}(Q\,\|\,P)$, finds less. Repair it.
+# **3. Find the bug.** This function should return $L - C$ of (E4). **Symptom** (see the last line that the cell prints): under a uniform prior the function returns exactly 0 nats, but (E5), $I_Q(z;z') - \mathrm{KL}(Q\,\|\,P)$, gives less. Repair it.
 
 
 # %% tags=["exercise", "bug", "reproducible"]
@@ -293,7 +291,7 @@ def elbo_above_c(q_joint, log_prior):
 
 
 rpm.lessons.lesson_02.elbo_above_c.check(elbo_above_c)
-tilted = rpm.FiniteRPM.ring(tilt=2.0).q_joint
+tilted = rpm.FiniteRPM.ring(tilt=2.0).q_joint  # Q(z,z') of another small world
 uniform = torch.full_like(tilted, 1 / tilted.numel()).log()
 by_e5 = rpm.mutual_information(tilted) - (tilted * (tilted.log() - uniform)).sum()
 found = elbo_above_c(tilted, uniform)
@@ -314,13 +312,12 @@ print(f"L - C under a uniform prior: {found:.4f}; by (E5): {by_e5:.4f}")
 #
 # **3. A larger I_Q(z;z′) makes the ELBO larger…**
 # <details><summary>always</summary>Not if KL(Q‖P) grows by more: look at (E5).</details>
-# <details><summary>if the prior can follow</summary>Yes: what counts is the information minus the prior's error.</details>
+# <details><summary>if KL(Q‖P) grows by less</summary>Yes: what counts is the information minus the prior's error.</details>
 # <details><summary>never</summary>With the KL held fixed it does, nat for nat.</details>
 #
 # ## The three numbers of this world
 #
-# They all differ here, and each difference has a name. The evidence exceeds the ELBO by the gap. InfoNCE needs a critic; take $f = P(z,z')/Q(z)Q(z')$, made of our prior. InfoNCE is the ELBO of a prior with $P(z) = Q(z)$ (lesson 3), and ours has another
-# $P(z)$. This costs our ELBO $\mathrm{KL}(Q(z)\,\|\,P(z))$.
+# They all differ here, and each difference has a name. The evidence exceeds the ELBO by the gap. InfoNCE needs a critic; take $f = P(z,z')/Q(z)Q(z')$, made of our prior. With this $f$, InfoNCE is $L - C$ under the prior $Q(z)\,P(z'|z)$ (lesson 3); ours is $P(z)\,P(z'|z)$, and differs in the first factor only. This costs our ELBO $\mathrm{KL}(Q(z)\,\|\,P(z))$.
 
 # %% tags=["reproducible"]
 infonce = rpm.infonce(log_prior - log_q_z - log_q_z_prime, q_joint).value

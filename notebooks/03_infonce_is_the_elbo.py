@@ -31,8 +31,7 @@ world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 # ## The optimal prior turns the ELBO into the mutual information
 #
 # Lesson 2 ended with $L - C = I_Q(z;z') - \mathrm{KL}(Q(z,z')\,\|\,P(z,z'))$. Here $I_Q(z;z')$, or MI for short, is the mutual information of the
-# latents, and only the KL contains the prior. A KL is never negative, and it is zero where its two arguments are equal. So the prior with the highest
-# ELBO, the **optimal prior**, is $Q(z,z')$ itself:
+# latents, and only the KL contains the prior. A KL is never negative, and it is zero where its two arguments are equal. So, for a given encoder, the prior with the highest ELBO is $Q(z,z')$ itself. It is called the **optimal prior**: optimal for the ELBO, not always for the log evidence:
 #
 # $$P(z,z') = Q(z,z') \quad\Rightarrow\quad L - C = I_Q(z;z'). \tag{E6}$$
 
@@ -45,18 +44,17 @@ assert abs(elbo - MI) < 1e-12
 
 # %% [markdown]
 # So to maximise the mutual information is to maximise an ELBO whose prior copies whatever the encoder does. Such a prior assumes nothing about the
-# latents. Every other prior assumes something, and pays a KL where the latents do not comply.
+# latents. Every other prior assumes something, and its ELBO is lower by a KL if the latents are distributed otherwise.
 #
-# ## InfoNCE assumes that z′ follows from z
+# ## InfoNCE assumes how z′ is drawn, given z
 #
 # The prior of InfoNCE has two parts. The first latent is left as the encoder makes it, $P(z) = Q(z)$. The second is drawn from
 # $Q(z')$, reweighted by the critic $f(z,z')$ according to how well it fits $z$:
 #
 # $$P(z'|z) = \frac{Q(z')\,f(z,z')}{Z(z)}, \qquad Z(z) = \mathbb E_{Q(z')} f(z,z'). \tag{E7}$$
 #
-# The **normaliser** $Z(z)$ is what makes each row sum to one. To try it we need a critic, and any table of scores $s = \log f(z,z')$ will do. We
-# take the logarithm of the **density ratio** $r(z,z') = Q(z,z')/Q(z)Q(z')$, which says how much more often two latents meet than by chance, and add
-# noise: a critic with errors, as a trained one is.
+# The **normaliser** $Z(z)$ is what makes each row of the table $P(z'|z)$, one for each $z$, sum to one. To try it we need a critic, and any table of scores $s = \log f(z,z')$ will do. We
+# take the logarithm of the **density ratio** $r(z,z') = Q(z,z')/Q(z)Q(z')$, which says how much more often two latents meet than by chance, and add noise, because a trained critic has errors too.
 
 # %% tags=["reproducible"]
 rng = torch.Generator().manual_seed(0)
@@ -67,7 +65,7 @@ f = log_f.exp()
 rpm.figures.reweighting(world.q_z_prime, f)
 
 # %% [markdown]
-# The top row is $Q(z')$, and below it stands one row of the prior for each $z$. In code, the prior is three factors.
+# The top row is $Q(z')$, and below it stands one row of $P(z'|z)$ for each $z$. In code, the prior is the product of $Q(z)$, $Q(z')$ and $f/Z$.
 
 # %% tags=["reproducible"]
 Z = f @ world.q_z_prime  # Z(z): one number for each z
@@ -83,10 +81,9 @@ assert torch.allclose(P.log(), rpm.priors.infonce(log_f, world.q_joint), atol=1e
 # $$L - C = \mathbb E_{Q(z,z')}[s(z,z')] - \mathbb E_{Q(z)}[\log Z(z)] =: I_\infty.$$
 #
 # This is InfoNCE. Lesson 0 had $\frac1N\sum_i \big[s_{ii} - \log \frac1N\sum_j f_{ij}\big]$: the mean over pairs has become $\mathbb E_{Q(z,z')}$, and the mean over the
-# $N$ candidates, the $z'_j$ that compete for a $z$, has become $\mathbb E_{Q(z')}$. The index ∞ says that all of $Q(z')$ are candidates.
+# $N$ candidates, the $z'_j$ that compete for a $z$, has become $\mathbb E_{Q(z')}$. The index ∞ stands for infinitely many candidates drawn from $Q(z')$: their mean of $f$ is the expectation $Z(z)$.
 #
-# **Predict**: compute $L$ as lesson 2 did, as a sum of five expectations over $x, x', z, z'$ (E3). Compute $I_\infty$ from the critic and $Q(z,z')$, with no
-# observation in sight. In how many digits will $L - C$ and $I_\infty$ agree?
+# **Predict**: compute $L$ as lesson 2 did, as a sum of five expectations over $x, x', z, z'$ (E3). Compute $I_\infty$ from the critic and $Q(z,z')$ alone, without $x$ and $x'$. In how many digits will $L - C$ and $I_\infty$ agree?
 #
 # <details><summary>Answer</summary>
 #
@@ -103,7 +100,7 @@ print(f"residual {abs(elbo - infonce):.1e} nats")
 assert abs(elbo - infonce) < 1e-12
 
 # %% [markdown]
-# This is the theorem of the course. The library's `infonce` is the first three lines of the cell with names and checks.
+# This is the theorem of the course. The library's `infonce` is the line of `Z` two cells above and the first three lines of this cell, with names and checks.
 #
 # ## I∞ and I_N are one formula on two distributions
 #
@@ -119,15 +116,15 @@ print(f"I∞ of the list {of_the_list:.6f},  I_6 {I_N:.6f} nats")
 assert abs(of_the_list - I_N) < 1e-12
 
 # %% [markdown]
-# So three numbers go by the name of InfoNCE, and differ in what they are taken of:
+# So three numbers are called InfoNCE. They differ in what they are computed from:
 #
-# | | taken of | compared with the ELBO |
+# | | computed from | compared with the ELBO |
 # |---|---|---|
 # | $I_\infty$ | a distribution $Q(z,z')$ | it *is* the ELBO of that distribution, less $C$ |
 # | $I_N$ of a data set | all $N$ pairs there are | it *is* the ELBO of that data set, less its $C$; at most $\log N$ ([lesson 5](05_the_evidence_of_a_data_set.ipynb)) |
-# | $I_N$ of a batch | $N$ pairs drawn from more | it *estimates* the ELBO of what they were drawn from, with a bias ([lesson 6](06_finite_batches.ipynb)) |
+# | $I_N$ of a batch | $N$ pairs drawn from more | it *estimates* the ELBO of what they were drawn from, less its $C$, with a bias ([lesson 6](06_finite_batches.ipynb)) |
 #
-# ## As a bound on the MI it is loose, as an ELBO it is exact
+# ## It is a loose bound on the MI, and it equals the ELBO exactly
 #
 # InfoNCE is usually introduced as a lower bound on the mutual information. It is one, since $L - C = \mathrm{MI} - \mathrm{KL}$ says so, and
 # says by how much it falls short:
@@ -141,7 +138,7 @@ print(f"MI − InfoNCE = {shortfall:.6f},  KL(Q‖P) = {divergence:.6f} nats")
 assert shortfall > 0 and abs(shortfall - divergence) < 1e-12
 
 # %% [markdown]
-# More candidates do not close this gap: in $I_\infty$ all of $Q(z')$ are candidates already. It closes only where the prior equals $Q(z,z')$, which is where
+# More candidates do not close this shortfall (not to be confused with the gap of lesson 2): in $I_\infty$ all of $Q(z')$ are candidates already. The shortfall vanishes only where the prior equals $Q(z,z')$, which is where
 # the critic is $f(z,z') = c(z)\,r(z,z')$: the density ratio, times any positive factor that depends on $z$ alone. For then $Z(z) = c(z)$, the factor cancels in $f/Z(z)$, and the prior is $Q(z)Q(z')\,r = Q(z,z')$. Such a critic is called an
 # **optimal critic**.
 
@@ -154,21 +151,19 @@ print(f"our critic, times c(z): InfoNCE {with_c:.6f}, before {infonce:.6f}")
 assert abs(at_best - MI) < 1e-12 and abs(with_c - infonce) < 1e-12
 
 # %% [markdown]
-# Two things follow. A critic trained by InfoNCE tells density ratios only up to that factor. And a critic of a fixed shape, say a cosine over a
-# temperature, can rarely be optimal: with it InfoNCE stays below the MI for good. That is no failure to estimate the MI. It is the exact value of
+# Two things follow. A critic trained by InfoNCE gives the density ratio only up to the factor $c(z)$. And a critic of a fixed shape, say a cosine over a temperature, is optimal only if the latents happen to have a density ratio of that shape, up to $c(z)$. If not, InfoNCE stays below the MI for these latents, however long the critic is trained. As an estimate of the MI this would be a failure, but that is not what InfoNCE is. It is the exact value of
 # something else: the ELBO of the model whose prior has that shape.
 #
-# ## It holds without any table: two Gaussians
+# ## (E8) holds without any table: two Gaussians
 #
-# Let $z$ and $z'$ be standard normal numbers with correlation $\rho$. The critic is a **random walk**, $f = e^{-(z-z')^2/2\sigma^2}$: it likes a $z'$ that lies
-# within about one step $\sigma$ of $z$. With $a = 1/\sigma^2$ the score is $s = -\tfrac a2(z-z')^2$. Both averages of $I_\infty$ can be done by hand:
+# Let $z$ and $z'$ be standard normal numbers with correlation $\rho$. The critic is named after a **random walk**, $f = e^{-(z-z')^2/2\sigma^2}$, a Gaussian step of size $\sigma$ from $z$: it likes a $z'$ that lies within about one step of $z$. (The prior multiplies it by $Q(z')$, which pulls $z'$ towards 0.) With $a = 1/\sigma^2$ the score is $s = -\tfrac a2(z-z')^2$. Both averages of $I_\infty$ can be done by hand:
 #
 # - the score: $\mathbb E(z-z')^2 = 2(1-\rho)$, so $\mathbb E s = -a(1-\rho)$;
 # - the normaliser: a Gaussian integral gives $\log Z(z) = -\tfrac12\log(1+a) - \tfrac{a z^2}{2(1+a)}$, and $\mathbb E z^2 = 1$.
 #
 # $$I_\infty = -a(1-\rho) + \tfrac12 \log(1+a) + \tfrac{a}{2(1+a)}, \qquad \mathrm{MI} = -\tfrac12\log(1-\rho^2). \tag{E20}$$
 #
-# The next cell estimates $I_\infty$ from samples, in batches of 1 000 pairs. Its check allows .002 nats for the bias of such a batch, which is lesson 6's subject.
+# The next cell estimates $I_\infty$ from samples, in batches of 1 000 pairs; ± is one standard error of the mean over batches. Its check allows .002 nats for the bias of such a batch, which is lesson 6's subject.
 
 # %% tags=["reproducible"]
 rho, sigma = 0.8, 0.7
@@ -187,7 +182,7 @@ for used in (10, 100):
 assert mean + 4 * error < information
 
 # %% [markdown]
-# More samples narrow the estimate down, to (E20) and not to the MI. The difference is again the KL of (E8), the prior's error. Under the prior $P(z'|z) \propto Q(z')f$ the partner
+# More samples narrow the estimate down, to (E20) and not to the MI. The difference is again the KL of (E8), the prior's error. Since $P(z) = Q(z)$, it is the KL between the two conditionals of $z'$ given $z$, averaged over $z$. Under the prior $P(z'|z) \propto Q(z')f$ the partner
 # $z'$ is normal with mean $\frac{a}{1+a}z$ and variance $\frac1{1+a}$; in the data its mean is $\rho z$ and its variance $1-\rho^2$. The KL between two normals is
 # a formula, here averaged over $z$ with $\mathbb E z^2 = 1$:
 
@@ -203,7 +198,7 @@ print(f"KL(Q‖P) = {divergence:.4f} = MI − (E20)")
 assert abs(divergence - (information - exact)) < 1e-12
 
 # %% [markdown]
-# ## The better the prior fits, the smaller the gap
+# ## The closer the partners, the shorter the best step
 #
 # The widget draws (E20) against the step $\sigma$ of the walk, the MI as a level line, and the KL as a bar at the chosen step.
 #
@@ -211,15 +206,14 @@ assert abs(divergence - (information - exact)) < 1e-12
 #
 # <details><summary>Answer</summary>
 #
-# Shorter: partners that lie close together ask for a small step. At $\rho = 0$ the partners are unrelated, and a longer step is always better. In between InfoNCE never reaches the MI: the walk has one
-# number, $a$, and would need it to set both the mean and the variance right.
+# Shorter: partners that lie close together ask for a small step. At $\rho = 0$ the partners are unrelated, and a longer step is always better. In between InfoNCE never reaches the MI: the critic has one number only, $a$, which cannot make both the mean and the variance right.
 # </details>
 
 # %% tags=["reproducible"]
 rpm.explore(rpm.lessons.lesson_03.walk)
 
 # %% [markdown]
-# The answer, asserted on a grid of steps:
+# The next cell checks the answer on a grid of steps:
 
 # %% tags=["reproducible"]
 steps = torch.linspace(0.1, 5, 491).tolist()
@@ -266,7 +260,7 @@ rpm.lessons.lesson_03.prior.check(infonce_prior)
 #
 # **2. What does InfoNCE's prior assume of z, before z′ is drawn?**
 # <details><summary>that it is uniform on the sphere</summary>No: that may come out of training, but the prior does not ask for it.</details>
-# <details><summary>nothing: P(z) = Q(z), whatever the encoder makes</summary>Yes. What it assumes is how z′ follows from z.</details>
+# <details><summary>nothing: P(z) = Q(z), whatever the encoder makes</summary>Yes. What it assumes is how z′ is drawn, given z.</details>
 # <details><summary>that it is standard normal</summary>No: that is the usual prior of a VAE.</details>
 #
 # **3. You double the number of candidates again and again, and the value stays below the MI. What is left?**
@@ -276,7 +270,7 @@ rpm.lessons.lesson_03.prior.check(infonce_prior)
 #
 # ## The three numbers of this world
 #
-# They are those of the small world, under InfoNCE's prior $P$ of the noisy critic. InfoNCE and the ELBO agree, as they must. The encoder leaves doubt about $z$, so that the evidence is larger, by
+# They belong to the small world, under the InfoNCE prior $P$ that the noisy critic gives. InfoNCE and the ELBO agree, as they must. The encoder leaves doubt about $z$, so that the evidence is larger, by
 # the gap of lesson 2.
 
 # %% tags=["reproducible"]
@@ -291,6 +285,6 @@ assert abs(infonce - bound) < 1e-12 and abs(evidence - bound - gap) < 1e-12
 # %% [markdown]
 # ## What we saw
 #
-# InfoNCE is the ELBO under the prior $P(z)=Q(z)$, $P(z'|z) = Q(z') f/Z(z)$: equal to rounding, for any critic. It stays below the mutual information by the KL from
-# $Q(z,z')$ to that prior. The softmax of your loss is the normaliser of a prior, and a normaliser is a choice:
+# InfoNCE is the ELBO under the prior $P(z)=Q(z)$, $P(z'|z) = Q(z') f/Z(z)$: equal for any critic, by (E4) and (E7), and to rounding for the one that we computed. It stays below the mutual information by the KL from
+# $Q(z,z')$ to that prior. The denominator of the softmax in your loss is the normaliser of a prior (times $N$), and a normaliser is a choice:
 # [lesson 4](04_one_prior_one_objective.ipynb) makes other choices, and each gives an objective that has a name.

@@ -4,15 +4,14 @@
 # Lesson 7 left a question: if the mutual information cannot choose a representation, what can? The prior can. For videos, the prior is what we assume of the motion: how the latents
 # of one frame follow from those of the frame before. We try it on small videos of moving balls, whose true positions we know.
 #
-# **Afterwards you can** let the held-out evidence choose between two priors; say which prior can find the axes along which the world moves, and why; explain how two models
-# with equal nats of evidence can have codes that differ in everything else. (The *code* is the map from images to latents.)
+# **Afterwards you can** let the held-out evidence choose between two priors; say which prior can find the axes along which the world moves, and why; explain how two models with nearly equal evidence can have very different codes. (The *code* is the map from images to latents.)
 #
 # **You need** [lesson 7](07_why_not_mutual_information.ipynb). **Time** 45 minutes, of which the computer takes one.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
-# **Whose result is it?** That a critic is a prior (E18), and that its objective is the ELBO of that prior, is the paper's
-# ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). Heavy-tailed steps *identify* the axes: the data allow one set of axes alone, up to order and sign. That is due to Klindt et al.
+# **Whose result is it?** That a critic is a prior, $P(z'|z) \propto Q(z')\,f(z,z')$ (E7; E18 lists the critics of this course), and that its objective is the ELBO of that prior, is the paper's
+# ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). Steps with heavier tails than Gaussian ones, such as Laplace steps, *identify* the axes: the data then allow only one choice of latent coordinates, up to order and sign. That is due to Klindt et al.
 # ([2021](https://arxiv.org/abs/2007.10930)). A contrastive loss with the right prior recovers the latents that made the images, up to a simple map: due to Zimmermann et al. (cl-ica,
 # [2021](https://arxiv.org/abs/2102.08850)). The test by held-out evidence, its errors, the turned steps and the whirl are this course's.
 
@@ -34,9 +33,8 @@ seeds = (seed, seed + 1, seed + 2)
 # %% [markdown]
 # ## The world: balls that take one random step
 #
-# A ball starts anywhere in a box and takes one random step; at a wall it bounces. The steps of a world are Gaussian, or they are Laplace: most are small, some are large, by
-# the density $\propto e^{-|u|/b}$ in each coordinate. Both have a standard deviation of 0.15 of the box's side. Each ball has an image channel of its own. The
-# encoder sees pixels. The positions are ours alone, to judge it by.
+# A ball starts anywhere in a box and takes one random step; at a wall it bounces. In one world the steps $d$ are Gaussian; in the other they are Laplace, with density $\propto e^{-|d|/b}$ in each coordinate: most are small, some are large. Both have a standard deviation of 0.15 of the box's side. Each ball has an image channel of its own. The
+# encoder sees pixels. Only we see the positions, and we use them only to judge the encoder.
 
 
 # %%
@@ -52,13 +50,11 @@ rpm.figures.images(
 )
 
 # %% [markdown]
-# How much does one frame tell about the next? The position $u$ in one dimension is uniform before and after the step, so $I(x;x') = \mathbb E \log p(u'|u)$ in each
-# dimension. That is an integral over a square, which the computer does by a sum. No evidence in this lesson can exceed it, over endlessly many pairs: it is their
-# **ceiling** (lesson 5).
+# How much does one frame tell about the next? An image shows where its ball is, so $I(x;x')$ is the information between the two positions. In one dimension let $u$ be the position before the step and $u'$ that after it. Both are uniform on $[0,1]$, so $p(u') = 1$, and the information $\mathbb E \log \frac{p(u'|u)}{p(u')}$ is $\mathbb E \log p(u'|u)$ in each dimension. That is an integral over a square, which the computer does by a sum. Over endlessly many pairs no log evidence less $C$ can exceed this information, since the KL below is never negative: it is the **ceiling** (lesson 5).
 #
 # $$\mathbb E\log P(x,x') - C = I_{\text{true}}(x;x') - \mathrm{KL}\big(P_{\text{true}}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
 #
-# We judge on 2 048 pairs. Their mean has an error of about 0.02 nats, so that a measured evidence may come out slightly above the ceiling. (On $N$ given pairs there is another
+# We judge on 2 048 pairs. Their mean has an error of 0.02 to 0.03 nats a ball, so that a measured evidence may come out slightly above the ceiling. (On $N$ given pairs there is another
 # ceiling, $\log N$, here 7.6 nats and far away.)
 
 
@@ -83,9 +79,9 @@ assert abs(ceiling["gaussian"] - 2 * true_information("gaussian", cells=1000)) <
 # %% [markdown]
 # The next cells define how we train and judge, once for the whole lesson. We judge an encoder by three numbers on 2 048 held-out pairs:
 #
-# - the **held-out evidence** (E14);
-# - the **$R^2$** of a linear map from its latents to the true positions: 1 if the latents contain the positions in a straight form;
-# - the **MCC**, mean correlation coefficient: each true coordinate is matched with one latent, and their absolute correlations are averaged. 1 if each
+# - the **held-out evidence**: the log evidence less $C$ in nats a pair, which by (E14) is InfoNCE of all 2 048 pairs at once;
+# - the **$R^2$** of a linear map from its latents to the true positions: 1 if the positions are a linear function of $z$;
+# - the **MCC**, mean correlation coefficient: each true coordinate is matched with one coordinate of $z$ (from here on also called a latent), and the absolute correlations of the matches are averaged. 1 if each
 #   coordinate is a latent of its own.
 
 
@@ -112,7 +108,7 @@ def judge(encoder, critic, test):  # I_N in nats, R² and MCC on held-out frames
 
 
 # %% [markdown]
-# The start of a network may **fold** the box, like a sheet of paper: two places far apart in the box get the same latent, and training does not unfold them. The evidence then stays far
+# The random weights that a network starts with may **fold** the box, like a sheet of paper: two places far apart in the box get the same latent, and training does not unfold the code. The evidence then stays far
 # lower, under either prior (lesson 16 shows such a fold on a circle). We want to compare priors, not starts, so each prior gets its best start: we begin three times, train 40 steps, and
 # go on with the one whose InfoNCE *on the training batches* is highest. Neither held-out frames nor positions take part in that choice.
 
@@ -141,14 +137,13 @@ priors = {"gaussian": rpm.RandomWalk, "laplace": rpm.LaplaceWalk}
 # %% [markdown]
 # ## The evidence chooses the prior
 #
-# Two kinds of data and two priors make four combinations, with three seeds each. The prior of the random walk, $\log f = -\lVert z-z'\rVert^2/2\sigma^2$, says that steps are Gaussian. The prior of the
-# Laplace walk, $\log f = -\lVert z-z'\rVert_1/b$, says that they are Laplace.
+# Two kinds of data and two priors make four combinations, with three seeds each. The prior of the random walk, $\log f = -\lVert z-z'\rVert^2/2\sigma^2$, says that steps are Gaussian. The prior of the Laplace walk, $\log f = -\lVert z-z'\rVert_1/b$, says that they are Laplace. Both scales, $\sigma$ and $b$, are learned with the encoder.
 #
 # **Predict**: the steps of both worlds have the same standard deviation. Can two thousand pairs tell which prior is the right one, through an encoder that learned from pixels?
 #
 # <details><summary>Answer</summary>
 #
-# Every time. The difference is some hundredths of a nat to a tenth, a pair, and more than five times its standard error. Over two thousand pairs that is a hundred nats.
+# Every time. The difference is some hundredths of a nat to a tenth of one for each pair, more than five times its standard error. Over two thousand pairs that is more than a hundred nats, and for Laplace steps more than two hundred.
 # </details>
 
 
@@ -186,9 +181,9 @@ for step, terms in {"gaussian": gaussian_terms, "laplace": laplace_terms}.items(
     assert (r_squared > 0.98).all() and (nats < ceiling[step] + 0.06).all()
 
 # %% [markdown]
-# The evidence chose the right prior in all six comparisons. $R^2$ could not have chosen: a linear map reads the positions from every one of these encoders. Each difference is the logarithm of a *held-out
+# The evidence chose the right prior in all six comparisons. $R^2$ hardly separates them: a linear map reads the positions from every one of these encoders, with $R^2$ above 0.99. And it needs the true positions, which the evidence does not. Each difference is the logarithm of a *held-out
 # likelihood ratio*, per pair: how much more probable one fitted model makes the held-out pairs than the other. It is no Bayes factor, which would average over all encoders and scales
-# instead of taking fitted ones. Its error, behind the ±, is the standard error of a mean over 2 048 pairs.
+# instead of taking fitted ones. The number behind each ± is the standard error of the difference, a mean over 2 048 pairs.
 #
 # ## Equal R², different axes
 #
@@ -216,7 +211,7 @@ assert changes["gaussian"] < 1e-12 < 0.1 < changes["laplace"]
 #
 # <details><summary>Answer</summary>
 #
-# MCC alone. A rotated code contains the positions just as well, but no single latent is a coordinate.
+# Only the MCC is low. A rotated code contains the positions just as well, but no single latent is a coordinate.
 # </details>
 
 
@@ -262,7 +257,7 @@ assert abs(walk[:, 2].mean() - in_six) < 0.1
 # Which axes did the Laplace walk find: those of the *steps*, or those of the box and of the pixels? In this world they are the same. So we make another, in which one ball takes
 # Laplace steps along the diagonals of the box.
 #
-# **Predict**: which directions of the box do the two latents of the Laplace walk follow now?
+# **Predict**: under the Laplace walk, do the two coordinates of $z$ now follow the sides of the box or its diagonals?
 #
 # <details><summary>Answer</summary>
 #
@@ -303,8 +298,8 @@ assert (found[:, 1] > 0.98).all()  # 0.996 to 0.998
 assert (found[:, 0] < 0.85).all()  # 0.71 to 0.74
 
 # %% [markdown]
-# There are limits. The Laplace prior finds axes along which the world takes independent heavy-tailed steps. Where the steps prefer no axis, it may report one all the same.
-# One ball with Gaussian steps is such a world: its latents under the Laplace prior often follow the axes of the image. (Chance is the number for the plane above.)
+# There are limits. The Laplace prior finds axes along which the world takes independent heavy-tailed steps. Where the steps prefer no axes, the code may still follow some.
+# One ball with Gaussian steps is such a world: its latents under the Laplace prior often follow the axes of the image. (What chance gives in the plane was printed above.)
 
 # %%
 for name in ("laplace", "gaussian"):
@@ -315,14 +310,13 @@ mcc = on_gaussian["laplace"][:, 2]  # one seed alone: from 0.90 to 1.00
 assert mcc.mean() > in_the_plane + 0.03
 
 # %% [markdown]
-# A high MCC looks like a discovery of axes. Only the nats say that it is none: they are lower than those of the random walk. Judge the prior first, then believe its axes.
+# A high MCC looks like a discovery of axes. But these are the axes of the box, not of the steps. The nats warn us: they are lower than those of the random walk, so the prior is wrong. Judge the prior first, then believe its axes.
 #
 # ## Nearly the same nats, another code
 #
-# Lesson 7 twisted latents by hand: each point was turned about the middle, by an angle that grows with its distance. We now do it with pixels. We *choose* a bad start: an
-# encoder trained to output the true positions after a twist by the angle $3\lVert v\rVert$, where $v$ is the position as seen from the middle of the box. The twisted box looks like a **whirl**.
+# Lesson 7 twisted latents by hand: each point was turned about the middle, by an angle that grows with its distance. We now do it with pixels. We *choose* a bad start: an encoder trained to output $v$ after a twist by the angle $3\lVert v\rVert$, where $v$ is the true position, seen from the middle of the box and scaled to variance 1 in each coordinate. The twisted box looks like a **whirl**.
 #
-# From there training goes on twice. Once it goes on under the random walk. Once it goes on under a **universal prior**: its critic is two networks, $\log f = a(z)\cdot b(z')$, which can
+# From this start we train twice: once under the random walk, and once under a **universal prior**. The critic of the latter is two networks, $\log f = a(z)\cdot b(z')$, which can
 # come close to any function of $z$ and $z'$, so that it assumes next to nothing of the motion (E6). This critic first learns the whirl, while the encoder stands still.
 
 
@@ -414,10 +408,10 @@ rpm.figures.clouds(
 )
 
 # %% [markdown]
-# Both models are at the ceiling, within the error of 2 048 pairs. The random walk is ahead by hundredths of a nat, because the universal critic had to learn what the walk assumes. One code is a
+# Both models are at the ceiling, within the error of 2 048 pairs. The random walk is ahead by hundredths of a nat, presumably because the universal critic had to learn what the walk assumes. One code is a
 # map of the box, the other a whirl. A critic that knew the whirl perfectly would score it exactly as the walk scores the map, as in lesson 7.
 #
-# Two things are special about this whirl: when we looked, and where we began. First the time. We train on for longer, with batches of 64:
+# This whirl may be due to two choices of ours: when we stopped the training, and where we started it. First the time. We begin at the first whirl again and train three times as long, 1 200 steps, with batches of 64:
 
 # %%
 def continued_for_longer(critic):
@@ -438,8 +432,7 @@ assert longer["universal"][1200][2] > longer["universal"][0][2] + 0.15
 assert longer["universal"][1200][2] < 0.95 < longer["random walk"][1200][2]
 
 # %% [markdown]
-# Under the universal prior the whirl unwinds slowly, while the critic still improves. A good part of it is left when the nats have reached those of the walk. Now the start. We give the
-# universal prior four fresh ones, networks at random:
+# Under the universal prior the whirl unwinds slowly, and between steps 800 and 1 200 hardly any more, though the nats still rise. A good part of it is left when the nats have reached those of the walk. Now the start. We train under the universal prior from four fresh starts, networks with random weights:
 
 # %%
 four = tqdm(range(4))
@@ -448,14 +441,13 @@ fresh = np.array([judge(*fit, test) for fit in fits])
 for nats, r_squared, _ in fresh[fresh[:, 0].argsort()]:
     print(f"universal prior, fresh start: {nats:.2f} nats, R² {r_squared:.2f}")
 straight = fresh[:, 1] > 0.9
-assert straight.any()  # of eight starts of 500 steps, six are straight and two folded
+assert straight.any()  # of eight other starts, of 500 steps, six were straight and two folded
 if not straight.all():
     assert fresh[~straight, 0].max() < fresh[straight, 0].min() - 0.02
 
 # %% [markdown]
-# No fresh start has both all nats and a bad code. Some codes are straight. The others are folded, and their lower nats say so, as they do for the walk. (Trained for longer, a universal
-# critic earns most of a fold's nats back, though in the starts that we tried never all of them.) So a straight code is not the work of the universal prior. It comes from the network: at a
-# random start it is a smooth map. That is an assumption too. Nobody wrote it down, and the evidence under this prior cannot test it: the whirl has nearly the same.
+# No fresh start ends with both the full evidence and a bad code. Some codes are straight. The others have a low $R^2$ and lower nats, as a fold gives them. (Trained for longer, a universal
+# critic earns most of a fold's nats back, though in the starts that we tried never all of them.) So a straight code is not the work of the universal prior. It comes from the network: with random weights it usually maps the box without a whirl, and nothing in this prior adds one. That is an assumption too. Nobody wrote it down, and the evidence under this prior cannot test it: the whirl has nearly the same evidence.
 #
 # ## Watch the code unfold
 #
@@ -463,7 +455,7 @@ if not straight.all():
 #
 # <details><summary>Answer</summary>
 #
-# Slowly, and in part. R² rises with the nats, while its critic still improves. The walk's code is straight after the first hundred steps.
+# Slowly, and in part. R² rises over the first 800 steps and then stays, though the nats still rise. The walk's code is straight after the first hundred steps.
 # </details>
 
 # %%
@@ -514,18 +506,18 @@ rpm.lessons.lesson_08.posterior.check(posterior)
 # <details><summary>heavy tails are always better</summary>On Gaussian steps they lose in nats, and the axes that they report are none of the steps'.</details>
 #
 # **2. Model a has R² 0.99 and lower held-out evidence than model b with R² 0.6. You conclude…**
-# <details><summary>a is the better model of the data</summary>Of the pairs, b is: it gives them a higher probability. R² asks about positions, of which the pairs say nothing directly.</details>
+# <details><summary>a is the better model of the data</summary>b is the better model of the pairs: it gives them a higher probability. R² asks about positions, which the pairs do not show directly.</details>
 # <details><summary>b models the pairs better, and a is easier to read</summary>Yes. Keep both numbers apart, and report both.</details>
-# <details><summary>something is wrong with the evidence</summary>Equal or higher nats with a scrambled code is what (E17) allows under a universal prior.</details>
+# <details><summary>something is wrong with the evidence</summary>An invertible map of the latents, such as the whirl, leaves the information as it is (E17, lesson 7). So under a universal prior a scrambled code may have equal or higher evidence.</details>
 #
 # **3. The universal prior has no geometry. From a default start its codes are often straight all the same. Why?**
 # <details><summary>the information prefers straight codes</summary>It cannot: (E17).</details>
-# <details><summary>the network and its start prefer smooth maps</summary>Yes, by no choice of ours, and not every time.</details>
+# <details><summary>the network and its start rarely make a whirl</summary>Yes, by no choice of ours, and not every time.</details>
 # <details><summary>the critic is not quite universal</summary>It is small, which may help; but from the scrambled start it comes near the ceiling with much of the whirl left.</details>
 #
 # ## What we saw
 #
 # A prior is a testable assumption: the held-out evidence chose the right one each time, by more than five standard errors. The scores of
 # the random walk cannot see a rotation, and those of a universal critic need not change under a whirl. What the scores cannot see, the prior leaves to the start and to the
-# architecture. The encoders are deterministic, so the three numbers of this world are one (E14). It is printed with the comparison of the priors, for Gaussian and for Laplace steps.
+# architecture. The encoders are deterministic, so InfoNCE, the ELBO less $C$ and the log evidence less $C$ are one number (E14). It is printed with the comparison of the priors, for Gaussian and for Laplace steps.
 # [Lesson 9](09_learning_from_images.ipynb) goes on to images whose truth nobody knows.

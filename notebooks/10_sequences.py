@@ -7,7 +7,7 @@
 # motion, and the log evidence says what an assumption is worth.
 #
 # **Afterwards you can** read CPC's loss as minus the ELBO of a chain, up to a constant; compute what a chain loses when its context is too
-# short; give an encoder a prior that knows how things move, or let it learn how; tell a prior that cannot represent a law of motion from
+# short; give an encoder a prior that knows how things move, or a prior that learns how; tell a prior that cannot represent a law of motion from
 # a training that did not find it.
 #
 # **You need** [lesson 3](03_infonce_is_the_elbo.ipynb) and [lesson 6](06_finite_batches.ipynb). **Time** 50 minutes.
@@ -35,14 +35,14 @@ seed = 0
 # - a **context** $c_t$, computed from the latents before $z_t$, in CPC by a recurrent network (their $c_{t-1}$);
 # - a **critic** $f(c_t, z_t)$, which has to tell the true $z_t$ from others, here the $z_t$ of the other sequences in the batch.
 #
-# For each time $t$ the pairs $(c_t, z_t)$ of a batch, one a sequence, have an InfoNCE, $I_N$. CPC's loss is minus the sum of these over $t$.
+# At each time $t$, a batch gives one pair $(c_t, z_t)$ for each sequence. The InfoNCE of these pairs is $I_N$. CPC's loss is minus the sum of these over $t$.
 # (CPC also predicts further ahead than the next step. That is [lesson 11](11_looking_ahead.ipynb).)
 #
 # ## The ELBO of a chain is that sum
 #
 # The model has observations $x_0, x_1, \dots, x_{T-1}$, a latent $z_t$ for each, and the likelihoods of lesson 1, made of recognition
-# model and data: $P(x_t|z_t) = Q(z_t|x_t)\,P_\text{true}(x_t)/Q(z_t)$ (E2). New is the prior, which covers the whole sequence of latents. Write
-# $z_{<t}$ for $z_0, \dots, z_{t-1}$. The first latent has $P(z_0) = Q(z_0)$. Each later one has an InfoNCE prior (E7), in which the context stands where $z$ stood:
+# model and data: $P(x_t|z_t) = Q(z_t|x_t)\,P_\text{true}(x_t)/Q(z_t)$ (E2). The prior is new: it covers the whole sequence of latents. Write
+# $z_{<t}$ for $z_0, \dots, z_{t-1}$. The first latent has $P(z_0) = Q(z_0)$. Each later one has an InfoNCE prior, which is (E7) of lesson 3 with the context $c_t$ in the place of $z$:
 #
 # $$P(z_t|z_{<t}) = \frac{Q(z_t)\,f(c_t,z_t)}{Z(c_t)}, \qquad Z(c_t) = \mathbb E_{Q(z_t)} f(c_t,z_t).$$
 #
@@ -58,7 +58,7 @@ seed = 0
 # Each bracket is the InfoNCE of the pairs $(c_t,z_t)$, with all candidates. So CPC's loss, summed over time, is minus the ELBO of this chain, up to $C$.
 # A batch estimates each term as lesson 6 describes.
 #
-# We check it on the smallest chain whose context has two latents: three observations with four values each, three latents with three. All tables are
+# We check it on the smallest chain whose context has two latents: three observations with four values each, and three latents with three values each. All tables are
 # drawn at random.
 
 # %%
@@ -89,8 +89,7 @@ assert abs(P.sum() - 1) < 1e-12
 
 # %% [markdown]
 # The left side of (E19) comes from the definition of the ELBO: the log prior, three log likelihoods and three log recognition
-# densities are added up in each of the 1 728 cells of the table, without cancelling anything. The right side is `rpm.infonce`, twice, which
-# sees neither observations nor densities.
+# densities are added up in each of the 1 728 cells of the table, without cancelling anything. The right side is `rpm.infonce`, twice. It sees the critics and $Q(z_0,z_1,z_2)$, but neither observations nor recognition densities.
 #
 # **Predict**: the context of the second term has nine values and $z_2$ has three. `infonce` was written for pairs. Does it need a change?
 #
@@ -126,10 +125,9 @@ assert abs(elbo - C - total) < 1e-12
 # %% [markdown]
 # Both terms are negative here. A critic drawn at random can be worse than one that takes the latents for independent, which would earn 0.
 #
-# ## What the context forgets, the chain pays for
+# ## The chain pays for what the context forgets
 #
-# Let every critic be the best one, the density ratio of context and latent. Then the KL in (E8) is zero, and the term of $z_t$ is a mutual
-# information, $I(c_t;z_t)$. With everything before $z_t$ as its context, the terms add up to the **total correlation**: the sum of the entropies of all $z_t$,
+# Let every critic be the best one, the density ratio of context and latent. Then the KL of [lesson 3](03_infonce_is_the_elbo.ipynb), from $Q(c_t,z_t)$ to the prior $Q(c_t)\,P(z_t|c_t)$ (E8), is zero, and the term of $z_t$ is a mutual information, $I(c_t;z_t)$. With everything before $z_t$ as its context, the terms add up to the **total correlation**: the sum of the entropies of all $z_t$,
 # less the entropy of all together. Now let the context of $z_2$ be $z_1$ alone. What is lost is the information that $z_0$ has about $z_2$ once $z_1$ is known:
 #
 # $$\underbrace{I(z_0;z_1) + I(z_0,z_1;\,z_2)}_{\text{long context}} \;-\; \underbrace{\big(I(z_0;z_1) + I(z_1;z_2)\big)}_{\text{short context}} = I(z_0;z_2|z_1).$$
@@ -154,7 +152,7 @@ assert abs(long - short - forgotten) < 1e-12
 #
 # ## One frame shows where, two show how fast
 #
-# A ball moves in a box whose sides have length 1. It keeps its velocity, but for a small random push before each frame from the third on. With $p_t$ the position in frame $t$
+# A ball moves in a box whose sides have length 1. It keeps its velocity, except that a small random push changes it before each frame, beginning with the third. With $p_t$ the position in frame $t$
 # and $\varepsilon_t$ standard normal, in each of two dimensions,
 #
 # $$p_{t+1} = p_t + (p_t - p_{t-1}) + 0.01\,\varepsilon_t.$$
@@ -170,7 +168,7 @@ rpm.figures.images(
 
 # %% [markdown]
 # We made this world, so we know how much frames 0 and 1 say about frame 2. Without pushes the ball would be at $p_0 + 2v$, and both are known: the start $p_0$ (uniform on
-# [.3, .7]) and the velocity $v$ (uniform within ±.05). Only the push is open. So the mutual information is the entropy of $p_2$ less the entropy of the push, in two independent dimensions. We
+# [.3, .7]) and the velocity $v$ (uniform within ±.05). Only the push is unknown. So the mutual information is the entropy of $p_2$ less the entropy of the push, in two independent dimensions. We
 # average the density of $p_2$ over a grid of velocities.
 
 
@@ -195,7 +193,7 @@ assert ceiling < information()
 # ## Priors for the third frame
 #
 # One encoder sees each frame by itself, so a latent can hold a position and cannot hold a velocity. Only the context joins two
-# frames. We train the term of $z_2$ in (E19) and give $z_1$ no context, $P(z_1|z_0) = Q(z_1)$, so that its term is zero. Four priors:
+# frames. We train the term of $z_2$ in (E19) and give $z_1$ no context, $P(z_1|z_0) = Q(z_1)$, so that its term is zero. Four priors (two variants, `linear, random start` and `walk + universal`, follow further below):
 #
 # | prior | where it expects $z_2$ | what it assumes |
 # |---|---|---|
@@ -319,7 +317,7 @@ def judged(net, critic, half=2048):
 # <details><summary>Answer</summary>
 #
 # About two. A velocity that is uniform within ±.05 has a standard deviation of .029, so the walk's uncertainty is three times that of the push
-# in each dimension. A factor of three is log 3 = 1.1 nats.
+# in each dimension. The entropy of a Gaussian contains the logarithm of its standard deviation, so a factor of three is about log 3 = 1.1 nats in each dimension, and 2.2 in both.
 # </details>
 
 # %%
@@ -346,21 +344,19 @@ assert (gain > 2).all()  # five seeds: 2.22 to 2.23
 assert (gap > -4 * error).all() and (gap < 0.15 + 4 * error).all()  # 0.06 to 0.07
 
 # %% [markdown]
-# Why two nats? By (E8) a term is an information less a KL, $I(c;z_2) - \mathrm{KL}$. The walk loses in both. Its context $z_1$ has forgotten the velocity, which costs
+# Why two nats? By (E8) a term is an information less a KL, $I(c;z_2) - \mathrm{KL}$. The walk loses in both (we print only the sum). Its context $z_1$ has forgotten the velocity, which costs
 # $I(z_0;z_2|z_1)$. And a ball does not step from $z_1$ by a Gaussian, which costs a KL. Constant velocity forgets nothing, and its KL is small. One line of the prior is worth
 # more than two nats.
 #
 # ## How much of its velocity does a ball keep?
 #
-# Between the two priors lies the context $z_1 + m\,(z_1 - z_0)$, which expects a ball to keep the share $m$ of its velocity: the walk for $m = 0$, constant velocity for $m = 1$. We
-# take the latents of one trained encoder, give each $m$ the scale that its errors have, and train nothing.
+# Between the two priors lies the context $z_1 + m\,(z_1 - z_0)$, which expects a ball to keep the share $m$ of its velocity: the walk for $m = 0$, constant velocity for $m = 1$. We take the latents of one encoder, trained with constant velocity, give each $m$ the scale that its errors have, and train nothing. (So $m = 0$ need not give the nats of the walk that trained its own encoder.)
 #
-# **Predict**: with $m = 1/2$, is the gain over the walk about half of that with $m = 1$? What happens to the circle in the picture as $m$ grows from −.5 to 1.5?
+# **Predict**: with $m = 1/2$, is the gain over the walk about half of that with $m = 1$? The picture below draws a dashed circle of two standard deviations around the place where the prior expects frame 2. What happens to this circle as $m$ grows from −.5 to 1.5?
 #
 # <details><summary>Answer</summary>
 #
-# About half. The errors of the walk are three times those at m = 1. With m = 1/2 they are 1.7 times those at m = 1: in nats, which are logarithms, that is half the way. The circle
-# shrinks up to m = 1, where only the push is left, and grows again.
+# About half. The errors of the walk are three times those at m = 1. With m = 1/2 they are about 1.8 times those at m = 1: in nats, which are logarithms, that is half the way. The circle shrinks up to m = 1, where only the push is left, and grows again. At m = 1.5 it is as large as at m = 1/2. The nats differ a little, since the contexts lie further out and fewer candidates lie near them: $\mathbb E\log Z(c)$ is smaller.
 # </details>
 
 # %%
@@ -405,8 +401,7 @@ assert difference.abs().max() < 0.15  # five seeds: 0.01
 #
 # ## A flexible prior needs a good start
 #
-# The learned linear prior did well. It also *started* as the random walk, whereas the two networks of a universal prior start from random weights. So we
-# compare starts, each for two priors:
+# The learned linear prior did well. It also *started* as the random walk, whereas the two networks of a universal prior start from random weights. So we compare two starts, for each of two priors:
 #
 # | prior | starts as a random walk | starts at random |
 # |---|---|---|
@@ -453,9 +448,9 @@ assert velocity["walk + universal"].min() > 0.99 and velocity["universal"].min()
 # The table gives the mean of $I_{2048}$ over the seeds, and its range. Then it gives the percentage of the variance of position and velocity that a linear map does *not* explain, $1 - R^2$, on
 # the worst seed.
 #
-# - A run that stopped at half of the nats has found one coordinate of two: half of the position is unexplained. Its prior can represent the law, as other starts of the same prior show. So the *training* failed.
-# - A flexible prior is no gamble if it starts as a rough one. Begin with a walk and add freedom to it, or restart several times and keep the run with the most nats.
-# - The random walk is a wrong prior, and its encoder has the position nearly as well as the others. What tells the priors apart is the nats, and the velocity: a small difference of two latents, which needs accurate ones.
+# - A run that stopped at half of the nats has found one coordinate of two: half of the position is unexplained. Its prior can represent the law: the linear one does, when it starts as a walk (cell above). So the *training* failed.
+# - Here a flexible prior was no gamble when it started as a rough one. Begin with a walk and add freedom to it. Restarts are the weaker remedy: from the random starts above, no linear run and one universal run of five escaped.
+# - The random walk is a wrong prior, and its encoder has the position nearly as well as that of constant velocity. Two things tell the priors apart: the nats, and the velocity. The velocity is a small difference of two latents, so the latents must be accurate.
 #
 # ## Exercises
 #
@@ -511,8 +506,7 @@ rpm.lessons.lesson_10.acceleration.check(acceleration)
 #
 # ## The three numbers of this world
 #
-# In the world of tables, the recognition models leave doubt, so the log evidence of a sequence exceeds the ELBO by the gap of lesson 2. For the ball, the encoders are deterministic, and the three numbers are one
-# (E14).
+# In the world of tables, the recognition models leave doubt, so the log evidence of a sequence exceeds the ELBO by the gap of lesson 2. For the ball, the encoders are deterministic, so InfoNCE, ELBO − C and log evidence − C are one number ([lesson 5](05_the_evidence_of_a_data_set.ipynb), E13 and E14).
 
 # %% tags=["reproducible"]
 ratios = recognition / torch.stack(q_z)[:, None]  # P(x_t|z_t) / P_true(x_t)

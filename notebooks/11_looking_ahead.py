@@ -28,8 +28,8 @@ held_out = rpm.datasets.constant_velocity(4096, frames=7, generator=other_seed)
 # %% [markdown]
 # ## Two steps are one step twice
 #
-# The world is lesson 10's: a ball that keeps its velocity, but for a random push before each frame. We see frames 0 and 1 and predict frame $1 + k$. Horizon $k = 1$
-# is lesson 10. Its prior was a linear law with Gaussian noise,
+# The world is lesson 10's: a ball that keeps its velocity, except that a random push changes it before each frame from the third on. We see frames 0 and 1 and predict frame $1 + k$. Horizon $k = 1$
+# is lesson 10. Its critic was a Gaussian step from a linear context. If we leave out the factor $Q(z)/Z$ of its prior (more on this below), it is a linear law with Gaussian noise,
 #
 # $$z_{t+1} = A_0\,z_{t-1} + A_1\,z_t + \sigma\,\varepsilon_t .$$
 #
@@ -37,8 +37,7 @@ held_out = rpm.datasets.constant_velocity(4096, frames=7, generator=other_seed)
 #
 # $$\begin{pmatrix} z_k \\ z_{1+k} \end{pmatrix} = F^k \begin{pmatrix} z_0 \\ z_1 \end{pmatrix}, \qquad F = \begin{pmatrix} 0 & 1 \\ A_0 & A_1 \end{pmatrix}.$$
 #
-# The noise of each step enters at the lower half, and is moved on by the steps that follow it. The noises are independent, so their variances add up. `ahead` returns the lower half of $F^k$, which gives the mean of $z_{1+k}$, and how many times $\sigma$
-# its noise is.
+# The noise of each step enters at the lower half, and is moved on by the steps that follow it. The noises are independent, so their variances add up. `ahead` returns the lower half of $F^k$, which gives the mean of $z_{1+k}$, and the standard deviation of $z_{1+k}$ around it, in units of $\sigma$.
 #
 # **Predict**: at constant velocity, $A_0 = -1$ and $A_1 = 2$, what are the weights of $z_0$ and $z_1$ in the mean of $z_4$ (horizon 3)?
 #
@@ -82,8 +81,7 @@ for k in horizons:
 # %% [markdown]
 # ## Two priors, trained one step ahead
 #
-# These are lesson 10's encoder and prior. A Gaussian step leads from the context $c = A\,(z_0,z_1)$ to the frame that is predicted. For the random walk $A$ is
-# fixed; for the learned linear prior $A$ starts there and is trained.
+# These are lesson 10's encoder and prior. A Gaussian step leads from the context $c = A\,(z_0,z_1)$ to the frame that is predicted. For the random walk $A$ is fixed at $(0, 1)$; the learned linear prior starts from the same $A$ and trains it.
 
 
 # %%
@@ -142,8 +140,7 @@ assert (A - keeps).abs().max() < 0.1, "constant velocity, on all seeds"
 # ## What a prior is worth at each horizon
 #
 # The law of `ahead` gives a Gaussian around the mean of $z_{1+k}$. We take it as the critic $f_k$ of horizon $k$. With (E7) it is a prior for frame $1+k$, so its
-# evidence is exact for that prior, and nothing has to be trained. (Is it also the forecast of the *chain*? The chain (E19) has a factor $Q(z_t)/Z(c_t)$ at each frame between, which we leave out. Here it
-# hardly varies over the length of a step, so that the two forecasts are nearly the same.)
+# evidence is exact for that prior, and nothing has to be trained. (This is not exactly the forecast of the *chain*: the chain (E19) has a factor $Q(z_t)/Z(c_t)$ at each frame between, which we leave out. Away from the edges of the box $Q(z_t)$ hardly varies over the length of a step, so $Z(c_t) \approx Q(z_t)$ and the factor is about one. We have not measured the difference.)
 #
 # The most that any prior can earn is the mutual information, by the quadrature of lesson 10.
 
@@ -166,12 +163,11 @@ print("nats:", *(f"{information(k):7.4f}" for k in horizons))
 
 
 # %% [markdown]
-# **Predict**: the learned prior's noise grows like $k^{3/2}$, the random walk's like $\sqrt k$. Which prior loses more nats from horizon 1 to 4?
+# **Predict**: the learned prior's noise grows like $k^{3/2}$ for large $k$, the random walk's like $\sqrt k$. Which prior loses more nats from horizon 1 to 4?
 #
 # <details><summary>Answer</summary>
 #
-# The walk. The ball moves away by k times its velocity, out of the walk's √k. So the walk is sure of a wrong place, and confidence in a wrong
-# place costs more nats than an honest doubt.
+# The walk. The ball moves away by k times its velocity, but the walk's standard deviation grows only by a factor of √k. So the walk expects the ball, with too little uncertainty, at a wrong place. That costs more nats than a forecast whose uncertainty is large but right.
 # </details>
 
 
@@ -210,11 +206,11 @@ rpm.figures.lines(
 )
 
 # %% [markdown]
-# At horizon 4 the iterated walk earns less than nothing: a prior that takes the frames for independent would earn 0.
+# At horizon 4 the iterated walk earns less than 0 nats, and 0 is what a prior earns that takes the frames for independent.
 #
 # ## Where a prior expects the ball
 #
-# The same in pictures: latents of the first learned model, after the linear map that brings them closest to the true positions. The learned law is shown as what it matches, constant velocity. The dashed circle has a radius of two
+# The same in pictures: latents of the first learned model, after the linear map that brings them closest to the true positions. In place of the learned matrix the picture uses constant velocity, which it equals to within 0.1. The dashed circle has a radius of two
 # standard deviations of the prior's forecast. If the forecast is honest, the circle holds a share $1 - e^{-2} = .86$ of all balls, in two dimensions.
 #
 # **Predict**, before you move the sliders: at horizon 4 under the random walk, is the ball inside the circle?
@@ -224,7 +220,7 @@ rpm.figures.lines(
 # Only if it is slow. The circle is right for one step, and grows too slowly after it.
 # </details>
 #
-# The cell counts the balls inside.
+# The next cell counts the balls inside the circle. It uses the true positions instead of latents, and for σ the error of each law at one step.
 
 
 # %%
@@ -249,7 +245,7 @@ rpm.explore(rpm.lessons.lesson_11.forecast(z, p[:2048]))
 # CPC does not iterate. It has a critic $f_k(c, z_{t+k})$ with a matrix of its own for each $k = 1, \dots, K$, and its loss is minus the sum of all their InfoNCE terms, over times and horizons. Which model is that?
 #
 # Take one horizon alone. Its terms are again those of a chain (E19), in which the context of $z_t$ is $k$ steps old, and the first $k$ latents have none. Three latents show it. For $k = 1$, $z_1$ follows from $z_0$ and $z_2$ from
-# $z_1$. For $k = 2$, nothing foresees $z_1$, and $z_2$ follows from $z_0$:
+# $z_1$. For $k = 2$, $z_1$ has no context, and $z_2$ is predicted from $z_0$:
 #
 # $$P_1 = Q(z_0)\,P(z_1|z_0)\,P(z_2|z_1), \qquad P_2 = Q(z_0)\,Q(z_1)\,P(z_2|z_0).$$
 #
@@ -275,13 +271,13 @@ P_2 = q_0[:, None, None] * q_1[:, None] * follows(f_2, q_2)[:, None]
 
 
 # %% [markdown]
-# CPC with $K = 2$ is then the sum of two ELBOs, of two chains with one encoder. It is not the ELBO of one model: there, $z_2$ has one distribution given what came before, and here it has two.
+# CPC with $K = 2$ is then the sum of two ELBOs, of two chains with one encoder. It is not the ELBO of one model: in one model, $z_2$ has one distribution given the latents before it, and CPC gives it two, $P(z_2|z_1)$ and $P(z_2|z_0)$.
 #
 # **Predict**: mix the two chains into one model, $\tfrac12(P_1 + P_2)$. Is its ELBO above the mean of the two ELBOs, below it, or equal?
 #
 # <details><summary>Answer</summary>
 #
-# Above. The logarithm of a mean is at least the mean of the logarithms (Jensen), in every cell of the table. Lesson 3 met this with CLIP, the mean of two ELBOs (E12).
+# Above. The logarithm of a mean is at least the mean of the logarithms (Jensen), in every cell of the table. [Lesson 4](04_one_prior_one_objective.ipynb) met this with CLIP, the mean of two ELBOs (E12).
 # </details>
 
 
@@ -302,7 +298,7 @@ assert abs(cpc - above_c(P_1) - above_c(P_2)) < 1e-12 and mean < mixed
 # %% [markdown]
 # ## With the right law, the horizons agree
 #
-# So CPC learns a matrix for $k = 2$ that no chain ties to the one for $k = 1$. Do they fit together all the same? Train a
+# So nothing in CPC's loss forces its matrix for $k = 2$ to agree with its matrix for $k = 1$. Do the two agree nevertheless? Train a
 # learned linear prior for $k = 2$ alone, and compare it with one step iterated.
 #
 # **Predict** its $A_0$ and $A_1$.
@@ -323,8 +319,7 @@ assert (direct - implied).abs().max() < 0.4  # five seeds: 0.05 to 0.11
 # %% [markdown]
 # ## If the context is too short, they disagree
 #
-# Now the camera shakes: what a frame shows is the ball's position plus noise of .02 in each dimension. Two frames no longer determine the velocity, so they are too short a context. Take the shown position as the latent, in
-# one dimension; the other is alike. Nothing has to be trained: the best linear law for each horizon is a regression, and its coefficients follow from the covariance of the frames.
+# Now the camera shakes: what a frame shows is the ball's position plus noise of .02 in each dimension. Two frames no longer determine the velocity, so they are too short a context. Take the shown position as the latent, in one dimension; the other dimension behaves in the same way. Nothing has to be trained: the best linear law for each horizon is a regression, and its coefficients follow from the covariance of the frames.
 
 # %% tags=["reproducible"]
 frames, double = 9, {"dtype": torch.float64}
@@ -359,8 +354,7 @@ def error(weights, k):
 #
 # <details><summary>Answer</summary>
 #
-# Too little. Each iteration takes its own cautious forecast for a frame that was seen, and is cautious again, so the motion dies out. The laws made for each horizon
-# add the same half of z₁ − z₀ for each further step.
+# Too little. About half of z₁ − z₀ is velocity, and a quarter is the shake of frame 1, which the forecast takes off. So the best law for horizon k adds half of z₁ − z₀ for each step, and takes the quarter off once. The iterated law treats its own forecast as a frame that was seen, and takes off a shake again at every step. Only a quarter of the last step is left each time, so the motion dies out.
 # </details>
 
 # %% tags=["reproducible"]
@@ -377,8 +371,7 @@ for seen in (2, 3, 5, 8):
 assert error(best(2, 1), 1) > 1.2 * error(best(8, 1), 1)
 
 # %% [markdown]
-# CPC's matrices do better here than one step iterated: each patches its own horizon. But the disagreement says that no law of two frames describes these sequences. And a patch does not repair the context:
-# more frames lower the error at $k = 1$ as well. What helps is a state that remembers, the position *and* the velocity, which no frame shows.
+# One regression for each horizon does better here than one step iterated: each patches its own horizon, as CPC's matrices can do. But the disagreement says that no linear law of two frames describes these sequences. And a matrix for each horizon does not replace the missing context: with more frames the error is lower even at $k = 1$. What helps is a state that remembers, the position *and* the velocity, which no frame shows.
 #
 # So compare the horizons. If a one-step law, iterated, differs from one trained further ahead, lengthen the context before you add horizons.
 #
@@ -406,7 +399,7 @@ def two_steps(A_0, A_1):
 rpm.lessons.lesson_11.two_steps.check(two_steps)
 
 # %% [markdown]
-# **3.** Return CPC's objective on three frames with the horizons 1 and 2, from `q` = $Q(z_0,z_1,z_2)$. The context is one latent, and each horizon has one critic for all times: `log_f_1` and `log_f_2`.
+# **3.** Return CPC's objective on three frames (the sum of the InfoNCE terms, not the loss) with the horizons 1 and 2, from `q` = $Q(z_0,z_1,z_2)$. The context is one latent, and each horizon has one critic for all times: `log_f_1` and `log_f_2`.
 
 
 # %% tags=["exercise"]
@@ -420,12 +413,12 @@ rpm.lessons.lesson_11.two_horizons.check(two_horizons)
 # ## Quiz
 #
 # **1. You train CPC with horizons 1 to 4 and add the four terms up over the sequence. The sum is…**
-# <details><summary>the ELBO of one chain</summary>There each latent has one conditional. Here each is foreseen four times, from contexts of four ages.</details>
+# <details><summary>the ELBO of one chain</summary>There each latent has one conditional. Here each latent is predicted four times, from contexts that are 1, 2, 3 and 4 steps old.</details>
 # <details><summary>the sum of four ELBOs, of four chains</summary>Yes, their contexts being 1, 2, 3 and 4 steps old, with the same encoder.</details>
-# <details><summary>a better objective than one step, because it is larger</summary>It is larger as a sum of four things is. Evidence compares one model with another; it is not collected.</details>
+# <details><summary>a better objective than one step, because it is larger</summary>A sum of four terms may well be larger, but that says nothing. Evidence compares one model with another, and evidences of different models are not added up.</details>
 #
 # **2. A one-step prior has high evidence at k = 1 and, iterated, less than zero at k = 4. So…**
-# <details><summary>the encoder is bad</summary>The random walk's encoder had the position nearly as well as any.</details>
+# <details><summary>the encoder is bad</summary>In lesson 10 the random walk's encoder had the position nearly as well as the encoder of constant velocity.</details>
 # <details><summary>its forecast is confident and wrong</summary>Yes: independence earns 0, and only a confident error earns less. Its noise grows too slowly, or its mean goes astray.</details>
 # <details><summary>frame 5 cannot be predicted</summary>The mutual information at k = 4 is positive, and the learned law earns nearly all of it.</details>
 #
@@ -436,7 +429,7 @@ rpm.lessons.lesson_11.two_horizons.check(two_horizons)
 #
 # ## The three numbers of this world
 #
-# The encoders are deterministic, so each horizon is a model whose three numbers are one (E14). They are as many models as horizons, and the sum of their nats is the evidence of none.
+# The encoders are deterministic, so each horizon is a model in which InfoNCE, ELBO − C and log evidence − C are one number ([lesson 5](05_the_evidence_of_a_data_set.ipynb), E13 and E14). There are as many models as horizons, and the sum of their nats is not the evidence of any model.
 
 # %%
 for k, value in zip(horizons, curves["learned linear"]):
@@ -445,7 +438,6 @@ for k, value in zip(horizons, curves["learned linear"]):
 # %% [markdown]
 # ## What we saw
 #
-# A one-step prior looks ahead by itself, and its nats at each horizon say how far it can be trusted. CPC's $K$ horizons are $K$ chains, whose ELBOs it adds up. With the right law they agree; where two frames are too short a context, they
-# don't.
+# A one-step prior looks ahead by itself, and its nats at each horizon say how far it can be trusted. CPC's $K$ horizons are $K$ chains, whose ELBOs it adds up. With the right law, horizons 1 and 2 agreed to within about 0.1; where two frames were too short a context, the best linear laws of the horizons differed.
 #
 # A context of two frames stood in for what the ball really carries along, a velocity that no single frame shows and that a shaken frame leaves uncertain. [Lesson 12](12_hidden_states.ipynb) gives the chain such hidden states, with a Gaussian prior in time and an exact posterior.
