@@ -2,7 +2,7 @@
 # # The model: a likelihood that nobody had to write
 #
 # A latent-variable model needs a likelihood $P(x|z)$: how probable each observation is, given its latent. For images a VAE trains a decoder for that, a second large network which has to get every
-# pixel right. You have an encoder only. Can it be all of a model? This lesson builds a model of pairs whose likelihood follows from the encoder.
+# pixel right. You have only an encoder. Is that enough to define the likelihood of a model? This lesson builds a model of pairs whose likelihood follows from the encoder.
 #
 # **Afterwards you can** write down the recognition-parameterised model (E1); turn an encoder into a likelihood by Bayes' rule (E2) and
 # check that it is a distribution; say when the model gets $P(x)$ and $P(x')$ right and when it does not; sample from it; point at the one
@@ -25,7 +25,7 @@ device = rpm.setup()
 #
 # $$P(x, x', z, z') = P(z, z')\, P(x|z)\, P(x'|z') \tag{E1}$$
 #
-# A pair of observations $x, x'$ has a pair of latents $z, z'$. Each observation depends on its own latent alone. What $x$ and $x'$ have to do with each other is in one factor, the **prior** $P(z, z')$: the distribution of the
+# A pair of observations $x, x'$ has a pair of latents $z, z'$. Each observation depends on its own latent alone. One factor alone links $x$ to $x'$, the **prior** $P(z, z')$: the distribution of the
 # latents before anything is observed.
 
 # %%
@@ -35,7 +35,7 @@ rpm.figures.graphical_model()
 # The pairs come from the **data distribution** $P_\text{true}(x, x')$. Its two marginals are $P_\text{true}(x)$ and $P_\text{true}(x')$. Letters $P$ without the word "true" belong to the model, and $Q$ to the encoder. For a data set of $N$ pairs
 # $P_\text{true}$ is the list of pairs, each with probability $1/N$.
 #
-# To see every term we use a world so small that each is a table: six values of $x$ on a circle, seven of $x'$ on the same circle, three of $z$, four of $z'$. The places of $x$ and $x'$ are close in most pairs.
+# To see every term we use a world so small that each is a table: six values of $x$ on a circle, seven of $x'$ on the same circle, three of $z$, four of $z'$. The places of $x$ and $x'$ are close in most pairs: how close, `coupling` sets; how little doubt the encoder leaves, `sharpness`. As the places lie on a circle, the last is a neighbour of the first: in the table, two opposite corners belong to the diagonal.
 
 # %% tags=["reproducible"]
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
@@ -49,7 +49,7 @@ rpm.figures.tables(
 # %% [markdown]
 # ## The encoder is given; the likelihood follows
 #
-# An encoder that may be in doubt is a distribution $Q(z|x)$, the **recognition model**: given $x$, how probable is each $z$? Rows are $x$, and each row sums to one. (A network that outputs one vector is the case without doubt, a single 1 in each row.)
+# An encoder that may be in doubt is a distribution $Q(z|x)$, the **recognition model**: given $x$, how probable is each $z$? Rows are $x$, and each row sums to one. (A network that outputs one vector for each $x$ is the case without doubt: each row has a single 1.)
 
 # %% tags=["reproducible"]
 recognition = world.recognition  # Q(z|x), shape (X, Z)
@@ -92,12 +92,11 @@ print(f"worst |Σ_x P(x|z) − 1| over {len(tables)} encoders: {residual:.1e}")
 assert residual < 1e-12
 
 # %% [markdown]
-# So every encoder, trained or not, gives a proper likelihood. The price: $P(x|z)$ contains
-# $P_\text{true}(x)$, which we cannot write down for images. Lesson 2 shows that training doesn't need it.
+# So every encoder, trained or not, gives a proper likelihood. The price: $P(x|z)$ contains $P_\text{true}(x)$, which for images we know only on the list of a data set, not for a new image. Lesson 2 shows that training doesn't need it.
 #
 # ## If P(z) = Q(z), the model gets P(x) right
 #
-# The prior has two marginals, $P(z) = \sum_{z'} P(z,z')$ and $P(z')$. The model's own distribution of $x$ is $P(x) = \sum_z P(z)\,P(x|z)$. If $P(z) = Q(z)$, Bayes' rule undoes itself, and it is that of the data:
+# The prior has two marginals, $P(z) = \sum_{z'} P(z,z')$ and $P(z')$. The model's own distribution of $x$ is $P(x) = \sum_z P(z)\,P(x|z)$. If $P(z) = Q(z)$, then the $Q(z)$ in (E2) cancels, and $P(x)$ is the distribution of the data:
 #
 # $$\sum_z Q(z)\,P(x|z) = \sum_z Q(z|x)\,P_\text{true}(x) = P_\text{true}(x).$$
 
@@ -124,8 +123,7 @@ print(f"P(z) uniform: worst |P(x) − P_true(x)| = {off:.4f}")
 assert off > 0.01
 
 # %% [markdown]
-# For $x'$ the condition is $P(z') = Q(z')$, and neither condition follows from the other. The prior of InfoNCE, which lesson 3 explains, has $P(z) = Q(z)$ for every critic. Its $P(z')$ depends on the critic, and for most critics it is not $Q(z')$. So
-# this model always gets $P(x)$ right, and $P(x')$ only approximately.
+# For $x'$ the condition is $P(z') = Q(z')$, and neither condition follows from the other. The prior of InfoNCE, which lesson 3 explains, has $P(z) = Q(z)$ for every critic. Its $P(z')$ depends on the critic, and for most critics it is not $Q(z')$. So this model always gets $P(x)$ right, but in general not $P(x')$. The next cell shows it for a critic with $\log f = 2$ where $z$ and $z'$ have the same number, and 0 elsewhere.
 
 # %% tags=["reproducible"]
 scores = 2 * torch.eye(3, 4, dtype=torch.float64)
@@ -138,9 +136,9 @@ print(f"worst |P(x′) − P_true(x′)| = {off_prime:.4f}")
 assert off < 1e-12 and off_prime > 0.01
 
 # %% [markdown]
-# ## All together it is a distribution over pairs
+# ## Together, the factors are a distribution over pairs
 #
-# Summing (E1) over the latents gives $P(x,x')$, the model of what we observe. For the prior, take the distribution of $z$ and $z'$ that the encoder produces on the pairs of the data, the **aggregate joint**
+# Summing (E1) over the latents gives $P(x,x')$, the model of what we observe. For the prior, take the distribution of $z$ and $z'$ that the two encoders produce on the pairs of the data, the **aggregate joint**
 #
 # $$Q(z, z') = \sum_{x,x'} Q(z|x)\,Q(z'|x')\,P_\text{true}(x, x').$$
 
@@ -182,16 +180,16 @@ rpm.figures.tables(
     shown,
     x_label="x′",
     y_label="x",
-    caption="P(x,x′): data and two priors. Q(z,z′) brings the diagonal back, "
-    "blurred by the encoder; the independent prior loses it.",
+    caption="P(x,x′): data and two priors. Under Q(z,z′) x′ depends on x again, "
+    "blurred by the encoder; under the independent prior all rows have one shape.",
 )
 
 # %% [markdown]
-# So there are two things to learn. The encoder decides what $z$ says about $x$. The prior decides how $z'$ goes with $z$. InfoNCE's critic, lesson 3 shows, is a part of the prior.
+# So there are two things to learn. The encoder decides what $z$ says about $x$. The prior decides how $z'$ goes with $z$. InfoNCE's critic is a part of the prior, as lesson 0 used and lesson 3 explains.
 #
 # ## The model can be sampled
 #
-# Draw $z, z'$ from the prior, then each observation from its likelihood. A hundred thousand draws should come back to the table above.
+# Draw $z, z'$ from the prior, then each observation from its likelihood. The frequencies of a hundred thousand draws under the prior $Q(z,z')$ should agree with the middle table above.
 
 # %% tags=["reproducible"]
 rng = torch.Generator().manual_seed(0)
@@ -206,7 +204,7 @@ assert worst < 5  # of 42 normal numbers, one exceeds 5 once in forty thousand t
 # ## A sharper encoder makes a sharper model
 #
 # The widget shows the likelihood $P(x|z)$ on the left, the data's $P_\text{true}(x'|x)$ in the middle, and on the right the model's $P(x'|x)$ under the prior
-# $Q(z,z')$. *Sharpness* is how much the encoder tells of $x$: at 0 it says the same of every $x$. *Coupling* is how close $x'$ lies to $x$ in the data.
+# $Q(z,z')$. *Sharpness* is how much the encoder tells about $x$: at 0, $Q(z|x)$ is the same for every $x$. *Coupling* is how close $x'$ lies to $x$ in the data; the widget starts at 2, the rest of the lesson uses 3.
 #
 # **Predict** before you move the sliders: with sharpness 0, what does the right panel show?
 #
@@ -219,7 +217,7 @@ assert worst < 5  # of 42 normal numbers, one exceeds 5 once in forty thousand t
 rpm.explore(rpm.lessons.lesson_01.ring)
 
 # %% [markdown]
-# A sharper encoder brings the model nearer to the data. It never gets there, because three values of $z$ stand for six of $x$. A sharp encoder gives some two observations the same $z$. In the model these have the same $P(x'|x)$; in the data they have not.
+# A sharper encoder brings the model nearer to the data. It never gets there, because three values of $z$ stand for six of $x$. Every row $P(x'|x)$ of the model is a mixture of only three distributions, $P(x'|z)$, with the weights $Q(z|x)$. However sharp the encoder is, $x = 1$ lies halfway between two values of $z$, so its row is a mean of the rows of $x = 0$ and $x = 2$; in the data it has a peak of its own.
 
 # %% tags=["reproducible"]
 for sharpness in (0, 2, 8, 50):
@@ -259,11 +257,11 @@ rpm.lessons.lesson_01.pairs.check(pairs)
 #
 # **1. What do you have to train to get P(x|z) in an RPM?**
 # <details><summary>a decoder</summary>No: that is a VAE. Here the likelihood is what Bayes' rule makes of the encoder.</details>
-# <details><summary>the encoder, and nothing else</summary>Yes. Encoder and data fix P(x|z) completely by (E2).</details>
+# <details><summary>the encoder, and nothing else</summary>Yes: the encoder is the only part with weights. With the data, it fixes P(x|z) completely by (E2).</details>
 # <details><summary>the critic</summary>The critic shapes the prior P(z,z′); the likelihood does not contain it.</details>
 #
 # **2. Two encoders differ. Can their models have the same P(x,x′)?**
-# <details><summary>never: the likelihoods differ</summary>Relabel the values of z and the prior with them: the likelihood table changes, the sum over z does not.</details>
+# <details><summary>never: the likelihoods differ</summary>No: if you renumber the values of z, and the prior in the same way, the likelihood table changes, but the sum over z does not.</details>
 # <details><summary>yes, for instance when they say the same in other words</summary>Yes: a relabelled code with a relabelled prior is the same model of the data.</details>
 # <details><summary>only if both are deterministic</summary>Determinism is not needed; any invertible relabelling will do.</details>
 #
@@ -274,7 +272,7 @@ rpm.lessons.lesson_01.pairs.check(pairs)
 #
 # ## The three numbers of this world
 #
-# They are the small world's, under the prior $Q(z,z')$. InfoNCE needs a critic, and the one that belongs to this prior is $f = Q(z,z')/Q(z)Q(z')$ (lesson 3). The encoder leaves doubt, so that the evidence is larger than the other two: lesson 2 says by what.
+# Here are the three numbers of the small world under the prior $Q(z,z')$. InfoNCE needs a critic, and the one that belongs to this prior is $f = Q(z,z')/Q(z)Q(z')$ (lesson 3). The encoder leaves doubt, and here the evidence is larger than the other two; lesson 2 says by how much.
 
 # %% tags=["reproducible"]
 log_f = q_joint.log() - world.q_z.log()[:, None] - world.q_z_prime.log()

@@ -2,15 +2,14 @@
 # # One prior, one objective: what MINE, NWJ and CLIP assume
 #
 # InfoNCE is one of several losses that score pairs of latents against strangers. MINE, NWJ and the loss of CLIP take the same encoder and the same critic,
-# and give other numbers. Which of them is right? By (E4) each is the ELBO of *some* prior. So the question becomes: which prior do you want?
+# and give other numbers. Which of them is right? By (E4) every prior gives an objective. So we look for the prior behind each loss: MINE has one, NWJ has a table that need not sum to one, and CLIP has two. So the question becomes: which prior do you want?
 #
 # **Afterwards you can** name the prior behind an objective, and the objective that a prior gives; say which objective is the larger for the same critic,
-# and by which KL; tell the critic from the normaliser; say which of your losses notices a constant added to its scores.
+# and by which KL; distinguish the critic from the normaliser; say which of your losses changes when a constant is added to its scores.
 #
 # **You need** [lesson 3](03_infonce_is_the_elbo.ipynb). **Time** 35 minutes.
 #
-# **Whose result**: the paper has two of these priors, the optimal one (E6) and that of InfoNCE (E7). The objectives are older than it; that each of them is the ELBO of
-# the same model under another prior, (E9) to (E12), is this course's.
+# **Whose result**: the paper has two of these priors, the optimal one (E6) and that of InfoNCE (E7). The objectives are older than it; that each belongs to a prior of its own, with the same encoder and likelihoods, (E9) to (E12), is this course's. (NWJ's prior is relaxed, and CLIP has two.)
 # Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
@@ -39,7 +38,7 @@ rpm.figures.tables(
     x_label="z′",
     y_label="z",
     unit="score (nats)",
-    caption="High scores mark pairs of latents that meet more often than by chance.",
+    caption="Scores above 1 mark pairs of latents that meet more often than by chance, up to the noise of the critic.",
 )
 
 # %% [markdown]
@@ -70,16 +69,16 @@ assert abs(dv - elbo) < 1e-12
 #
 # ## No normaliser at all: NWJ
 #
-# Now divide by a fixed number, and take $e = 2.718\ldots$ for it: $\tilde P(z,z') = Q(z)Q(z')f/e$. This table sums to $\bar Z/e$, which need not be one, so it is no prior but a **relaxed prior**.
+# Now divide by a fixed number. Any positive number would do; NWJ takes $e = 2.718\ldots$, because then the two ones in (E10) cancel: $\tilde P(z,z') = Q(z)Q(z')f/e$. This table sums to $\bar Z/e$, which need not be one, so it is no prior but a **relaxed prior**.
 # The KL to such a table is defined with a correction for what its sum lacks or exceeds,
 #
 # $$\mathrm{KL}(Q\,\|\,\tilde P) = \mathbb E_Q \log(Q/\tilde P) + \textstyle\sum \tilde P - 1 .$$
 #
-# It is never negative, and zero only if $\tilde P = Q$, as a KL should be. With it (E5) becomes
+# It is never negative, and zero only if $\tilde P = Q$, as a KL should be. $\tilde P$ is no model, so for it we *define* $L - C$ by (E5) with this KL. The result never exceeds the ELBO of DV's prior, which is $\tilde P$ divided by its sum, so it still bounds the evidence of DV's model:
 #
 # $$L - C = \mathbb E_{Q(z,z')} \log \frac{\tilde P(z,z')}{Q(z)\,Q(z')} + 1 - \textstyle\sum \tilde P = (\mathbb E\,s - 1) + (1 - \bar Z/e) = \mathbb E\,s - \bar Z/e, \tag{E10}$$
 #
-# the objective of Nguyen, Wainwright and Jordan (NWJ). The library calls the correction $1 - \sum\tilde P$ the *slack*; `unnormalised=True` adds it.
+# the objective of Nguyen, Wainwright and Jordan (NWJ). The library calls $1 - \sum\tilde P$, the correction as it enters $L$ (in the KL it has the other sign), the *slack*; `unnormalised=True` adds it to $L$.
 
 # %% tags=["reproducible"]
 nwj = score - Z_bar / math.e
@@ -91,8 +90,7 @@ print(f"NWJ {nwj:.6f} = L − C {above_C:.6f},  residual {abs(nwj - above_C):.1e
 assert abs(nwj - above_C) < 1e-12
 
 # %% [markdown]
-# The relaxed prior equals $Q(z,z')$, and NWJ the MI, for $f/e = r$ alone. So the optimal critic of NWJ is $s = 1 + \log r$, and the 1 in our scores is what it asks for. DV is content with $s = c + \log r$ for
-# any number $c$, InfoNCE for any $c(z)$.
+# Only for $f/e = r$ does the relaxed prior equal $Q(z,z')$, and NWJ the MI. So the optimal critic of NWJ is $s = 1 + \log r$, and the 1 in our scores is what it asks for. DV equals the MI for $s = c + \log r$ with any number $c$, and InfoNCE for $s = c(z) + \log r$ with any function $c(z)$.
 
 # %% tags=["reproducible"]
 MI = world.mutual_information
@@ -114,7 +112,7 @@ for c in (0.0, 1.0, 3.0):
 # NWJ ≤ DV ≤ InfoNCE ≤ MI: the more of the prior is right by construction, the less is left to lose.
 # </details>
 #
-# Each step up removes one error of the prior, and is exactly its size:
+# Each step up removes one error of the prior, and the length of the step is exactly the size of that error:
 #
 # - from NWJ to DV: that the table does not sum to one. The step is $\bar Z/e - 1 - \log(\bar Z/e) \ge 0$.
 # - from DV to InfoNCE: that $P(z)$ is not $Q(z)$. The step is $\log\bar Z - \mathbb E_{Q(z)} \log Z(z) = \mathrm{KL}(Q(z)\,\|\,P(z))$, with DV's $P(z) = Q(z)Z(z)/\bar Z$.
@@ -138,29 +136,27 @@ rpm.figures.dots(
 )
 
 # %% [markdown]
-# A larger value for the same critic does not make InfoNCE the better objective. It is the ELBO of another model, and which model is right is a question about the latents. If you know how $z$ is
-# distributed, a prior that says so is an assumption worth making.
+# A larger value for the same critic does not make InfoNCE the better objective to train on: its prior copies $Q(z)$ from the encoder, so that it cannot lose there, whatever the encoder makes of $z$. It is the ELBO of another model, and the size of the number does not say which model is right. None of the three has a $P(z)$ that you choose. If you want $z$ to have a certain distribution, a prior that says so is an assumption worth making.
 #
 # ## A prior is a critic times a normaliser
 #
-# The three start from the same table $Q(z)Q(z')f$. The **critic** $f$ says which latents fit together. The **normaliser** says what the table is divided by: $Z(z)$, one for each row; $\bar Z$, one for
-# all; or the fixed number $e$. The two choices are independent.
+# The three start from the same table $Q(z)Q(z')f$. The **critic** $f$ says which latents fit together. The **normaliser** says what the table is divided by: $Z(z)$, one for each row, or $\bar Z$, one for all. NWJ has none, and divides by the fixed number $e$. The two choices are independent.
 #
-# The widget has a critic with two errors to set, $\log f = 1 + \kappa \log r + c(z)$. The factor $\kappa$ says how far the critic trusts the density ratio: at 1 it is right, above 1 it exaggerates, below 1 it mutes. The
+# The widget has a critic with two errors to set, $\log f = 1 + \kappa \log r + c(z)$. The factor $\kappa$ scales the density ratio: at 1 the critic is right, above 1 it exaggerates the ratio, below 1 it weakens it. The
 # offset $t$ shifts the three rows by $c(z) = -t, 0, t$. Curves show the three objectives against $\kappa$; in a running lesson a menu picks the one whose KL to $Q(z,z')$ is drawn as a bar.
 #
 # **Predict** before you move the offset: which of the three curves stays where it is?
 #
 # <details><summary>Answer</summary>
 #
-# InfoNCE. Its $Z(z)$ divides out whatever depends on $z$ alone. DV and NWJ have one normaliser or none, and pay for the shift.
+# InfoNCE. Its $Z(z)$ divides out whatever depends on $z$ alone. DV and NWJ have one normaliser or none, and change with the shift: at $\kappa = 1$ every shift costs them.
 # </details>
 
 # %% tags=["reproducible"]
 rpm.explore(rpm.lessons.lesson_04.prior_choice)
 
 # %% [markdown]
-# The answer, asserted: a shift of the rows moves DV and NWJ, and leaves InfoNCE where it is.
+# The answer, computed: a shift of the rows moves DV and NWJ, and leaves InfoNCE where it is.
 
 # %% tags=["reproducible"]
 c = torch.tensor([[-1.0], [0.0], [2.0]], dtype=torch.float64)
@@ -177,7 +173,7 @@ assert abs(moved["infonce"]) < 1e-12 and moved["donsker_varadhan"] < -0.1
 #
 # $$L - C = \mathbb E_{Q(z,z')}\log P(z'|z) + H(Q(z')), \tag{E11}$$
 #
-# the bound of Barber and Agakov (BA). In a finite world the entropy is a sum. For a network it is unknown, which is why the other priors keep $Q(z')$ as a factor.
+# the bound of Barber and Agakov (BA). In a finite world the entropy is a sum. For a network it is unknown, which is why InfoNCE, DV and NWJ keep $Q(z')$ as a factor: there it cancels.
 #
 # Now all of them: four priors and one relaxed prior. Each is computed twice, as an ELBO by the sum (E3) and as the objective of its name.
 
@@ -214,8 +210,7 @@ for name, (prior, objective) in table.items():
 #
 # ## CLIP averages two ELBOs
 #
-# CLIP's loss takes the softmax of the scores twice, over the rows and over the columns of the table, and averages. Over rows is InfoNCE. Over columns is InfoNCE with the two sides exchanged: its prior has $P(z') = Q(z')$ right,
-# and a normaliser $Z(z') = \mathbb E_{Q(z)} f$ for each column. So each half is an ELBO, of the same model under another prior:
+# CLIP's loss takes the softmax of the scores twice, over the rows and over the columns of the table, and averages. The softmax over each row gives InfoNCE. The softmax over each column gives InfoNCE with the two sides exchanged: its prior has the right $P(z') = Q(z')$, and a normaliser $Z(z') = \mathbb E_{Q(z)} f$ for each column. So each half is an ELBO less $C$: $L_1$ under the prior $P_1$ of the rows, $L_2$ under the prior $P_2$ of the columns, with the same encoder:
 #
 # $$P_1 = \frac{Q(z)\,Q(z')f}{Z(z)}, \quad P_2 = \frac{Q(z)\,Q(z')f}{Z(z')} \quad\Rightarrow\quad I_\text{CLIP} = \tfrac12\big(L_1 - C\big) + \tfrac12\big(L_2 - C\big). \tag{E12}$$
 #
@@ -233,11 +228,11 @@ print(f"ELBO of the averaged prior: {elbo:.6f} nats")
 assert abs((over_rows + over_columns) / 2 - clip) < 1e-12 and clip < elbo
 
 # %% [markdown]
-# So CLIP's objective is not the ELBO of one model. It is the mean of the ELBOs of two, and lies below the ELBO of the prior that averages theirs: still a lower bound on that model's evidence, and one that treats both sides alike.
+# So CLIP's objective is not the ELBO of the averaged prior. It is the mean of the ELBOs of two, and lies below the ELBO of the prior that averages theirs: still a lower bound on that model's evidence, and one that treats both sides alike.
 #
 # ## Exercises
 #
-# **1.** NWJ reads too little where the scores have the wrong level, and a constant added to all of them repairs it (`rpm.WithBias` learns one). Return the constant $b$ for which
+# **1.** NWJ is below DV unless $\bar Z = e$, and a constant added to all scores, which multiplies $\bar Z$, repairs that (`rpm.WithBias` learns one). Return the constant $b$ for which
 # NWJ of `log_f + b` equals DV of `log_f`. Both tables have shape (Z, Z').
 
 
@@ -269,7 +264,7 @@ print(f"the table: {value:.4f} nats; the transposed table: {transposed:.4f} nats
 # ## Quiz
 #
 # **1. For your critic NWJ reads 0.3 nats less than InfoNCE. Therefore…**
-# <details><summary>InfoNCE is the better objective</summary>It is the larger for every critic. They are ELBOs of different priors, and which prior is right the order cannot say.</details>
+# <details><summary>InfoNCE is the better objective</summary>It is the larger for every critic. They belong to different priors, and the order cannot say which prior is right.</details>
 # <details><summary>the NWJ prior errs by 0.3 nats more, in its sum and in P(z)</summary>Yes: the two steps between them are the table that does not sum to one, and P(z) ≠ Q(z). A constant mends the first, an offset per row both.</details>
 # <details><summary>NWJ has not converged</summary>It may have. A critic whose scores cannot reach the level 1 + log r stays below for good.</details>
 #
@@ -285,7 +280,7 @@ print(f"the table: {value:.4f} nats; the transposed table: {transposed:.4f} nats
 #
 # ## The three numbers of this world
 #
-# Under the DV prior, and with InfoNCE of the same critic: all three differ, and each difference has its name. InfoNCE exceeds the ELBO by $\mathrm{KL}(Q(z)\,\|\,P(z))$, since it is the ELBO of another prior.
+# The ELBO and the evidence are those of the DV prior, and InfoNCE has the same critic. All three differ, and each difference has a name. InfoNCE exceeds the ELBO by $\mathrm{KL}(Q(z)\,\|\,P(z))$, since it is the ELBO of another prior.
 # The log evidence exceeds the ELBO by the gap of lesson 2.
 
 # %% tags=["reproducible"]
@@ -302,5 +297,5 @@ assert abs(evidence - bound - gap) < 1e-12
 # %% [markdown]
 # ## What we saw
 #
-# Four priors and a relaxed one gave five objectives, each equal to its ELBO up to rounding; CLIP's loss is the mean of two. For one critic they come in a fixed order, and each step is one error of a prior. So
-# do not ask which bound is tighter. Ask what you want to assume of the latents. In [lesson 5](05_the_evidence_of_a_data_set.ipynb) the tables go, and tens of thousands of images come.
+# Four priors and a relaxed one gave five objectives, each equal to its ELBO up to rounding; CLIP's loss is the mean of two. For one critic NWJ, DV, InfoNCE and the MI come in a fixed order, and each step is one error of a prior. So
+# do not ask which bound is tighter. Ask what you want to assume of the latents. [Lesson 5](05_the_evidence_of_a_data_set.ipynb) goes from these small tables to tens of thousands of images.

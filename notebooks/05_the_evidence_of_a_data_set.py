@@ -1,7 +1,7 @@
 # %% [markdown]
 # # The evidence of a data set: InfoNCE on everything at once
 #
-# The earlier lessons worked on tables. Now the observations are images, and the encoder is a deterministic network. On a data set of pairs nothing has to be
+# Lessons 1 to 4 worked mostly on small tables. Now, as in lesson 0, the observations are images, and the encoder is a deterministic network. On a data set of pairs nothing has to be
 # approximated: the log evidence of tens of thousands of pairs is computed exactly, and the model is sampled.
 #
 # **Afterwards you can** say why the ELBO *is* the log evidence for a deterministic encoder; compute the log evidence of any data set of pairs, without
@@ -30,7 +30,7 @@ device = rpm.setup()
 # between the two: it is the mean of $\mathrm{KL}\big(Q(z|x)Q(z'|x')\,\|\,P(z,z'|x,x')\big)$, from the encoders to the model's posterior.
 #
 # A *deterministic* encoder puts all its mass on one point, $z = g(x)$, which is written $Q(z|x) = \delta(z - g(x))$. The model's likelihood $P(x|z) = Q(z|x)P_\text{true}(x)/Q(z)$ (E2) is then zero at
-# any other $z$. So the posterior $P(z|x)$ is that same point, and the KL is zero:
+# any other $z$. The same holds for $x'$. So the posterior $P(z,z'|x,x')$ has all its mass on the one pair $g(x), g'(x')$, as the encoders have, and the KL is zero:
 #
 # $$Q(z|x) = \delta(z - g(x)),\quad Q(z'|x') = \delta(z' - g'(x')) \quad\Rightarrow\quad L = \mathbb E \log P(x, x'). \tag{E13}$$
 #
@@ -63,14 +63,13 @@ for name, small in {"soft": soft, "deterministic": hard}.items():
 assert gaps[0] > 0.01 and abs(gaps[1]) < 1e-12
 
 # %% [markdown]
-# A *tight* bound, one without a gap, is not a higher one. The two rows are two models, since the encoder is a part of the model. Without a gap the ELBO is the log evidence of its own
-# model, and says nothing of the other's: here the deterministic model has the lower evidence.
+# A *tight* bound, one without a gap, need not belong to the better model. The two rows are two models, since the encoder is a part of the model. Without a gap the ELBO is the log evidence of its own model, and says nothing of the other's: here the deterministic model has the higher ELBO and the lower evidence.
 #
 # ## Images, and a few seconds of training
 #
 # Fashion-MNIST: clothes, 28 × 28 pixels. A pair is two views of one image: two crops, mirrored, brightened and made noisy at random. The encoder is a small
 # convolutional network. The critic is the cosine of the two latents over a temperature, as in SimCLR: $\log f = z^\top z'/\tau$ for latents of length 1. The class is called
-# `VonMisesFisher`, because $e^{z^\top z'/\tau}$ is the density of that name, a Gaussian's analogue on the sphere. It learns $\tau$ too.
+# `VonMisesFisher`, because $e^{z^\top z'/\tau}$ is, up to a factor, the density of that name, the Gaussian's analogue on the sphere. It learns $\tau$ too.
 
 # %%
 images = rpm.datasets.fashion_mnist_or_digits()
@@ -99,8 +98,7 @@ assert log[-1].value > 2
 # %% [markdown]
 # ## On a data set, InfoNCE is a log probability
 #
-# Take $N$ pairs $(x_i, x'_i)$, and let $P_\text{true}$ be the list of them, each with probability $1/N$. With $f_{ij} = f(z_i, z'_j)$ the model then is a table over all $N^2$ combinations,
-# the $N^2 - N$ that never occurred included:
+# Take $N$ pairs $(x_i, x'_i)$, and let $P_\text{true}$ be the list of them, each with probability $1/N$. With $f_{ij} = f(z_i, z'_j)$ the model is then a table over all $N^2$ combinations, including the $N^2 - N$ that never occurred:
 #
 # $$P(x_i, x'_j) = \frac{1}{N^2}\,\frac{f_{ij}}{Z_i}, \qquad Z_i = \frac1N\sum_j f_{ij}. \tag{E14}$$
 #
@@ -144,10 +142,10 @@ print(
 assert abs(shifted - infonce) < 1e-9
 
 # %% [markdown]
-# No limit of infinitely many samples is taken, and there is no inequality: the full-batch loss $-I_N$ *is* minus a log likelihood, less $2\log N$. The model takes the observations as given,
+# No limit of infinitely many samples is taken, and there is no inequality: the full-batch loss is $-I_N = -\frac1N\sum_i\log P(x_i,x'_i) - 2\log N$, the negative log likelihood per pair, shifted by a constant. The model takes the observations as given,
 # $P(x_i) = 1/N$, and is judged on how it pairs them.
 #
-# ## The ceiling log N says no more than P ≤ 1/N
+# ## The ceiling log N follows from P ≤ 1/N
 #
 # InfoNCE on $N$ pairs never exceeds $\log N$, its *ceiling*. As a likelihood that is plain. Each row of the table sums to $P(x_i) = 1/N$, so that no cell of it is larger:
 #
@@ -158,13 +156,12 @@ print(f"largest P(x_i, x'_i) = {P.diagonal().max() * n:.4f} / N")
 assert (P.diagonal() <= 1 / n).all() and infonce <= math.log(n)
 
 # %% [markdown]
-# The same ceiling follows from information. Let $I_\text{true}(x;x')$ be the mutual information of the *observations* under $P_\text{true}$. The log evidence above $C$ is that information less the
-# model's error:
+# The same ceiling follows from information. Let $I_\text{true}(x;x')$ be the mutual information of the *observations* under $P_\text{true}$. The log evidence minus $C$ is that information minus the model's error:
 #
 # $$\mathbb E \log P(x,x') - C = I_\text{true}(x;x') - \mathrm{KL}\big(P_\text{true}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
 #
 # To see it, add and subtract $\mathbb E\log P_\text{true}(x,x')$ on the left. By definition $\mathbb E\log P_\text{true}(x,x') - C$ is $I_\text{true}$, and $\mathbb E\log P_\text{true}(x,x') - \mathbb E\log P(x,x')$ is
-# the KL. In a list of $N$ different pairs, $x$ picks out one of $N$ equally frequent $x'$, so $I_\text{true} = \log N$.
+# the KL. In a list with $N$ different $x$ and $N$ different $x'$, $x$ picks out one of $N$ equally frequent $x'$, so $I_\text{true} = \log N$. The KL is never negative, so $I_N \le \log N$.
 
 # %%
 p_true = torch.eye(n, dtype=torch.float64) / n
@@ -178,9 +175,8 @@ assert abs(information - math.log(n)) < 1e-9 and residual < 1e-9
 # %% [markdown]
 # ## All pairs, without the table
 #
-# For 60 000 pairs the table would have 3.6 thousand million cells: 14.4 GB in float32, and as much again for its gradient. But of each row
-# only the sum and the pair's own score are needed. `rpm.dataset_evidence` visits the table tile by tile, and keeps one running sum a row. Backwards it visits the tiles once more, so that its gradients
-# are exact too. On the 1 000 pairs we can compare:
+# For 60 000 pairs the table would have 3.6 billion cells: 14.4 GB in float32, and as much again for its gradient. But of each row
+# only the sum and the pair's own score are needed. `rpm.dataset_evidence` visits the table tile by tile, and keeps one running sum a row. The backward pass visits the tiles once more, so that the gradients are exact too. On the 1 000 pairs we can compare:
 
 # %%
 z.requires_grad_()
@@ -222,9 +218,7 @@ print(f"log evidence {evidence.log_evidence:.3f} nats per pair; by chance {chanc
 assert evidence.infonce <= math.log(n)
 
 # %% [markdown]
-# For millions of pairs $N^2$ is too many. Then `rpm.sampled_evidence` averages over some of the rows, and estimates each $Z_i$ from $M$ sampled candidates. The pair's own $z'$ is in the sum once, and each
-# sampled one counts $(N-1)/M$ times, in place of all $N-1$. So the ceiling stays $\log N$. A batch of 64 pairs, which weighs its 64 candidates alike, estimates another number: the InfoNCE of a data set of
-# 64 pairs, at most $\log 64$.
+# For millions of pairs $N^2$ is too many. Then `rpm.sampled_evidence` averages over some of the rows, and estimates each $Z_i$ from $M$ sampled candidates. The pair's own $z'$ is in the sum once. The $M$ sampled ones stand for all $N-1$ others, so each counts $(N-1)/M$ times. Then $Z_i \ge f_{ii}/N$ still holds. So the ceiling stays $\log N$. A batch of 64 pairs, which weighs its 64 candidates alike, gives another number: the InfoNCE of these 64 pairs as a data set of their own, at most $\log 64$.
 #
 # The estimate is slightly too high, by an amount of order $1/M$: the logarithm of a sampled $Z_i$ is too low on average (Jensen), and it enters with a minus.
 
@@ -257,7 +251,7 @@ print(f"of test images {held_out:.3f} nats")
 assert abs(trained - held_out) < 0.1  # 0.02 to 0.04 for five seeds
 
 # %% [markdown]
-# It remembers next to nothing: 150 steps of 256 images see each image of Fashion-MNIST less than once. (Where the digits stand in for it, there are no test images of their own.)
+# There is no sign of memory: the test images score about the same. In 150 steps of 256 images, each image of Fashion-MNIST is seen 0.64 times on average. (If Fashion-MNIST is not on this machine, digits stand in for it. They have no test images of their own, and the comparison then says nothing.)
 #
 # ## The ceiling matters while N is small
 #
@@ -266,7 +260,7 @@ assert abs(trained - held_out) < 0.1  # 0.02 to 0.04 for five seeds
 #
 # <details><summary>Answer</summary>
 #
-# It does first one, then the other. It rises while $\log N$ is low, by less than $\log N$ does at each step, and then levels off.
+# It never quite follows, and it does level off. It rises while $\log N$ is low, by less than $\log N$ does at each step, and then levels off.
 # </details>
 
 # %%
@@ -278,7 +272,7 @@ counts, values = [*counts, n], [*values, evidence.infonce.item()]
 assert all(value <= math.log(k) for value, k in zip(values, counts))
 assert values[1] > 0.7 * math.log(30) and values[-1] < 0.5 * math.log(
     n
-)  # five seeds: 0.77 to 0.86, and 0.33
+)  # five seeds: 0.77 to 0.86, and 0.32 to 0.33
 short = [math.log(k) - value for k, value in zip(counts, values)]
 few = [f"{gap:.2f} at {k}" for k, gap in list(zip(counts, short))[:3]]
 print("below log N by", ", ".join(few), "pairs")
@@ -298,12 +292,12 @@ rpm.figures.lines(
 )
 
 # %% [markdown]
-# On ten pairs the ceiling is so near that a better encoder could hardly show it; on thirty it is half a nat away, on tens of thousands several. So judge an encoder on as many pairs as
+# On ten pairs the ceiling is so near that a better encoder could hardly score higher; on thirty it is half a nat away, on tens of thousands many. So judge an encoder on as many pairs as
 # you have, and compare two encoders on the same pairs.
 #
 # ## The model can be sampled: x′ given x
 #
-# Divide (E14) by $P(x_i) = 1/N$, and $P(x'_j|x_i)$ is left: a softmax of row $i$ over the candidates $j$. Draw from it, with 2 000 pairs as the data set. What does the model expect to see beside this image?
+# Divide (E14) by $P(x_i) = 1/N$, and $P(x'_j|x_i)$ is left: a softmax of row $i$ over the candidates $j$. Draw from it, with 2 000 pairs as the data set. For a given image $x$, which $x'$ does the model expect?
 
 # %%
 m = 2000  # candidates
@@ -318,7 +312,7 @@ alike = (p * same_class).sum(
 ).mean() - p.diagonal().mean()  # without the image's own other view
 own, by_chance = p.diagonal().mean(), same_class.double().mean()
 print(f"probability of the own other view {own:.1%},")
-print(f"of others of its class {alike:.1%}; by chance {by_chance:.1%}")
+print(f"of others of its class {alike:.1%}; the class by chance {by_chance:.1%}")
 assert alike > 0.5  # 0.54 to 0.57 for five seeds
 
 # %%
@@ -333,21 +327,21 @@ rpm.figures.images(
 )
 
 # %% [markdown]
-# The model was never told a class. Most of what it draws is of the class of $x$ all the same: those are the images whose views the encoder puts close together.
+# The model was never told a class. Still, most of what it draws has the class of $x$, because the encoder puts the views of such images close together.
 #
 # ## Temperature against evidence
 #
-# Choose a temperature, and in a running lesson an image too. The bars show what probability $P(x'|x)$ the model gives its eight favourites, and ✓, the image's own other view. No temperature changes their order. It
+# Choose a temperature, and in a running lesson an image too. The bars show the probability $P(x'|x)$ of the eight $x'$ that the model finds most probable, and of ✓, the image's own other view. No temperature changes their order. It
 # changes how much is staked on each: a cold model bets nearly all on a few, a warm one spreads its bets.
 #
-# Two lines on top show what such a bet earns at each temperature. Dotted: $\log P(x_i,x'_i)$ of this one pair. Dashed: its mean over all 1 000 pairs, the log evidence. (The pictures are drawn whole. The encoder
+# Two lines on top show what such a bet earns at each temperature, as $\log P(x,x') = \log P(x'|x) - \log 1000$. Dotted: $\log P(x_i,x'_i)$ of this one pair. Dashed: its mean over all 1 000 pairs, the log evidence. (The pictures are drawn whole. The encoder
 # saw two different crops of them, so ✓ is harder to find than it looks.)
 #
-# **Predict**: each image has a temperature at which its dotted line is highest. Take the temperature that is best for more images than any other. Is it colder than the peak of the dashed line, just there, or warmer?
+# **Predict**: each image has a temperature at which its dotted line is highest. Take the temperature that is best for more images than any other. Is it colder than the temperature at the peak of the dashed line, the same, or warmer?
 #
 # <details><summary>Answer</summary>
 #
-# Colder. Where ✓ is among the favourites, a cold bet wins a little. Where it isn't, a cold bet loses many nats, and the mean of the logarithms counts those. The cell below the widget counts all images.
+# Colder. Where ✓ is the first favourite, a cold bet wins at most the nats that were missing to certainty. Where it isn't, a cold bet loses many nats, and the mean of the logarithms counts those. The cell below the widget counts all images.
 # </details>
 
 # %%
@@ -417,7 +411,7 @@ print(f"falling: {falling:.4f}; rising: {rises:.4f}")
 # **1. InfoNCE on 1 000 pairs is 6.9 nats, and log 1000 = 6.91. What do you conclude?**
 # <details><summary>the encoder cannot be better</summary>On these 1 000 pairs it is nearly certain of each partner. On 60 000 it may not be: the ceiling hides it.</details>
 # <details><summary>the number says little; evaluate on more pairs</summary>Yes: near the ceiling all good models look alike.</details>
-# <details><summary>the mutual information is 6.9 nats</summary>It may be far larger: no method of this kind can report more than log N from N pairs.</details>
+# <details><summary>the mutual information is 6.9 nats</summary>That of the list is log N whatever the model is. That of the distribution from which the pairs were drawn may be far larger: no method of this kind can report more than log N from N pairs.</details>
 #
 # **2. Why is there no integral over z in P(x_i, x′_j)?**
 # <details><summary>because it is approximated by one sample</summary>Nothing is approximated: the sum over z has one term.</details>
@@ -445,7 +439,7 @@ assert max(abs(bound - infonce), abs(evidence - infonce)) < 1e-9
 # %% [markdown]
 # ## What we saw
 #
-# On a data set of $N$ pairs, InfoNCE is the log evidence plus $2 \log N$, exactly, for any deterministic encoder. Its ceiling says that no cell of the model's table exceeds the sum of its row. The model can be sampled, and
+# On a data set of $N$ pairs, all $x$ and all $x'$ different, InfoNCE is the log evidence plus $2 \log N$, exactly, for any deterministic encoder. Its ceiling says that no cell of the model's table exceeds the sum of its row. The model can be sampled, and
 # its evidence on tens of thousands of pairs takes seconds.
 #
 # Bring your own pairs, encoder and critic to `rpm.dataset_evidence`, and let the evidence choose among priors. What a batch shows of the whole data set, and what it hides, is [lesson 6](06_finite_batches.ipynb).

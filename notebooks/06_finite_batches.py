@@ -2,13 +2,13 @@
 # # Finite batches: what log N hides, and what a batch costs
 #
 # Your training loss comes from a batch. A batch of $N$ pairs gives $I_N$, InfoNCE on those $N$ pairs. It stands for $I_\infty$, InfoNCE on the distribution $Q(z,z')$ that batches are drawn from ([lesson 3](03_infonce_is_the_elbo.ipynb)
-# has both). This lesson asks how good a stand-in it is. $I_N$ has a ceiling, $\log N$; it has a bias, which a formula predicts under two conditions; and its variance is small beside that of NWJ and DV, the two relatives
+# has both). This lesson asks how well $I_N$ tells $I_\infty$. $I_N$ has a ceiling, $\log N$; it has a bias, which a formula predicts under two conditions; and at several nats of MI its variance is small beside that of NWJ and DV, the two relatives
 # of InfoNCE without a ceiling ([glossary](../docs/glossary.md)).
 #
 # **Afterwards you can** say what the ceiling $\log N$ means for the model; predict the bias of a batch, and recognise when the prediction
 # fails; choose between InfoNCE, NWJ and DV by their variance; report a number that does not depend on the training batch.
 #
-# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb). **Time** 50 minutes, of which the computer takes one.
+# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb), and of [lesson 4](04_one_prior_one_objective.ipynb) NWJ and DV. **Time** 50 minutes, of which the computer takes one.
 #
 # **Whose result**: the paper shows the equality with the ELBO in the limit of infinitely many samples ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), announced in its abstract). The ceiling $\log N$ is van den Oord, Li and
 # Vinyals' ([2018](https://arxiv.org/abs/1807.03748)). Poole, Ozair, van den Oord, Alemi and Tucker ([2019](https://arxiv.org/abs/1905.06922)) compare the biases and variances of these estimates. The law of the bias (E16), and where it fails, are worked out in this course.
@@ -28,19 +28,18 @@ rng = torch.Generator().manual_seed(0)
 # %% [markdown]
 # ## The ceiling says that probabilities are at most one
 #
-# Draw a pair $(z, z'_1)$ from $Q(z,z')$ and the other candidates $z'_2, \dots, z'_N$ from $Q(z')$. So far $I_N$ was the value of one table of
-# scores; from here on it is the average over batches,
+# Draw a pair $(z, z'_1)$ from $Q(z,z')$ and the other candidates $z'_2, \dots, z'_N$ from $Q(z')$. So far $I_N$ was the value of one table of scores. Its average over batches is what bias speaks of, and we write $I_N$ for that too:
 #
 # $$I_N = \mathbb E\Big[\log f(z,z'_1) - \log \tfrac1N \textstyle\sum_{j=1}^N f(z,z'_j)\Big] \le \log N. \tag{E15}$$
 #
-# The outer mean is over all such draws. The positive, $z'_1$, is one of the $N$ candidates. So their mean is at least $f(z,z'_1)/N$, and the bracket at most $\log N$. In the model of lesson 5 the bracket is
+# The outer mean is over all such draws. The positive, $z'_1$, is one of the $N$ candidates. So the mean of $f$ over the candidates is at least $f(z,z'_1)/N$, since $f$ is positive, and the bracket is at most $\log N$. In the model of lesson 5 the bracket is
 # $\log P(x'_i|x_i) + \log N$: the ceiling says that a probability is at most one.
 #
 # **Predict**: a critic picks each partner with certainty, on a batch of 100 pairs and on one of 1 000. What are $I_{100}$ and $I_{1000}$?
 #
 # <details><summary>Answer</summary>
 #
-# log 100 and log 1 000. Once every partner is certain, $I_N$ is $\log N$, and shows the size of the batch instead of what the model knows.
+# log 100 and log 1 000. When the model is certain of every partner, $I_N$ is $\log N$: it shows the size of the batch, and not what the model knows.
 # </details>
 
 # %% tags=["reproducible"]
@@ -63,7 +62,7 @@ for n in (100, 1000):
 #
 # - $I_N$ contains $-\mathbb E\log\bar f$, with $\bar f$ the mean of $f$ over the $N$ candidates. Near 1, $\mathbb E\log\bar f \approx \mathbb E[\bar f-1] - \tfrac12\mathrm{Var}(\bar f)$.
 # - A stranger has $\mathbb E f = 1$ and $\mathbb E f^2 = 1+\chi^2$.
-# - The positive comes from $Q(z'|z) = Q(z')f$, so its $f$ averages $\mathbb E_{Q(z)Q(z')}[f\cdot f] = 1+\chi^2$. As one of $N$ it lifts $\mathbb E\bar f$ to $1 + \chi^2/N$, and that lowers $I_N$ by $\chi^2/N$.
+# - The positive comes from $Q(z'|z) = Q(z')f$, so its $f$ averages $\mathbb E_{Q(z)Q(z')}[f\cdot f] = 1+\chi^2$. It is one of the $N$ candidates, so $\mathbb E\bar f$ becomes $1 + \chi^2/N$, and this lowers $I_N$ by $\chi^2/N$.
 # - The strangers give $\bar f$ a variance of about $\chi^2/N$, and that raises $I_N$ by half of it. Together: $-\chi^2/2N$.
 
 
@@ -102,27 +101,26 @@ for n, found, spread, predicted in zip(counts, measured, error, law):
 assert (abs(measured - law) < 4 * error + 2 * law / torch.tensor(counts)).all()
 
 # %% [markdown]
-# The measured bias is within a fifth of the law at four candidates, and closer at 16 and 64. Halving the bias takes twice the batch.
+# The measured bias is within a fifth of the law at four candidates, and within the sampling error of it at 16 and 64. Halving the bias takes twice the batch.
 #
 # ## The law fails where f has heavy tails, and where N is below $e^{2\,\mathrm{MI}}$
 #
 # (E16) is the first term of a series in $1/N$. It can fail in two ways.
 #
 # - *Much information.* For Gaussians $1 + \chi^2 = e^{2\,\mathrm{MI}}$. So the first term is small only if $N \gg e^{2\,\mathrm{MI}}$. For smaller $N$ the later terms count as much.
-# - *Heavy tails*: rare pairs of strangers with an enormous $f$. The next term, of order $1/N^2$, contains $\mathbb E_{Q(z)}\big[\mathrm{Var}_{Q(z')}(f)^2\big]$. That mean is infinite as soon as
-#   $\rho^2 \ge 1/3$ in any one dimension. Then the law still holds in the limit, but what it leaves out shrinks more slowly than $1/N^2$.
+# - *Heavy tails*: rare pairs of strangers with an enormous $f$. The next term, of order $1/N^2$, contains $\mathbb E_{Q(z)Q(z')}[f^3]$, from the third power of $\bar f - 1$. That mean is infinite as soon as $\rho^2 \ge 1/4$ in any one dimension. Then the law still holds as $N \to \infty$, but its error shrinks more slowly than $1/N^2$.
 #
 # **Predict**: one dimension with $\rho = 0.9$ has less than one nat of MI. Is N = 64 enough for the law?
 #
 # <details><summary>Answer</summary>
 #
-# No: about a third of the predicted bias is missing, although N is more than ten times $e^{2\,\mathrm{MI}}$. There is little information, and there are heavy tails.
+# No: about a third of the predicted bias is missing, although N is more than ten times $e^{2\,\mathrm{MI}}$. The information is small, but the tails are heavy.
 # </details>
 
 # %% tags=["reproducible"]
 cases = {
     "light tails, little MI": (0.4, 4),
-    "light tails, much MI": (0.5, 16),
+    "light tails, much MI": (0.4, 26),
     "heavy tails, little MI": (0.9, 1),
 }
 ratios = {}
@@ -149,7 +147,7 @@ rpm.figures.lines(
 )
 
 # %% [markdown]
-# The sign belongs to the optimal critic. Another critic can be too *high* on a batch: one that exaggerates $f$ loses by the few strangers to which it gives enormous scores, and a small batch contains few of them.
+# Only the optimal critic is sure to be too low. Another critic can be too *high* on a batch, compared with its own $I_\infty$: a critic that exaggerates $f$ gives a few strangers enormous scores, which lower $I_\infty$, and most small batches contain none of these.
 
 # %% tags=["reproducible"]
 z, z_prime = rpm.gaussian.sample(2048, 0.4, 1, generator=rng)
@@ -163,21 +161,20 @@ print(f"an exaggerating critic: I_8 = {few:.3f}, I_2048 = {many:.3f}")
 assert few > many
 
 # %% [markdown]
-# ## InfoNCE varies little because it is capped
+# ## InfoNCE varies little, NWJ and DV vary much
 #
 # Donsker–Varadhan (DV) and NWJ are the objectives of two other priors, (E9) and (E10) of [lesson 4](04_one_prior_one_objective.ipynb):
 #
 # $$\mathrm{DV} = \mathbb E\,s - \log\bar Z, \qquad \mathrm{NWJ} = \mathbb E\,s - \bar Z/e, \qquad \bar Z = \mathbb E_{Q(z)Q(z')} f, \quad s = \log f.$$
 #
 # They have no ceiling: on a batch $\bar Z$ averages $f$ over strangers alone, each pair's own $z'$ left out. At the optimal critic (for NWJ with the score raised by 1, so that $\bar Z/e$ is the mean of the ratio) NWJ is then
-# right on average. DV is slightly too high, because the logarithm of an estimate is too low on average (Jensen). Both pay in variance: that of $\bar Z$ grows like $\chi^2$, so exponentially in the MI.
+# right on average. DV is slightly too high, because the logarithm of an estimate is too low on average (Jensen). Both pay with their variance: the variance of $\bar Z$ grows like $\chi^2$, and so exponentially with the MI.
 #
-# **Predict**: at 5 nats and N = 64, which do you trust: InfoNCE, too low by more than a nat in every batch, or NWJ, right on average?
+# **Predict**: at 5 nats and N = 64, which do you trust: InfoNCE, too low by at least 0.8 nats in every batch, or NWJ, right on average?
 #
 # <details><summary>Answer</summary>
 #
-# Neither. InfoNCE cannot reach the value. NWJ is close to it in most batches, and once in a while wrong by more than the value itself; and nothing in
-# a batch tells you whether it is one of those.
+# Neither. InfoNCE cannot reach the value. NWJ is close to it in most batches, and once in a while wrong by more than the value itself; its average over some batches depends on whether such a batch is among them.
 # </details>
 
 
@@ -225,7 +222,7 @@ rpm.figures.lines(
 
 # %% [markdown]
 # The curves of NWJ and DV are still too low: 200 batches do not contain the worst ones. Most of NWJ's variance is that of its $\bar Z$, a mean of $f$ over $64\cdot63$ pairs of
-# strangers. The variance of one $f$ is $\chi^2$. Pairs that share a $z$ are positively correlated, so the standard deviation of $\bar Z$ is at least $\sqrt{\chi^2/(64\cdot63)}$. Compare that with 2 000 batches.
+# strangers. The variance of one $f$ is $\chi^2$. The cells $(i,j)$ and $(j,i)$ of the table are positively correlated, all others uncorrelated, so the standard deviation of $\bar Z$ is at least $\sqrt{\chi^2/(64\cdot63)}$. Compare that with the spread of NWJ over 2 000 batches.
 
 # %% tags=["reproducible"]
 often = estimates(0.9, 6, batches=2000)
@@ -237,15 +234,14 @@ print(
     f"its worst: {nwj.min():.1f} nats; its spread over these batches: {nwj.std():.1f}"
 )
 print(
-    f"the spread of Z, in truth: at least {true_spread:.1f};  DV on average: {dv:.2f}"
+    f"true spread of Z̄: at least {true_spread:.1f};  DV on average: {dv:.2f}"
 )
 assert (
     near > 0.6 and nwj.min() < 0 and true_spread > nwj.std() and dv > informations[-1]
 )
 
 # %% [markdown]
-# The missing spread sits in pairs so rare that most batches contain none. InfoNCE on 64 pairs cannot show 5 nats; on more pairs it can, and lesson 5
-# makes that cheap. To *train* one needs a steady direction rather than a value, and a small variance gives one.
+# The missing spread comes from pairs of strangers that are so rare that most batches contain none. InfoNCE on 64 pairs cannot show 5 nats. On far more than $e^{2\,\mathrm{MI}}$ pairs, here tens of thousands, it nearly does, and lesson 5 makes that cheap. To *train* one needs a steady direction rather than a value. A small variance of the value suggests a steady gradient, which this lesson does not measure.
 #
 # ## Train with small batches, evaluate on many pairs
 #
@@ -303,7 +299,7 @@ assert gain[1] > (rows[64, 500][1] - rows[8, 500][1]) / 2
 
 # %% [markdown]
 # The value that training shows is capped by its own batch: with 8 candidates it can hardly tell a good encoder from a very good one. On the same 2 048 pairs the models can be compared. There one also sees that the
-# small batch trains well: most of what the larger one gained at equal steps comes from the frames that it saw. Report the evidence on one large $N$, never the training loss.
+# small batch trains well: eight times the steps at $N=8$, and so as many frames, recover most of what the larger batch gained. Report InfoNCE on one large list of pairs, the same for every model, and not the training loss.
 #
 # ## The law, the samples and the ceiling
 #
@@ -313,8 +309,7 @@ assert gain[1] > (rows[64, 500][1] - rows[8, 500][1]) / 2
 #
 # <details><summary>Answer</summary>
 #
-# Between 2 and 3 nats, once $e^{2\,\mathrm{MI}}$ is well above 64; and by more than a thousand at 6 nats. The batch itself is never that far off: it misses two nats there. A law that predicts a bias larger than the MI tells
-# only that it does not hold.
+# Between 2 and 3 nats, once $e^{2\,\mathrm{MI}}$ is well above 64; and by more than a thousand at 6 nats. The batch itself is never that far off: it misses two nats there. At the optimal critic $I_N$ is never negative on average. So a law that predicts a bias larger than the MI only tells that it does not hold.
 # </details>
 
 # %% tags=["reproducible"]
@@ -388,18 +383,18 @@ print(f"{value:.4f} nats from a batch of 8, whose ceiling is log 8 = {ceiling:.4
 #
 # **2. The bias law −χ²/2N fails for one-dimensional Gaussians with ρ = 0.9 because…**
 # <details><summary>the MI is too large for the batch</summary>It is below one nat. That reason is the other one, and applies when N is not far above e^2MI.</details>
-# <details><summary>f has heavy tails: the next term of the series is infinite</summary>Yes: beyond ρ² = 1/3. Rare pairs carry a large part of the variance, and most batches contain none of them.</details>
+# <details><summary>f has heavy tails: the next term of the series is infinite</summary>Yes: from ρ² = 1/4 on. Rare pairs carry a large part of the variance, and most batches contain none of them.</details>
 # <details><summary>the critic is not optimal</summary>It is, by construction.</details>
 #
 # **3. At 5 nats and N = 64, NWJ is unbiased at the optimal critic and InfoNCE is not. For training one still prefers InfoNCE since…**
 # <details><summary>it is larger</summary>It is smaller, by more than a nat.</details>
-# <details><summary>its value varies little from batch to batch</summary>Yes: it averages terms that are at most log N. What training needs is a steady direction; the value can be measured afterwards at a large N.</details>
+# <details><summary>its value varies little from batch to batch</summary>Yes: an enormous f of a stranger enters one row only, and there through its logarithm. What training needs is a steady direction; the value can be measured afterwards at a large N.</details>
 # <details><summary>it is an upper bound</summary>On average it lies below the MI. Of the three it is DV whose average lies above, at the optimal critic.</details>
 #
 # ## The three numbers of this world
 #
-# Take a batch as its own data set, as in lesson 5: 64 pairs, $C = -2\log 64$, a deterministic encoder. Then InfoNCE, the ELBO and the log evidence are one number, exactly. It is not the mutual information of the
-# distribution that the batch came from: what this lesson called bias and variance is the distance between two models, that of the 64 pairs and that of their source.
+# Treat a batch as a data set of its own, as in lesson 5. It has 64 pairs, $C$ is $-2\log 64$, and the encoder is deterministic. Then InfoNCE, the ELBO and the log evidence are one number, exactly. It is not the mutual information of the
+# distribution that the batch came from: the error of a batch, whose mean is the bias and whose spread is the variance, is a difference between two models: that of the 64 pairs and that of their source.
 
 # %% tags=["reproducible"]
 pairs = rpm.gaussian.sample(64, 0.9, 6, generator=torch.Generator().manual_seed(0))
@@ -420,5 +415,5 @@ assert infonce < math.log(64) < mi
 # ## What we saw
 #
 # $I_N$ is capped by $\log N$ because probabilities are at most one. At the optimal critic it is too low by $\chi^2/2N$, where that law holds: light
-# tails, and $N \gg e^{2\,\mathrm{MI}}$. It varies little, where NWJ and DV, without a ceiling, vary much. All of this is about how well a batch measures $I_\infty$; [lesson 5](05_the_evidence_of_a_data_set.ipynb) has the
+# tails, and $N \gg e^{2\,\mathrm{MI}}$. At several nats of MI it varies little, where NWJ and DV, without a ceiling, vary much. All of this is about how well a batch measures $I_\infty$; [lesson 5](05_the_evidence_of_a_data_set.ipynb) has the
 # tool that needs no batch. What $I_\infty$ is worth as a goal is the question of [lesson 7](07_why_not_mutual_information.ipynb).

@@ -22,8 +22,7 @@
 # %% [markdown]
 # ## The data: one hidden class, several observations
 #
-# A hidden class $z$ is drawn, one of three, equally often. Each of three observations $x_1, x_2, x_3$ is then drawn from a distribution of its
-# own, $P_\text{true}(x_j|z)$, without regard to the other two. We see many *triples* $(x_1,x_2,x_3)$, that is, their distribution $P_\text{true}(x_1,x_2,x_3)$; the class is hidden.
+# A hidden class $z$ is drawn, one of three, equally often. Given $z$, three observations $x_1, x_2, x_3$ are drawn independently, each from its own distribution $P_\text{true}(x_j|z)$. We see many *triples* $(x_1,x_2,x_3)$, that is, their distribution $P_\text{true}(x_1,x_2,x_3)$; the class is hidden.
 
 # %% tags=["reproducible"]
 import itertools
@@ -63,7 +62,7 @@ rpm.figures.tables(
 # Each fraction is the likelihood (E2) of lesson 1: Bayes' rule turns an encoder into $P(x_j|z)$, and nobody writes a decoder. $P(z)$ is the prior.
 #
 # The latent may have any structure. Take the two latents of (E1) together, as one latent $(z,z')$ with prior $P(z,z')$, and let each factor say something about its own part only:
-# $F_1(z,z'|x) = Q(z|x)\,u(z')$ with a fixed distribution $u$, and likewise $F_2$. Then $F_1(z,z') = Q(z)\,u(z')$, so that $u$ cancels in the fraction, and (E22) becomes (E1).
+# $F_1(z,z'|x) = Q(z|x)\,u(z')$ and $F_2(z,z'|x') = u(z)\,Q(z'|x')$, with any fixed distribution $u$. Then $F_1(z,z') = Q(z)\,u(z')$, so that $u$ cancels in the fraction, and (E22) becomes (E1).
 
 # %% tags=["reproducible"]
 start = rpm.SharedLatentRPM.random(p_pair, K, seed=seed)  # two random factors
@@ -109,11 +108,11 @@ assert residual < 1e-12 and abs(ours.constant - start.constant) < 1e-12
 #
 # $$\mathbb E \log P(x_1,\dots,x_J) \;\ge\; \mathbb E\big[\log P(x_1,\dots,x_J,z) - \log q(z|x_1,\dots,x_J)\big],$$
 #
-# with the mean over the data and over $q$. It falls short by the KL of $q$ to the true posterior, and the true posterior is within reach:
+# with the mean over the data and over $q$. It falls short by the KL of $q$ to the model's own posterior $P(z|x_1,\dots,x_J)$. That posterior can be computed, so we take it as $q$:
 #
 # $$q(z|x_1,\dots,x_J) \propto P(z)\prod_j \frac{F_j(z|x_j)}{F_j(z)}.$$
 #
-# It is a product of tables, divided by its sum over $z$. To compute it is the **E-step** of EM.
+# It is a product of tables, divided by its sum over $z$. Computing it is the **E-step** of EM.
 
 # %% tags=["reproducible"]
 q = start.posterior  # the E-step: q(z|x_1,x_2), shape (6, 5, 3)
@@ -130,7 +129,7 @@ assert abs(start.log_evidence - start.elbo(guess) - gap) < 1e-12
 # %% [markdown]
 # ## EM can only climb
 #
-# The **M-step** keeps $q$ and improves the model. For tables the best model has a closed form: each factor becomes the mean posterior given its observation, and the prior the mean posterior,
+# The **M-step** keeps $q$ and improves the model. For tables the best model is found by counting each data point with the weight $q(z|x_1,\dots,x_J)$, as if the class were seen that often. So it has a closed form: each factor becomes the mean posterior given its observation, and the prior becomes the mean posterior,
 #
 # $$F_j(z|x_j) \leftarrow \mathbb E\big[q(z|x_1,\dots,x_J)\,\big|\,x_j\big], \qquad P(z) \leftarrow \mathbb E\,q(z|x_1,\dots,x_J).$$
 #
@@ -169,7 +168,7 @@ rpm.figures.lines(
 #
 # ## Two observations do not determine the classes
 #
-# A model that reaches the ceiling equals the data distribution. Does it have the true classes, too? Take pairs $(x_1,x_2)$ and the true factors. Blur one factor
+# A model that reaches the ceiling gives the data distribution exactly: the KL in (E23) is zero. Does it have the true classes, too? Take pairs $(x_1,x_2)$ and the true factors, $F_j(z|x_j) = P_\text{true}(z|x_j)$. Blur one factor
 # and sharpen the other by the same amount $\varepsilon$:
 #
 # $$F_1' = (1-\varepsilon)\, F_1 + \varepsilon/K, \qquad F_2' = (F_2 - \varepsilon/K)/(1-\varepsilon).$$
@@ -197,11 +196,11 @@ assert differ < 1e-12 and abs(reached - shared) < 1e-12
 assert (F_1 - blurred).abs().max() > 0.01
 
 # %% [markdown]
-# Maximum likelihood has a whole family of answers here. No number of pairs helps, because all of them explain the pairs equally well.
+# Maximum likelihood has a whole family of answers here. More pairs do not help, because all these answers explain the pairs equally well.
 #
 # ## Three observations do
 #
-# With a third observation the classes can be read off the data, without any EM. Give each value of $x_3$ a weight $w(x_3)$, and sum $x_3$ out: with $G$ for the matrix $P(x_3|z)$,
+# With a third observation the classes can be read off the data, without any EM. Give each value of $x_3$ a weight $w(x_3)$, and sum $x_3$ out. With $G$ for the matrix $P(x_3|z)$, and $T_1$ for the case in which every weight is 1,
 #
 # $$T_w = \sum_{x_3} w(x_3)\,P(x_1,x_2,x_3) = A\,D\,\mathrm{diag}(G^\top w)\,B^\top, \qquad T_1 = A\,D\,B^\top.$$
 #
@@ -209,7 +208,7 @@ assert (F_1 - blurred).abs().max() > 0.01
 #
 # $$T_w\, T_1^{+} = A\,\mathrm{diag}(G^\top w)\,A^{+}.$$
 #
-# So the columns of $A$, the distributions $P(x_1|z)$, are the eigenvectors of a matrix of the data. This needs $A$ and $B$ of rank $K$, the number of classes, and entries of $G^\top w$ that all differ: for random $w$ they do,
+# So the columns of $A$, the distributions $P(x_1|z)$, are the $K$ eigenvectors with non-zero eigenvalue of a matrix of the data, each scaled to sum to one. Their order stays unknown. This needs $A$ and $B$ of rank $K$, the number of classes, and entries of $G^\top w$ that all differ: for random $w$ they do,
 # unless two classes have the same $P(x_3|z)$. (Three views suffice by a theorem of Kruskal, 1977; the eigenvectors are due to Leurgans, Ross and Abel, 1993.)
 
 # %% tags=["reproducible"]
@@ -234,7 +233,7 @@ assert error < 1e-8 and cost > 0.001
 # %% [markdown]
 # ## EM finds what the data determine, and no more
 #
-# Now let EM itself loose on both: on pairs, and on triples, from three random starts each. We measure how far its classes are off by the total variation $\tfrac12\sum_{x_1}|P(x_1|z) - P_\text{true}(x_1|z)|$ of
+# Now we run EM on pairs and on triples, from three random starts each. We measure how far its classes are off by the total variation $\tfrac12\sum_{x_1}|P(x_1|z) - P_\text{true}(x_1|z)|$ of
 # the worst class: 0 is perfect, 1 is as wrong as can be.
 #
 # **Predict**: all six runs come within a thousandth of their ceiling. How far off are their classes?
@@ -266,27 +265,27 @@ for name, runs in paths.items():
     ends = [(a - emissions[0]).abs().sum(0).max().item() / 2 for (*_, (_, a)) in runs]
     shares = [share for (*_, (share, _)) in runs]
     off[name] = torch.tensor(ends)
-    print(f"EM on {name:7} reaches {min(shares):.4f} of its ceiling or more;", end=" ")
+    print(f"EM on {name:7} reaches at least {min(shares):.4f} of its ceiling (rounded);", end=" ")
     print("classes are off by", ", ".join(f"{value:.3f}" for value in ends))
     assert min(shares) > 0.999
 assert off["triples"].max() < 0.01 and off["pairs"].max() > 0.25
 
 # %% [markdown]
-# In the widget you choose what EM sees, its start, and the number of its steps. Start 2 is the one that pairs lead astray.
+# In the widget you choose what EM sees, its start, and the number of its steps. From start 2, EM on pairs ends farthest from the true classes.
 
 # %%
 rpm.explore(rpm.lessons.lesson_13.classes(emissions[0], paths))
 
 # %% [markdown]
-# ## Pairs are enough where classes hardly overlap
+# ## Pairs are nearly enough where classes hardly overlap in both observations
 #
-# Every move $M$ has a limit: no entry may become negative. Take the smallest kind of move, where class $j$ borrows $\varepsilon$ of class $i$: column $j$ of $A$ becomes
-# $(1-\varepsilon)A_j + \varepsilon A_i$. To keep the pairs as they are, the other side of class $i$ has to become $D_iB_i - \frac{\varepsilon}{1-\varepsilon}D_jB_j$, with $D_i$ the frequency of class $i$ and $B_i$ its column of $B$. That must not be negative.
+# Every move $M$ has a limit: no entry may become negative. Take the simplest kind of move, which mixes a share $\varepsilon$ of class $i$ into class $j$ (class $j$ *borrows* from class $i$): column $j$ of $A$ becomes
+# $(1-\varepsilon)A_j + \varepsilon A_i$. To keep the pairs as they are, what stands beside $A_i$ in the product, $D_iB_i$, has to become $D_iB_i - \frac{\varepsilon}{1-\varepsilon}D_jB_j$, with $D_i$ the frequency of class $i$ and $B_i$ its column of $B$. That must not be negative.
 # For equally frequent classes the largest possible $\varepsilon$ therefore satisfies
 #
 # $$\frac{\varepsilon}{1-\varepsilon} = \min_{x_2} \frac{P(x_2|i)}{P(x_2|j)}.$$
 #
-# If some $x_2$ occurs in class $j$ and never in class $i$, this is zero, and class $j$ can borrow nothing. The cell makes $x_2$ clearer step by step, and takes the two classes between which most can be borrowed.
+# If some $x_2$ occurs in class $j$ and never in class $i$, this is zero, and class $j$ can borrow nothing. The mirror move, in which the classes of $x_2$ borrow, has the same limit with $x_1$ in the place of $x_2$. So both observations have to be clear. The cell shows one of the two limits: it makes $x_2$ clearer step by step, and takes the two classes between which most can be borrowed.
 
 # %% tags=["reproducible"]
 own = torch.eye(K, dtype=torch.float64)[torch.arange(5) % K]  # a class for each x₂
@@ -296,18 +295,20 @@ for clear in (0, 0.5, 0.9, 0.99):
     pairs_of_classes = itertools.permutations(range(K), 2)
     ratio = max((B[:, i] / B[:, j]).min() for i, j in pairs_of_classes).item()
     limits.append(ratio / (1 + ratio))
-    print(f"x₂ alone settles z in {clear:3.0%} of the cases:", end=" ")
+    print(f"x₂ comes from its class's own values in {clear:3.0%} of the cases:", end=" ")
     print(f"a class can borrow at most ε = {limits[-1]:.4f}")
+A, pairs_of_classes = emissions[0], itertools.permutations(range(K), 2)
+mirror = max((A[:, i] / A[:, j]).min() for i, j in pairs_of_classes).item()
+print(f"the mirror move, as x₁ stays what it is: ε = {mirror / (1 + mirror):.4f}")
+assert mirror > 0.05
 assert limits == sorted(limits, reverse=True) and limits[-1] < 0.01
 
 # %% [markdown]
-# Images of digits are of this kind: you need only one to know its class. So we may hope to learn digits from pairs.
+# Images of digits are of this kind: each image alone shows its class. So we may hope to learn digits from pairs.
 #
 # ## Peer supervision: digits from pairs, without labels
 #
-# Nobody tells us which digit an image shows. All we get are pairs of different images of the same digit; Walker and co-authors call this *peer supervision*. (That two images agree is a hint, though a weaker one than a label: it does not say
-# which digits there are. That there are ten is our assumption.) One network $F(z|x)$ with ten categories serves both images, and has to find out
-# what they have in common. The evidence less $C$ is at most $\log 10$: ten categories hold no more.
+# Nobody tells us which digit an image shows. All we get are pairs of different images of the same digit; Walker and co-authors call this *peer supervision*. (To know that two images show the same digit is a hint. It is weaker than a label, because it does not say which digit. That there are ten digits is our assumption.) One network $F(z|x)$ with ten categories encodes both images. It has to find out what they have in common. The evidence less $C$ is at most $\log 10$: ten categories hold no more.
 
 
 # %% tags=["reproducible"]
@@ -332,7 +333,7 @@ rpm.figures.images(rows, caption="Ten training pairs: a column shows one digit t
 
 # %% [markdown]
 # Twelve networks from twelve random starts are trained side by side: `torch.func` stacks their parameters, and one call evaluates all of them. `log_joint` is (E22) with a
-# uniform $P(z)$, in logarithms and less $C$; its sum over $z$ is the evidence.
+# uniform $P(z)$, in logarithms and less $C$; its log-sum-exp over $z$, averaged over the pairs, is the log evidence less $C$.
 
 
 # %%
@@ -366,8 +367,7 @@ def evidence(f, f_prime):
 
 
 # %% [markdown]
-# What is the M-step of a network? There is no closed form, so we take one gradient step on the bound, with $q$ held fixed. Right after an E-step this gradient *equals* the gradient of the
-# evidence. So a training on the evidence is EM, with one gradient step as its M-step. The cell checks this, and that the function agrees with the library's tables (a data set of $n$ pairs is a table with $1/n$ on its diagonal, as in lesson 5).
+# What is the M-step of a network? There is no closed form, so we take one gradient step on the bound, with $q$ held fixed. Right after an E-step this gradient *equals* the gradient of the evidence: the two differ by a KL, which is zero there, so at its minimum, and its gradient is zero too. So a training on the evidence is EM, with one gradient step as its M-step. (Ours takes AdamW's steps, each on a batch of 256 with the batch's own $F(z)$. So unlike EM on tables it may also fall.) The cell checks this, and that the function agrees with the library's tables (a data set of $n$ pairs is a table with $1/n$ on its diagonal, as in lesson 5).
 
 # %% tags=["reproducible"]
 weights = {k: v.detach().double().requires_grad_() for k, v in starts(1, seed).items()}
@@ -391,7 +391,7 @@ assert residual < 1e-12 and difference < 1e-12
 #
 # <details><summary>Answer</summary>
 #
-# About half. In the others two digits share a category, and one digit takes two.
+# Half to two thirds. The others have a lower agreement, as if two digits shared a category and one digit took two: the widget of lesson 14 shows it.
 # </details>
 
 # %%
@@ -419,8 +419,7 @@ print(f"{sum(share > 0.9 for share in found)} of 12 networks found the ten digit
 assert found[-1] > 0.93 and found[0] < 0.9  # nine seeds: best .95-.98, worst < .9
 
 # %% [markdown]
-# The best networks classify digits that nobody ever named. Without labels, though, you would not know which of the twelve to keep. The training pairs do:
-# [lesson 14](14_elbo_against_evidence.ipynb) asks them.
+# The best networks classify digits that nobody ever named. This score needs labels. Without them, how would you know which of the twelve to keep? The training pairs can tell: see [lesson 14](14_elbo_against_evidence.ipynb).
 #
 # ## The two models side by side
 #
@@ -475,10 +474,10 @@ rpm.lessons.lesson_13.m_step.check(m_step)
 #
 # ## What we saw
 #
-# The kinds of events can be found from the reports alone: if there are three reports of each, or if one report leaves little doubt. The model that finds them has the course's
+# The kinds of events can be found from the reports alone, up to their names: if there are three reports of each, and the classes differ enough in them; or, nearly, from two if each of the two alone leaves little doubt. The model that finds them has the course's
 # likelihood and one shared latent. EM trains it, because a posterior given all observations is a product of tables, and then the bound *is* the evidence.
 #
-# The three numbers of this world, for pairs: the ELBO of tied latents (E3), and with it InfoNCE, is minus infinity; the bound with a joint posterior and the log evidence agree.
+# The three numbers of this world, for pairs: the ELBO (E3) of tied latents is minus infinity. So is InfoNCE with the critic $f=[z=z']$ (1 if equal, 0 if not), because here $P(z) = Q(z)$ and the tied prior is the one of (E7). The bound with a joint posterior and the log evidence agree.
 
 # %% tags=["reproducible"]
 best = rpm.SharedLatentRPM(p_pair, [F_1, F_2])
