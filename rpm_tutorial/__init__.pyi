@@ -39,6 +39,10 @@ from .course.environment import (
     setup as setup,
     show_source as show_source,
 )
+from .course.report import (
+    Report as Report,
+    report as report,
+)
 from .course.widgets import explore as explore
 from .critic_checks import (
     Check as Check,

@@ -1,5 +1,6 @@
 """A training of `rpm-tutorial train`: its data and networks, and how it ends. Its checkpoint holds its settings too."""
 
+import math
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from .. import checkpoints, critics, datasets, encoders
 from .._checks import seeded
-from ..training import Trainer
+from ..training import Trainer, encoder_evidence
 
 SETTINGS = {"data", "steps", "batch_size", "dim", "temperature", "learning_rate", "seed", "save_every"}
 FLIP = {"fashion-mnist": True, "digits": False}  # a digit has a handedness
@@ -47,6 +48,14 @@ def trainer(settings: dict, device) -> Trainer:
     return Trainer(encoder, critic, pairs, settings["steps"], learning_rate=settings["learning_rate"])
 
 
+def is_training(path: Path) -> bool:
+    """Whether the file is a checkpoint, and not one of embeddings."""
+    if path.suffix in (".npy", ".npz", ".safetensors"):
+        return False
+    state = checkpoints.load_checkpoint(path)
+    return isinstance(state, dict) and "encoder" in state
+
+
 def load(checkpoint: Path, device) -> dict:
     """A `Trainer`'s state with these "settings" beside it; `ValueError` for a file without them."""
     state = checkpoints.load_checkpoint(checkpoint, device)
@@ -54,6 +63,22 @@ def load(checkpoint: Path, device) -> dict:
     if not isinstance(settings, dict) or set(settings) != SETTINGS:
         raise ValueError(f"{checkpoint} holds no settings. Expected a file that rpm-tutorial train saved")
     return state
+
+
+def evidence(checkpoint: Path, seed: int, device) -> str:
+    """The held-out evidence of a training, in words."""
+    state = load(checkpoint, device)
+    settings = state["settings"]
+    x, x_prime = held_out_views(settings, seed)
+    encoder, critic = networks(settings, x, device)
+    load_networks(state, encoder, critic)
+    found = encoder_evidence(encoder, critic, x, x_prime)
+    return (
+        f"model         {checkpoint}, after step {state['step']} of {settings['steps']}\n"
+        f"pairs         {found.n} of {settings['data']}, held out\n"
+        f"InfoNCE       {found.infonce.item():.4f} nats per pair, at most log N = {math.log(found.n):.4f}\n"
+        f"log evidence  {found.log_evidence.item():.4f} nats per pair = InfoNCE - 2 log N"
+    )
 
 
 def load_networks(state: dict, encoder: nn.Module, critic: nn.Module) -> None:

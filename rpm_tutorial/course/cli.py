@@ -4,8 +4,9 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 2 for a command that was typed wrong; both with a message and its remedy instead of a traceback.
 """
 
+import html
 import importlib.util
-import math
+import json
 import os
 import shlex
 import shutil
@@ -191,37 +192,58 @@ def train(
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the two views of each image.")
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@click.option("--keys", nargs=2, metavar="FIRST SECOND", help="Names of the two arrays in a file that holds more.")
+@click.option("--labels", type=FILE, help="An array of one a pair, or a text file of one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@click.option("--plot", type=FILE, help="Draw them as a page that needs no network.", metavar="OUT.html")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the views, or of the halves.")
 @device_option
-def evidence(checkpoint: Path, seed: int, device: str | None) -> None:
-    """Compute the held-out log evidence.
+def evidence(files: tuple[Path, ...], seed: int, device: str | None, **options) -> None:
+    """Compute the held-out log evidence of a training, or of embeddings of yours.
 
-    It is that of the model in CHECKPOINT, in nats per pair, and exact. The pairs are two views of each of 10 000
-    images (Fashion-MNIST's test set) or of 500 digits, none of them trained on.
+    Of a training by rpm-tutorial train: exact, on two views of each of 10 000 images (Fashion-MNIST's test set) or of 500
+    digits, none of them trained on.
+
+    Of embeddings: two .npy files of shape (N, d) whose rows are pairs, or one .npz, .safetensors or .pt file of both. Half of
+    the pairs fit each critic, the others are scored: InfoNCE, the evidence, the ceiling, ranks, and what to beware of.
 
     \b
-    Example:
+    Examples:
       rpm-tutorial evidence run.pt
+      rpm-tutorial evidence image.npy text.npy --labels class.txt
+      rpm-tutorial evidence pairs.npz --keys image text --json
     """
+    if len(files) > 2:
+        raise click.UsageError(
+            f"{len(files)} files are given; expected a checkpoint, or one or two files of embeddings."
+        )
     click.echo(LOADING, err=True)
-    from ..training import encoder_evidence
     from . import _runs, environment
 
-    environment.setup()
     picked = environment.pick_device(device)
-    state = _runs.load(checkpoint, picked)
-    settings = state["settings"]
-    x, x_prime = _runs.held_out_views(settings, seed)
-    encoder, critic = _runs.networks(settings, x, picked)
-    _runs.load_networks(state, encoder, critic)
-    found = encoder_evidence(encoder, critic, x, x_prime)
-    click.echo(
-        f"model         {checkpoint}, after step {state['step']} of {settings['steps']}\n"
-        f"pairs         {found.n} of {settings['data']}, held out\n"
-        f"InfoNCE       {found.infonce.item():.4f} nats per pair, at most log N = {math.log(found.n):.4f}\n"
-        f"log evidence  {found.log_evidence.item():.4f} nats per pair = InfoNCE - 2 log N"
-    )
+    if len(files) == 1 and _runs.is_training(files[0]):
+        given = [name for name, value in options.items() if value]
+        if given:
+            raise click.UsageError(f"--{given[0].removeprefix('as_')} is for embeddings; {files[0]} is a training.")
+        environment.setup()
+        click.echo(_runs.evidence(files[0], seed, picked))
+    else:
+        _report(files, seed, picked, **options)
+
+
+def _report(files, seed, device, *, keys, labels, as_json, plot) -> None:
+    from . import _embeddings
+    from .report import report
+
+    z, z_prime, own_labels = _embeddings.read(files, keys)
+    found = report(z, z_prime, _embeddings.labels(labels) if labels else own_labels, seed=seed, device=device)
+    if plot:
+        drawn = found.plot().plotly.to_html(full_html=False, include_plotlyjs=True)
+        head = "<!doctype html><html lang='en'><meta charset='utf-8'><title>Evidence of embeddings</title>"
+        page = f"{head}{drawn}<pre>{html.escape(str(found))}</pre>"
+        plot.write_text(page, encoding="utf-8")
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found)
 
 
 @main.command()

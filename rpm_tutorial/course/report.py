@@ -1,0 +1,374 @@
+"""What embeddings are worth in nats, and under which prior: `rpm.report` of the pairs that a model of yours made."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.stats import entropy
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from .._checks import check_latents, seeded
+from .._log_space import at_least_float32, float64
+from ..critics import Bilinear, LaplaceWalk, RandomWalk, VonMisesFisher
+from ..evidence import dataset_evidence
+from ..labelled_evidence import label_evidence
+from ..objectives import infonce
+from .environment import pick_device
+
+C = TypeVar("C", bound=nn.Module)
+LEAST = 128  # pairs: half to fit the critic, half to score
+STEPS, BATCH = 100, 1024  # of the bilinear critic's fit
+ROWS = 4096  # pairs whose rank is looked up among all candidates: to .8 % or better
+TRIED = 1024  # pairs by which a temperature or a scale is chosen, among all candidates
+WORK = 8_000_000_000  # |z - z'| entries that a choice (a tenth of it) or a score of the Laplace walk may take
+
+
+@dataclass(frozen=True)
+class CriticScore:
+    """What the held-out pairs are worth under one critic, in nats per pair.
+
+    `setting` is what was fitted. `standard_error` is that of both numbers over pairs. `top_1` is the share of pairs whose own
+    x' scores highest of all n, `median_rank` its place (1 is best). `rows` are the pairs scored, all n if not said otherwise.
+    """
+
+    critic: str
+    setting: str
+    infonce: float
+    log_evidence: float
+    standard_error: float
+    top_1: float
+    median_rank: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """The held-out evidence of pairs of embeddings under several priors; print it, or take `.scores`, `.to_dict()`, `.plot()`.
+
+    Of N pairs, `fitted` chose each critic's parameters and `n` others were scored. `label` and `instance` are the two parts
+    of the best critic's InfoNCE (E24), if labels were given; `label_entropy` is the most that `label` can be.
+    """
+
+    n: int
+    fitted: int
+    dim: int
+    effective_dim: float
+    scores: tuple[CriticScore, ...]
+    label: float | None = None
+    instance: float | None = None
+    label_entropy: float | None = None
+    notes: tuple[str, ...] = ()
+    critics: dict[str, nn.Module] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def best(self) -> CriticScore:
+        """The critic with the most evidence."""
+        return max(self.scores, key=lambda score: score.infonce)
+
+    @property
+    def ceiling(self) -> float:
+        """log n, the most that InfoNCE can be."""
+        return math.log(self.n)
+
+    def to_dict(self) -> dict:
+        """All numbers, as JSON takes them."""
+        parts = {name: value for name, value in vars(self).items() if name not in ("scores", "critics")}
+        scores = [asdict(score) for score in self.scores]
+        return parts | {"ceiling": self.ceiling, "best": self.best.critic, "scores": scores}
+
+    def plot(self):
+        """InfoNCE under each critic, with its standard error, below the ceiling log n: a figure of `rpm.figures`."""
+        from . import figures
+
+        values = {f"{score.critic} ({score.setting})": score.infonce for score in self.scores}
+        return figures.dots(
+            values | {"log N": self.ceiling},
+            x_label="InfoNCE in nats per pair",
+            caption=(
+                f"What {self.n} held-out pairs are worth under each prior. 0 is chance, log N the most that {self.n} pairs "
+                f"can show; the standard error of a dot is {max(score.standard_error for score in self.scores):.3f} nats or less."
+            ),
+            digits=3,
+        )
+
+    def __str__(self) -> str:
+        best, lines = self.best, []
+        lines.append(f"pairs          N = {self.n} scored; {self.fitted} others fitted the critics")
+        lines.append(f"embeddings     {self.dim} dimensions, of which {self.effective_dim:.1f} are used")
+        lines.append(
+            f"chance         InfoNCE 0; log evidence {-2 * self.ceiling:.3f} = -2 log N; top-1 {1 / self.n:.2%}"
+        )
+        lines.append(
+            f"ceiling        InfoNCE {self.ceiling:.3f} = log N; {best.critic} is {self.ceiling - best.infonce:.3f} below"
+        )
+        lines.append("")
+        lines.append("critic            fitted                 InfoNCE  log evidence  std. error    top-1  median rank")
+        for s in sorted(self.scores, key=lambda s: -s.infonce):
+            lines.append(
+                f"{s.critic:<17} {s.setting:<20} {s.infonce:9.3f} {s.log_evidence:13.3f} {s.standard_error:11.3f} "
+                f"{s.top_1:8.2%} {s.median_rank:12g}" + ("" if s.rows == self.n else f"  ({s.rows} pairs)")
+            )
+        lines.append("All in nats per pair; the evidence is InfoNCE - 2 log N.")
+        if self.label is not None:
+            lines += [
+                "",
+                f"label nats     {self.label:.3f} of at most {self.label_entropy:.3f}: what tells labels apart",
+                f"instance nats  {self.instance:.3f}: what tells pairs of one label apart ({best.critic})",
+            ]
+        lines += ["", *(f"note: {note}" for note in self.notes)]
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def report(
+    z: Tensor | np.ndarray,
+    z_prime: Tensor | np.ndarray,
+    labels: Tensor | Sequence | None = None,
+    *,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> Report:
+    """The held-out evidence of N pairs of embeddings, row by row, under four priors. Source: (E14), (E18), (E24).
+
+    A random half of the pairs fits each critic (temperature, scale, or matrix), the other half is scored: exactly, but for
+    the Laplace walk of many pairs, whose normalisers are exact and whose mean is over some of them.
+
+    Args:
+        z, z_prime: shape (N, d), as an encoder gave them for x and x'; arrays (also memory-mapped) or tensors. Half
+            precision is computed in float32.
+        labels: one a pair; then the evidence is split into its part of the label and the rest.
+        seed: of the split and of the bilinear critic's batches.
+        device: where to compute; by default CUDA where there is one.
+    Raises:
+        ValueError: fewer than 128 pairs, NaN or inf, sides of different shapes, embeddings that are all alike, an unknown device.
+
+    Example:
+        >>> found = rpm.report(np.load("image.npy"), np.load("text.npy"))
+        >>> print(found)
+        >>> found.best.infonce, found.best.setting
+    """
+    z, z_prime, names = _checked(z, z_prime, labels)
+    chosen = pick_device(None if device is None else str(device))
+    fit_half, held_out = torch.randperm(len(z), generator=seeded(seed)).tensor_split(2)
+    fit, pairs = ((_rows(z, half).to(chosen), _rows(z_prime, half).to(chosen)) for half in (fit_half, held_out))
+    used = _effective_dim(pairs[0])
+    if not used > 0:
+        raise ValueError("the rows of z are all alike; expected embeddings that differ. Has the encoder collapsed?")
+    if torch.equal(*pairs):
+        raise ValueError("z and z_prime are the same; expected the encodings of x and of x', two views of one thing")
+    scores, modules, log_p = [], {}, {}
+    for name in tqdm(FITS, "critics", delay=2, leave=False):
+        modules[name], setting = FITS[name](*fit, seed)
+        score, log_p[name] = _scored(name, setting, modules[name], *pairs)
+        scores.append(score)
+    parts = {} if names is None else _label_parts(*pairs, names[held_out.numpy()], scores, modules)
+    notes = _notes(*pairs, scores, log_p, used)
+    return Report(len(held_out), len(fit_half), z.shape[1], used, tuple(scores), **parts, notes=notes, critics=modules)
+
+
+# Each fits a critic on pairs that are not scored, and says what it found.
+
+
+def _sphere(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
+    critic = _best(VonMisesFisher, z, z_prime, around=0.1)
+    return critic, f"temperature {critic.temperature.item():.3g}"
+
+
+def _gaussian(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
+    critic = _best(RandomWalk, z, z_prime, around=(z - z_prime).square().mean().sqrt().item())
+    return critic, f"scale {critic.scale.item():.3g}"
+
+
+def _laplace(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
+    critic = _best(LaplaceWalk, z, z_prime, around=(z - z_prime).abs().mean().item())
+    return critic, f"scale {critic.scale.item():.3g}"
+
+
+def _bilinear(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
+    """W from the sides' covariances, then by gradients; of all steps the one that is best on a tenth of these pairs."""
+    dim, n = z.shape[1], len(z) - len(z) // 10
+    linear = _whitened_covariance(z[:n], z_prime[:n])
+
+    def start(scale: float, learnable: bool = True) -> Bilinear:
+        critic = Bilinear(dim).to(z)
+        critic.W.copy_(scale * linear)
+        return critic
+
+    critic = _best(start, z[:n], z_prime[:n], around=1.0)
+    best, kept = -math.inf, critic.W.clone()
+    rate, draw = critic.W.square().mean().sqrt().item() / 10, seeded(seed)
+    optimiser = torch.optim.Adam(critic.parameters(), rate)
+    rows = torch.arange(n, len(z), device=z.device)[:TRIED]
+    for step in range(STEPS + 1):
+        if step % 10 == 0:
+            value = _of_rows(critic, z, z_prime, rows)[0].mean().item()
+            if value > best:
+                best, kept = value, critic.W.clone()
+        batch = torch.randperm(n, generator=draw)[:BATCH].to(z.device)
+        with torch.enable_grad():
+            optimiser.zero_grad()
+            (-infonce(critic(z[batch], z_prime[batch])).value).backward()
+        optimiser.param_groups[0]["lr"] = rate * (1 - step / (STEPS + 1))
+        optimiser.step()
+    critic.W.copy_(kept)
+    return critic, f"{dim} x {dim} matrix"
+
+
+def _whitened_covariance(z: Tensor, z_prime: Tensor) -> Tensor:
+    """C^-1 C_zz' C'^-1 of the two sides: of Gaussian latents, the bilinear part of the density ratio, up to a number."""
+    z, z_prime = (float64(side - side.mean(0)) for side in (z, z_prime))
+    within = [side.T @ side / len(side) for side in (z, z_prime)]
+    ridged = [of + 1e-3 * of.trace() / len(of) * torch.eye(len(of)).to(of) for of in within]
+    half = torch.linalg.solve(ridged[0], z.T @ z_prime / len(z))
+    return torch.linalg.solve(ridged[1], half.T).T
+
+
+FITS: dict[str, Callable[[Tensor, Tensor, int], tuple[nn.Module, str]]] = {
+    "cosine": _sphere,
+    "Gaussian walk": _gaussian,
+    "Laplace walk": _laplace,
+    "bilinear": _bilinear,
+}
+
+
+def _best(critic_of: Callable[..., C], z: Tensor, z_prime: Tensor, around: float) -> C:
+    """The critic whose one parameter gives these pairs the most evidence, within a factor of 100 of `around`."""
+
+    def made(log_parameter: float) -> C:
+        return critic_of(math.exp(log_parameter), learnable=False).to(z)
+
+    rows = _some(made(math.log(around)), z, TRIED, WORK // 10)
+
+    def loss(log_parameter: float) -> float:
+        return -_of_rows(made(log_parameter), z, z_prime, rows)[0].mean().item()
+
+    low, high = math.log(around) - math.log(100), math.log(around) + math.log(100)
+    return made(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 0.01}).x)
+
+
+def _scored(name: str, setting: str, critic: nn.Module, z: Tensor, z_prime: Tensor) -> tuple[CriticScore, Tensor]:
+    """Its score, and log P(x'|x) of each pair, NaN where it was not computed."""
+    n, rows = len(z), _some(critic, z, ROWS, WORK)
+    of_rows, rank = _of_rows(critic, z, z_prime, rows)
+    if isinstance(critic, LaplaceWalk):
+        log_p = torch.full((n,), torch.nan, dtype=torch.float64).index_copy(0, rows.cpu(), float64(of_rows).cpu())
+    else:
+        log_p = float64(dataset_evidence(z, z_prime, critic, reduction="none").log_evidence).cpu() + math.log(n)
+    some = log_p[~log_p.isnan()]
+    mean, error = some.mean().item(), some.std().item() / math.sqrt(len(some))
+    top_1, median = (rank <= 1).double().mean().item(), rank.median().item()
+    return CriticScore(name, setting, mean + math.log(n), mean - math.log(n), error, top_1, median, len(some)), log_p
+
+
+def _of_rows(critic: nn.Module, z: Tensor, z_prime: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of some rows: log P(x'|x) among all candidates, and the rank of the own one, a tie counting half."""
+    log_p, ranks = [], []
+    for some in rows.split(256):
+        log_f = critic(z[some], z_prime)
+        own = log_f.gather(1, some[:, None])
+        log_p.append(own.squeeze(1) - log_f.logsumexp(1))
+        ranks.append(((log_f > own).sum(1) + (log_f >= own).sum(1) + 1) / 2)
+    return torch.cat(log_p), torch.cat(ranks)
+
+
+def _some(critic: nn.Module, z: Tensor, most: int, work: int) -> Tensor:
+    """At most so many rows, the same for each critic but the Laplace walk, which has no faster way than entry by entry."""
+    if isinstance(critic, LaplaceWalk):
+        most = min(most, max(LEAST // 2, work // z.numel()))
+    return torch.randperm(len(z), generator=seeded(0))[:most].to(z.device)
+
+
+def _label_parts(
+    z: Tensor, z_prime: Tensor, labels: np.ndarray, scores: list[CriticScore], critics: dict[str, nn.Module]
+) -> dict[str, float]:
+    best = max(scores, key=lambda score: score.infonce)
+    found = label_evidence(z, z_prime, critics[best.critic], labels.tolist())
+    share = np.unique(labels, return_counts=True)[1] / len(labels)
+    return {"label": found.label.item(), "instance": found.instance.item(), "label_entropy": float(entropy(share))}
+
+
+# What would make a reader trust the numbers too much
+
+
+def _notes(
+    z: Tensor, z_prime: Tensor, scores: list[CriticScore], log_p: dict[str, Tensor], used: float
+) -> tuple[str, ...]:
+    n, first = len(z), max(scores, key=lambda score: score.infonce)
+    notes = ["an encoder that was trained on these pairs knows them: the numbers then speak of memory, too"]
+    for name, side in {"z": z, "z_prime": z_prime}.items():
+        repeated = _repeated(side)
+        if repeated:
+            notes.append(
+                f"{repeated} of {n} rows of {name} stand more than once: of equal candidates none can be told from another, "
+                "and no critic reaches the ceiling. Leave the repeated pairs out"
+            )
+    length = z_prime.norm(dim=1)
+    spread = (length.std() / length.mean()).item()
+    if spread > 0.01:
+        notes.append(
+            f"the rows of z_prime vary in length by {spread:.0%}: the cosine doesn't see it, the others do. If your loss divides "
+            "each row by its length, do the same here"
+        )
+    if used < 2 and z.shape[1] > 2:
+        notes.append(f"the embeddings use {used:.1f} of {z.shape[1]} dimensions: they have nearly collapsed")
+    if math.log(n) - first.infonce < 0.5:
+        notes.append(
+            f"InfoNCE is within {math.log(n) - first.infonce:.2f} nats of log N = {math.log(n):.2f}: too few pairs for their nats. "
+            "More pairs would show more"
+        )
+    level = [name for name in log_p if name != first.critic and not _ahead(log_p[first.critic] - log_p[name])]
+    if level:
+        notes.append(
+            f"{', '.join(level)}: less than two standard errors below {first.critic}. These pairs don't choose between them"
+        )
+    return tuple(notes)
+
+
+def _ahead(lead: Tensor) -> bool:
+    """Whether the mean over pairs is more than two of its standard errors above 0."""
+    lead = lead[~lead.isnan()]
+    return bool(lead.mean() > 2 * lead.std() / math.sqrt(len(lead)))
+
+
+def _repeated(side: Tensor) -> int:
+    """How many rows equal another row."""
+    rows = side.cpu().contiguous().view(torch.uint8).numpy()
+    counts = Counter(hashlib.blake2b(row, digest_size=16).digest() for row in rows)
+    return sum(count for count in counts.values() if count > 1)
+
+
+def _effective_dim(z: Tensor) -> float:
+    """(sum of the variances)^2 / sum of their squares, along the principal axes."""
+    centred = float64(z - z.mean(0))
+    covariance = centred.T @ centred / len(z)
+    return (covariance.trace().square() / covariance.square().sum()).item()
+
+
+def _rows(side: Tensor | np.ndarray, rows: Tensor) -> Tensor:
+    """A copy of these rows; of a memory-mapped file no others are read."""
+    chosen = side[rows.to(side.device)] if isinstance(side, Tensor) else torch.from_numpy(side[rows.numpy()])
+    check_latents("the embeddings", at_least_float32(chosen))
+    return at_least_float32(chosen)
+
+
+def _checked(z, z_prime, labels):
+    """z, z' and the labels, as arrays or tensors of fitting shapes; what they hold is looked at later, half by half."""
+    z, z_prime = (side if isinstance(side, Tensor) else np.asarray(side) for side in (z, z_prime))
+    if z.ndim != 2 or z.shape != z_prime.shape:
+        raise ValueError(
+            f"z has shape {tuple(z.shape)} and z_prime {tuple(z_prime.shape)}; expected the same, (N, d), row i of both a pair. "
+            "Two widths: take the outputs of the projections, which the loss compares"
+        )
+    if len(z) < LEAST:
+        raise ValueError(f"there are {len(z)} pairs; expected at least {LEAST}: half fit the critics, half are scored")
+    names = None if labels is None else np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
+    if names is not None and names.shape != (len(z),):
+        raise ValueError(f"labels has shape {names.shape} for {len(z)} pairs; expected ({len(z)},), one a pair")
+    return z, z_prime, names
