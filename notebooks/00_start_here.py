@@ -32,12 +32,12 @@ rpm.figures.three_names()
 # **The claim.** Contrastive learning maximises **InfoNCE**. Variational inference maximises the **ELBO** of a model, its evidence lower bound. Statistics maximises the **log
 # evidence**, the log probability that the model gives to the data. Let $x$ be an input, $z$ what the encoder makes of it, and $C$ a constant of the data that no encoder can change.
 #
-# - InfoNCE *is* the ELBO less $C$: always.
-# - The ELBO lies below the log evidence, and equals it when every $x$ leaves no doubt about its $z$. A deterministic network leaves none.
+# - InfoNCE *is* the ELBO of one model, less $C$: for every encoder and every critic. This lesson builds that model.
+# - The ELBO is never above the log evidence, and equals it when the encoder leaves no doubt, that is, when each $x$ has one certain $z$. A deterministic network leaves none.
 #
 # So for the encoders that most people train, the three are one number.
 #
-# **Whose result**: both halves of the claim are in the paper's abstract, for infinitely many negatives. That they hold on any data set of any number of pairs $N$, and what a nat of it buys (E24), are this course's.
+# **Whose result**: both halves of the claim are in the paper's abstract, for infinitely many negatives. That they hold on any data set of any number of pairs $N$, and that InfoNCE splits into nats for the class and nats for the single image (E24), are this course's.
 #
 # The next cell looks at your machine. Its last line checks the first half of the claim on a small random model; it writes $L$ for the ELBO.
 
@@ -111,7 +111,7 @@ assert abs(math.log(len(x)) - cross_entropy - before.value) < 1e-5
 # %% [markdown]
 # ## Training raises the diagonal
 #
-# One loop does it. It takes an encoder, a critic, and a stream of pairs, and yields a row of numbers a step. The digits
+# Training is one loop, `rpm.train`. It takes an encoder, a critic, and a stream of pairs, and yields a row of numbers a step. The digits
 # held out above are not among the pairs.
 
 # %%
@@ -129,8 +129,7 @@ rpm.figures.lines(
 # %% [markdown]
 # ## First name: InfoNCE
 #
-# The number to keep comes from pairs that training has not seen, all 500 of them in one table. From here on we compute
-# in float64: an identity deserves to be checked to the last digit. `rpm.infonce` is the function that training used. Its code stands below the value: the two terms of the formula.
+# The number to keep comes from pairs that training has not seen, all 500 of them in one table. For the identities that follow we compute in float64, to check them to the last digit. `rpm.infonce` is the function that training used. Its code stands below the value: the two terms of the formula.
 
 # %%
 critic.double()
@@ -146,12 +145,11 @@ rpm.show_source(rpm.infonce)  # shows the code behind any name
 #
 # A latent-variable model has a prior $P(z, z')$ over latents, and a likelihood $P(x|z)$ of an observation given its latent. In a
 # **recognition-parameterised model** (RPM) the likelihood is not learned: it is what Bayes' rule makes of the encoder $Q(z|x)$. Lesson 1 builds it. Its ELBO is a sum of five expectations, (E3) in lesson 2.
-# `world.elbo` adds them up for any prior, and has no line about contrastive learning. That InfoNCE comes out is due to the prior that we give it, with $Z_i = \frac1N\sum_j f_{ij}$:
+# `world.elbo` adds them up for any prior, and has no line about contrastive learning. InfoNCE comes out because of the prior that we give it, with $Z_i = \frac1N\sum_j f_{ij}$:
 #
 # $$P(z_i, z'_j) = \frac1N \cdot \frac1N \cdot \frac{f_{ij}}{Z_i}.$$
 #
-# The distribution of the data is called $P_\text{true}(x, x')$. Here it is the list of 500 pairs, each with probability 1/500. The encoder sends 500 images to 500 different vectors, so we number them:
-# "latent k" is the vector $z_k$, and $Q(z|x)$ is a table with a single 1 in each row, `one_each`. The table doesn't say where the vectors lie. That enters through `log_f`, which means through the prior.
+# The distribution of the data is called $P_\text{true}(x, x')$. Here it is the list of 500 pairs, each with probability 1/500. The encoder sends the 500 images $x$ to 500 different vectors, and the 500 images $x'$ likewise, so we number them: latent k of $x$ is the vector $z_k$, latent k of $x'$ is $z'_k$, and both $Q(z|x)$ and $Q(z'|x')$ are tables with a single 1 in each row, `one_each`. The table doesn't say where the vectors lie. That enters through `log_f`, which means through the prior.
 
 # %%
 n = len(x)
@@ -164,8 +162,7 @@ for name, term in elbo._asdict().items():
         print(f"{name:22} {term:9.4f}")
 
 # %% [markdown]
-# The terms are averages over the data, and `value` is their sum, the last two with a minus. Four are zero, since every image has a latent to itself: given the image the latent is certain, given the latent the image is, and $\log 1 = 0$. What the model has to say
-# is said by the prior.
+# The terms are averages over the data, and `value` is their sum, the last two with a minus. Four are zero, since every image has a latent to itself: given the image the latent is certain, given the latent the image is, and $\log 1 = 0$. Only the term of the prior is left.
 #
 # The constant is $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$. It contains no encoder and no critic. On this list $P_\text{true}(x) = 1/500$ for each $x$, so $C = -2\log 500$. Take it away and compare.
 
@@ -178,19 +175,18 @@ print(f"InfoNCE    {infonce:.4f}, residual {residual:.1e}")
 assert residual < 1e-11
 
 # %% [markdown]
-# The loss that practitioners minimise is minus an evidence lower bound, up to $C$. Nothing was approximated: the residual is rounding.
+# The loss that practitioners minimise is minus an evidence lower bound, up to a constant: $C$, and $\log N$ if it is written as a cross-entropy. Nothing was approximated: the residual is rounding.
 #
 # ## Isn't this circular?
 #
 # The encoder was an identity table, four terms were zero, and we typed the prior in. Of course InfoNCE came out. What was there to find?
 #
-# - *The prior is a distribution.* Its $N^2$ probabilities sum to one: that is what the $1/N$ and the $Z_i$ are for. Normalise it otherwise, or not at all, and InfoNCE does not come out: the next cell tries both.
+# - *The prior is a distribution.* Its $N^2$ probabilities sum to one: that is what the $1/N$ and the $Z_i$ are for. Normalise it otherwise, and InfoNCE does not come out; normalise it not at all, and it is no distribution: the next cell tries both.
 # - *Nobody wrote a decoder.* The likelihoods $P(x|z)$ are proper distributions over images all the same (lesson 1).
-# - *The data term is a constant.* An ELBO contains $\log P(x|z)$, and so the unknown distribution of images. Lesson 2 shows that it leaves as $C$ for every encoder. The identity table is not needed: the next section ends with an
+# - *The data term is a constant.* An ELBO contains $\log P(x|z)$, which Bayes' rule makes of the encoder and of $P_\text{true}(x)$; beyond a list of images, $P_\text{true}(x)$ is unknown. Lesson 2 shows that it leaves as $C$ for every encoder. The identity table is not needed: the next section ends with an
 #   encoder that leaves doubt.
 #
-# One thing really is circular, and you should know it. $P_\text{true}$ and the candidates are the very pairs that are evaluated. Evaluate on ten pairs or on 40 000, and these are two models
-# with two constants. So compare models on the same pairs, and never numbers of different data sets.
+# One thing really is circular, and you should know it. $P_\text{true}$ and the candidates are the very pairs that are evaluated. Ten pairs and 40 000 pairs are two different $P_\text{true}$, so they give two models with two constants. So compare models on the same pairs, and never numbers of different data sets.
 
 # %%
 one_Z = rpm.priors.donsker_varadhan(log_f, world.q_joint)  # one Z for all z
@@ -232,7 +228,7 @@ rpm.figures.dots(
 )
 
 # %% [markdown]
-# An encoder that leaves doubt keeps the first equality and loses the second. Here is one in a world of tables: six values of $x$, three of $z$, and each row of $Q(z|x)$ is spread over all three. A pair $(x, x')$ no longer has one score
+# An encoder that leaves doubt keeps the first equality and loses the second. Here is one in a world of tables: six values of $x$ and seven of $x'$, three of $z$ and four of $z'$, and each row of $Q(z|x)$ is spread over all three. The scores are a 3 × 4 table, with 1 on the diagonal and 0 elsewhere. A pair $(x, x')$ no longer has one score
 # but several, so InfoNCE averages them over $z$ and $z'$. The evidence is larger than both, by a KL divergence that lesson 2 computes.
 
 # %% tags=["reproducible"]
@@ -249,7 +245,7 @@ assert abs(soft_infonce - soft_elbo) < 1e-12 and soft_elbo < soft_evidence - 1e-
 # %% [markdown]
 # ## What changes one changes all three
 #
-# The temperature sets how sharp the prior is: low is sharp. Training has learned one, starting from 0.2. Here we vary it, the encoder held
+# The temperature sets how sharp the prior is: low is sharp. The temperature is a trained parameter: it started at 0.2, and training has lowered it. Here we vary it, the encoder held
 # fixed, and compute the three numbers again, each by its own code.
 
 # %%
@@ -281,7 +277,7 @@ rpm.figures.lines(
 )
 
 # %% [markdown]
-# At the peak the prior explains the held-out pairs best. This temperature lies below the trained one. Training is not done: after 400 steps the learned temperature is still falling, as the dashboard below shows.
+# At the peak the prior explains the held-out pairs best. This temperature lies below the trained one. Training is not done: 400 steps were too few for the temperature. In the longer training below it goes on falling.
 #
 # To choose a temperature by held-out InfoNCE is to choose a prior by its evidence. This is what the identity is good for: a design decision of contrastive learning becomes a
 # modelling assumption that data can judge.
@@ -307,15 +303,13 @@ dashboard.advance(100)
 dashboard
 
 # %% [markdown]
-# It draws InfoNCE on the batches, InfoNCE on the held-out pairs and its two parts (the next section explains them), and the accuracy of a **probe**: a logistic
-# regression that reads the digit from $z$.
+# It draws InfoNCE on the batches of 256 and on the 500 held-out pairs (two data sets, so compare their shapes, not their heights), the two parts of the held-out InfoNCE (the next section explains them), the accuracy of a **probe**, a logistic regression that reads the digit from $z$, and a map of the held-out latents, each drawn as its digit on the first two principal components.
 #
-# **Predict**: pause, set the temperature to 2, and resume. Which of the curves fall at once, and do they come back?
+# **Predict**: while it stands still, set the temperature to 2, then press **Resume**. Which of the curves fall at once, and do they come back?
 #
 # <details><summary>Answer</summary>
 #
-# InfoNCE falls, on the batches and on held-out pairs alike: at this temperature the prior hardly tells a partner from a stranger, whatever the
-# latents are. It comes back slowly, because the temperature is learned; watch its value above the plot. The probe barely notices. It reads the latents, which the
+# InfoNCE falls, on the batches and on held-out pairs alike, and with it its two parts: at temperature 2 two scores differ by 1 at most, so InfoNCE cannot exceed 1 nat, whatever the latents are. It comes back slowly, because the temperature is learned; watch its value above the plot. The probe barely notices. It reads the latents, which the
 # encoder makes, and the temperature belongs to the prior.
 # </details>
 
@@ -326,8 +320,7 @@ dashboard
 #
 # <details><summary>Answer</summary>
 #
-# It hardly moves. A probe asks for the class, and to know the class of ten is worth $\log 10 = 2.30$ nats at most. The model has most of them early. The nats that come later tell apart
-# images of one class, and no probe asks for those.
+# It hardly moves. A probe asks for the class only, and to know which of ten classes it is, is worth at most $\log 10 = 2.30$ nats. The model has most of them early. Most of the nats that come later tell apart images of one class, and no probe asks for those.
 # </details>
 #
 # An exact identity says why. Given $x_i$, the model gives the candidate $x'_j$ the probability $P(x'_j|x_i) = f_{ij}/\sum_k f_{ik}$: a softmax over the row. Let $c$ be a label of the candidates, here the digit. The probability
@@ -335,8 +328,7 @@ dashboard
 #
 # $$\log P(x'|x) = \log P(c|x) + \log P(x'|x, c). \tag{E24}$$
 #
-# Average this over the pairs, and subtract from each term what it would be if all scores were equal. Then InfoNCE is a sum of two parts: **label nats**, what the model knows of the class, at most
-# 2.30; and **instance nats**, what it knows of the image among those of its class. `rpm.label_evidence` computes both. The next cell repeats the dashboard's training in one go.
+# Average this over the pairs, and subtract from each term what it would be if all scores were equal. Then InfoNCE is a sum of two parts: **label nats**, how surely it points to candidates of the right class, at most 2.30; and **instance nats**, how surely it points to the right image among those of that class. `rpm.label_evidence` computes both. The next cell repeats the dashboard's training in one go.
 
 # %%
 torch.manual_seed(1)
@@ -384,7 +376,7 @@ rpm.figures.lines(
 
 # %% [markdown]
 # So the held-out InfoNCE of your own training is two numbers in one. The label nats say how well the scores point to the right class; the instance nats, how well they point
-# to the right image within it. You need labels of the held-out pairs only. Neither number is the accuracy of a probe, which fits weights of its own to the latents and may move otherwise.
+# to the right image within it. You need labels of the held-out pairs only. Neither number is the accuracy of a probe. A model that finds the right image has its label too, even if the latents of a class don't lie together: so label nats can be near 2.30 while a probe, which has to judge an image from other images of its class, is often wrong.
 #
 # ## Find your way
 #
@@ -426,7 +418,7 @@ def ceiling(n):
 rpm.lessons.lesson_00.ceiling.check(ceiling)
 
 # %% [markdown]
-# **2.** Someone reports the InfoNCE of all `n` pairs of a data set. Return the log evidence per pair.
+# **2.** A deterministic encoder was evaluated on all `n` pairs of a data set at once, with no image twice, and you are told its InfoNCE. Return the log evidence per pair.
 
 
 # %% tags=["exercise"]
@@ -441,9 +433,9 @@ rpm.lessons.lesson_00.log_evidence.check(log_evidence)
 #
 # Open the option that you believe; each explains itself.
 #
-# **1. On a data set, InfoNCE and the log evidence per pair differ by…**
+# **1. For a deterministic encoder and a data set with no image twice, InfoNCE and the log evidence per pair differ by…**
 # <details><summary>the mutual information of the views</summary>No: nothing about the views is needed to convert one into the other. What is needed is how many pairs there are.</details>
-# <details><summary>a constant that the data set's size fixes</summary>Yes: 2 log N, which is −C for N distinct pairs. Encoder and critic do not enter.</details>
+# <details><summary>a constant that the data set's size fixes</summary>Yes: 2 log N, which is −C if no image occurs twice. Encoder and critic do not enter.</details>
 # <details><summary>the KL gap of the bound</summary>The gap is zero here, because the encoder is deterministic; and the two still differ, by C.</details>
 #
 # **2. An encoder that maps every image to one point has an InfoNCE of…**
@@ -470,9 +462,8 @@ print("  ".join(f"{name} {number:.4f}" for name, number in names.items()), "nats
 # InfoNCE on 500 real pairs, the ELBO of a model, and its log evidence came out equal to rounding, by three separate pieces of code, at
 # every temperature; with an encoder that leaves doubt, the evidence alone is larger. Back to the four questions:
 #
-# - **5.1 nats of what?** Of log probability: averaged in logarithms, the model gives the right $x'$ some $e^{5.1} \approx 160$ times the
-#   probability that chance gives it. Part of that pays for the class, the rest for the single image.
-# - **Is it good?** Compare it with other models on the same pairs. It cannot exceed the mutual information of $x$ and $x'$ in the data (E23, lesson 5).
+# - **5.1 nats of what?** Of log probability: in the geometric mean over the pairs, the model gives the right $x'$ about $e^{5.1} \approx 160$ times the probability $1/N$ that it has by chance. Part of the 5.1 nats is knowledge of the class, the rest is knowledge of the single image.
+# - **Is it good?** Compare it with other models on the same pairs. It cannot exceed the mutual information of $x$ and $x'$ under $P_\text{true}$ (E23, lesson 5), which on a list of $N$ pairs with no image twice is $\log N$.
 # - **Is it stuck at log N?** No value exceeds $\log N$, since no probability exceeds one. If yours is close to it, evaluate on more pairs (lessons 5 and 6).
 # - **What does the temperature assume?** How far from $z$ the prior lets $z'$ lie; the evidence can judge it (lessons 5 and 8).
 #
