@@ -2,11 +2,11 @@
 # # Learning from images, with the evidence beside the probe
 #
 # Nobody knows the true latents of photographs of clothes, nor how much information one view has about the other. Two numbers remain, as in
-# practice. One is the **held-out evidence**: the log probability that the model gives to pairs that it was not trained on. The other is the accuracy of a **probe**:
-# a small classifier that reads the class of an image from features that stay as they are. This lesson computes both, and says what each can and cannot judge.
+# practice. One is the **held-out evidence**: the mean log probability that the model gives to a pair that it was not trained on. All its values here are less the constant $C$ of the data. The other is the accuracy of a **probe**:
+# a small classifier that reads the class of an image from frozen features: the encoder is not trained with it. This lesson computes both, and says what each can and cannot judge.
 #
 # **Afterwards you can** train an encoder on CPU or GPU and continue it from a file; judge it against raw pixels *and* a random network; choose a
-# temperature by held-out evidence; split that evidence into what it pays for classes and for single images; say which comparisons it cannot make.
+# temperature by held-out evidence; split that evidence into label nats and instance nats; say which comparisons the evidence cannot make.
 #
 # **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb) and [lesson 8](08_a_prior_is_an_assumption.ipynb). **Time** 45 minutes, of which the computer takes one and a half.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
@@ -66,9 +66,9 @@ rpm.figures.images(
 #
 # We use two probes: a **linear probe**, which is a logistic regression, and the vote of the **10 nearest neighbours**. The obvious baseline is a probe on raw
 # pixels. Another one is often left out: an *untrained* network. Its random filters, rectified and pooled, are features too. Probes of a network read the last
-# layer before the latents. It serves them better than the latents do, as we check after training.
+# layer before the latents. Probes are more accurate on this layer than on the latents, as we check after training.
 #
-# The choice of the thousand labelled images is luck. It moves an accuracy by about a percent, as much as the effects that we look for. So we fit each probe five
+# Which thousand labelled images the probe gets is a matter of luck. It moves an accuracy by about a percent, as much as the effects that we look for. So we fit each probe five
 # times, on five disjoint thousands, the **label sets**, and compare two networks on the same label set.
 #
 # **Predict**: is the random network better or worse than pixels?
@@ -116,13 +116,11 @@ means = [values.mean((0, 1))[0] for values in accuracy.values()]
 assert abs(means[0] - means[1]) < 0.06
 
 # %% [markdown]
-# ## Training: the evidence rises, nearest neighbours gain, the linear probe hardly
+# ## Training: the evidence rises, nearest neighbours improve, the linear probe hardly does
 #
-# The critic is SimCLR's: the cosine of the latents over a temperature, $\log f = z^\top z'/\tau$ with $z$ and $z'$ scaled to length 1. As a prior (E18), it says
-# where on the sphere the partner $z'$ of a given $z$ lies: $f$ is the density, up to a factor, of a **von Mises-Fisher distribution**, the sphere's analogue of a Gaussian
-# around $z$. The temperature $\tau$ is its width, and is learned here.
+# The critic is SimCLR's: the cosine of the latents over a temperature, $\log f = z^\top z'/\tau$ with $z$ and $z'$ scaled to length 1. As a prior, $P(z'|z) \propto Q(z')\,f(z,z')$ (E7), it says where on the sphere the partner $z'$ of a given $z$ lies. Here $f$ is, up to a factor, the density of a **von Mises-Fisher distribution**, the sphere's analogue of a Gaussian around $z$. The temperature $\tau$ sets its width, and is learned here.
 #
-# Every 75 steps we compute the evidence of the 2 000 held-out pairs. It is InfoNCE with all 2 000 candidates, by (E14) exactly. Its ceiling, the value that it cannot
+# Every 75 steps we compute the evidence of the 2 000 held-out pairs. Less $C$, it is InfoNCE of all 2 000 pairs in one table, in which each $x$ has all 2 000 $x'$ as candidates (E14). Nothing is approximated. Its ceiling, the value that it cannot
 # exceed, is therefore $\log 2000 = 7.6$ nats, and not the logarithm of the size of a training batch.
 
 
@@ -157,8 +155,8 @@ rpm.figures.lines(
     ceiling=("log N", math.log(len(x))),
     x_label="training step",
     y_label="held-out evidence − C (nats per pair)",
-    caption="The evidence of 2 000 held-out pairs rises throughout, nearly alike "
-    "for three seeds, and is far from its ceiling.",
+    caption="The evidence of 2 000 held-out pairs at steps 0, 75 and 150: it rises, nearly "
+    "alike for three seeds, and stays far from its ceiling, log 2 000.",
 )
 
 # %%
@@ -184,14 +182,14 @@ print(f"{'':24} linear probe of the latents {of_latents:.3f}")
 assert of_latents < before
 
 # %% [markdown]
-# Training gains a few percent for nearest neighbours, on each label set. It gains a percent at most for the linear probe, and on some label sets nothing: the lead
-# is no larger than the change from one label set to another. On one label set alone we might have reported a success, on another none. This is a
+# Training gains a few percentage points for nearest neighbours, on each label set. It gains a percent at most for the linear probe, and on some label sets nothing: the lead
+# is no larger than the change from one label set to another. With one label set alone we might have reported a success; with another, no gain. This is a
 # small network after a few seconds of training, and random features are strong.
 #
 # ## Evidence separates what the probe does not
 #
 # We compare three priors, three seeds each. The first is the sphere's with its learned temperature, from above. The second is the sphere's with a temperature
-# fixed at 1. The third is the random walk of lesson 8, $\log f = -\lVert z-z'\rVert^2/2\sigma^2$, whose latents lie anywhere in space.
+# fixed at 1. The third is the random walk of lesson 8, $\log f = -\lVert z-z'\rVert^2/2\sigma^2$, with learned $\sigma$; its latents are not scaled to length 1.
 #
 # **Predict**: at temperature 1 the prior hardly tells the partner of $x$ from other images. What does that cost in nats of evidence, and what in the accuracy of the probe?
 #
@@ -223,24 +221,23 @@ means = np.array([r.mean() for r in read.values()])
 assert np.ptp(means) < 0.02 and read[chosen].mean() > means.max() - 0.01
 
 # %% [markdown]
-# The evidence separates the priors by nats. The probe hardly tells them apart: its means, over seeds and label sets, lie within two percent. So we may say: *here the
+# The evidence separates the priors, by 0.4 nats and more. The probe hardly tells them apart: its means, over seeds and label sets, lie within two percentage points. So we may say: *here the
 # prior with the highest evidence has a probe as good as any, within a percent*. We may not say that the evidence predicts the probe.
 #
-# ## The evidence pays for classes and for single images
+# ## The evidence counts the class and the single image
 #
-# How can nats come and accuracy stay? A probe asks for the class $c$ of an image, and a class is worth few nats. To know $x'$ is to know its class, so the
-# probability that the model gives to the right $x'$ has two factors:
+# How can the evidence rise while the accuracy stays the same? A probe asks for the class $c$ of an image, and a class is worth few nats. Let $c$ be the class of $x'$. To know $x'$ is to know $c$, so the probability of the right $x'$ is that of its class, times that of $x'$ within the class:
 #
 # $$\log P(x'|x) = \log P(c|x) + \log P(x'|x, c). \tag{E24}$$
 #
-# Average both over the held-out pairs, and take from each its value at chance. Then the evidence is a sum:
+# Average both over the held-out pairs, and subtract from each its value at chance, when all scores are equal: the mean of $\log(n_c/N)$ and the mean of $-\log n_c$, for $n_c$ of the $N$ images in the class of $x'$. Together these are $-\log N$. Then the evidence less $C$ is a sum:
 #
 # - **label nats**: how well the model knows, from $x$, the class of $x'$. They cannot exceed the entropy of the labels, here about $\log 10 = 2.30$ nats.
 # - **instance nats**: how well it then knows the image among those of the same class. This is InfoNCE within the class.
 #
 # The encoder has seen no label in training. The labels only sort the held-out pairs.
 #
-# **Predict**: the random walk has some tenths of a nat more than the learned temperature. Do they pay for classes or for single images? And which part does temperature 1 lose?
+# **Predict**: the random walk has some tenths of a nat more than the learned temperature. Are they label nats or instance nats? And which part does temperature 1 lose?
 #
 # <details><summary>Answer</summary>
 #
@@ -274,12 +271,9 @@ if not digits:  # six seeds, each quantity: walk's label lead 0.1, instance lead
     assert all((p[:, 1] > p[:, 0]).all() for p in (learned_parts, walk))
 
 # %% [markdown]
-# Under the two better priors, more than half of the evidence tells images of one class apart. A probe for classes needs nothing of that. And what one prior leads by over
-# another is mostly of this kind. So the evidence may rise by tenths of a nat, and a probe need not notice. The label nats stay clearly below 2.30: after these
-# few seconds of training the model is still unsure of many classes.
+# Under the two better priors, more than half of the evidence tells images of one class apart. A probe for classes needs nothing of that. And most of the lead of one prior over another is of this kind. So the evidence may rise by tenths of a nat, and a probe need not notice. The label nats stay clearly below 2.30: this model, after a few seconds of training, is unsure of many classes.
 #
-# Label nats are not the accuracy of a probe, in two ways. They are read by the *critic*, from the latents, where a probe fits a reader of its own to any layer. And
-# they are a log probability, which counts how sure the model is, where an accuracy counts only which class comes first. So a probe may be good where label nats
+# Label nats are not the accuracy of a probe, in two ways. The *critic* reads them from the latents, whereas a probe is fitted anew, to any layer. And they are a log probability, which depends on how sure the model is, whereas an accuracy depends only on which class comes first. So a probe may be good where label nats
 # are few: at temperature 1 the critic spreads its probability over all classes, and the features still serve a probe nearly as well.
 #
 # ## The best temperature of a finished encoder
@@ -290,7 +284,7 @@ if not digits:  # six seeds, each quantity: walk's label lead 0.1, instance lead
 #
 # <details><summary>Answer</summary>
 #
-# The peak is at a lower temperature. Each step moves the learned one a little, and a hundred and fifty steps were not enough. The curve gives the best one at once.
+# The peak is at a lower temperature. The learned one ended where a hundred and fifty small steps brought it. Probably it was still falling, as in lesson 0. The curve gives the best one at once.
 # </details>
 
 # %%
@@ -324,19 +318,19 @@ assert (abs(tuned_best - own_best - 1.1) < 0.4).all()  # four seeds: 1.0 to 1.2
 assert (own_best - nats["temperature 1"]).min() > 1.4  # 1.8 to 2.0
 
 # %% [markdown]
-# The table splits the three nats between the prior and the encoder. Read at temperature 1, both encoders earn the same: that prior cannot tell them apart. Now read each
-# at its own best temperature. The encoder that was trained at 1 regains about 1.8 nats; those belong to the prior alone. The other 1.1 nats are the *encoder's*: trained
-# under a prior for which every partner is uncertain, it never learned to place partners precisely. To compare encoders, read each at its own best temperature.
+# The table splits the three nats between the prior and the encoder. (They are a little more than the difference above, since the learned temperature was not the best one.) Read at temperature 1, both encoders earn the same: that prior cannot tell them apart. Now read each
+# at its own best temperature. The encoder that was trained at 1 regains well over a nat without any training: so much was lost by the prior that read it. The other 1.1 nats are the *encoder's*: trained
+# under a prior for which every partner is uncertain, it never learned to place partners precisely. To compare encoders, read each at its own best temperature; choose it on other pairs if the difference is small.
 #
 # ## What the evidence does not compare: different data
 #
-# An *augmentation* makes a view of an image: it shifts, scales, flips and darkens it at random. A weaker one makes the two views of a pair more alike, and partners easier to find.
+# An *augmentation* makes a view of an image: it shifts, scales and flips it, changes its brightness and adds noise, all at random. A weaker one makes the two views of a pair more alike, and partners easier to find.
 #
 # **Predict**: the encoder stays the same; its held-out pairs are made again by augmentations of half the strength. Does the evidence rise, and is the model then better?
 #
 # <details><summary>Answer</summary>
 #
-# It rises by most of a nat. The model is the same, and only the data changed.
+# It rises by most of a nat. The encoder and the critic are the same, and only the data changed.
 # </details>
 
 # %%
@@ -394,10 +388,10 @@ assert largest == 0 if device.type == "cpu" else largest < 1e-3
 # %% [markdown]
 # ## Train it yourself
 #
-# The dashboard continues the first encoder, and the cell makes its first hundred steps. **Resume** trains on, **Pause** rests; the sliders change the temperature and the
+# The dashboard goes on training the first encoder; the cell below makes the first hundred of these steps. **Resume** continues, **Pause** stops for a while; the sliders change the temperature and the
 # strength of the views while it runs. It draws four panels:
 #
-# - InfoNCE of the training batches, and that of 1 000 held-out pairs, which is their evidence;
+# - InfoNCE of the training batches, and that of 1 000 held-out pairs, which is their evidence less $C$ (it may lie above the first: it has 1 000 candidates and not 128, so another ceiling);
 # - the two parts of the latter, label nats and instance nats;
 # - the accuracy of a linear probe. It is lower than ours: this probe reads the 16 latents of augmented views, and is fitted on 500 of them;
 # - the latents of some held-out views, each as the number of its class.
@@ -506,9 +500,8 @@ print(f"accuracy of noise: {accuracy_of_noise:.2f}; chance: {1 / 3:.2f}")
 #
 # ## What we saw
 #
-# On real images the evidence can be computed exactly. It rises during training. Nearest neighbours gain with it, and a linear probe gains no more than another label set would take
-# back. The evidence chooses between priors on the same pairs, and its choice was as good as any for the probe. Under the better priors, more than half of what it measures tells images of one class apart, which no
-# probe for classes asks for. It does not rank augmentations. The encoder is deterministic, so its three numbers are one (E14):
+# On real images the evidence can be computed exactly. It rises during training. At its end nearest neighbours have improved; a linear probe has gained no more than the difference between two label sets. The evidence chooses between priors on the same pairs, and its choice was as good as any for the probe. Under the better priors, more than half of what it measures tells images of one class apart, which no
+# probe for classes asks for. It does not rank augmentations. The encoder is deterministic, so InfoNCE, the ELBO less $C$ and the log evidence less $C$ are one number (E14):
 
 # %%
 final = curves[:, -1].mean()
