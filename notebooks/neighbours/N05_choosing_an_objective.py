@@ -17,6 +17,7 @@ import math
 
 import numpy as np
 import torch
+from torch.distributions import Laplace, Normal
 from tqdm.auto import tqdm
 
 import rpm_tutorial as rpm
@@ -62,20 +63,22 @@ assert y.mean() > 1.5 * y.median(), "skewed"
 
 # %%
 same, log, root = (lambda y, h: y), (lambda y, h: y.log()), (lambda y, h: y.sqrt())
-objectives = {  # the transform v(y, prediction), log |dv/dy|, and the density of the error
-    "MSE": (same, lambda y, h: 0 * y, torch.distributions.Normal),
-    "MAE": (same, lambda y, h: 0 * y, torch.distributions.Laplace),
-    "relative MSE": (lambda y, h: y / h, lambda y, h: -h.log(), torch.distributions.Normal),
-    "MSE of roots": (root, lambda y, h: -(2 * y.sqrt()).log(), torch.distributions.Normal),
-    "MSE of logs": (log, lambda y, h: -y.log(), torch.distributions.Normal),
-    "MAE of logs": (log, lambda y, h: -y.log(), torch.distributions.Laplace),
+objectives = {  # the transform v(y, prediction), log |dv/dy|, the density of the error
+    "MSE": (same, lambda y, h: 0 * y, Normal),
+    "MAE": (same, lambda y, h: 0 * y, Laplace),
+    "percentage MSE": (lambda y, h: -h / y, lambda y, h: (h / y**2).log(), Normal),
+    "MAE of roots": (root, lambda y, h: -(2 * y.sqrt()).log(), Laplace),
+    "MSE of logs": (log, lambda y, h: -y.log(), Normal),
+    "MAE of logs": (log, lambda y, h: -y.log(), Laplace),
 }
+published = dict(zip(objectives, (11.62, 9.49, 23.54, 7.34, 7.47, 7.04)))
+five = sorted(set(objectives) - {"percentage MSE"}, key=published.get)
 
 
 def loss(name, y, h):
     v, _, density = objectives[name]
     error = v(y, h) - v(h, h)
-    return error.square().mean() if density is torch.distributions.Normal else error.abs().mean()
+    return error.square().mean() if density is Normal else error.abs().mean()
 
 
 # %% [markdown]
@@ -89,10 +92,10 @@ def loss(name, y, h):
 
 # %% tags=["reproducible"]
 def bits(name, y, h):
-    """Bits per day on the second half, with the scale that suits the first half best."""
+    # on the second half of the days, with the scale that suits the first half best
     (v, log_jacobian, density), half = objectives[name], len(y) // 2
     fitted = loss(name, y[:half], h[:half])
-    scale = fitted.sqrt() if density is torch.distributions.Normal else fitted
+    scale = fitted.sqrt() if density is Normal else fitted
     log_p = density(0.0, scale).log_prob(v(y, h) - v(h, h)) + log_jacobian(y, h)  # (1)
     return -log_p[half:].mean().item() / BIT
 
@@ -100,14 +103,17 @@ def bits(name, y, h):
 cost = {name: np.array([bits(name, *days(s)[:2]) for s in seeds]) for name in objectives}
 truth = np.array([-days(s)[2][5000:].mean().item() / BIT for s in seeds])
 for name, value in sorted(cost.items(), key=lambda item: -item[1].mean()):
-    print(f"{name:13} {value.mean():.2f} bits per day, {value.min():.2f} to {value.max():.2f}")
-print(f"{'the truth':13} {truth.mean():.2f}")
-assert all((cost["MAE of logs"] < value).all() for name, value in cost.items() if name != "MAE of logs")
-saved, missed = cost["MSE"] - cost["MAE of logs"], cost["MAE of logs"] - truth
-assert (saved > 1.5).all() and 1.75 < saved.mean() < 3 and (missed > 0).all() and (missed < 0.1).all()
+    ours = f"{value.mean():.2f} bits a day, {value.min():.2f} to {value.max():.2f}"
+    print(f"{name:14} {ours}; the authors: {published[name]:.2f}")
+best = cost["MAE of logs"]
+print(f"{'the truth':14} {truth.mean():.2f}")
+assert 1.75 < (cost["MSE"] - best).mean() < 3 and (abs(best - truth - 0.05) < 0.05).all()
+assert all(cost[a].mean() < cost[b].mean() for a, b in zip(five, five[1:]))
 
 # %% [markdown]
-# The absolute error of logarithms comes within a tenth of a bit of the truth. The paper finds the same winner, with a separate treatment of zeros, on 14 million observations of flow at 1 385 gages.
+# The absolute error of logarithms comes within a tenth of a bit of the truth. The last column is the authors' table, of 14 million days of flow at 1 385 gages
+# ([their notebook](https://github.com/hytest-org/workflow-hodson-2022-objective), as it stood in December 2023). In the mean, five of the six stand in the same order. The sixth, the squared percentage error, is dearest there and in the middle here. Their
+# four others we did not compute: the uniform error (18.17 bits), a squared error in units of each river's own spread (11.20), and the two errors of logarithms with days of no flow apart (7.18 and, the winner, 6.95). Our river never runs dry.
 #
 # ## Without the Jacobian the ranking is a matter of units
 #
@@ -122,8 +128,16 @@ for unit, factor in {"m³/s": 1.0, "1000 m³/s": 1e-3}.items():
     print(f"in {unit:10} MSE costs {full:.3f} bits more than MSE of logs; without the Jacobian {full + jacobian:+.3f}")
     assert abs(full - (bits("MSE", y, prediction) - bits("MSE of logs", y, prediction))) < 1e-9
 assert full + jacobian < 0 < full, "in large units, and without the Jacobian, MSE would have won"
+shift = bits("percentage MSE", flow, predicted) - bits("percentage MSE", y, prediction)
+left_out = prediction[half:].log().mean().item() / BIT  # of -log2 |dv/dy|, if it is 1 / y^2
+change = shift + predicted[half:].log().mean().item() / BIT - left_out
+print(f"new unit: percentage MSE {shift:+.2f} bits, with the Jacobian 1/y² {change:+.2f}")
+assert abs(shift - math.log2(1e-3)) < 1e-9 and abs(change - 2 * shift) < 1e-9
 
 # %% [markdown]
+# In the new unit each density of $y$ is a thousand times as high, so every objective has to save $\log_2 1000 = 9.97$ bits, and the ranking stays. The authors' notebook takes $1/y^2$ for the Jacobian of the
+# squared percentage error, where $v = -\hat y/y$ has $\hat y/y^2$. That is no density of $y$: in the new unit it saves twice as much. So their figure for this one objective depends on the unit, and we don't compare it.
+#
 # ## Seen from the RPM
 #
 # A contrastive loss looks like no likelihood at all: no density of $x$, no decoder. The RPM says which one it is. On $N$ held-out pairs
