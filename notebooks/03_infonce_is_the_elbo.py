@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # InfoNCE is the ELBO: the prior that you have been using
 #
 # You chose an encoder, a similarity and a temperature, and a softmax over a batch did the rest. Nobody asked you for a prior. Yet by (E4) the ELBO
@@ -25,7 +25,7 @@ import rpm_tutorial as rpm
 device = rpm.setup()
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The world is that of lessons 1 and 2: three values of $z$, four of $z'$, and $Q(z,z')$ says how often data and encoder produce each pair of them.
 #
 # ## The optimal prior turns the ELBO into the mutual information
@@ -43,7 +43,7 @@ MI = world.mutual_information
 print(f"L − C = {elbo:.6f},  MI = {MI:.6f},  residual {abs(elbo - MI):.1e} nats")
 assert abs(elbo - MI) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # So to maximise the mutual information is to maximise an ELBO whose prior copies whatever the encoder does. Such a prior assumes nothing about the
 # latents. Every other prior assumes something, and pays a KL where the latents do not comply.
 #
@@ -58,7 +58,7 @@ assert abs(elbo - MI) < 1e-12
 # take the logarithm of the **density ratio** $r(z,z') = Q(z,z')/Q(z)Q(z')$, which says how much more often two latents meet than by chance, and add
 # noise: a critic with errors, as a trained one is.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rng = torch.Generator().manual_seed(0)
 log_ratio = torch.log(world.q_joint / world.q_z[:, None] / world.q_z_prime)
 noise = torch.randn(3, 4, generator=rng, dtype=torch.float64)
@@ -76,7 +76,7 @@ P = world.q_z[:, None] * P_given_z  # P(z,z')
 print("rows of P(z′|z) sum to", P_given_z.sum(1).numpy().round(12))
 assert torch.allclose(P.log(), rpm.priors.infonce(log_f, world.q_joint), atol=1e-12)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Put this prior into (E4), $L - C = \mathbb E_{Q(z,z')}[\log P(z,z') - \log Q(z) - \log Q(z')]$. The prior has $Q(z)$ and $Q(z')$ as factors, so that both
 # cancel, and $s(z,z') - \log Z(z)$ is left in the bracket:
 #
@@ -93,7 +93,7 @@ assert torch.allclose(P.log(), rpm.priors.infonce(log_f, world.q_joint), atol=1e
 # In all of them. They are the same number, and what differs is rounding.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 score = (world.q_joint * log_f).sum()
 log_normaliser = (world.q_z * Z.log()).sum()
 infonce = score - log_normaliser
@@ -102,7 +102,7 @@ print(f"InfoNCE = {infonce:.12f}\nL − C   = {elbo:.12f}")
 print(f"residual {abs(elbo - infonce):.1e} nats")
 assert abs(elbo - infonce) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # This is the theorem of the course. The library's `infonce` is the first three lines of the cell with names and checks.
 #
 # ## I∞ and I_N are one formula on two distributions
@@ -118,7 +118,7 @@ I_N = (scores.diagonal() - scores.exp().mean(1).log()).mean()  # lesson 0
 print(f"I∞ of the list {of_the_list:.6f},  I_6 {I_N:.6f} nats")
 assert abs(of_the_list - I_N) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # So three numbers go by the name of InfoNCE, and differ in what they are taken of:
 #
 # | | taken of | compared with the ELBO |
@@ -134,7 +134,7 @@ assert abs(of_the_list - I_N) < 1e-12
 #
 # $$I_Q(z;z') - I_\infty = \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big) \ge 0. \tag{E8}$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 shortfall = MI - infonce
 divergence = (world.q_joint * (world.q_joint.log() - P.log())).sum()
 print(f"MI − InfoNCE = {shortfall:.6f},  KL(Q‖P) = {divergence:.6f} nats")
@@ -153,7 +153,7 @@ print(f"optimal critic: InfoNCE {at_best:.6f}, MI {MI:.6f}")
 print(f"our critic, times c(z): InfoNCE {with_c:.6f}, before {infonce:.6f}")
 assert abs(at_best - MI) < 1e-12 and abs(with_c - infonce) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Two things follow. A critic trained by InfoNCE tells density ratios only up to that factor. And a critic of a fixed shape, say a cosine over a
 # temperature, can rarely be optimal: with it InfoNCE stays below the MI for good. That is no failure to estimate the MI. It is the exact value of
 # something else: the ELBO of the model whose prior has that shape.
@@ -202,7 +202,7 @@ divergence = (ratio - 1 - math.log(ratio) + (rho - mean) ** 2 / variance) / 2
 print(f"KL(Q‖P) = {divergence:.4f} = MI − (E20)")
 assert abs(divergence - (information - exact)) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The better the prior fits, the smaller the gap
 #
 # The widget draws (E20) against the step $\sigma$ of the walk, the MI as a level line, and the KL as a bar at the chosen step.
@@ -215,7 +215,7 @@ assert abs(divergence - (information - exact)) < 1e-12
 # number, $a$, and would need it to set both the mean and the variance right.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.explore(rpm.lessons.lesson_03.walk)
 
 # %% [markdown]
@@ -232,7 +232,7 @@ for rho in (0.2, 0.5, 0.8, 0.95):
     print(f"ρ = {rho:4}: best step {best:.2f}, MI − InfoNCE {gaps[-1]:.4f} nats")
 assert best_steps == sorted(best_steps, reverse=True) and min(gaps) > 0.001
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Write $I_\infty$ yourself, from `log_f` and `q_joint`, both of shape (Z, Z').
@@ -288,7 +288,7 @@ print("  ".join(f"{name} {number:.4f}" for name, number in three.items()), "nats
 print(f"log evidence − ELBO = gap = {gap:.4f}")
 assert abs(infonce - bound) < 1e-12 and abs(evidence - bound - gap) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # InfoNCE is the ELBO under the prior $P(z)=Q(z)$, $P(z'|z) = Q(z') f/Z(z)$: equal to rounding, for any critic. It stays below the mutual information by the KL from

@@ -1,0 +1,265 @@
+"""A lesson as a talk: slides made of the cells with the tag `slide`, with what docs/teaching.md and the text say as a speaker's notes.
+
+A text's headings and questions begin slides. A slide shows how the text begins, its equations, lists and tables; the
+whole text is in the notes. A code cell shows its figure, or, if it draws none, its code and what it prints.
+"""
+
+import html
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from .handouts import source_of
+
+HERE = Path(__file__).parent
+FILES = "files"  # the folder, beside the pages, of what they share
+PLOTLY = "application/vnd.plotly.v1+json"
+_LEAD, _ITEM = 320, 220  # letters of a text's beginning, and of a list's item, that a slide has room for
+_UNTOLD = "Quiz"  # is asked in the notebook
+_FORMULA = r"\$[^$]+\$|`[^`]+`"
+
+
+class Slide(NamedTuple):
+    """What a slide shows, in Markdown and HTML: `answer` appears when it is asked for, `notes` are for the speaker."""
+
+    kind: str  # title, text, predict, figure or code
+    heading: str
+    shown: str
+    answer: str = ""
+    notes: str = ""
+
+
+class Guide(NamedTuple):
+    """What docs/teaching.md says of a lesson: to say and to watch for, minutes by section, and the usual wrong answers."""
+
+    said: str
+    minutes: dict[str, int]
+    wrong: str
+
+
+def has(notebook: dict) -> bool:
+    """Whether any cell of a notebook is for a slide."""
+    return any(map(_is_slide, notebook["cells"]))
+
+
+def deck(notebook: dict, guide: Guide) -> list[Slide]:
+    """The slides of a lesson, in order. Raises `ValueError` if it doesn't begin with one."""
+    slides: list[Slide] = []
+    heading = ""
+    for cell in notebook["cells"]:
+        text = source_of(cell)
+        if cell["cell_type"] == "code":
+            if _is_slide(cell):
+                slides.append(_of_code(cell, heading))
+            continue
+        parts = _parts(text)
+        for part in parts:
+            if found := re.match(r"#{1,2} (.+)\n*", part):
+                heading, part = found[1], part[found.end() :]
+            only = len(parts) == 1 or bool(found)
+            slide = _of_text(part, heading, only) if _is_slide(cell) and heading != _UNTOLD else None
+            if slide:
+                slides.append(slide._replace(kind="title") if text.startswith("# ") and not slides else slide)
+            elif not slides:
+                raise ValueError(f"the first cell has no tag `slide`: {text[:60]!r}")
+            else:
+                slides[-1] = slides[-1]._replace(notes=f"{slides[-1].notes}\n\n{part}")
+    return _with_guide(slides, guide)
+
+
+def guide(number: int) -> Guide:
+    """What docs/teaching.md says of lesson `number`."""
+    inside = HERE.parent / "teaching.md"  # a wheel's
+    path = inside if inside.exists() else HERE.parents[1] / "docs" / "teaching.md"
+    lesson = re.search(rf"(?ms)^### {number} .+?\n\n(.+?)(?=^##)", path.read_text(encoding="utf-8"))
+    if not lesson:
+        raise ValueError(f"{path} says nothing of lesson {number}; expected a heading '### {number} ...'")
+    said, _, generated = lesson[1].partition("<!-- lesson")
+    minutes = {heading: int(count) for count, heading in re.findall(r"(?m)^\| (\d+) \| (.+) \|$", generated)}
+    wrong = re.split(r"(?m)^\|.*\n+(?!\|)", generated, maxsplit=1)[-1].removesuffix("<!-- end -->\n\n")
+    return Guide(said.strip(), minutes, wrong.strip())
+
+
+def page(notebook: dict, number: int) -> str:
+    """The HTML page of the talk on lesson `number`. It needs the files of `add_files` beside it, and no network."""
+    told = guide(number)
+    slides = deck(notebook, told)
+    sections = "\n".join(_section(slide, place, number, told) for place, slide in enumerate(slides, 1))
+    text = (HERE / "slides.html").read_text(encoding="utf-8")
+    return text.replace("{title}", _html(slides[0].heading, inline=True)).replace("{sections}", sections)
+
+
+def add_files(folder: Path) -> None:
+    """Write what the pages in `folder` share: the layout, the keys, and plotly."""
+    from plotly.offline import get_plotlyjs
+
+    (folder / FILES).mkdir(exist_ok=True)
+    for name in ("slides.css", "slides.js"):
+        shutil.copy(HERE / name, folder / FILES)
+    (folder / FILES / "plotly.js").write_text(get_plotlyjs(), encoding="utf-8")
+
+
+def mathml(latex: str, display: str) -> str:
+    """MathML, which browsers draw without a script; three things mended that they would draw unlike TeX."""
+    import latex2mathml.converter
+
+    markup = latex2mathml.converter.convert(latex, display=display)
+    markup = re.sub(r'<mi mathvariant="double-struck">(\w)</mi>', r"<mi>&\1opf;</mi>", markup)
+    prime = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'  # the sign is raised by itself
+    markup = re.sub(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>", prime, markup)
+    markup = re.sub(
+        r"<msubsup>(<mi>\w</mi>)(<m[in]>\w+</m[in]>)<mi>&#x02032;</mi></msubsup>", rf"<msub>{prime}\2</msub>", markup
+    )
+    operator = '<mo form="prefix" lspace="0.167em" rspace="{}em">'
+    markup = re.sub(r"<mi>(log|exp|max|min)</mi>(?=(<mo[^>]*>&#x00028;)?)",
+                    lambda m: operator.format(0 if m[2] else 0.167) + m[1] + "</mo>", markup)  # fmt: skip
+    return markup
+
+
+def _is_slide(cell: dict) -> bool:
+    return "slide" in cell["metadata"].get("tags", [])
+
+
+def _parts(text: str) -> list[str]:
+    """A text cut before its headings and questions, and behind the answers of these."""
+    return [
+        part
+        for part in re.split(r"(?m)^(?=#{1,2} )|(?=\*\*Predict\*\*)|(?<=</details>)\n(?=\n(?!<details>))", text)
+        if part.strip()
+    ]
+
+
+def _of_text(text: str, heading: str, only: bool) -> Slide | None:
+    """The slide of a part of a text; None if it is the speaker's alone."""
+    if text.startswith("**Predict**"):
+        question, _, answer = text.partition("<details>")
+        answer = re.sub(r"(?s).*?</summary>|</details>.*", "", answer)
+        return Slide("predict", heading, _line(question), _line(answer), text)
+    shown = _shown(text)
+    rich = any(block.startswith(("$$", "|", "- ")) for block in shown)
+    return Slide("text", heading, "\n\n".join(shown), "", text) if shown and (only or rich) else None
+
+
+def _shown(text: str) -> list[str]:
+    """How a text begins, and its equations, each with the sentence before it, lists and tables."""
+    shown: list[str] = []
+    blocks = [block.strip() for block in re.split(r"\n\s*\n", text) if block.strip()]
+    for number, block in enumerate(blocks):
+        before = blocks[number - 1] if number else ""
+        if block.startswith(("$$", "- ", "|")):
+            if _is_prose(before) and (intro := _sentences(before)[-1]) not in " ".join(shown):
+                shown.append(intro)
+            shown.append(_list(block) if block.startswith("- ") else block)
+        elif number == 0 and _is_prose(block):
+            shown.append(_beginning(block, _LEAD))
+    return shown
+
+
+def _is_prose(block: str) -> bool:
+    return bool(block) and not block.startswith(("$$", "- ", "|", "<"))
+
+
+def _list(block: str) -> str:
+    items = re.split(r"(?m)^- ", block)[1:]
+    return "\n".join(f"- {_beginning(item, _ITEM)}" for item in items)
+
+
+def _beginning(text: str, most: int) -> str:
+    """As many whole sentences as `most` letters hold, and at least one."""
+    first, *others = _sentences(text)
+    for sentence in others:
+        if len(first) + len(sentence) >= most:
+            break
+        first = f"{first} {sentence}"
+    return first
+
+
+def _sentences(text: str) -> list[str]:
+    found = re.findall(rf"(?:{_FORMULA}|.)+?(?:[.?!][)”\"*]*(?=\s|$)|$)", _line(text))
+    return [sentence.strip() for sentence in found]
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _of_code(cell: dict, heading: str) -> Slide:
+    """The figure that a cell draws; without one its code, and what it prints."""
+    figure, caption = "", ""
+    for output in cell["outputs"]:
+        data = output.get("data", {})
+        if PLOTLY in data:
+            figure = _plotly(data[PLOTLY], "".join(data["text/plain"]))
+        elif found := re.match(r"<p><em>(.+?)</em></p>", "".join(data.get("text/html", ""))):
+            caption = f'\n<p class="caption">{found[1]}</p>'
+        elif "".join(data.get("text/html", "")).startswith("<img"):
+            figure = f'<div class="drawing">{"".join(data["text/html"])}</div>'
+    if figure:
+        return Slide("figure", heading, figure + caption)
+    printed = "".join("".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for o in cell["outputs"])
+    printed = f"\n\n<pre class='printed'>{html.escape(printed.rstrip())}</pre>" if printed.strip() else ""
+    return Slide("code", heading, f"```python\n{source_of(cell)}\n```{printed}")
+
+
+def _plotly(figure: dict, alt: str) -> str:
+    code = json.dumps(figure, separators=(",", ":")).replace("</", "<\\/")
+    return (
+        f'<div class="figure" role="img" aria-label="{html.escape(alt)}">'
+        f'<script type="application/json">{code}</script></div>'
+    )
+
+
+def _with_guide(slides: list[Slide], guide: Guide) -> list[Slide]:
+    """The slides, with the guide's words for the lesson, minutes for each section, and wrong answers for the exercises."""
+    start, starts = 0, {}
+    for heading, minutes in guide.minutes.items():
+        starts[heading] = start, start + minutes
+        start += minutes
+    before: dict[str, list[str]] = {slides[0].heading: [guide.said], "Exercises": [guide.wrong]}
+    seen: set[str] = set()
+    for number, slide in enumerate(slides):
+        if slide.heading in seen:
+            continue
+        seen.add(slide.heading)
+        section = slide.heading if number else "Opening"
+        told = before.get(slide.heading, [])
+        if section in starts:
+            told = [f"*Minutes {starts[section][0]} to {starts[section][1]} of {start}.*", *told]
+        slides[number] = slide._replace(notes="\n\n".join([*told, slide.notes]))
+    return slides
+
+
+def _section(slide: Slide, place: int, number: int, told: Guide) -> str:
+    level = "h1" if slide.kind == "title" else "h2"
+    predict = '<p class="kind">Predict</p>' if slide.kind == "predict" else ""
+    shown = slide.shown.removeprefix("**Predict**").lstrip(": ,") if predict else slide.shown
+    shown = shown[0].upper() + shown[1:] if predict else shown
+    body = shown if slide.kind == "figure" else _html(shown)
+    answer = f'<div class="answer">{_html(slide.answer)}</div>' if slide.answer else ""
+    foot = f"Lesson {number}, {sum(told.minutes.values())} minutes. Text and figures: CC BY 4.0"
+    foot = f'<p class="foot">{foot}</p>' if slide.kind == "title" else ""
+    return (
+        f'<section id="{place}" class="{slide.kind}" tabindex="-1"><{level}>{_html(slide.heading, inline=True)}</{level}>'
+        f'<div class="body">{predict}{body}{answer}{foot}</div><aside class="notes">{_html(slide.notes)}</aside></section>'
+    )
+
+
+def _html(markdown: str, inline: bool = False) -> str:
+    """Markdown with formulas as HTML. Links to other pages of the course are left out: they have no place in a talk."""
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body: str) -> str:
+            return mathml(body, "inline")
+
+        def block_math(self, body: str) -> str:
+            tag = re.search(r"\\tag\{(\w+)\}", body)
+            latex = body.replace(tag[0], "") if tag else body
+            number = f"<span>({tag[1]})</span>" if tag else ""
+            return f'<div class="equation">{mathml(latex.strip(), "block")}{number}</div>'
+
+    markdown = re.sub(r"\[([^\]]+)\]\((?!http)[^)]+\)", r"\1", markdown)
+    made = MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True)).render(markdown).strip()
+    return made.removeprefix("<p>").removesuffix("</p>") if inline else made
