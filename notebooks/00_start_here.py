@@ -44,7 +44,7 @@ rpm.figures.three_names()
 # %% tags=["nbval-ignore-output"]
 print(rpm.self_check())
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ## A pair is two views of one thing
 #
 # Contrastive learning starts from pairs $(x, x')$ that belong together. Here both come from one handwritten digit, each

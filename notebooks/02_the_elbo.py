@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # The ELBO: seven lines, each with its number
 #
 # How do you train the model of lesson 1? Its likelihood contains $P_\text{true}(x)$, the distribution of images, which nobody can write down, and the density $Q(z|x)$, which a deterministic network doesn't have. This lesson derives the ELBO of the model, and both terms leave it.
@@ -13,7 +13,7 @@
 # **Whose result**: the bound and its lines (E3) to (E5) are the paper's, where it derives the ELBO of the recognition-parameterised model; the gap as a number, and the assumptions that can be broken one by one, are this course's.
 # Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
-# %%
+# %% tags=["slide"]
 import torch
 
 import rpm_tutorial as rpm
@@ -58,7 +58,7 @@ def E(values):
 print("axes x, x′, z, z′:", tuple(weights.shape))
 print(f"Σ weights = {weights.sum():.12f}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The ELBO lies below the log evidence
 #
 # Take one pair. Write its probability, a sum over latents, as an average over what the encoders draw. Then take the logarithm. By Jensen's inequality, the logarithm of an average is at least the average of the logarithms:
@@ -79,7 +79,7 @@ print(f"log evidence {evidence:.6f}   ELBO {L:.6f}")
 print(f"difference {evidence - L:.6f} nats per pair")
 assert L < evidence
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The gap is a KL divergence, exactly
 #
 # The difference of log evidence and ELBO is called the **gap**. The encoders draw $z$ and $z'$ from $Q(z|x)Q(z'|x')$. The model has a posterior of its own, $P(z,z'|x,x')$, what Bayes' rule makes of (E1).
@@ -105,7 +105,7 @@ assert abs(line_0 - L) < 1e-12
 independent = world.q_z.log()[:, None] + world.q_z_prime.log()  # the prior Q(z)Q(z')
 assert abs(world.gap(independent)) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **What it needs**: that $z$ and $z'$ are drawn independently, given $x$ and $x'$, because (E3) subtracts $\log Q(z|x) + \log Q(z'|x')$. If one noise made both, this sum would not be the log probability of the draw.
 #
 # ## Bayes' rule goes in
@@ -123,7 +123,7 @@ line_2 = E(log_prior + bayes + bayes_prime - log_q)
 print(f"with Bayes' rule {line_2:.6f},  residual {abs(line_2 - L):.1e}")
 assert abs(line_2 - L) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **What it needs**: that the likelihood is Bayes' rule applied to an encoder. A VAE's decoder is not, so its derivation ends here.
 #
 # ## The recognition densities cancel
@@ -137,7 +137,7 @@ line_3 = E(log_prior + log_p_x - log_q_z + log_p_x_prime - log_q_z_prime)
 print(f"after cancelling {line_3:.6f},  residual {abs(line_3 - line_2):.1e}")
 assert abs(line_3 - line_2) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # This is the step that makes contrastive learning possible. $Q(z|x)$ is gone, so the encoder
 # may be a deterministic network: it puts all probability on one point, and has no finite density there.
 #
@@ -158,7 +158,7 @@ print(f"C = {C:.6f};  with C outside {line_4:.6f}")
 print(f"residual {abs(line_4 - line_3):.1e}")
 assert abs(line_4 - line_3) < 1e-12 and abs(C - world.constant) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # We cannot compute $C$ for images, and never need to: it is the same for all encoders and all priors, so that training and comparing them go without it. "Up to a constant" means $C$ in
 # this whole course.
 #
@@ -176,7 +176,7 @@ line_5 = (q_joint * (log_prior - log_q_z - log_q_z_prime)).sum() + C
 print(f"(E4) {line_5:.6f},  residual {abs(line_5 - line_4):.1e}")
 assert abs(line_5 - line_4) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Four axes have become two. For images, an expectation under $Q(z,z')$ is an average over encoded pairs, which a batch can estimate. The
 # densities $Q(z)$ and $Q(z')$ in the bracket are still unknown; lesson 3 finds a prior in which they cancel.
 #
@@ -197,7 +197,7 @@ print(f"residual {abs(line_6 - line_5):.1e}")
 assert abs(line_6 - line_5) < 1e-12
 assert abs(information - world.mutual_information) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Maximising the ELBO asks for two things at once: latents that share information, **and** latents whose joint distribution looks like the prior.
 # A change of the encoder that adds information helps only if it adds less to the KL.
 #
@@ -226,7 +226,7 @@ assert abs(information - world.mutual_information) < 1e-12
 # - aggregate: (E5). The lines before it carry the same wrong $Q(z)$ and agree with one another; (E5) takes the marginals of $Q(z,z')$.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.explore(rpm.lessons.lesson_02.proof(world, log_prior))
 
 # %% [markdown]
@@ -255,7 +255,7 @@ signs = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
 assert abs((signs * torch.stack(elbo[1:])).sum() - elbo.value) < 1e-12
 assert abs(elbo.value - L) < 1e-12 and abs(world.gap(log_prior) - gap) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return $C$ from the table $P_\text{true}(x,x')$.
@@ -331,7 +331,7 @@ print(f"InfoNCE − (ELBO − C) = KL(Q(z) ‖ P(z)) = {side:.4f}")
 print(f"log evidence − ELBO = gap = {gap:.4f}")
 assert abs(infonce - (L - C) - side) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # Seven lines gave one number, up to rounding. $P_\text{true}(x)$ left as a constant, and the densities of the encoders cancelled. What remains compares the prior with pairs of latents.

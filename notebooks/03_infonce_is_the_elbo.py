@@ -93,7 +93,7 @@ assert torch.allclose(P.log(), rpm.priors.infonce(log_f, world.q_joint), atol=1e
 # In all of them. They are the same number, and what differs is rounding.
 # </details>
 
-# %% tags=["reproducible", "slide"]
+# %% tags=["reproducible", "slide-code"]
 score = (world.q_joint * log_f).sum()
 log_normaliser = (world.q_z * Z.log()).sum()
 infonce = score - log_normaliser

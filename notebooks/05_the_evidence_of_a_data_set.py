@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # The evidence of a data set: InfoNCE on everything at once
 #
 # The earlier lessons worked on tables. Now the observations are images, and the encoder is a deterministic network. On a data set of pairs nothing has to be
@@ -23,7 +23,7 @@ import rpm_tutorial as rpm
 
 device = rpm.setup()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A deterministic encoder closes the gap
 #
 # The ELBO $L$ is a lower bound on the mean log evidence $\mathbb E\log P(x,x')$. Every mean $\mathbb E$ here is over $P_\text{true}(x,x')$, the distribution of the data. Lesson 2 has the gap
@@ -72,7 +72,7 @@ assert gaps[0] > 0.01 and abs(gaps[1]) < 1e-12
 # convolutional network. The critic is the cosine of the two latents over a temperature, as in SimCLR: $\log f = z^\top z'/\tau$ for latents of length 1. The class is called
 # `VonMisesFisher`, because $e^{z^\top z'/\tau}$ is the density of that name, a Gaussian's analogue on the sphere. It learns $\tau$ too.
 
-# %%
+# %% tags=["slide"]
 images = rpm.datasets.fashion_mnist_or_digits()
 rng = torch.Generator().manual_seed(0)
 x, x_prime = rpm.datasets.two_views(images.x[:12], generator=rng)
@@ -96,7 +96,7 @@ print(
 )
 assert log[-1].value > 2
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## On a data set, InfoNCE is a log probability
 #
 # Take $N$ pairs $(x_i, x'_i)$, and let $P_\text{true}$ be the list of them, each with probability $1/N$. With $f_{ij} = f(z_i, z'_j)$ the model then is a table over all $N^2$ combinations,
@@ -125,7 +125,7 @@ assert abs(P.sum() - 1) < 1e-12 and torch.allclose(
     P.sum(1), torch.full((n,), 1 / n, dtype=torch.float64)
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Average its logarithm over the $N$ pairs that did occur: that is the log evidence. The constant of lesson 2, $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$, is $-2\log N$
 # here, since each $x_i$ and each $x'_i$ has probability $1/N$. So
 #
@@ -133,7 +133,7 @@ assert abs(P.sum() - 1) < 1e-12 and torch.allclose(
 #
 # InfoNCE of all $N$ pairs at once.
 
-# %%
+# %% tags=["slide-code"]
 log_evidence = P.diagonal().log().mean()
 infonce = rpm.infonce(log_f).value
 shifted = log_evidence + 2 * math.log(n)
@@ -143,7 +143,7 @@ print(
 )
 assert abs(shifted - infonce) < 1e-9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # No limit of infinitely many samples is taken, and there is no inequality: the full-batch loss $-I_N$ *is* minus a log likelihood, less $2\log N$. The model takes the observations as given,
 # $P(x_i) = 1/N$, and is judged on how it pairs them.
 #
@@ -157,7 +157,7 @@ assert abs(shifted - infonce) < 1e-9
 print(f"largest P(x_i, x'_i) = {P.diagonal().max() * n:.4f} / N")
 assert (P.diagonal() <= 1 / n).all() and infonce <= math.log(n)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The same ceiling follows from information. Let $I_\text{true}(x;x')$ be the mutual information of the *observations* under $P_\text{true}$. The log evidence above $C$ is that information less the
 # model's error:
 #
@@ -175,7 +175,7 @@ print(f"I_true {information:.6f},  KL {divergence:.6f}")
 print(f"I_true − KL = InfoNCE = {infonce:.6f}, residual {residual:.1e}")
 assert abs(information - math.log(n)) < 1e-9 and residual < 1e-9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## All pairs, without the table
 #
 # For 60 000 pairs the table would have 3.6 thousand million cells: 14.4 GB in float32, and as much again for its gradient. But of each row
@@ -213,7 +213,7 @@ n = min(40_000, len(images.x))
 z, z_prime = encode_pairs(images.x[:n])
 critic = critic.float()
 
-# %%
+# %% tags=["slide"]
 with torch.no_grad():
     evidence = rpm.dataset_evidence(z, z_prime, critic)
 print(f"{n} pairs: InfoNCE {evidence.infonce:.3f} nats, at most {math.log(n):.3f}")
@@ -256,7 +256,7 @@ print(f"InfoNCE on {k} pairs: of training images {trained:.3f} nats,")
 print(f"of test images {held_out:.3f} nats")
 assert abs(trained - held_out) < 0.1  # 0.02 to 0.04 for five seeds
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # It remembers next to nothing: 150 steps of 256 images see each image of Fashion-MNIST less than once. (Where the digits stand in for it, there are no test images of their own.)
 #
 # ## The ceiling matters while N is small
@@ -286,7 +286,7 @@ assert short[0] < short[2] < short[-1], (
     "the ceiling is nearest on few pairs, and is never followed"
 )
 
-# %%
+# %% tags=["slide"]
 rpm.figures.lines(
     counts,
     {"InfoNCE": values, "log N": [math.log(k) for k in counts]},
@@ -321,7 +321,7 @@ print(f"probability of the own other view {own:.1%},")
 print(f"of others of its class {alike:.1%}; by chance {by_chance:.1%}")
 assert alike > 0.5  # 0.54 to 0.57 for five seeds
 
-# %%
+# %% tags=["slide"]
 rows = {
     f"x and x′, {k + 1}": torch.cat([images.x[[k]], images.x[drawn[k]]])
     for k in range(5)
@@ -332,7 +332,7 @@ rpm.figures.images(
     "shown without their augmentation.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The model was never told a class. Most of what it draws is of the class of $x$ all the same: those are the images whose views the encoder puts close together.
 #
 # ## Temperature against evidence
@@ -350,7 +350,7 @@ rpm.figures.images(
 # Colder. Where ✓ is among the favourites, a cold bet wins a little. Where it isn't, a cold bet loses many nats, and the mean of the logarithms counts those. The cell below the widget counts all images.
 # </details>
 
-# %%
+# %% tags=["slide"]
 k = 1000
 render = rpm.lessons.lesson_05.retrieval(z[:k], z_prime[:k], images.x[:k], images.x[:k])
 rpm.explore(render)
@@ -370,7 +370,7 @@ assert 0 < log_p.mean(1).argmax() < 4, "both ends are worse than the middle"
 # so for five seeds of the training
 assert favourite.argmax() < log_p.mean(1).argmax(), "the favourite is too cold for all"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return $\log P(x_i, x'_i)$ of each pair, shape (N,), from the table `log_f`, shape (N, N).
@@ -442,7 +442,7 @@ three = {"InfoNCE": infonce, "ELBO − C": bound, "log evidence − C": evidence
 print("  ".join(f"{name} {value:.4f}" for name, value in three.items()), "nats a pair")
 assert max(abs(bound - infonce), abs(evidence - infonce)) < 1e-9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # On a data set of $N$ pairs, InfoNCE is the log evidence plus $2 \log N$, exactly, for any deterministic encoder. Its ceiling says that no cell of the model's table exceeds the sum of its row. The model can be sampled, and

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Finite batches: what log N hides, and what a batch costs
 #
 # Your training loss comes from a batch. A batch of $N$ pairs gives $I_N$, InfoNCE on those $N$ pairs. It stands for $I_\infty$, InfoNCE on the distribution $Q(z,z')$ that batches are drawn from ([lesson 3](03_infonce_is_the_elbo.ipynb)
@@ -25,7 +25,7 @@ import rpm_tutorial as rpm
 device = rpm.setup()
 rng = torch.Generator().manual_seed(0)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The ceiling says that probabilities are at most one
 #
 # Draw a pair $(z, z'_1)$ from $Q(z,z')$ and the other candidates $z'_2, \dots, z'_N$ from $Q(z')$. So far $I_N$ was the value of one table of
@@ -51,7 +51,7 @@ for n in (100, 1000):
     print(f"{n} pairs: I_N = {value:.6f}, log N = {math.log(n):.6f}")
     assert abs(value - math.log(n)) < 1e-9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## At the optimal critic, a batch is too low by χ²/2N
 #
 # To see a bias we need a world whose truth we know: Gaussian pairs with correlation $\rho$ in each of $d$ dimensions (E20). And we need the **optimal critic**, the density ratio
@@ -91,7 +91,7 @@ def shortfall(rho, dim, counts, tables=60):
 # %% [markdown]
 # Weak dependence first: $\rho = 0.4$ in four dimensions.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 counts = (4, 16, 64)
 law = torch.tensor([rpm.gaussian.chi_squared(0.4, 4) / (2 * n) for n in counts])
 measured, error = shortfall(0.4, 4, counts)
@@ -101,7 +101,7 @@ for n, found, spread, predicted in zip(counts, measured, error, law):
 # four standard errors, and what the law neglects: terms of relative size 1/N
 assert (abs(measured - law) < 4 * error + 2 * law / torch.tensor(counts)).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The measured bias is within a fifth of the law at four candidates, and closer at 16 and 64. Halving the bias takes twice the batch.
 #
 # ## The law fails where f has heavy tails, and where N is below $e^{2\,\mathrm{MI}}$
@@ -136,7 +136,7 @@ for name, (rho, dim) in cases.items():
 little, *others = (ratio[-1] for ratio in ratios.values())
 assert little > 0.8 > max(others)
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.figures.lines(
     counts,
     ratios,
@@ -162,7 +162,7 @@ print(f"an exaggerating critic: I_8 = {few:.3f}, I_2048 = {many:.3f}")
 # higher by 0.03 to 0.07 for six seeds
 assert few > many
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## InfoNCE varies little because it is capped
 #
 # Donsker–Varadhan (DV) and NWJ are the objectives of two other priors, (E9) and (E10) of [lesson 4](04_one_prior_one_objective.ipynb):
@@ -213,7 +213,7 @@ assert max(spreads["InfoNCE"]) < 0.25 and spreads["InfoNCE"][-1] < 0.5 * min(
 )
 assert means["InfoNCE"][-1] < math.log(64) < informations[-1]
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.figures.lines(
     informations,
     spreads,
@@ -243,7 +243,7 @@ assert (
     near > 0.6 and nwj.min() < 0 and true_spread > nwj.std() and dv > informations[-1]
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The missing spread sits in pairs so rare that most batches contain none. InfoNCE on 64 pairs cannot show 5 nats; on more pairs it can, and lesson 5
 # makes that cheap. To *train* one needs a steady direction rather than a value, and a small variance gives one.
 #
@@ -286,7 +286,7 @@ def trained_with(n, steps, seed):
     return sum(values[-50:]) / 50, evidence.infonce.item()
 
 
-# %%
+# %% tags=["slide"]
 rows = {}
 for n, steps in tqdm(((8, 500), (8, 4000), (64, 500))):
     own, of_many = rows[n, steps] = trained_with(n, steps, seed=0)
@@ -301,7 +301,7 @@ print(f"I_8 {gain[0]:+.2f}, on 2 048 pairs {gain[1]:+.2f} nats")
 assert gain[1] > 0.2 > gain[0]
 assert gain[1] > (rows[64, 500][1] - rows[8, 500][1]) / 2
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The value that training shows is capped by its own batch: with 8 candidates it can hardly tell a good encoder from a very good one. On the same 2 048 pairs the models can be compared. There one also sees that the
 # small batch trains well: most of what the larger one gained at equal steps comes from the frames that it saw. Report the evidence on one large $N$, never the training loss.
 #
@@ -317,7 +317,7 @@ assert gain[1] > (rows[64, 500][1] - rows[8, 500][1]) / 2
 # only that it does not hold.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.explore(rpm.lessons.lesson_06.finite_batches)
 
 # %% tags=["reproducible"]
@@ -326,7 +326,7 @@ print(f"at 6 nats and N = 64 the law predicts a bias of {law:,.0f} nats;")
 print(f"it needs N far above e^2MI = {math.exp(2 * 6):,.0f}")
 assert law > 1000
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return $I_N - I_\infty$ of the optimal critic to first order in $1/N$, from `chi_squared` and `n`.
@@ -416,7 +416,7 @@ print(f"mutual information of the source {mi:.4f}, log 64 = {math.log(64):.4f}")
 assert max(abs(bound - infonce), abs(evidence - infonce)) < 1e-11
 assert infonce < math.log(64) < mi
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # $I_N$ is capped by $\log N$ because probabilities are at most one. At the optimal critic it is too low by $\chi^2/2N$, where that law holds: light

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Why not mutual information
 #
 # InfoNCE is usually explained as a lower bound on the mutual information of the latents, $I(z;z')$ or MI for short, and more information as a better representation. A theorem
@@ -32,7 +32,7 @@ rpm.setup()
 seed = 0
 rng = torch.Generator().manual_seed(seed)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## No invertible map changes the information
 #
 # $$I(h(z); h'(z')) = I(z; z') \quad\text{for all invertible } h, h'. \tag{E17}$$
@@ -63,7 +63,7 @@ assert (
     and information["merged"] < information["Q"] - 0.01
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A twist: invertible, volume preserving, ruinous
 #
 # The next latents are points of the plane. $z$ is standard normal, and $z' = \rho z + \sqrt{1-\rho^2}\,\varepsilon$ is a noisy copy of it, with fresh standard normal noise $\varepsilon$ and $\rho = 0.9$.
@@ -86,7 +86,7 @@ volume = (jacobian.det() - 1).abs().max().item()
 print(f"twisted and undone: off by {undone:.1e};  |det - 1| at most {volume:.1e}")
 assert undone < 1e-12 and volume < 1e-12
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.figures.clouds(
     {f"k = {k}": (twist(z[:600], k), z[:600, 0]) for k in (0.0, 1.0, 2.0)},
     x_label="z₁",
@@ -97,13 +97,13 @@ rpm.figures.clouds(
     "at k = 2 they are wound into a spiral.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The information is all there, for a critic that knows the twist
 #
 # For an *optimal* critic $f$ is the density ratio $Q(z,z')/Q(z)Q(z')$, up to a factor that depends on $z$ alone. For twisted pairs it first untwists its arguments, then scores them as before. So its table of scores is the same, and
 # its InfoNCE too, up to rounding: no information was lost.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 information = rpm.gaussian.mutual_information(0.9, 2)
 straight = rpm.infonce(rpm.gaussian.log_optimal_critic(z, z_prime, 0.9)).value
 twisted = twist(z, 2.0), twist(z_prime, 2.0)
@@ -116,7 +116,7 @@ print(
 )
 assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ($I_N$ is measured on these 2 000 pairs, and the MI belongs to all possible pairs. A sample can give a little less or a little more.)
 #
 # ## A prior notices what the information does not
@@ -153,7 +153,7 @@ def walk_evidence(z, z_prime):
         )
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 strengths = (0.0, 0.5, 1.0, 1.5, 2.0)
 walk, read = {}, {}
 for k in tqdm(strengths):
@@ -172,7 +172,7 @@ print(f"on these pairs: {straight - walk[0]:.3f} nats")
 assert abs(information - straight_walk - 0.035) < 1e-3
 assert 0.02 < straight - walk[0] < 0.06  # 0.04 to 0.05 in five samples
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Even at k = 0 the walk is not the true prior. The best guess of $z'$ is $0.9\,z$, and the walk says $z$: that costs 0.035 nats. (On a sample the cost comes out a little different, since $I_N$ stands for $I_\infty$.)
 #
 # The information stayed. What the walk earns fell, and so did what a linear probe can read. Both ask *where* a latent lies, which the
@@ -217,7 +217,7 @@ for k in tqdm((0.0, 1.0, 2.0)):
     print(f"k = {k}: universal critic {mean:.2f} ± {spread:.2f} nats, three seeds")
 assert (universal[2.0] > 0.85 * universal[0.0].mean()).all()
 
-# %%
+# %% tags=["slide"]
 rpm.figures.lines(
     (0.0, 1.0, 2.0),
     {
@@ -233,7 +233,7 @@ rpm.figures.lines(
     "loses most.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The universal critic loses a little at k = 2, for the networks have to learn the spiral in 400 steps; its loss is a small part of the walk's.
 #
 # So with a universal critic the objective hardly prefers the straight representation to the twisted one. Then the architecture of the encoder and its start decide which one it ends in: such a dependence is what Tschannen and co-authors
@@ -259,7 +259,7 @@ def ksg(z, z_prime, k=5):
     return digamma(k) + digamma(len(z)) - sum(digamma(c).mean() for c in counts)
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 estimated = {
     k: ksg(twist(z, k).numpy(), twist(z_prime, k).numpy()) for k in tqdm(strengths)
 }
@@ -270,7 +270,7 @@ print(
 )
 assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information - 0.2
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # KSG reports a fall, and by (E17) there is none. It has too few pairs for the spiral, as the universal critic had too few steps. The walk's fall is
 # another matter. Its value estimates no MI: it is the evidence of a model, and the model is wrong about twisted latents. Where a closed form of the MI exists,
 # as here, trust it rather than an estimate.
@@ -284,10 +284,10 @@ assert abs(estimated[0.0] - information) < 0.15 and estimated[2.0] < information
 # A little above k = 1. A typical point is then turned by more than a radian. The line under the figure gives the value.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.explore(rpm.lessons.lesson_07.twisted)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return the KL of (E8) between the aggregate joint and the walk prior of scale `scale`, for Gaussian pairs of correlation `rho` in one dimension. (E20) has both of its
@@ -342,7 +342,7 @@ normal = torch.randn(400, generator=torch.Generator().manual_seed(0))
 print(f"z and z: {binned(normal, normal):.4f} nats; log 4 = {np.log(4):.4f}")
 print(f"z and -z: {binned(normal, -normal):.4f} nats")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. Two encoders have the same MI between their latents. They are…**

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # A prior is an assumption, and the evidence can test it
 #
 # Lesson 7 left a question: if the mutual information cannot choose a representation, what can? The prior can. For videos, the prior is what we assume of the motion: how the latents
@@ -31,7 +31,7 @@ rpm.setup()
 seed = 0
 seeds = (seed, seed + 1, seed + 2)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The world: balls that take one random step
 #
 # A ball starts anywhere in a box and takes one random step; at a wall it bounces. The steps of a world are Gaussian, or they are Laplace: most are small, some are large, by
@@ -39,7 +39,7 @@ seeds = (seed, seed + 1, seed + 2)
 # encoder sees pixels. The positions are ours alone, to judge it by.
 
 
-# %%
+# %% tags=["slide"]
 def frames(n, seed, **options):
     rng = torch.Generator().manual_seed(seed)
     return rpm.datasets.moving_balls(n, generator=rng, **options)
@@ -51,7 +51,7 @@ rpm.figures.images(
     caption="Eight pairs of frames: before and after one Laplace step.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # How much does one frame tell about the next? The position $u$ in one dimension is uniform before and after the step, so $I(x;x') = \mathbb E \log p(u'|u)$ in each
 # dimension. That is an integral over a square, which the computer does by a sum. No evidence in this lesson can exceed it, over endlessly many pairs: it is their
 # **ceiling** (lesson 5).
@@ -80,7 +80,7 @@ for step, nats in ceiling.items():
     print(f"{step} steps: {nats:.3f} nats a ball")
 assert abs(ceiling["gaussian"] - 2 * true_information("gaussian", cells=1000)) < 1e-3
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The next cells define how we train and judge, once for the whole lesson. We judge an encoder by three numbers on 2 048 held-out pairs:
 #
 # - the **held-out evidence** (E14);
@@ -138,7 +138,7 @@ def fitted(prior, data, seed, steps, starts=3, trial=40):
 
 priors = {"gaussian": rpm.RandomWalk, "laplace": rpm.LaplaceWalk}
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The evidence chooses the prior
 #
 # Two kinds of data and two priors make four combinations, with three seeds each. The prior of the random walk, $\log f = -\lVert z-z'\rVert^2/2\sigma^2$, says that steps are Gaussian. The prior of the
@@ -168,7 +168,7 @@ def compare(step, steps=160):
     return found, terms
 
 
-# %%
+# %% tags=["slide"]
 print("Gaussian steps")
 on_gaussian, gaussian_terms = compare("gaussian")
 print("Laplace steps")
@@ -185,7 +185,7 @@ for step, terms in {"gaussian": gaussian_terms, "laplace": laplace_terms}.items(
     print(f"InfoNCE = ELBO − C = log evidence − C: {nats.mean():.2f} nats")
     assert (r_squared > 0.98).all() and (nats < ceiling[step] + 0.06).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The evidence chose the right prior in all six comparisons. $R^2$ could not have chosen: a linear map reads the positions from every one of these encoders. Each difference is the logarithm of a *held-out
 # likelihood ratio*, per pair: how much more probable one fitted model makes the held-out pairs than the other. It is no Bayes factor, which would average over all encoders and scales
 # instead of taking fitted ones. Its error, behind the ±, is the standard error of a mean over 2 048 pairs.
@@ -209,7 +209,7 @@ for name, prior in priors.items():
     print(f"{name:8} walk: a turn changes a score by {changes[name]:.2g} at most")
 assert changes["gaussian"] < 1e-12 < 0.1 < changes["laplace"]
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Now three balls with Laplace steps: six coordinates.
 #
 # **Predict**: under the prior of the random walk, is the $R^2$ of the latents low, or their MCC, or both?
@@ -220,7 +220,7 @@ assert changes["gaussian"] < 1e-12 < 0.1 < changes["laplace"]
 # </details>
 
 
-# %%
+# %% tags=["slide"]
 def three_balls(name, steps=450):
     fits = [fitted(priors[name], data, s, steps, trial=60) for s in tqdm(seeds[:2])]
     found = np.array([judge(*fit, test) for fit in fits])
@@ -314,7 +314,7 @@ assert (on_gaussian["laplace"][:, 0] < on_gaussian["gaussian"][:, 0]).all()
 mcc = on_gaussian["laplace"][:, 2]  # one seed alone: from 0.90 to 1.00
 assert mcc.mean() > in_the_plane + 0.03
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # A high MCC looks like a discovery of axes. Only the nats say that it is none: they are lower than those of the random walk. Judge the prior first, then believe its axes.
 #
 # ## Nearly the same nats, another code
@@ -365,7 +365,7 @@ def continued(encoder, critic, data, test, seed, steps=400, n=128):
     return path
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: which of the two trainings undoes the twist?
 #
 # <details><summary>Answer</summary>
@@ -398,7 +398,7 @@ assert (walk_r > 0.97).all() and (free_r < 0.7).all() and (free_r > begin).all()
 assert (abs(np.r_[walk_nats, free_nats] - ceiling["gaussian"]) < 0.05).all()
 assert all(run[100][2] > 0.9 for run in paths["random walk"])
 
-# %%
+# %% tags=["slide"]
 color = test.position[:500, 0]
 rpm.figures.clouds(
     {
@@ -452,7 +452,7 @@ assert straight.any()  # of eight starts of 500 steps, six are straight and two 
 if not straight.all():
     assert fresh[~straight, 0].max() < fresh[straight, 0].min() - 0.02
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # No fresh start has both all nats and a bad code. Some codes are straight. The others are folded, and their lower nats say so, as they do for the walk. (Trained for longer, a universal
 # critic earns most of a fold's nats back, though in the starts that we tried never all of them.) So a straight code is not the work of the universal prior. It comes from the network: at a
 # random start it is a smooth map. That is an assumption too. Nobody wrote it down, and the evidence under this prior cannot test it: the whirl has nearly the same.
@@ -466,10 +466,10 @@ if not straight.all():
 # Slowly, and in part. R² rises with the nats, while its critic still improves. The walk's code is straight after the first hundred steps.
 # </details>
 
-# %%
+# %% tags=["slide"]
 rpm.explore(rpm.lessons.lesson_08.unfolding(longer, test.position[:, 0]))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return the table of scores of a Laplace walk of scale `b`, shape (n, m): $\log f = -\lVert z-z'\rVert_1/b$ (E18).
@@ -505,7 +505,7 @@ def posterior(infonce, n):
 
 rpm.lessons.lesson_08.posterior.check(posterior)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. The Laplace prior finds the axes of three balls, and the random walk does not, because…**

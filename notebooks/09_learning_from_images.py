@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Learning from images, with the evidence beside the probe
 #
 # Nobody knows the true latents of photographs of clothes, nor how much information one view has about the other. Two numbers remain, as in
@@ -47,7 +47,7 @@ print(f"training on {device}")
 #
 # Where the files of Fashion-MNIST cannot be had, a smaller set of digits stands in, and the numbers are other ones.
 
-# %%
+# %% tags=["slide"]
 images = rpm.datasets.fashion_mnist_or_digits()
 test = rpm.datasets.fashion_mnist_or_digits("test")
 train_x, test_x = images.x[:20_000].clone().to(device), test.x.to(device)
@@ -61,7 +61,7 @@ rpm.figures.images(
     caption="Twelve held-out pairs. Each column is two views of one photograph.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two baselines, one of them strong
 #
 # We use two probes: a **linear probe**, which is a logistic regression, and the vote of the **10 nearest neighbours**. The obvious baseline is a probe on raw
@@ -148,7 +148,7 @@ def trained(critic, seed, every=150, steps=150):
 # %%
 learned = [trained(rpm.VonMisesFisher(0.1), s, every=75) for s in seeds]
 
-# %%
+# %% tags=["slide"]
 curves = np.array([list(along.values()) for *_, along in learned])
 steps = list(learned[0][2])
 rpm.figures.lines(
@@ -161,7 +161,7 @@ rpm.figures.lines(
     "for three seeds, and is far from its ceiling.",
 )
 
-# %%
+# %% tags=["slide"]
 accuracy["trained"] = np.array([probe(encoder) for encoder, *_ in learned])
 for name, values in accuracy.items():
     show(name, values)
@@ -183,7 +183,7 @@ print(f"seed {seed}, first label set: linear probe of the layer before {before:.
 print(f"{'':24} linear probe of the latents {of_latents:.3f}")
 assert of_latents < before
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Training gains a few percent for nearest neighbours, on each label set. It gains a percent at most for the linear probe, and on some label sets nothing: the lead
 # is no larger than the change from one label set to another. On one label set alone we might have reported a success, on another none. This is a
 # small network after a few seconds of training, and random features are strong.
@@ -206,7 +206,7 @@ fixed = [trained(rpm.VonMisesFisher(1.0, learnable=False), s) for s in seeds]
 # %%
 walks = [trained(rpm.RandomWalk(), s) for s in seeds]
 
-# %%
+# %% tags=["slide"]
 runs = {"temperature learned": learned, "temperature 1": fixed, "random walk": walks}
 nats, read = {}, {}
 for name, run in runs.items():
@@ -222,7 +222,7 @@ print(f"most evidence: {chosen}")
 means = np.array([r.mean() for r in read.values()])
 assert np.ptp(means) < 0.02 and read[chosen].mean() > means.max() - 0.01
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The evidence separates the priors by nats. The probe hardly tells them apart: its means, over seeds and label sets, lie within two percent. So we may say: *here the
 # prior with the highest evidence has a probe as good as any, within a percent*. We may not say that the evidence predicts the probe.
 #
@@ -247,7 +247,7 @@ assert np.ptp(means) < 0.02 and read[chosen].mean() > means.max() - 0.01
 # About three quarters of the walk's lead are instance nats. Temperature 1 loses most of both parts.
 # </details>
 
-# %%
+# %% tags=["slide"]
 def split(encoder, critic):
     """Label nats, instance nats and their sum, of the held-out pairs."""
     z, z_prime = rpm.encode(encoder, x), rpm.encode(encoder, x_prime)
@@ -273,7 +273,7 @@ if not digits:  # six seeds, each quantity: walk's label lead 0.1, instance lead
     assert gain[1] > 1.5 * gain[0] and (one < 0.5 * learned_parts).all()
     assert all((p[:, 1] > p[:, 0]).all() for p in (learned_parts, walk))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Under the two better priors, more than half of the evidence tells images of one class apart. A probe for classes needs nothing of that. And what one prior leads by over
 # another is mostly of this kind. So the evidence may rise by tenths of a nat, and a probe need not notice. The label nats stay clearly below 2.30: after these
 # few seconds of training the model is still unsure of many classes.
@@ -293,7 +293,7 @@ if not digits:  # six seeds, each quantity: walk's label lead 0.1, instance lead
 # The peak is at a lower temperature. Each step moves the learned one a little, and a hundred and fifty steps were not enough. The curve gives the best one at once.
 # </details>
 
-# %%
+# %% tags=["slide"]
 temperatures = [0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0]
 tuned = {}
 for s, (encoder, *_) in zip(seeds, learned):
@@ -323,7 +323,7 @@ assert abs(at_one - nats["temperature 1"]).max() < 0.2
 assert (abs(tuned_best - own_best - 1.1) < 0.4).all()  # four seeds: 1.0 to 1.2
 assert (own_best - nats["temperature 1"]).min() > 1.4  # 1.8 to 2.0
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The table splits the three nats between the prior and the encoder. Read at temperature 1, both encoders earn the same: that prior cannot tell them apart. Now read each
 # at its own best temperature. The encoder that was trained at 1 regains about 1.8 nats; those belong to the prior alone. The other 1.1 nats are the *encoder's*: trained
 # under a prior for which every partner is uncertain, it never learned to place partners precisely. To compare encoders, read each at its own best temperature.
@@ -431,7 +431,7 @@ before, after = evidence(encoder, critic), evidence(*spoilt)
 print(f"held-out evidence − C: {before:.2f} before, {after:.2f} after")
 assert batch[-1] > 4 and after < before - 2  # lower by 3.6 to 3.9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return the fraction of rows whose own partner scores highest, given the table `log_f` (positives on the diagonal).
@@ -486,7 +486,7 @@ labels = torch.arange(600) % 3
 accuracy_of_noise = probe_accuracy(noise[0], labels, noise[1], labels)
 print(f"accuracy of noise: {accuracy_of_noise:.2f}; chance: {1 / 3:.2f}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. A trained encoder beats raw pixels in a linear probe. Before you report it, you also…**

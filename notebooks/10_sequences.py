@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Sequences: a chain of InfoNCE terms, and a prior that knows how things move
 #
 # Your data are sequences: frames, sounds, steps of a log. Contrastive predictive coding (CPC; van den Oord, Li and Vinyals,
@@ -26,7 +26,7 @@ import rpm_tutorial as rpm
 device = rpm.setup()
 seed = 0
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## CPC sums InfoNCE over time
 #
 # CPC has three parts:
@@ -87,7 +87,7 @@ P = q_z[0][:, None, None] * step_1[:, :, None] * step_2
 print(f"P(z₀,z₁,z₂) sums to {P.sum():.12f}")
 assert abs(P.sum() - 1) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The left side of (E19) comes from the definition of the ELBO: the log prior, three log likelihoods and three log recognition
 # densities are added up in each of the 1 728 cells of the table, without cancelling anything. The right side is `rpm.infonce`, twice, which
 # sees neither observations nor densities.
@@ -123,7 +123,7 @@ print(f"L − C   = {elbo - C:.12f}")
 print(f"InfoNCE = {total:.12f}, residual {abs(elbo - C - total):.1e}")
 assert abs(elbo - C - total) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Both terms are negative here. A critic drawn at random can be worse than one that takes the latents for independent, which would earn 0.
 #
 # ## What the context forgets, the chain pays for
@@ -159,7 +159,7 @@ assert abs(long - short - forgotten) < 1e-12
 #
 # $$p_{t+1} = p_t + (p_t - p_{t-1}) + 0.01\,\varepsilon_t.$$
 
-# %%
+# %% tags=["slide"]
 other_seed = torch.Generator().manual_seed(1000 + seed)
 held_out = rpm.datasets.constant_velocity(4096, frames=7, generator=other_seed)
 rpm.figures.images(
@@ -191,7 +191,7 @@ print(f"I(frames 0, 1; frame 2) = {information():.4f} nats")
 print(f"a batch of 128 shows at most log 128 = {ceiling:.4f}")
 assert ceiling < information()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Priors for the third frame
 #
 # One encoder sees each frame by itself, so a latent can hold a position and cannot hold a velocity. Only the context joins two
@@ -345,7 +345,7 @@ print(f"all there is to know: {information():.2f}; error of I_2048: {error.max()
 assert (gain > 2).all()  # five seeds: 2.22 to 2.23
 assert (gap > -4 * error).all() and (gap < 0.15 + 4 * error).all()  # 0.06 to 0.07
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Why two nats? By (E8) a term is an information less a KL, $I(c;z_2) - \mathrm{KL}$. The walk loses in both. Its context $z_1$ has forgotten the velocity, which costs
 # $I(z_0;z_2|z_1)$. And a ball does not step from $z_1$ by a Gaussian, which costs a KL. Constant velocity forgets nothing, and its KL is small. One line of the prior is worth
 # more than two nats.
@@ -363,7 +363,7 @@ assert (gap > -4 * error).all() and (gap < 0.15 + 4 * error).all()  # 0.06 to 0.
 # shrinks up to m = 1, where only the push is left, and grows again.
 # </details>
 
-# %%
+# %% tags=["slide"]
 net = models["constant velocity"][0][0]
 z_0, z_1, z_2 = (rpm.encode(net, held_out.x[:2048, t]) for t in range(3))
 earned = {}
@@ -377,7 +377,7 @@ assert max(earned, key=earned.get) == 1 and 0.4 < share < 0.6  # five seeds: 0.5
 z = torch.stack([z_0, z_1, z_2], 1)
 rpm.explore(rpm.lessons.lesson_10.momentum(z, held_out.position[:2048, :3]))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A prior may learn the law
 #
 # We told the second prior what we know. The third has a matrix $A$ that is trained, and it starts as the random walk, $A = (0, 1)$ in blocks of 2 × 2.
@@ -400,7 +400,7 @@ assert (A - keeps).abs().max() < 0.1, "on all seeds"  # five seeds: 0.02
 difference = results["learned linear"][:, 0] - results["constant velocity"][:, 0]
 assert difference.abs().max() < 0.15  # five seeds: 0.01
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The law of motion came out of a contrastive loss, on each seed, in the encoder's own coordinates.
 #
 # ## A flexible prior needs a good start
@@ -439,7 +439,7 @@ for prior in ("learned linear", "walk + universal"):  # five seeds: 4.98-4.99, 4
 for prior in ("linear, random start", "universal"):
     assert lowest[prior] < lowest["walk + universal"] - 1
 
-# %%
+# %% tags=["slide"]
 print(f"{'prior':20}  I_2048 (nats)         not explained: position  velocity")
 for prior, result in results.items():
     value, missed = result[:, 0], 100 * (1 - result[:, 1:3]).amax(0)
@@ -449,7 +449,7 @@ velocity = {prior: result[:, 2] for prior, result in results.items()}
 assert velocity["constant velocity"].min() > 0.995 > velocity["random walk"].max()
 assert velocity["walk + universal"].min() > 0.99 and velocity["universal"].min() < 0.9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The table gives the mean of $I_{2048}$ over the seeds, and its range. Then it gives the percentage of the variance of position and velocity that a linear map does *not* explain, $1 - R^2$, on
 # the worst seed.
 #
@@ -527,7 +527,7 @@ for prior in ("constant velocity", "random walk"):
     print(f"{prior}: InfoNCE = ELBO − C = log evidence − C = ", end="")
     print(f"{results[prior][:, 0].mean():.2f} nats a held-out sequence")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # An InfoNCE prior for each step of a chain gives an ELBO that is a sum of InfoNCE terms, to rounding, and this sum is CPC's loss. What the context forgets costs a conditional mutual

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Looking ahead: one prior iterated, or one prior for each horizon
 #
 # Lesson 10's chain predicts the next frame. CPC predicts several frames ahead at once, $k = 1, \dots, K$, with a critic of its own for each **horizon** $k$. **Does a chain need
@@ -25,7 +25,7 @@ seed = 0
 other_seed = torch.Generator().manual_seed(1000 + seed)
 held_out = rpm.datasets.constant_velocity(4096, frames=7, generator=other_seed)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two steps are one step twice
 #
 # The world is lesson 10's: a ball that keeps its velocity, but for a random push before each frame. We see frames 0 and 1 and predict frame $1 + k$. Horizon $k = 1$
@@ -138,7 +138,7 @@ A = torch.stack([critic.A.detach() for _, critic in models["learned linear"]])
 print(f"learned: A₀ ≈ {A[:, 0, 0].mean():.1f}, A₁ ≈ {A[:, 0, 2].mean():.1f}")
 assert (A - keeps).abs().max() < 0.1, "constant velocity, on all seeds"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What a prior is worth at each horizon
 #
 # The law of `ahead` gives a Gaussian around the mean of $z_{1+k}$. We take it as the critic $f_k$ of horizon $k$. With (E7) it is a prior for frame $1+k$, so its
@@ -165,7 +165,7 @@ print("k:   ", *(f"{k:7}" for k in horizons))
 print("nats:", *(f"{information(k):7.4f}" for k in horizons))
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: the learned prior's noise grows like $k^{3/2}$, the random walk's like $\sqrt k$. Which prior loses more nats from horizon 1 to 4?
 #
 # <details><summary>Answer</summary>
@@ -194,7 +194,7 @@ for prior, runs in models.items():
 for name, curve in curves.items():
     print(f"{name:15}", *(f"{value:6.1f}" for value in curve))
 
-# %%
+# %% tags=["slide"]
 learned = curves["MI"] - curves["learned linear"]
 walk = curves["MI"] - curves["random walk"]
 assert learned.max() < 0.3, "nearly all there is to know"  # five seeds: 0.06 to 0.10
@@ -209,7 +209,7 @@ rpm.figures.lines(
     "close to the mutual information; the error of the random walk compounds.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # At horizon 4 the iterated walk earns less than nothing: a prior that takes the frames for independent would earn 0.
 #
 # ## Where a prior expects the ball
@@ -227,7 +227,7 @@ rpm.figures.lines(
 # The cell counts the balls inside.
 
 
-# %%
+# %% tags=["slide"]
 def share_inside(law, k):
     matrix, growth = ahead(law, k)
     one_step = (p[:, 2] - p[:, :2].flatten(1) @ law.T).square().mean().sqrt()
@@ -243,7 +243,7 @@ net = models["learned linear"][0][0]
 z = rpm.encode(EachFrame(net), held_out.x[:2048]).view(2048, 7, 2)
 rpm.explore(rpm.lessons.lesson_11.forecast(z, p[:2048]))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## CPC with several horizons adds up several chains
 #
 # CPC does not iterate. It has a critic $f_k(c, z_{t+k})$ with a matrix of its own for each $k = 1, \dots, K$, and its loss is minus the sum of all their InfoNCE terms, over times and horizons. Which model is that?
@@ -274,7 +274,7 @@ P_1 = q_0[:, None, None] * follows(f_1, q_1)[:, :, None] * follows(f_1, q_2)
 P_2 = q_0[:, None, None] * q_1[:, None] * follows(f_2, q_2)[:, None]
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # CPC with $K = 2$ is then the sum of two ELBOs, of two chains with one encoder. It is not the ELBO of one model: there, $z_2$ has one distribution given what came before, and here it has two.
 #
 # **Predict**: mix the two chains into one model, $\tfrac12(P_1 + P_2)$. Is its ELBO above the mean of the two ELBOs, below it, or equal?
@@ -299,7 +299,7 @@ mean, mixed = (above_c(P_1) + above_c(P_2)) / 2, above_c((P_1 + P_2) / 2)
 print(f"mean of the two {mean:.4f}, ELBO of the mixture {mixed:.4f}")
 assert abs(cpc - above_c(P_1) - above_c(P_2)) < 1e-12 and mean < mixed
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## With the right law, the horizons agree
 #
 # So CPC learns a matrix for $k = 2$ that no chain ties to the one for $k = 1$. Do they fit together all the same? Train a
@@ -312,7 +312,7 @@ assert abs(cpc - above_c(P_1) - above_c(P_2)) < 1e-12 and mean < mixed
 # −2 and 3, or nearly so after this short training: what one step, iterated, gives.
 # </details>
 
-# %%
+# %% tags=["slide"]
 direct = torch.stack([trained(True, s, horizon=2)[1].A.detach() for s in tqdm(seeds)])
 implied = torch.stack([ahead(one_step, 2)[0] for one_step in A])
 for name, matrices in (("trained at k = 2", direct), ("one step, iterated", implied)):
@@ -320,7 +320,7 @@ for name, matrices in (("trained at k = 2", direct), ("one step, iterated", impl
     print(f"{name:19} A₀ ≈ {blocks[0]:.1f}, A₁ ≈ {blocks[1]:.1f}")
 assert (direct - implied).abs().max() < 0.4  # five seeds: 0.05 to 0.11
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## If the context is too short, they disagree
 #
 # Now the camera shakes: what a frame shows is the ball's position plus noise of .02 in each dimension. Two frames no longer determine the velocity, so they are too short a context. Take the shown position as the latent, in
@@ -353,7 +353,7 @@ def error(weights, k):
     return (unit @ covariance @ unit).sqrt().item()
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: from two shaken frames, the best one-step law expects the next one at $z_1$ plus about a quarter of $z_1 - z_0$. Iterated to horizon 4, does this law expect
 # too much motion or too little?
 #
@@ -376,7 +376,7 @@ for seen in (2, 3, 5, 8):
     print(f"{seen} frames seen: error of the next {error(best(seen, 1), 1):.4f} sides")
 assert error(best(2, 1), 1) > 1.2 * error(best(8, 1), 1)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # CPC's matrices do better here than one step iterated: each patches its own horizon. But the disagreement says that no law of two frames describes these sequences. And a patch does not repair the context:
 # more frames lower the error at $k = 1$ as well. What helps is a state that remembers, the position *and* the velocity, which no frame shows.
 #
@@ -442,7 +442,7 @@ rpm.lessons.lesson_11.two_horizons.check(two_horizons)
 for k, value in zip(horizons, curves["learned linear"]):
     print(f"k = {k}: InfoNCE = ELBO − C = log evidence − C = {value:.1f} nats")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # A one-step prior looks ahead by itself, and its nats at each horizon say how far it can be trusted. CPC's $K$ horizons are $K$ chains, whose ELBOs it adds up. With the right law they agree; where two frames are too short a context, they

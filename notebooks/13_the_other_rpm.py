@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # The other RPM: one shared latent, and EM
 #
 # Three witnesses have each reported on thousands of events. Nobody says what kind of event each was, and nobody can say how an event turns into
@@ -44,7 +44,7 @@ emissions = [(1.5 * table).softmax(0) for table in drawn]  # P_true(x_j|z), colu
 p_triple = torch.einsum("az,bz,cz->abc", *emissions) / K  # P_true(x_1,x_2,x_3)
 p_pair = p_triple.sum(2)  # P_true(x_1,x_2)
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.figures.tables(
     {f"P_true(x{'₁₂₃'[j]}|z)": emissions[j].T for j in range(3)},
     x_label=("x₁", "x₂", "x₃"),
@@ -52,7 +52,7 @@ rpm.figures.tables(
     caption="Each class (row) has its own distributions. They overlap: no x settles z.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two models that contain each other
 #
 # For $J$ observations and any latent $z$ the model of Walker and co-authors is
@@ -92,7 +92,7 @@ print(f"log evidence {of_ours:.6f} = {of_theirs:.6f} nats", end=", ")
 print(f"C = {ours.constant:.6f} = {start.constant:.6f} nats")
 assert residual < 1e-12 and abs(ours.constant - start.constant) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A tied pair needs a joint posterior
 #
 # The ELBO of lesson 2 (E3) replaces the posterior by a product, $Q(z|x)\,Q(z'|x')$.
@@ -127,7 +127,7 @@ assert ours.elbo(diagonal).value == -math.inf
 assert abs(start.elbo(q) - start.log_evidence) < 1e-12
 assert abs(start.log_evidence - start.elbo(guess) - gap) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## EM can only climb
 #
 # The **M-step** keeps $q$ and improves the model. For tables the best model has a closed form: each factor becomes the mean posterior given its observation, and the prior the mean posterior,
@@ -163,7 +163,7 @@ rpm.figures.lines(
     caption="The evidence rises at every step, towards what the observations share.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # With a table for each $F_j$ this is EM for *latent class analysis*, which is decades older (Goodman, 1974). The recognition factors matter
 # once $x_j$ is an image: then $F_j$ is a network, and there is still no decoder.
 #
@@ -196,7 +196,7 @@ print(f"log evidence − C is {reached:.6f} of {shared:.6f} nats")
 assert differ < 1e-12 and abs(reached - shared) < 1e-12
 assert (F_1 - blurred).abs().max() > 0.01
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Maximum likelihood has a whole family of answers here. No number of pairs helps, because all of them explain the pairs equally well.
 #
 # ## Three observations do
@@ -231,7 +231,7 @@ print(f"P(x₁|z) recovered from triples to {error:.1e}")
 print(f"on triples the blurred model is {cost:.4f} nats worse than the true one")
 assert error < 1e-8 and cost > 0.001
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## EM finds what the data determine, and no more
 #
 # Now let EM itself loose on both: on pairs, and on triples, from three random starts each. We measure how far its classes are off by the total variation $\tfrac12\sum_{x_1}|P(x_1|z) - P_\text{true}(x_1|z)|$ of
@@ -274,7 +274,7 @@ assert off["triples"].max() < 0.01 and off["pairs"].max() > 0.25
 # %% [markdown]
 # In the widget you choose what EM sees, its start, and the number of its steps. Start 2 is the one that pairs lead astray.
 
-# %%
+# %% tags=["slide"]
 rpm.explore(rpm.lessons.lesson_13.classes(emissions[0], paths))
 
 # %% [markdown]
@@ -310,7 +310,7 @@ assert limits == sorted(limits, reverse=True) and limits[-1] < 0.01
 # what they have in common. The evidence less $C$ is at most $\log 10$: ten categories hold no more.
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 class Pairs:
     """Training pairs of one class, without labels; test images with labels."""
 
@@ -385,7 +385,7 @@ print(f"evidence of networks and of tables: {residual:.1e} nats apart")
 print(f"gradients of bound and of evidence: {difference:.1e} apart")
 assert residual < 1e-12 and difference < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: a category has no name, so we match categories with digits one to one, by the labels of test images, and count how many images then agree. How many of the
 # twelve networks agree with nine labels in ten?
 #
@@ -404,7 +404,7 @@ for _ in tqdm(range(200), leave=False):
     (-evidence(*both.chunk(2, dim=1)).sum()).backward()  # E-step and M-step in one
     optimizer.step()
 
-# %%
+# %% tags=["slide"]
 def agreement(chosen, labels):
     """The share of images whose category is their digit's, matched one to one."""
     counts = one_hot(labels, 10).float().T @ one_hot(chosen, 10).float()
@@ -418,7 +418,7 @@ print("agreement with the labels:", ", ".join(f"{share:.2f}" for share in found)
 print(f"{sum(share > 0.9 for share in found)} of 12 networks found the ten digits")
 assert found[-1] > 0.93 and found[0] < 0.9  # nine seeds: best .95-.98, worst < .9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The best networks classify digits that nobody ever named. Without labels, though, you would not know which of the twelve to keep. The training pairs do:
 # [lesson 14](14_elbo_against_evidence.ipynb) asks them.
 #
@@ -455,7 +455,7 @@ def m_step(p_true, q):
 
 rpm.lessons.lesson_13.m_step.check(m_step)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. The ELBO (E3) with tied latents is −∞ because…**

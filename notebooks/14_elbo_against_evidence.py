@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # ELBO against evidence: which one to train
 #
 # A bound is what one trains when the thing itself is out of reach. If a latent has finitely many values, the *categories*, both are within reach: the ELBO, and the log evidence that it
@@ -15,7 +15,7 @@
 # ([arXiv 2107.02495](https://arxiv.org/abs/2107.02495)). The shared latent (E22) is due to Walker and co-authors ([2023](https://arxiv.org/abs/2209.05661)). What the ELBO does to categories, and how the
 # evidence mends it, is this course's.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The same digits and networks as in lesson 13
 #
 # Training sees pairs of different images of one digit, and no label. A network $F(z|x)$ with ten categories $z$ maps each image to probabilities. Many networks from random starts are trained
@@ -93,7 +93,7 @@ def train(objective, pairs, weights, steps=200, every=10):
         optimizer.step()
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The evidence chooses the restart
 #
 # Lesson 13 ended with twelve networks. About half had found the ten digits; in the others two digits shared a category. Labels showed which.
@@ -121,7 +121,7 @@ def agreement(counts):
     return (counts[:, rpm.probes.match(counts)].trace() / counts.sum()).item()
 
 
-# %%
+# %% tags=["slide"]
 runs = {}
 for s in tqdm(seeds):
     pairs, weights = Pairs(s), starts(12, s)
@@ -142,12 +142,12 @@ for s in tqdm(seeds):
 # Both lines are sorted by the evidence of the training pairs, and the second shows how far each network agrees with the labels. You can keep the right network without them. A likelihood is made for this: it compares
 # several fits of one model to one data set. Below, the runs of seed 0 step by step; restart 1 has the highest final evidence, restart 12 the lowest.
 
-# %%
+# %% tags=["slide"]
 pairs, weights, history = runs[seed]
 found, counts = (torch.stack(column) for column in zip(*history))
 rpm.explore(rpm.lessons.lesson_14.restarts(found, counts))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The ELBO collapses two untied latents
 #
 # So far the ELBO had no say: with one shared latent, EM makes it equal to the evidence. Now we take the course's model (E1) for the same pairs and the same networks. Each image has
@@ -182,7 +182,7 @@ def categories(weights, pairs):
     return torch.special.entr(q_z).sum(1).exp()
 
 
-# %%
+# %% tags=["slide"]
 shared = [categories(weights, pairs).tolist() for pairs, weights, _ in runs.values()]
 used = {"one latent, evidence": shared}
 for name, objective in (("evidence", untied_evidence), ("ELBO", untied_elbo)):
@@ -215,7 +215,7 @@ for beta in (2.0, 3.0):
         print(f"β = {beta:.0f}, {name:8} categories {shown}")
     assert kept["ELBO"].mean() < kept["evidence"].mean() and kept["ELBO"].max() < 4
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## An encoder that does not know yet pays for it
 #
 # Is a constant code the ELBO's maximum? No: a constant code has $L - C = 0$, and ten true classes have more. The trouble is the way there. An untrained encoder is undecided. Two independent draws
@@ -228,7 +228,7 @@ for beta in (2.0, 3.0):
 # Lower, far below zero. The nearest way up is to give up all categories but one.
 # </details>
 
-# %%
+# %% tags=["slide"]
 pairs, weights, history = runs[seed]
 winner = int(history[-1][0].argmax())
 best = {name: w.detach()[winner : winner + 1] for name, w in weights.items()}
@@ -258,7 +258,7 @@ ends = untied_elbo(log_F(weights, pairs.x), log_F(weights, pairs.x_prime)).item(
 print(f"categories {before:.1f} before and {after:.1f} after; L − C = {ends:.2f} nats")
 assert after > 9 and ends > 1.5
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The ELBO hardens recognition, the evidence keeps it soft
 #
 # The price of doubt has a second effect. It shows in a smaller world, a *ring*: eight values of $x$ and of $x'$ on a circle, where $x'$ tends to lie near $x$. One table $Q(z|x)$
@@ -339,7 +339,7 @@ print(f"best of {len(hard)} certain codes: {certain[at].tolist()}")
 print(f"L − C = {elbo:.3f} = log evidence − C = {same:.3f} nats")
 assert abs(elbo - same) < 1e-9
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 gains, ends = {}, {}
 for beta in (1.0, 2.0, 3.0):
     of = rpm.FiniteRPM.log_evidence
@@ -363,7 +363,7 @@ print("they reach", ", ".join(f"{top:.2f}" for top in found), end="; ")
 print(f"the best certain code has {elbo:.2f}, the data share {information:.2f} nats")
 assert gap < 0.03 and max(bound for _, bound in on_elbo) < elbo + 1e-3
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The eight trainings on the ELBO end well below the best certain code. So a comparison of single starts would mix two things: poor starts, which more restarts mend, and the objective. What remains is the gain above: at $\beta = 2$ and 3 the evidence keeps doubt that its model can use. At $\beta = 1$,
 # where the prior allows $z' \ne z$ more often, no start found a use for doubt.
 #
@@ -393,7 +393,7 @@ def found_all(beta, k):
 
 rpm.lessons.lesson_14.found_all.check(found_all)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. Twelve restarts of one model, no labels. You keep the network with…**

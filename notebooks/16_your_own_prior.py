@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Your own prior: bring pairs, an encoder and a critic
 #
 # You have pairs of your own: two frames, two views, now and later. **Which prior do you write down for them, and how do you find out whether it was a good one?**
@@ -33,7 +33,7 @@ import rpm_tutorial as rpm
 rpm.setup()
 seeds = (0, 1, 2)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A critic is any module that scores pairs
 #
 # Three things make a model: pairs $(x, x')$, an encoder, and a critic $f(z, z')$, which makes the prior $P(z'|z) = Q(z')\,f(z,z')/Z(z)$ (E7). In code a critic is a module that takes $n$ rows $z$ and $m$ rows $z'$, and returns the table of
@@ -102,7 +102,7 @@ def turn_batches(seed):
         yield turns(256, generator)[:2]
 
 
-# %%
+# %% tags=["slide"]
 x, x_prime, theta = turns(2048, torch.Generator().manual_seed(99))
 entropy_of_step = 0.5 * math.log(2 * math.pi * math.e * 0.3**2)  # of a Gaussian
 truth = math.log(2 * math.pi) - entropy_of_step  # a step rarely goes around the circle
@@ -111,7 +111,7 @@ turned = f"the hand turns, typically by {math.degrees(0.3):.0f}° to either side
 rows = {"x": x[:10], "x′": x_prime[:10]}
 rpm.figures.images(rows, caption=f"Ten pairs, one in each column: {turned}.")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # We train four models, each from several random starts:
 #
 # - **The line**: one latent, and a random walk as the prior: Gaussian steps, $\log f = -(z-z')^2/2\sigma^2$.
@@ -145,7 +145,7 @@ def trained(plan, seed, centred=False):
     return z, z_prime, held_out, seen, critic
 
 
-# %%
+# %% tags=["slide"]
 PLANS = {
     "line": [(1, rpm.RandomWalk, 150)],
     "circle": [(2, Circle, 150)],
@@ -186,7 +186,7 @@ assert 0 < wound.sum() < 6 and seen[wound].min() > seen[~wound].max() + 0.3
 kappa = runs["circle by way of the plane"][0][4].log_kappa.exp().item()
 print(f"learned kappa {kappa:.0f}; steps of size 0.3 have 1/0.3² = {1 / 0.3**2:.0f}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # A code that winds 0 times is *folded*: seen from the origin its direction goes out and comes back, so that two angles of the hand share each direction. A fold costs about as much as the line's cut.
 #
 # A winding number is a whole number, and it changes only when a latent passes through the origin, where there is no direction. An untrained network puts all latents on one side
@@ -205,7 +205,7 @@ print(f"learned kappa {kappa:.0f}; steps of size 0.3 have 1/0.3² = {1 / 0.3**2:
 # of the evidence curve shows the fold.
 # </details>
 
-# %%
+# %% tags=["slide"]
 folded = min(runs["circle"], key=lambda run: run[2])
 codes = {"wound once": runs["circle by way of the plane"][0][:2], "folded": folded[:2]}
 codes = {name: (z[:512], z_prime[:512]) for name, (z, z_prime) in codes.items()}
@@ -219,7 +219,7 @@ for name, pairs in codes.items():
 assert abs(best_kappa["wound once"] - best_kappa["folded"]) <= 3
 rpm.explore(rpm.lessons.lesson_16.concentration(codes))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A real series: the evidence chooses, and names the pairs that decide
 #
 # Second example: life expectancy in 142 countries, every five years from 1952 to 2007 (data of Gapminder; plotly ships the table). A pair is a country's life expectancy now and five years
@@ -272,7 +272,7 @@ PRIORS = {
 }
 assert all(rpm.check_critic(make(), dim=1).ok for make in PRIORS.values())
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: the universal critic, two networks and an inner product, can become any of the others. It has thousands of parameters more. Which of the five wins on countries that it has not seen?
 #
 # <details><summary>Answer</summary>
@@ -300,7 +300,7 @@ for name, make in PRIORS.items():
     rate = 5e-3 if name == "universal" else 2e-2
     fits[name] = [fitted(make, s, learning_rate=rate) for s in tqdm(seeds, name)]
 
-# %%
+# %% tags=["slide"]
 scores = {name: torch.tensor([fit[2] for fit in found]) for name, found in fits.items()}
 for name, value in scores.items():
     size = sum(p.numel() for p in PRIORS[name]().parameters())
@@ -316,7 +316,7 @@ assert best.mean() > scores["universal"][:, 1].mean() - 0.05
 # Each line ends with the mean of the held-out evidence and its three splits. On every split the drifting Laplace walk beats each other walk by more than a tenth of a nat, and it is no worse than the universal critic. A drift alone was not enough, nor
 # were long tails alone. Why do tails matter? The evidence is a mean over pairs, so we can ask on which pairs the Gaussian walk loses.
 
-# %%
+# %% tags=["slide"]
 _, (test_now, test_later), held_out_countries = transitions(seeds[0])
 per_pair = []
 for name in ("drifting Laplace walk", "drifting walk"):
@@ -358,7 +358,7 @@ for s, before, after in zip(seeds, best, stretched):
     print(f"{after:.2f} with a learned z")
 assert (stretched - best).mean() > 0.05
 
-# %%
+# %% tags=["slide"]
 expectancy = torch.arange(35.0, 83.0)
 axes = {}
 for s, (critic, encoder, _) in zip(seeds, learned):
@@ -375,7 +375,7 @@ rpm.figures.lines(
     caption="Steepest at the right: each further year of life takes longest there.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The prior gave the latent a meaning: it is a clock, which moves by one drift every five years in a typical country. No label said so. The sign, unit and zero of $z$
 # are arbitrary, which is why the figure divides by the drift and starts at 0. The three splits agree on the shape.
 #
@@ -436,7 +436,7 @@ for name, make in tqdm(kinds.items()):
         kind = f"{name}, {'shared' if shared else 'one for each view'}"
         views_runs[kind] = [two_views(make, shared, s, dim=6) for s in seeds]
 
-# %%
+# %% tags=["slide"]
 nats = {name: torch.tensor([run[1] for run in of]) for name, of in views_runs.items()}
 for name, value in nats.items():
     seen, unseen = value.T
@@ -466,7 +466,7 @@ shown = ", ".join(f"{r:.2f}" for r in agreement)
 print(f"held-out R² of scikit-learn's two canonical variates, linear in z: {shown}")
 assert min(agreement) > 0.6
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return $\kappa\cos(\theta-\theta')$ for every pair of angles, shape (n, m), from `theta`, shape (n,), and `theta_prime`, shape (m,).
@@ -491,7 +491,7 @@ def drifting_walk(z, z_prime, drift, scale):
 
 rpm.lessons.lesson_16.drifting_walk.check(drifting_walk)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. Your critic divides its scores by their standard deviation over the batch. The loss is good. What is wrong?**

@@ -1,7 +1,7 @@
 """A lesson as a talk: slides made of the cells with the tag `slide`, with what docs/teaching.md and the text say as a speaker's notes.
 
 A text's headings and questions begin slides. A slide shows how the text begins, its equations, lists and tables; the
-whole text is in the notes. A code cell shows its figure, or, if it draws none, its code and what it prints.
+whole text is in the notes. A code cell shows what it draws, or else prints; with the tag `slide-code` its code, too.
 """
 
 import html
@@ -24,7 +24,7 @@ _FORMULA = r"\$[^$]+\$|`[^`]+`"
 class Slide(NamedTuple):
     """What a slide shows, in Markdown and HTML: `answer` appears when it is asked for, `notes` are for the speaker."""
 
-    kind: str  # title, text, predict, figure or code
+    kind: str  # title, text, predict, figure, printed or code
     heading: str
     shown: str
     answer: str = ""
@@ -119,7 +119,7 @@ def mathml(latex: str, display: str) -> str:
 
 
 def _is_slide(cell: dict) -> bool:
-    return "slide" in cell["metadata"].get("tags", [])
+    return not {"slide", "slide-code"}.isdisjoint(cell["metadata"].get("tags", []))
 
 
 def _parts(text: str) -> list[str]:
@@ -186,21 +186,24 @@ def _line(text: str) -> str:
 
 
 def _of_code(cell: dict, heading: str) -> Slide:
-    """The figure that a cell draws; without one its code, and what it prints."""
-    figure, caption = "", ""
+    """What a cell draws, or else prints; its code if it is tagged so."""
+    drawn = caption = ""
     for output in cell["outputs"]:
-        data = output.get("data", {})
+        data = {kind: content if kind == PLOTLY else "".join(content) for kind, content in output.get("data", {}).items()}
+        page = data.get("text/html", "")
         if PLOTLY in data:
-            figure = _plotly(data[PLOTLY], "".join(data["text/plain"]))
-        elif found := re.match(r"<p><em>(.+?)</em></p>", "".join(data.get("text/html", ""))):
-            caption = f'\n<p class="caption">{found[1]}</p>'
-        elif "".join(data.get("text/html", "")).startswith("<img"):
-            figure = f'<div class="drawing">{"".join(data["text/html"])}</div>'
-    if figure:
-        return Slide("figure", heading, figure + caption)
-    printed = "".join("".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for o in cell["outputs"])
-    printed = f"\n\n<pre class='printed'>{html.escape(printed.rstrip())}</pre>" if printed.strip() else ""
-    return Slide("code", heading, f"```python\n{source_of(cell)}\n```{printed}")
+            drawn = _plotly(data[PLOTLY], data["text/plain"])
+        elif picture := re.match(r"<img [^>]+>", page):
+            drawn = f'<div class="drawing">{picture[0]}</div>'
+        if found := re.search(r"<p><em>(.+?)</em></p>", page):
+            caption = f'<p class="caption">{found[1]}</p>'
+    if drawn:
+        return Slide("figure", heading, f"{drawn}\n{caption}")
+    texts = ["".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for o in cell["outputs"]]
+    printed = f"<pre class='printed'>{html.escape(''.join(texts).rstrip())}</pre>"
+    if "slide-code" not in cell["metadata"]["tags"]:
+        return Slide("printed", heading, printed)
+    return Slide("code", heading, f"```python\n{source_of(cell)}\n```\n\n{printed}")
 
 
 def _plotly(figure: dict, alt: str) -> str:
