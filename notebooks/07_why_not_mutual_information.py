@@ -368,7 +368,7 @@ print(f"z and -z: {binned(normal, -normal):.4f} nats")
 #
 # The pairs $(z, z')$ are the observations here, and the encoder is the identity or the twist. Both are deterministic, so InfoNCE, the ELBO and the log evidence above $C$ are one number (E14). For the walk, on our pairs:
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rows = [f"{walk[k]:.2f} at k = {k:.0f}" for k in (0.0, 2.0)]
 print("InfoNCE = ELBO − C = log evidence − C, in nats a pair:", "; ".join(rows))
 

@@ -1,4 +1,4 @@
-"""A lesson as a talk: slides made of the cells with the tag `slide`, with what docs/teaching.md and the text say as a speaker's notes.
+"""A lesson as a talk: slides of the cells with the tag `slide`, and with what docs/teaching.md and the text say as notes.
 
 A text's headings and questions begin slides. A slide shows how the text begins, its equations, lists and tables; the
 whole text is in the notes. A code cell shows what it draws, or else prints; with the tag `slide-code` its code, too.
@@ -8,6 +8,7 @@ import html
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,9 @@ HERE = Path(__file__).parent
 FILES = "files"  # the folder, beside the pages, of what they share
 PLOTLY = "application/vnd.plotly.v1+json"
 _LEAD, _ITEM = 320, 220  # letters of a text's beginning, and of a list's item, that a slide has room for
-_UNTOLD = "Quiz"  # is asked in the notebook
-_FORMULA = r"\$[^$]+\$|`[^`]+`"
+_UNTOLD = "Quiz"  # which a class answers in the notebook
+_FORMULA = r"\$[^$]+\$|`[^`]+`"  # has no sentence's end in it
+_BULLET = r"(?m)^(?:- |\d\. )"
 
 
 class Slide(NamedTuple):
@@ -65,7 +67,8 @@ def deck(notebook: dict, guide: Guide) -> list[Slide]:
             elif not slides:
                 raise ValueError(f"the first cell has no tag `slide`: {text[:60]!r}")
             else:
-                slides[-1] = slides[-1]._replace(notes=f"{slides[-1].notes}\n\n{part}")
+                untold = f"### {heading}\n\n{part}" if found else part
+                slides[-1] = slides[-1]._replace(notes=f"{slides[-1].notes}\n\n{untold}")
     return _with_guide(slides, guide)
 
 
@@ -136,49 +139,56 @@ def _of_text(text: str, heading: str, only: bool) -> Slide | None:
     if text.startswith("**Predict**"):
         question, _, answer = text.partition("<details>")
         answer = re.sub(r"(?s).*?</summary>|</details>.*", "", answer)
-        return Slide("predict", heading, _line(question), _line(answer), text)
+        return Slide("predict", heading, _line(question), answer.strip(), text)
     shown = _shown(text)
-    rich = any(block.startswith(("$$", "|", "- ")) for block in shown)
+    rich = any(map(_is_apart, shown))
     return Slide("text", heading, "\n\n".join(shown), "", text) if shown and (only or rich) else None
 
 
 def _shown(text: str) -> list[str]:
-    """How a text begins, and its equations, each with the sentence before it, lists and tables."""
+    """How a text begins, and its equations, lists and tables, each with the sentence before it."""
     shown: list[str] = []
     blocks = [block.strip() for block in re.split(r"\n\s*\n", text) if block.strip()]
-    for number, block in enumerate(blocks):
-        before = blocks[number - 1] if number else ""
-        if block.startswith(("$$", "- ", "|")):
+    told = False
+    for before, block in pairwise(["", *blocks]):
+        if _is_apart(block):
             if _is_prose(before) and (intro := _sentences(before)[-1]) not in " ".join(shown):
                 shown.append(intro)
-            shown.append(_list(block) if block.startswith("- ") else block)
-        elif number == 0 and _is_prose(block):
+            shown.append(_list(block) if re.match(_BULLET, block) else block)
+        elif _is_prose(block) and (not told or re.match(r"\*\*\d", block)):  # an exercise has a number
             shown.append(_beginning(block, _LEAD))
+            told = True
     return shown
 
 
+def _is_apart(block: str) -> bool:
+    """Whether a block is an equation, a table or a list."""
+    return block.startswith(("$$", "|")) or bool(re.match(_BULLET, block))
+
+
 def _is_prose(block: str) -> bool:
-    return bool(block) and not block.startswith(("$$", "- ", "|", "<"))
+    return bool(block) and not block.startswith("<") and not _is_apart(block)
 
 
 def _list(block: str) -> str:
-    items = re.split(r"(?m)^- ", block)[1:]
-    return "\n".join(f"- {_beginning(item, _ITEM)}" for item in items)
+    bullets, items = re.findall(_BULLET, block), re.split(_BULLET, block)[1:]
+    return "\n".join(bullet + _beginning(item, _ITEM) for bullet, item in zip(bullets, items))
 
 
 def _beginning(text: str, most: int) -> str:
-    """As many whole sentences as `most` letters hold, and at least one."""
+    """As many whole sentences as `most` letters hold, and at least one; a remark in brackets ends it."""
     first, *others = _sentences(text)
     for sentence in others:
-        if len(first) + len(sentence) >= most:
+        if sentence.startswith("(") or len(first) + len(sentence) >= most:
             break
         first = f"{first} {sentence}"
     return first
 
 
 def _sentences(text: str) -> list[str]:
-    found = re.findall(rf"(?:{_FORMULA}|.)+?(?:[.?!][)”\"*]*(?=\s|$)|$)", _line(text))
-    return [sentence.strip() for sentence in found]
+    line = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", _line(text))
+    found = re.findall(rf"(?:{_FORMULA}|.)+?(?:(?<!et al)[.?!][)”\"*]*(?=\s|$)|$)", line)
+    return [sentence.strip() for sentence in found if sentence.strip()]
 
 
 def _line(text: str) -> str:
@@ -189,7 +199,9 @@ def _of_code(cell: dict, heading: str) -> Slide:
     """What a cell draws, or else prints; its code if it is tagged so."""
     drawn = caption = ""
     for output in cell["outputs"]:
-        data = {kind: content if kind == PLOTLY else "".join(content) for kind, content in output.get("data", {}).items()}
+        data = {
+            kind: content if kind == PLOTLY else "".join(content) for kind, content in output.get("data", {}).items()
+        }
         page = data.get("text/html", "")
         if PLOTLY in data:
             drawn = _plotly(data[PLOTLY], data["text/plain"])
