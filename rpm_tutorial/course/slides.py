@@ -91,7 +91,8 @@ def page(notebook: dict, number: int) -> str:
     slides = deck(notebook, told)
     sections = "\n".join(_section(slide, place, number, told) for place, slide in enumerate(slides, 1))
     text = (HERE / "slides.html").read_text(encoding="utf-8")
-    return text.replace("{title}", _html(slides[0].heading, inline=True)).replace("{sections}", sections)
+    title = html.escape(re.sub(r"[*$`]", "", slides[0].heading))
+    return text.replace("{title}", title).replace("{sections}", sections)
 
 
 def add_files(folder: Path) -> None:
@@ -277,4 +278,5 @@ def _html(markdown: str, inline: bool = False) -> str:
 
     markdown = re.sub(r"\[([^\]]+)\]\((?!http)[^)]+\)", r"\1", markdown)
     made = MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True)).render(markdown).strip()
+    made = re.sub(r'(?s)<p>(<div class="equation">.*?</div>)</p>', r"\1", made)
     return made.removeprefix("<p>").removesuffix("</p>") if inline else made
