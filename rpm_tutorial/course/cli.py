@@ -270,7 +270,8 @@ def _export_slides(paths: list[Path], folder: Path) -> None:
     try:
         pages = {path: slides.page(notebook, int(path.name[:2])) for path, notebook in talks.items()}
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"Slides need {error.name}, which comes with JupyterLab. {NO_LAB}") from error
+        remedy = "python -m pip install 'rpm-tutorial[lab]'"
+        raise click.ClickException(f"Slides need the package {error.name}. Remedy: {remedy}") from error
     folder.mkdir(parents=True, exist_ok=True)
     slides.add_files(folder)
     for path, page in pages.items():

@@ -76,7 +76,7 @@ if (speaking) {
     }, 1000);
 }
 fit();
-document.querySelectorAll('.figure').forEach(draw);
+document.querySelectorAll('.chart').forEach(draw);
 show(Number(location.hash.slice(1)) - 1 || 0, false, !speaking);
 other?.postMessage('hello', '*');
 document.documentElement.dataset.drawn = 'true';

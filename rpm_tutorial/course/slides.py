@@ -222,7 +222,7 @@ def _of_code(cell: dict, heading: str) -> Slide:
 def _plotly(figure: dict, alt: str) -> str:
     code = json.dumps(figure, separators=(",", ":")).replace("</", "<\\/")
     return (
-        f'<div class="figure" role="img" aria-label="{html.escape(alt)}">'
+        f'<div class="chart" role="img" aria-label="{html.escape(alt)}">'
         f'<script type="application/json">{code}</script></div>'
     )
 
