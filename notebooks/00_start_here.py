@@ -425,7 +425,7 @@ def ceiling(n):
 
 rpm.lessons.lesson_00.ceiling.check(ceiling)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Someone reports the InfoNCE of all `n` pairs of a data set. Return the log evidence per pair.
 
 

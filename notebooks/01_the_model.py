@@ -243,7 +243,7 @@ def likelihood(recognition, p_x):
 
 rpm.lessons.lesson_01.likelihood.check(likelihood)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return $P(x, x')$, shape (X, X'), from $P(z, z')$, $P(x|z)$ and $P(x'|z')$, the latter two with one row per latent.
 
 

@@ -69,7 +69,7 @@ print(f"Σ weights = {weights.sum():.12f}")
 #
 # Averaged over the data, the right side is the ELBO $L$, and the left side is the log evidence, which we can compute in a small world.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 # log P(x,x',z,z'), (E1)
 log_joint = log_prior + log_p_x_given_z + log_p_x_prime_given_z_prime
 L = E(log_joint - log_q_z_given_x - log_q_z_prime_given_x_prime)  # (E3)
@@ -95,7 +95,7 @@ assert L < evidence
 # By Bayes' rule $\log P(x,x') = \log P(x,x',z,z') - \log P(z,z'|x,x')$ for all $z, z'$. Average both sides under $Q(z|x)Q(z'|x')$, and add and subtract
 # $\log Q(z|x)Q(z'|x')$: the right side becomes (E3) plus that KL.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 log_posterior = log_joint - log_p[:, :, None, None]  # log P(z,z'|x,x'), Bayes' rule
 gap = E(log_q_z_given_x + log_q_z_prime_given_x_prime - log_posterior)
 line_0 = evidence - gap
@@ -112,7 +112,7 @@ assert abs(world.gap(independent)) < 1e-12
 #
 # So far this was variational inference in any model. Now we use that the likelihood is defined by (E2), $\log P(x|z) = \log Q(z|x) + \log P_\text{true}(x) - \log Q(z)$. Put this in for $x$ and for $x'$.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 log_p_x = world.p_x.log()[:, None, None, None]
 log_p_x_prime = world.p_x_prime.log()[None, :, None, None]
 log_q_z, log_q_z_prime = world.q_z.log()[:, None], world.q_z_prime.log()
@@ -132,7 +132,7 @@ assert abs(line_2 - L) < 1e-12
 #
 # $$L = \mathbb E\big[\log P(z,z') - \log Q(z) - \log Q(z') + \log P_\text{true}(x) + \log P_\text{true}(x')\big]$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 line_3 = E(log_prior + log_p_x - log_q_z + log_p_x_prime - log_q_z_prime)
 print(f"after cancelling {line_3:.6f},  residual {abs(line_3 - line_2):.1e}")
 assert abs(line_3 - line_2) < 1e-12
@@ -149,7 +149,7 @@ assert abs(line_3 - line_2) < 1e-12
 #
 # $$C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x') = -H(x) - H(x').$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 H_x = -(world.p_x * world.p_x.log()).sum()  # entropy of x
 H_x_prime = -(world.p_x_prime * world.p_x_prime.log()).sum()
 C = -H_x - H_x_prime
@@ -170,7 +170,7 @@ assert abs(line_4 - line_3) < 1e-12 and abs(C - world.constant) < 1e-12
 #
 # $$L - C = \mathbb E_{Q(z,z')}\big[\log P(z,z') - \log Q(z) - \log Q(z')\big] \tag{E4}$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 q_joint = weights.sum((0, 1))  # Q(z,z'): what is left when x and x' are summed out
 line_5 = (q_joint * (log_prior - log_q_z - log_q_z_prime)).sum() + C
 print(f"(E4) {line_5:.6f},  residual {abs(line_5 - line_4):.1e}")
@@ -188,7 +188,7 @@ assert abs(line_5 - line_4) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 #
 # $$L - C = I_Q(z;z') - \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big). \tag{E5}$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 information = (q_joint * (q_joint.log() - log_q_z - log_q_z_prime)).sum()
 divergence = (q_joint * (q_joint.log() - log_prior)).sum()
 line_6 = information - divergence + C
@@ -268,7 +268,7 @@ def constant(p_true):
 
 rpm.lessons.lesson_02.constant.check(constant)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return $\mathrm{KL}(q\,\|\,p)$ of two tables of the same shape, here $q = Q(z|x)Q(z'|x')$ and $p = P(z,z'|x,x')$ for one pair.
 
 
@@ -279,7 +279,7 @@ def gap_of_one_pair(q, p):
 
 rpm.lessons.lesson_02.gap.check(gap_of_one_pair)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3. Find the bug.** This function should return $L - C$ of (E4). **Symptom**, the last line that it prints: under a prior that is uniform it finds exactly 0 nats, and (E5),
 # $I_Q(z;z') - \mathrm{KL}(Q\,\|\,P)$, finds less. Repair it.
 

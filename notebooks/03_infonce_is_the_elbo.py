@@ -110,7 +110,7 @@ assert abs(elbo - infonce) < 1e-12
 # $I_\infty$ averages over a distribution $Q(z,z')$; $I_N$ averages over $N$ pairs. They are the same formula: let the distribution be the list of the
 # $N$ pairs, each with probability $1/N$. Then $Q(z')$ gives $1/N$ to each $z'_j$, and $I_\infty$ *of that list* is $I_N$.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 scores = torch.randn(6, 6, generator=rng, dtype=torch.float64)  # 6 pairs, any critic
 the_list = torch.eye(6, dtype=torch.float64) / 6  # its Q(z,z')
 of_the_list = rpm.infonce(scores, the_list).value  # the formula of I∞
@@ -170,7 +170,7 @@ assert abs(at_best - MI) < 1e-12 and abs(with_c - infonce) < 1e-12
 #
 # The next cell estimates $I_\infty$ from samples, in batches of 1 000 pairs. Its check allows .002 nats for the bias of such a batch, which is lesson 6's subject.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rho, sigma = 0.8, 0.7
 exact = rpm.gaussian.infonce_random_walk(rho, sigma)  # (E20)
 information = rpm.gaussian.mutual_information(rho)
@@ -245,7 +245,7 @@ def my_infonce(log_f, q_joint):
 
 rpm.lessons.lesson_03.infonce.check(my_infonce)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return the InfoNCE prior $P(z,z')$ as a table of probabilities, not logarithms. Its rows must sum to $Q(z)$.
 
 

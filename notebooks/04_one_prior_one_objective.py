@@ -55,7 +55,7 @@ rpm.figures.tables(
 #
 # This is the objective of Donsker and Varadhan (DV), known in deep learning as MINE, mutual information neural estimation.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 Z = f @ world.q_z_prime  # Z(z), one for each z
 Z_bar = world.q_z @ Z  # one for all
 score = (q * log_f).sum()
@@ -81,7 +81,7 @@ assert abs(dv - elbo) < 1e-12
 #
 # the objective of Nguyen, Wainwright and Jordan (NWJ). The library calls the correction $1 - \sum\tilde P$ the *slack*; `unnormalised=True` adds it.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 nwj = score - Z_bar / math.e
 nwj_prior = rpm.priors.nwj(log_f, q)  # log P̃; P̃ need not sum to one
 elbo = world.elbo(nwj_prior, unnormalised=True)
@@ -248,7 +248,7 @@ def level(log_f, q_joint):
 
 rpm.lessons.lesson_04.level.check(level)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2. Find the bug.** This function should return the symmetric objective (E12) of a batch, pairs on the diagonal. **Symptom**, the last line that it prints: exchange $z$ and $z'$,
 # and another value comes out. Repair it.
 

@@ -41,7 +41,7 @@ device = rpm.setup()
 # No. Each $x$ must have one $z$, but several $x$ may share it. In the small world below six values of $x$ share three values of $z$.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 soft = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 
 
@@ -153,7 +153,7 @@ assert abs(shifted - infonce) < 1e-9
 #
 # $$P(x_i, x'_i) \le \tfrac1N \quad\Rightarrow\quad I_N = \tfrac1N \textstyle\sum_i \log P(x_i,x'_i) + 2\log N \le \log N.$$
 
-# %%
+# %% tags=["slide"]
 print(f"largest P(x_i, x'_i) = {P.diagonal().max() * n:.4f} / N")
 assert (P.diagonal() <= 1 / n).all() and infonce <= math.log(n)
 
@@ -166,7 +166,7 @@ assert (P.diagonal() <= 1 / n).all() and infonce <= math.log(n)
 # To see it, add and subtract $\mathbb E\log P_\text{true}(x,x')$ on the left. By definition $\mathbb E\log P_\text{true}(x,x') - C$ is $I_\text{true}$, and $\mathbb E\log P_\text{true}(x,x') - \mathbb E\log P(x,x')$ is
 # the KL. In a list of $N$ different pairs, $x$ picks out one of $N$ equally frequent $x'$, so $I_\text{true} = \log N$.
 
-# %%
+# %% tags=["slide"]
 p_true = torch.eye(n, dtype=torch.float64) / n
 information = rpm.mutual_information(p_true)  # of the data: log N
 divergence = (p_true.diagonal() * (p_true / P).diagonal().log()).sum()  # KL(P_true‖P)
@@ -244,10 +244,10 @@ assert (
     and batch < estimate.infonce
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # These were new views of images that the encoder was trained on. Does it remember those images? Compare with images that it never saw.
 
-# %%
+# %% tags=["slide"]
 test = rpm.datasets.fashion_mnist_or_digits("test").x
 k = min(10_000, len(test))
 held_out = rpm.dataset_evidence(*encode_pairs(test[:k]), critic).infonce.item()
@@ -297,7 +297,7 @@ rpm.figures.lines(
     "the distance grows, and InfoNCE levels off.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # On ten pairs the ceiling is so near that a better encoder could hardly show it; on thirty it is half a nat away, on tens of thousands several. So judge an encoder on as many pairs as
 # you have, and compare two encoders on the same pairs.
 #
@@ -305,7 +305,7 @@ rpm.figures.lines(
 #
 # Divide (E14) by $P(x_i) = 1/N$, and $P(x'_j|x_i)$ is left: a softmax of row $i$ over the candidates $j$. Draw from it, with 2 000 pairs as the data set. What does the model expect to see beside this image?
 
-# %%
+# %% tags=["slide"]
 m = 2000  # candidates
 with torch.no_grad():
     p = critic(z[:m], z_prime[:m]).softmax(1).cpu()  # P(x'_j | x_i)
@@ -383,14 +383,14 @@ def log_p(log_f):
 
 rpm.lessons.lesson_05.log_p.check(log_p)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** What is the smallest number of pairs on which InfoNCE can reach 5 nats?
 
 # %% tags=["exercise"]
 pairs_needed = ...
 rpm.lessons.lesson_05.pairs_needed.check(pairs_needed)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3. Find the bug.** This function should return $\log\sum_j f_{ij}$ of each row, visiting four columns at a time, as `rpm.dataset_evidence` does with larger tiles. To keep $e^{\log f}$ from overflowing it sums
 # $f / e^\text{largest}$, where `largest` is the largest $\log f$ so far. **Symptom**, the last line that it prints: the same scores in another order have another sum. Repair it.
 

@@ -43,7 +43,7 @@ rng = torch.Generator().manual_seed(0)
 # log 100 and log 1 000. Once every partner is certain, $I_N$ is $\log N$, and shows the size of the batch instead of what the model knows.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 for n in (100, 1000):
     z = torch.randn(n, 8, generator=rng, dtype=torch.float64)
     certain = rpm.RandomWalk(0.01).double()(z, z)  # z' = z, and a walk of tiny steps
@@ -119,7 +119,7 @@ assert (abs(measured - law) < 4 * error + 2 * law / torch.tensor(counts)).all()
 # No: about a third of the predicted bias is missing, although N is more than ten times $e^{2\,\mathrm{MI}}$. There is little information, and there are heavy tails.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 cases = {
     "light tails, little MI": (0.4, 4),
     "light tails, much MI": (0.5, 16),
@@ -148,10 +148,10 @@ rpm.figures.lines(
     "and N exceeds e^2MI; elsewhere it climbs slowly.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The sign belongs to the optimal critic. Another critic can be too *high* on a batch: one that exaggerates $f$ loses by the few strangers to which it gives enormous scores, and a small batch contains few of them.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 z, z_prime = rpm.gaussian.sample(2048, 0.4, 1, generator=rng)
 # log f = zz'. The optimal critic has 0.48 zz' there, ρ/(1 − ρ²), and terms in z'².
 log_f = z * z_prime.T
@@ -198,7 +198,7 @@ def estimates(rho, dim, n=64, batches=200):
     return {name: torch.stack(values) for name, values in found.items()}
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 informations, means, spreads = [], {}, {}
 for dim in (1, 2, 3, 4, 5, 6):
     informations.append(rpm.gaussian.mutual_information(0.9, dim))
@@ -223,11 +223,11 @@ rpm.figures.lines(
     "the MI; that of InfoNCE stays below a quarter of a nat.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The curves of NWJ and DV are still too low: 200 batches do not contain the worst ones. Most of NWJ's variance is that of its $\bar Z$, a mean of $f$ over $64\cdot63$ pairs of
 # strangers. The variance of one $f$ is $\chi^2$. Pairs that share a $z$ are positively correlated, so the standard deviation of $\bar Z$ is at least $\sqrt{\chi^2/(64\cdot63)}$. Compare that with 2 000 batches.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 often = estimates(0.9, 6, batches=2000)
 nwj, dv = often["NWJ"], often["DV"].mean()
 near = ((nwj - informations[-1]).abs() < 0.5).double().mean()
@@ -339,7 +339,7 @@ def bias(chi_squared, n):
 
 rpm.lessons.lesson_06.bias.check(bias)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** For Gaussian pairs $1 + \chi^2 = e^{2\,\mathrm{MI}}$. Return the $N$ at which (E16) predicts a batch too low by `error` nats, for `information` nats of MI.
 
 
@@ -350,7 +350,7 @@ def batch_size(information, error):
 
 rpm.lessons.lesson_06.batch_size.check(batch_size)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** Return an estimate of $\log \frac1n\sum_j f_j$ over `n` candidates of which you scored only some. `positive` is the log f of the pair itself; `others` holds the log f of
 # $M$ candidates, drawn from the `n` − 1 others. The positive counts once, each of the $M$ counts $(n-1)/M$ times. (`rpm.sampled_evidence` is built on this; its ceiling is $\log n$, however small $M$ is.)
 
@@ -362,7 +362,7 @@ def normaliser(positive, others, n):
 
 rpm.lessons.lesson_06.normaliser.check(normaliser)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **4. Find the bug.** This function should return $I_N$ of a batch (E15). **Symptom**, the last line that it prints: a batch of 8 gives more than its ceiling. Repair it.
 
 

@@ -48,7 +48,7 @@ rng = torch.Generator().manual_seed(seed)
 # of the two it was.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 q_joint = rpm.FiniteRPM.ring().q_joint
 renamed = q_joint[torch.randperm(3, generator=rng)][:, torch.randperm(4, generator=rng)]
 merged = torch.cat([q_joint[:1] + q_joint[1:2], q_joint[2:]])
@@ -78,7 +78,7 @@ assert (
 # %%
 rpm.show_source(rpm.datasets.twist)
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 z, z_prime = rpm.gaussian.sample(2000, 0.9, 2, generator=rng)
 jacobian = torch.func.vmap(torch.func.jacrev(lambda point: twist(point, 2.0)))(z[:100])
 undone = (twist(twist(z, 2.0), -2.0) - z).abs().max().item()
@@ -301,7 +301,7 @@ def divergence(rho, scale):
 
 rpm.lessons.lesson_07.divergence.check(divergence)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return the scale of the walk that suits correlation `rho` best: the maximum over $a = 1/\sigma^2$ of (E20), $I_\infty = -a(1-\rho) + \frac12\log(1+a) + \frac{a}{2(1+a)}$.
 
 
@@ -312,7 +312,7 @@ def best_scale(rho):
 
 rpm.lessons.lesson_07.best_scale.check(best_scale)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** `q_joint` is a table $Q(z,z')$. Return how many nats of information are lost when the first two values of $z$ are merged into one.
 
 
@@ -323,7 +323,7 @@ def lost_by_merging(q_joint):
 
 rpm.lessons.lesson_07.lost_by_merging.check(lost_by_merging)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **4. Find the bug.** This function should cut each side into four bins of equally many samples, by size, and return the information between the bins. **Symptom**, the last line that it
 # prints: $z$ and $-z$, an invertible map of it, come out as nearly independent; they share $\log 4$ nats. Repair it.
 

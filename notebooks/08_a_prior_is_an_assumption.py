@@ -195,7 +195,7 @@ for step, terms in {"gaussian": gaussian_terms, "laplace": laplace_terms}.items(
 # Rotate $z$ and $z'$ together. The squared distance $\lVert z-z'\rVert^2$ stays, and so do all scores of the random walk. This prior cannot prefer one set of axes to
 # another. The Laplace walk measures $\lVert z-z'\rVert_1$, the sum of the absolute differences of the coordinates, and a rotation changes that sum.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rng = torch.Generator().manual_seed(seed)
 z, z_prime = torch.randn(2, 50, 2, generator=rng, dtype=torch.float64)
 cos, sin = math.cos(0.5), math.sin(0.5)
@@ -255,7 +255,7 @@ print(f"random rotations: MCC {in_six:.2f} in six dimensions,", end=" ")
 print(f"{in_the_plane:.2f} in the plane")
 assert abs(walk[:, 2].mean() - in_six) < 0.1
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Under the Laplace walk, each of the six coordinates has become a latent of its own. Under the random walk the latents contain the six coordinates too, but mixed by a
 # rotation, and its MCC is that of chance.
 #
@@ -290,7 +290,7 @@ def along_diagonals(n, seed):
     return rpm.datasets.MovingBalls(draw(p), draw(p_prime), p, p_prime)
 
 
-# %%
+# %% tags=["slide"]
 data, test = along_diagonals(10_000, seed), along_diagonals(2048, seed + 1000)
 own = test._replace(position=(test.position - 0.5) @ diagonals.T)
 found = np.array([
@@ -384,7 +384,7 @@ for s, start, reader in zip(tqdm(seeds[:2]), scrambles, readers):
     model = copy.deepcopy((start, reader))
     paths["universal"].append(continued(*model, data, test, s))
 
-# %%
+# %% tags=["slide"]
 ends = {name: np.array([run[400][1:3] for run in runs]) for name, runs in paths.items()}
 begin = np.array([run[0][2] for run in paths["universal"]])
 print(f"start: R² {begin.mean():.2f}")
@@ -437,11 +437,11 @@ for step in (0, 400, 800, 1200):
 assert longer["universal"][1200][2] > longer["universal"][0][2] + 0.15
 assert longer["universal"][1200][2] < 0.95 < longer["random walk"][1200][2]
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Under the universal prior the whirl unwinds slowly, while the critic still improves. A good part of it is left when the nats have reached those of the walk. Now the start. We give the
 # universal prior four fresh ones, networks at random:
 
-# %%
+# %% tags=["slide"]
 four = tqdm(range(4))
 fits = [fitted(lambda: rpm.Universal(2), data, s, 400, starts=1) for s in four]
 fresh = np.array([judge(*fit, test) for fit in fits])
@@ -482,7 +482,7 @@ def laplace_scores(z, z_prime, b):
 
 rpm.lessons.lesson_08.laplace_scores.check(laplace_scores)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Two fitted models have evidence `infonce_a` and `infonce_b`, nats a pair, on the same `n` held-out pairs. Return the logarithm of the likelihood ratio of a over b, for all
 # `n` pairs together.
 
@@ -494,7 +494,7 @@ def log_likelihood_ratio(infonce_a, infonce_b, n):
 
 rpm.lessons.lesson_08.log_bayes_factor.check(log_likelihood_ratio)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** A tensor `infonce` holds the evidence of several priors, nats a pair, on the same `n` pairs. Return the posterior probability of each fitted model, if all were equally probable before.
 
 

@@ -36,7 +36,7 @@ seed = 0
 seeds = (seed, seed + 1, seed + 2)
 print(f"training on {device}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The data, and a held-out part that never trains
 #
 # Two views of an image are a pair $(x, x')$. Each part of the data has one use:
@@ -100,7 +100,7 @@ def new_encoder(seed):
     return rpm.encoders.conv(dim=16).to(device)
 
 
-# %%
+# %% tags=["slide"]
 def show(name, values):
     """The mean over seeds (n, label sets, 2) of each label set."""
     for kind, row in zip(("linear", "neighbours"), values.mean(0).T):
@@ -115,7 +115,7 @@ for name, values in accuracy.items():
 means = [values.mean((0, 1))[0] for values in accuracy.values()]
 assert abs(means[0] - means[1]) < 0.06
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Training: the evidence rises, nearest neighbours gain, the linear probe hardly
 #
 # The critic is SimCLR's: the cosine of the latents over a temperature, $\log f = z^\top z'/\tau$ with $z$ and $z'$ scaled to length 1. As a prior (E18), it says
@@ -263,7 +263,7 @@ for name, found in parts.items():  # found: (seeds, 3)
     assert np.allclose(found[:, 2], nats[name], atol=1e-4)  # the evidence of above
     assert (found[:, 0] < math.log(10)).all()
 
-# %%
+# %% tags=["slide"]
 learned_parts, one, walk = (parts[name] for name in runs)
 gain = (walk - learned_parts).mean(0)
 print(f"lead of the walk: {gain[0]:.2f} label + {gain[1]:.2f} instance nats")
@@ -339,7 +339,7 @@ assert (own_best - nats["temperature 1"]).min() > 1.4  # 1.8 to 2.0
 # It rises by most of a nat. The model is the same, and only the data changed.
 # </details>
 
-# %%
+# %% tags=["slide"]
 encoder, critic, _ = learned[0]
 by_strength = {}
 for strength in (1.0, 0.5, 0.0):
@@ -349,7 +349,7 @@ for strength in (1.0, 0.5, 0.0):
     print(f"strength {strength}: evidence − C {by_strength[strength]:.2f} nats")
 assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.5
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Lesson 5's identity says what the evidence measures:
 #
 # $$\mathbb E\log P(x,x') - C = I_{\text{true}}(x;x') - \mathrm{KL}\big(P_{\text{true}}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
@@ -372,7 +372,7 @@ assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.5
 # </details>
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def new_trainer():
     encoder, critic = new_encoder(seed), rpm.VonMisesFisher(0.1).to(device)
     pairs = rpm.datasets.view_pairs(train_x, 256, seed=seed)
@@ -444,7 +444,7 @@ def top_one(log_f):
 
 rpm.lessons.lesson_09.top_one.check(top_one)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return the probability that the model gives to the right partner among `n`, as a geometric mean over pairs, from `infonce`, nats per pair.
 
 
@@ -455,7 +455,7 @@ def typical_probability(infonce, n):
 
 rpm.lessons.lesson_09.typical_probability.check(typical_probability)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** Return the InfoNCE of normalised latents `z`, `z_prime` (each row of length 1, partners in the same row) under the von Mises-Fisher prior of temperature `temperature`.
 
 
@@ -466,7 +466,7 @@ def infonce_at(z, z_prime, temperature):
 
 rpm.lessons.lesson_09.infonce_at.check(infonce_at)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **4. Find the bug.** This function should return the test accuracy of a linear probe, fitted by least squares. **Symptom**, the last line that it prints: latents of pure noise seem to
 # know the label, though a guess is right one time in three. Repair it.
 

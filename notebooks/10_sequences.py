@@ -114,7 +114,7 @@ log_likelihood = [  # log P(x_t|z_t), (E2)
 elbo = (weights * (P.log() + sum(log_likelihood) - sum(log_q))).sum()
 C = sum(torch.xlogy(p, p).sum() for p in p_x)
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 term_1 = rpm.infonce(log_f_1, q.sum(2)).value  # pairs (z₀, z₁)
 # pairs ((z₀,z₁), z₂)
 term_2 = rpm.infonce(log_f_2.flatten(0, 1), q.flatten(0, 1)).value
@@ -134,7 +134,7 @@ assert abs(elbo - C - total) < 1e-12
 #
 # $$\underbrace{I(z_0;z_1) + I(z_0,z_1;\,z_2)}_{\text{long context}} \;-\; \underbrace{\big(I(z_0;z_1) + I(z_1;z_2)\big)}_{\text{short context}} = I(z_0;z_2|z_1).$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 independent = q_z[0][:, None, None] * q_z[1][:, None] * q_z[2]
 total_correlation = (q * (q / independent).log()).sum()
 first = rpm.mutual_information(q.sum(2))
@@ -148,7 +148,7 @@ print(f"long − short {long - short:.6f}, I(z₀;z₂|z₁) {forgotten:.6f}")
 assert abs(long - total_correlation) < 1e-12 and forgotten > 0
 assert abs(long - short - forgotten) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # No critic can make up for the loss, however flexible it is: the critic sees the context, and the information is not in it.
 # The next world shows such a loss in pictures. There, what one frame lacks is the velocity.
 #
@@ -168,13 +168,13 @@ rpm.figures.images(
     "where the ball will be in the third; from one you cannot.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # We made this world, so we know how much frames 0 and 1 say about frame 2. Without pushes the ball would be at $p_0 + 2v$, and both are known: the start $p_0$ (uniform on
 # [.3, .7]) and the velocity $v$ (uniform within ±.05). Only the push is open. So the mutual information is the entropy of $p_2$ less the entropy of the push, in two independent dimensions. We
 # average the density of $p_2$ over a grid of velocities.
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def information(push=0.01):
     """I(frames 0 and 1; frame 2) in nats, by quadrature."""
     p = torch.linspace(-1, 2, 6001, dtype=torch.float64)
@@ -312,7 +312,7 @@ def judged(net, critic, half=2048):
     return terms.mean().item(), *r_squared, terms.std().item() / half**0.5
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: between frames the ball moves by up to .05 in each dimension, and a push changes that by about .01. How many nats does the random walk give away by
 # ignoring the velocity, in two dimensions?
 #
@@ -322,7 +322,7 @@ def judged(net, critic, half=2048):
 # in each dimension. A factor of three is log 3 = 1.1 nats.
 # </details>
 
-# %%
+# %% tags=["slide"]
 seeds = (seed, seed + 1, seed + 2)
 models, results = {}, {}
 
@@ -336,7 +336,7 @@ def study(prior):
 
 study("random walk")
 
-# %%
+# %% tags=["slide"]
 study("constant velocity")
 value, error = results["constant velocity"][:, 0], results["constant velocity"][:, 3]
 gain, gap = value - results["random walk"][:, 0], information() - value
@@ -390,7 +390,7 @@ rpm.explore(rpm.lessons.lesson_10.momentum(z, held_out.position[:2048, :3]))
 # the same: both blocks commute with turning and stretching, and a shift does nothing because the weights −1 and 2 add up to one.
 # </details>
 
-# %%
+# %% tags=["slide"]
 study("learned linear")
 A = torch.stack([critic.A.detach() for _, critic in models["learned linear"]])
 print("A of the first seed:")
@@ -469,7 +469,7 @@ def chain(q, log_f_1, log_f_2):
 
 rpm.lessons.lesson_10.chain.check(chain)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return what a chain loses, with the best critics, if the context of $z_2$ is $z_1$ alone, from `q` = $Q(z_0,z_1,z_2)$.
 
 
@@ -480,7 +480,7 @@ def forgotten_by(q):
 
 rpm.lessons.lesson_10.forgotten.check(forgotten_by)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** A thrown ball keeps its *acceleration*, the change of its velocity from step to step. Return the context of $z_3$ that expects this, from `z_0`, `z_1` and `z_2`, each of shape (n, d).
 
 

@@ -48,7 +48,7 @@ held_out = rpm.datasets.constant_velocity(4096, frames=7, generator=other_seed)
 # </details>
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def ahead(A, k):
     """The matrix (d, 2d) from (z_0, z_1) to the mean of z_{1+k}; how noise grows."""
     d = len(A)
@@ -66,10 +66,10 @@ print(f"z_4 = {matrix[0, 0]:.0f} z_0 + {matrix[0, 2]:.0f} z_1, noise {growth:.3f
 assert torch.equal(matrix, torch.cat([-3 * one, 4 * one], 1))
 assert abs(growth - 14**0.5) < 1e-6  # a push acts once, twice, three times: 1 + 4 + 9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The true positions obey the law with $\sigma = 0.01$ sides of the box. So their distance from the mean has to grow as `ahead` says.
 
-# %%
+# %% tags=["slide"]
 horizons = (1, 2, 3, 4)
 p = held_out.position
 for k in horizons:
@@ -79,7 +79,7 @@ for k in horizons:
     print(f"k = {k}: error {found:.4f} sides, by ahead {said:.4f}")
     assert abs(found / said - 1) < 0.05  # 8 192 numbers: ± 0.8 %
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two priors, trained one step ahead
 #
 # These are lesson 10's encoder and prior. A Gaussian step leads from the context $c = A\,(z_0,z_1)$ to the frame that is predicted. For the random walk $A$ is
@@ -128,7 +128,7 @@ def trained(learnable, seed, horizon=1, steps=400):
     return net, critic
 
 
-# %%
+# %% tags=["slide"]
 seeds = (seed, seed + 1, seed + 2)
 models = {
     prior: [trained(prior == "learned linear", s) for s in tqdm(seeds, desc=prior)]
@@ -148,7 +148,7 @@ assert (A - keeps).abs().max() < 0.1, "constant velocity, on all seeds"
 # The most that any prior can earn is the mutual information, by the quadrature of lesson 10.
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def information(k, push=0.01):
     """I(frames 0 and 1; frame 1 + k) in nats, by quadrature."""
     p = torch.linspace(-1, 2, 6001, dtype=torch.float64)
@@ -175,7 +175,7 @@ print("nats:", *(f"{information(k):7.4f}" for k in horizons))
 # </details>
 
 
-# %%
+# %% tags=["slide"]
 def worth(net, A, scale, k):
     """I_2048 in nats of a one-step prior (A, scale), iterated to horizon k."""
     matrix, growth = ahead(A, k)
@@ -285,7 +285,7 @@ P_2 = q_0[:, None, None] * q_1[:, None] * follows(f_2, q_2)[:, None]
 # </details>
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def above_c(P):
     """L − C of a prior over (z₀, z₁, z₂), from lesson 10."""
     return (q * (P / independent).log()).sum()
@@ -363,7 +363,7 @@ def error(weights, k):
 # add the same half of z₁ − z₀ for each further step.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 law = best(2, 1)
 for k in horizons:
     iterated = ahead(law[None].float(), k)[0][0].double()
@@ -394,7 +394,7 @@ def noise_ahead(sigma, k):
 
 rpm.lessons.lesson_11.noise.check(noise_ahead)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** The mean of $z_{t+1}$ is $A_0 z_{t-1} + A_1 z_t$, with any matrices `A_0`, `A_1` of shape (d, d). Return the matrix of shape (d, 2d) that leads from $(z_0, z_1)$ to the mean of $z_3$.
 
 
@@ -405,7 +405,7 @@ def two_steps(A_0, A_1):
 
 rpm.lessons.lesson_11.two_steps.check(two_steps)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** Return CPC's objective on three frames with the horizons 1 and 2, from `q` = $Q(z_0,z_1,z_2)$. The context is one latent, and each horizon has one critic for all times: `log_f_1` and `log_f_2`.
 
 

@@ -75,7 +75,7 @@ def kalman(x, A, s):
     return total
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rng, s = torch.Generator().manual_seed(0), 0.3
 exact = rpm.GaussianChain(swing(angles).double(), learnable=False)
 u = exact.sample(5, 20, generator=rng)[..., :2]
@@ -111,7 +111,7 @@ assert residual < 1e-9
 # If Γ is Q(u_t). Then the last two terms cancel, and the first is the log evidence.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 draw = torch.Generator().manual_seed(1)
 bound = exact.bound(recognition, samples=200, generator=draw)
 for name, term in bound._asdict().items():
@@ -176,12 +176,12 @@ starts.append(trained(1))
 # %%
 starts.append(trained(2))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # A start can get stuck, as in lesson 10. Its bound says so, on films that no training saw: it lies far below the others'. So train three starts, and
 # keep the one that has the highest bound.
 
 
-# %%
+# %% tags=["slide"]
 def held_out(encoder, chain):
     """The bound on new films, nats a sequence."""
     rng = torch.Generator().manual_seed(500)
@@ -292,12 +292,12 @@ for off in results:
     print(f"band {coverage(off):.2f}, half of it {coverage(off, 0.5):.2f}")
     assert coverage(off) > 0.95 > coverage(off, 0.5)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The truth is inside, more often than promised: these bands are too wide, though half of their width is too narrow. The eigenvalues above suggest why: the angles are right, their
 # sizes are below the bowl's, so this chain forgets faster than the ball does, and doubts more than it must. If that is the reason, then the bowl's own law with such a size errs
 # alike, and with the right one it doesn't:
 
-# %%
+# %% tags=["slide"]
 sharp = Gaussian((p - 0.5) / 0.14, 1e-3 * torch.eye(2).expand(*p.shape, 2))
 held = {}
 for keep in (0.976, 0.995):
@@ -336,7 +336,7 @@ rpm.explore(rpm.lessons.lesson_12.hidden(chain, recognised, to_row, p[..., 0]))
 # in the place of the Gaussian one. Then each of them is $\log f/Z$, so the sum is lesson 10's (E19); this is (E28). The first statement in numbers, with a
 # standard normal as $Q(z_t)$:
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 z = exact.sample(3, 6, generator=rng)
 point = Gaussian(z, 1e-9 * torch.eye(4, dtype=torch.float64).expand(3, 6, 4, 4))
 normal = torch.distributions.MultivariateNormal
@@ -361,7 +361,7 @@ def doubt_after(a, k):
 
 rpm.lessons.lesson_12.doubt.check(doubt_after)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return the variance of $z_t$ after a frame, if the chain expected it with variance `p`, $Q(z_t|x_t)$ has variance `v`, and $Q(z_t)$ is standard normal.
 
 

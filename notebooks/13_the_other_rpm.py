@@ -65,7 +65,7 @@ rpm.figures.tables(
 # The latent may have any structure. Take the two latents of (E1) together, as one latent $(z,z')$ with prior $P(z,z')$, and let each factor say something about its own part only:
 # $F_1(z,z'|x) = Q(z|x)\,u(z')$ with a fixed distribution $u$, and likewise $F_2$. Then $F_1(z,z') = Q(z)\,u(z')$, so that $u$ cancels in the fraction, and (E22) becomes (E1).
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 start = rpm.SharedLatentRPM.random(p_pair, K, seed=seed)  # two random factors
 ours = rpm.FiniteRPM(p_pair, *start.factors)  # (E1), with the factors as its encoders
 log_f = torch.randn(K, K, generator=rng, dtype=torch.float64)
@@ -115,7 +115,7 @@ assert residual < 1e-12 and abs(ours.constant - start.constant) < 1e-12
 #
 # It is a product of tables, divided by its sum over $z$. To compute it is the **E-step** of EM.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 q = start.posterior  # the E-step: q(z|x_1,x_2), shape (6, 5, 3)
 guess = torch.rand(q.shape, generator=rng, dtype=torch.float64)
 guess = guess / guess.sum(-1, keepdim=True)  # any other q
@@ -139,7 +139,7 @@ assert abs(start.log_evidence - start.elbo(guess) - gap) < 1e-12
 # How far can it rise? As in (E23), log evidence − $C$ is at most what the observations share, with $C = \sum_j \mathbb E\log P_0(x_j)$. For two observations that is their mutual information;
 # for more it is their **total correlation**, the sum of their entropies less the entropy of all.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 model, path, gaps = rpm.SharedLatentRPM.random(p_triple, K, seed=seed), [], []
 for _ in range(100):
     q = model.posterior  # E-step
@@ -182,7 +182,7 @@ rpm.figures.lines(
 # $(AM)(M^{-1}DB^\top)$. If both parts stay non-negative, they are another model of the same pairs. The blurring is such an $M$.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 F_1, F_2, F_3 = (a / a.sum(1, keepdim=True) for a in emissions)  # the true F_j(z|x_j)
 eps = 0.9 * K * F_2.min()  # beyond K * F_2.min(), F_2' has a negative entry
 blurred, sharpened = (1 - eps) * F_1 + eps / K, (F_2 - eps / K) / (1 - eps)
@@ -212,7 +212,7 @@ assert (F_1 - blurred).abs().max() > 0.01
 # So the columns of $A$, the distributions $P(x_1|z)$, are the eigenvectors of a matrix of the data. This needs $A$ and $B$ of rank $K$, the number of classes, and entries of $G^\top w$ that all differ: for random $w$ they do,
 # unless two classes have the same $P(x_3|z)$. (Three views suffice by a theorem of Kruskal, 1977; the eigenvectors are due to Leurgans, Ross and Abel, 1993.)
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def in_order(found):
     """Columns P(x_1|z) in the order of the true classes that they are closest to."""
     return found[:, rpm.probes.match(-torch.cdist(emissions[0].T, found.T, p=1))]
@@ -257,7 +257,7 @@ def em_path(p_true, start):
     return path
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 paths = {"pairs": [], "triples": []}
 for name, start in tqdm([*itertools.product(paths, range(3))], leave=False):
     paths[name].append(em_path({"pairs": p_pair, "triples": p_triple}[name], start))
@@ -277,7 +277,7 @@ assert off["triples"].max() < 0.01 and off["pairs"].max() > 0.25
 # %% tags=["slide"]
 rpm.explore(rpm.lessons.lesson_13.classes(emissions[0], paths))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Pairs are enough where classes hardly overlap
 #
 # Every move $M$ has a limit: no entry may become negative. Take the smallest kind of move, where class $j$ borrows $\varepsilon$ of class $i$: column $j$ of $A$ becomes
@@ -288,7 +288,7 @@ rpm.explore(rpm.lessons.lesson_13.classes(emissions[0], paths))
 #
 # If some $x_2$ occurs in class $j$ and never in class $i$, this is zero, and class $j$ can borrow nothing. The cell makes $x_2$ clearer step by step, and takes the two classes between which most can be borrowed.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 own = torch.eye(K, dtype=torch.float64)[torch.arange(5) % K]  # a class for each x₂
 own, limits = own / own.sum(0), []
 for clear in (0, 0.5, 0.9, 0.99):
@@ -300,7 +300,7 @@ for clear in (0, 0.5, 0.9, 0.99):
     print(f"a class can borrow at most ε = {limits[-1]:.4f}")
 assert limits == sorted(limits, reverse=True) and limits[-1] < 0.01
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Images of digits are of this kind: you need only one to know its class. So we may hope to learn digits from pairs.
 #
 # ## Peer supervision: digits from pairs, without labels
@@ -444,7 +444,7 @@ def posterior(prior, f, f_prime, f_z, f_prime_z):
 
 rpm.lessons.lesson_13.posterior.check(posterior)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** The M-step. From `p_true` (X, X′) and `q` (X, X′, Z), return the new factor $F_1(z|x)$, shape (X, Z).
 
 

@@ -199,11 +199,11 @@ for name, values in used.items():
 assert used["two latents, ELBO"].max() < 2 < 3 < used["two latents, evidence"].min()
 assert used["two latents, evidence"].mean() < used["one latent, evidence"].mean()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Under the ELBO every code becomes constant: one category for all images. Under the evidence of the *same* model, from the same starts, several categories stay. They are fewer
 # than with one latent: some digits have merged, as in an unlucky restart. The same holds for a less sticky prior, though less sharply:
 
-# %%
+# %% tags=["slide"]
 for beta in (2.0, 3.0):
     kept = {}
     for name, objective in (("evidence", untied_evidence), ("ELBO", untied_elbo)):
@@ -244,11 +244,11 @@ for name, code in codes.items():
 assert value["knows nothing"][0] < -2 and abs(value["knows nothing"][1]) < 1e-4
 assert abs(value["is constant"][0]) < 1e-4 and value["finds ten classes"][0] > 1.5
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The *evidence* of the encoder that knows nothing is zero: its latents say nothing, so the model takes $x$ and $x'$ for independent. Nothing pushes it towards one category. So the
 # collapse comes neither from the prior nor from having two latents. It comes from the product $Q(z|x)Q(z'|x')$ in the place of the posterior. Start the same ELBO at the ten classes that one latent found, and it stays there:
 
-# %%
+# %% tags=["slide"]
 weights = {name: w.clone().requires_grad_() for name, w in best.items()}
 before = categories(weights, pairs).item()
 for _ in train(untied_elbo, pairs, weights):
@@ -318,7 +318,7 @@ print(f"halfway between two Q(z|x): off the mean by at most {max(linear):.0e}")
 print(f"halfway between two Q(z′|x′): below the mean by {min(convex):.0e} or more")
 assert max(linear) < 1e-12 and min(convex) > 0
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 certain = torch.cartesian_prod(*[torch.arange(4)] * 8)  # each row a code
 hard = one_hot(certain, 4).double()
 tables = hard.mT @ p_ring @ hard  # Q(z,z') of each
@@ -382,7 +382,7 @@ def knows_nothing(beta, k):
 
 rpm.lessons.lesson_14.knows_nothing.check(knows_nothing)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** The same prior, and an encoder that finds `k` equally frequent classes without doubt, so that $z = z'$ in every pair. Return $L - C$.
 
 

@@ -91,7 +91,7 @@ agree(math.log(2 * B) - nt_xent, rpm.infonce(scores, pairs).value)
 # SupCon ([Khosla et al. 2020](https://arxiv.org/abs/2004.11362)) takes all views of one class as partners, each with the same weight (in the form that its authors recommend, with the sum outside the logarithm). That is no other loss, but another $Q(z,z')$:
 # row $i$ shares its mass $1/2B$ among its partners.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]).repeat(2)
 same = (labels[:, None] == labels) & ~torch.eye(2 * B, dtype=torch.bool)
 partners = same.double() / same.sum(1, keepdim=True)
@@ -117,7 +117,7 @@ assert abs(information - math.log(16 / 3)) < 1e-12 and objective < information
 # One in which a share $\varepsilon$ of the pairs are strangers: $(1-\varepsilon)\,\text{pairs} + \varepsilon\,Q(z)Q(z')$. The prior stays as it was.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 epsilon = 0.1
 smoothed = F.cross_entropy(log_f, diagonal, label_smoothing=epsilon)
 believed = (1 - epsilon) * torch.eye(B).double() / B + epsilon / B**2
@@ -133,7 +133,7 @@ print(f"ceiling: {most:.3f} nats of log {B} = {math.log(B):.3f}")
 # Decoupled contrastive learning ([Yeh et al. 2021](https://arxiv.org/abs/2110.06848)) leaves the partner out of $Z$ (here $B-1$ strangers of the other side; the authors take those of both sides). Then the mean of the strangers' $f$ estimates $\mathbb E_{Q(z')}f$ without bias,
 # and the value has no ceiling at $\log B$.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 strangers = log_f.masked_fill(torch.eye(B, dtype=torch.bool), -torch.inf)
 dcl = (strangers.logsumexp(1) - log_f.diagonal()).mean()
 decoupled = math.log(B - 1) - dcl
@@ -194,7 +194,7 @@ assert off > 0.1, "strangers that are too easy make the value too high"
 # row. As with a stale queue, $Z$ becomes $\tilde Z = \mathbb E_{\tilde Q}f$. Here it is the larger, the rows sum to $Z/\tilde Z < 1$, and the value is below InfoNCE's by $\mathbb E\log\tilde Z/Z$. Hard
 # negatives may train better all the same; as a value in nats mend it by importance weights: $\mathbb E_{Q}f = \mathbb E_{\tilde Q}\big[f\,Q/\tilde Q\big]$. We draw such candidates:
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 q, q_z_prime = world.q_joint, world.q_z_prime
 s = (q / world.q_z[:, None] / q_z_prime).log()  # the optimal critic
@@ -233,7 +233,7 @@ print(f"largest slope at log r − log(B − 1): {slope.abs().max():.1e}")
 assert slope.abs().max() < 1e-15
 agree(rpm.infonce(logits.detach(), q).value, world.mutual_information)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # This is noise-contrastive estimation: it fits $r$ itself, level included, and its value is no ELBO. But its optimum is $\log r$ less a number, an optimal critic of InfoNCE. So hand its scores to
 # `rpm.infonce` or `rpm.dataset_evidence`, which don't see the offset, and they say what it is worth.
 #
@@ -243,7 +243,7 @@ agree(rpm.infonce(logits.detach(), q).value, world.mutual_information)
 # - **Gradient accumulation** averages small batches, each with its own candidates and ceiling: four batches of 64 never exceed $\log 64$.
 # - **Gathering** makes one batch of all machines' pairs, with the ceiling of their sum (`rpm.distributed`).
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 large = 256
 z = F.normalize(torch.randn(large, 4, generator=rng, dtype=torch.float64), dim=1)
 noise = torch.randn(large, 4, generator=rng, dtype=torch.float64)
@@ -267,7 +267,7 @@ assert accumulated < gathered < math.log(256) and accumulated < math.log(64)
 #
 # So none of them is an ELBO of our family, and their losses have no unit. Their encoders can be judged all the same.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 walk = rpm.RandomWalk(scale=0.1).double()
 constant = torch.zeros(large, 4, dtype=torch.float64)
 with torch.no_grad():
@@ -308,7 +308,7 @@ def smoothed_infonce(log_f, epsilon):
 
 rpm.lessons.lesson_15.smoothed_infonce.check(smoothed_infonce)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2. A likelihood from SigLIP.** Given SigLIP's logits of $B$ pairs, bias included, return the probability that it gives each row's own column among the $B$ columns, as InfoNCE's model would: shape $(B,)$.
 
 

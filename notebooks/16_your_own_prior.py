@@ -45,7 +45,7 @@ seeds = (0, 1, 2)
 # small. `rpm.check_critic` tries the module on random latents.
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 class Circle(nn.Module):
     """log f = kappa cos(theta - theta'), the von Mises-Fisher prior on the circle."""
 
@@ -69,7 +69,7 @@ off = (ours(z, z_prime) - theirs(z, z_prime)).abs().max().item()
 print(f"largest difference from rpm.VonMisesFisher at temperature 1/kappa: {off:.0e}")
 assert off < 1e-4
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Each line is one thing that the rest of the course relied on. The last one compares the table of scores with `rpm.dataset_evidence`, value and gradient: the two
 # have to be one number. A critic that fails can have a perfect training loss; the appendix at the end of this lesson shows two that fail. In a test suite of yours, write
 # `rpm.check_critic(critic, dim=2, raise_exception=True)`.
@@ -162,12 +162,12 @@ assert (held_out["circle by way of the plane"] > truth - 0.05).all()
 assert (held_out["line"] < truth - 0.4).all()
 assert (held_out["circle"] < held_out["line"] + 0.1).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # By way of the plane the model earns the whole mutual information, from every start. The line cannot, and the circle without centring earns no more than the line. Of the centred starts some earn all
 # and some do not. To see why, turn the hand once around, and count how often the code's direction goes around with it. This is the code's *winding number*.
 
 
-# %%
+# %% tags=["slide"]
 def winding(z, theta):
     """How often the direction of z turns while theta turns once."""
     angle = torch.atan2(z[:, 1], z[:, 0])[theta.argsort()]
@@ -312,7 +312,7 @@ for rival in ("walk", "Laplace walk", "drifting walk"):
     assert (best > scores[rival][:, 1] + 0.1).all()
 assert best.mean() > scores["universal"][:, 1].mean() - 0.05
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Each line ends with the mean of the held-out evidence and its three splits. On every split the drifting Laplace walk beats each other walk by more than a tenth of a nat, and it is no worse than the universal critic. A drift alone was not enough, nor
 # were long tails alone. Why do tails matter? The evidence is a mean over pairs, so we can ask on which pairs the Gaussian walk loses.
 
@@ -332,20 +332,20 @@ for k in gain.topk(4).indices.tolist():
     years = [round(float(row["lifeExp"])) for row in (now, later)]
     print(f"{years[0]} to {years[1]} years, {gain[k]:+.0f} nats")
 
-# %%
+# %% tags=["slide"]
 share = gain.topk(len(gain) // 20).values.sum() / gain.sum()
 print(f"a twentieth of the pairs carries {share:.0%} of the gain;", end=" ")
 print(f"on the median pair it is {gain.median():+.2f} nats")
 assert share > 3 / 20 and gain.median() > 0
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # These are wars, famines, epidemics, and their ends. A Gaussian step makes them all but impossible, and each costs it many nats; a Laplace step makes them rare. Remember `reduction="none"`, which gives the evidence of each pair: before you trust
 # a difference in evidence, see whether many pairs carry it or a few. Here a few carry it; yet the median pair gains too, and the other splits agree.
 #
 # One assumption of this prior may still be wrong: that life expectancy drifts by as many years at 40 as at 80. So let an encoder stretch the axis, and keep the prior: the latent drifts
 # by the same amount at every level, whatever that is in years.
 
-# %%
+# %% tags=["slide"]
 def axis():
     return rpm.encoders.mlp(1, 1, width=64)
 
@@ -421,7 +421,7 @@ def two_views(make, shared, seed, dim, steps=300):
     return z, [evidence.infonce.item() for evidence in found]
 
 
-# %%
+# %% tags=["slide"]
 by_dim = {}
 for dim in tqdm((2, 4, 6)):
     by_dim[dim] = [two_views(linear, False, s, dim)[1][1] for s in seeds]
@@ -447,14 +447,14 @@ large = nats["network, one for each view"]
 assert (own[:, 1] > shared[:, 1]).all() and (own[:, 1] > large[:, 1]).all()
 assert (large[:, 0] > own[:, 0]).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Six latents earn more than two on every split. Two linear encoders beat one that both views share. They also beat two networks, which look better on the pairs that they were trained on. A few hundred
 # pairs are few: judge by held-out evidence, whatever the training loss says.
 #
 # Two linear encoders and a random walk are close to a method that you may know, *canonical correlation analysis*. It looks for linear functions of $x$ and of $x'$, the *variates*, whose correlations $\rho_k$ are as high as possible. For Gaussian views the mutual information is
 # $-\tfrac12\sum_k\log(1-\rho_k^2)$ (E20), so the variates with the highest $\rho_k$ are worth most nats. Our $z$ should therefore contain them.
 
-# %%
+# %% tags=["slide"]
 agreement = []
 for s, (z, _) in zip(seeds, views_runs["linear, one for each view"]):
     x, x_prime, train, test = views(s)
@@ -479,7 +479,7 @@ def periodic(theta, theta_prime, kappa):
 
 rpm.lessons.lesson_16.periodic.check(periodic)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return the drifting Laplace walk's $\log f = -\lVert z + \mathrm{drift} - z'\rVert_1/\mathrm{scale}$, shape (n, m), from `z`, shape (n, d), `z_prime`, shape (m, d), and
 # `drift`, shape (d,).
 

@@ -36,6 +36,16 @@ const fit = () => {
     document.querySelector('main').style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
 };
 
+// Words are as large as their slide has room for.
+const enlarge = slide => {
+    const body = slide.querySelector('.body');
+    const full = () => body.scrollHeight > body.clientHeight || body.scrollWidth > body.clientWidth;
+    for (let size = 36; size > 12; size--) {
+        slide.style.fontSize = `${size}px`;
+        if (!full()) return;
+    }
+};
+
 // A figure is drawn as it is in the lesson, and then enlarged to the slide.
 const draw = box => {
     const { data, layout, frames } = JSON.parse(box.querySelector('script').textContent);
@@ -43,6 +53,7 @@ const draw = box => {
     plot.className = 'plot';
     const { width = 720, height = 450 } = layout;
     const scale = Math.min(box.clientWidth / width, box.clientHeight / height);
+    Object.assign(box.style, { height: `${height * scale}px`, flex: 'none' });
     plot.style.cssText = `width: ${width}px; height: ${height}px; transform: scale(${scale}) translateX(-50%)`;
     Plotly.newPlot(plot, { data, layout: { ...layout, width, height }, frames, config: { displayModeBar: false } });
 };
@@ -76,6 +87,7 @@ if (speaking) {
     }, 1000);
 }
 fit();
+document.querySelectorAll('section:not(.title, .figure)').forEach(enlarge);
 document.querySelectorAll('.chart').forEach(draw);
 show(Number(location.hash.slice(1)) - 1 || 0, false, !speaking);
 other?.postMessage('hello', '*');

@@ -21,6 +21,7 @@ _LEAD, _ITEM = 320, 220  # letters of a text's beginning, and of a list's item, 
 _UNTOLD = "Quiz"  # which a class answers in the notebook
 _FORMULA = r"\$[^$]+\$|`[^`]+`"  # has no sentence's end in it
 _BULLET = r"(?m)^(?:- |\d\. )"
+_EXERCISE = r"\*\*\d\."
 
 
 class Slide(NamedTuple):
@@ -54,7 +55,7 @@ def deck(notebook: dict, guide: Guide) -> list[Slide]:
         text = source_of(cell)
         if cell["cell_type"] == "code":
             if _is_slide(cell):
-                slides.append(_of_code(cell, heading))
+                _add(slides, _of_code(cell, heading))
             continue
         parts = _parts(text)
         for part in parts:
@@ -63,7 +64,7 @@ def deck(notebook: dict, guide: Guide) -> list[Slide]:
             only = len(parts) == 1 or bool(found)
             slide = _of_text(part, heading, only) if _is_slide(cell) and heading != _UNTOLD else None
             if slide:
-                slides.append(slide._replace(kind="title") if text.startswith("# ") and not slides else slide)
+                _add(slides, slide)
             elif not slides:
                 raise ValueError(f"the first cell has no tag `slide`: {text[:60]!r}")
             else:
@@ -106,11 +107,13 @@ def add_files(folder: Path) -> None:
 
 
 def mathml(latex: str, display: str) -> str:
-    """MathML, which browsers draw without a script; three things mended that they would draw unlike TeX."""
+    """MathML, which browsers draw without a script; mended where they would draw it unlike TeX."""
     import latex2mathml.converter
 
     markup = latex2mathml.converter.convert(latex, display=display)
     markup = re.sub(r'<mi mathvariant="double-struck">(\w)</mi>', r"<mi>&\1opf;</mi>", markup)
+    markup = re.sub(r'<mi mathvariant="script">(\w)</mi>', r"<mi>&\1scr;</mi>", markup)
+    markup = markup.replace(r"\_", "_").replace("<mo>&#x0003D;</mo><mi>:</mi>", "<mo>=:</mo>")
     prime = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'  # the sign is raised by itself
     markup = re.sub(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>", prime, markup)
     markup = re.sub(
@@ -120,6 +123,28 @@ def mathml(latex: str, display: str) -> str:
     markup = re.sub(r"<mi>(log|exp|max|min)</mi>(?=(<mo[^>]*>&#x00028;)?)",
                     lambda m: operator.format(0 if m[2] else 0.167) + m[1] + "</mo>", markup)  # fmt: skip
     return markup
+
+
+def _add(slides: list[Slide], slide: Slide) -> None:
+    """Begin a slide, or go on with the one before: a question with the words that lead to it, a number with its claim."""
+    before = slides[-1] if slides else None
+    if before is None:
+        slides.append(slide._replace(kind="title"))
+    elif before.heading != slide.heading or before.kind not in ("text", "predict"):
+        slides.append(slide)
+    elif slide.kind == "printed" and before.kind == "predict":
+        slides[-1] = before._replace(answer=f"{before.answer}\n\n{slide.shown}")
+    elif before.kind == "text" and (slide.kind == "printed" or _goes_on(before, slide)):
+        shown, notes = f"{before.shown}\n\n{slide.shown}", f"{before.notes}\n\n{slide.notes}"
+        slides[-1] = Slide(slide.kind if slide.answer else "text", slide.heading, shown, slide.answer, notes)
+    else:
+        slides.append(slide)
+
+
+def _goes_on(before: Slide, slide: Slide) -> bool:
+    """Whether a text goes on where the slide before ended: a question behind words alone, the next exercise."""
+    words_alone = not any(map(_is_apart, before.shown.split("\n\n")))
+    return slide.kind == "predict" and words_alone or bool(re.match(_EXERCISE, slide.shown))
 
 
 def _is_slide(cell: dict) -> bool:
@@ -156,15 +181,15 @@ def _shown(text: str) -> list[str]:
             if _is_prose(before) and (intro := _sentences(before)[-1]) not in " ".join(shown):
                 shown.append(intro)
             shown.append(_list(block) if re.match(_BULLET, block) else block)
-        elif _is_prose(block) and (not told or re.match(r"\*\*\d", block)):  # an exercise has a number
+        elif _is_prose(block) and (not told or re.match(_EXERCISE, block)):
             shown.append(_beginning(block, _LEAD))
             told = True
     return shown
 
 
 def _is_apart(block: str) -> bool:
-    """Whether a block is an equation, a table or a list."""
-    return block.startswith(("$$", "|")) or bool(re.match(_BULLET, block))
+    """Whether a block is an equation, a table, a list or printed."""
+    return block.startswith(("$$", "|", "<pre")) or bool(re.match(_BULLET, block))
 
 
 def _is_prose(block: str) -> bool:
@@ -249,17 +274,22 @@ def _with_guide(slides: list[Slide], guide: Guide) -> list[Slide]:
 
 def _section(slide: Slide, place: int, number: int, told: Guide) -> str:
     level = "h1" if slide.kind == "title" else "h2"
-    predict = '<p class="kind">Predict</p>' if slide.kind == "predict" else ""
-    shown = slide.shown.removeprefix("**Predict**").lstrip(": ,") if predict else slide.shown
-    shown = shown[0].upper() + shown[1:] if predict else shown
-    body = shown if slide.kind == "figure" else _html(shown)
-    answer = f'<div class="answer">{_html(slide.answer)}</div>' if slide.answer else ""
-    foot = f"Lesson {number}, {sum(told.minutes.values())} minutes. Text and figures: CC BY 4.0"
-    foot = f'<p class="foot">{foot}</p>' if slide.kind == "title" else ""
+    if slide.kind == "figure":
+        body = slide.shown
+    else:
+        body = re.sub(r"<p><strong>Predict</strong>[:,]? *(.)", _predict, _html(slide.shown))
+    if slide.answer:
+        body += f'<div class="answer">{_html(slide.answer)}</div>'
+    if slide.kind == "title":
+        body += f'<p class="foot">Lesson {number}, {sum(told.minutes.values())} minutes. Text and figures: CC BY 4.0</p>'
     return (
         f'<section id="{place}" class="{slide.kind}" tabindex="-1"><{level}>{_html(slide.heading, inline=True)}</{level}>'
-        f'<div class="body">{predict}{body}{answer}{foot}</div><aside class="notes">{_html(slide.notes)}</aside></section>'
+        f'<div class="body">{body}</div><aside class="notes">{_html(slide.notes)}</aside></section>'
     )
+
+
+def _predict(start: re.Match) -> str:
+    return f'<p class="kind">Predict</p><p class="question">{start[1].upper()}'
 
 
 def _html(markdown: str, inline: bool = False) -> str:
