@@ -36,26 +36,46 @@ const fit = () => {
     document.querySelector('main').style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
 };
 
-// Words are as large as their slide has room for.
+// Words are as large as their slide has room for; a long equation or line of code is smaller by itself.
 const enlarge = slide => {
-    const body = slide.querySelector('.body');
-    const full = () => body.scrollHeight > body.clientHeight || body.scrollWidth > body.clientWidth;
+    const body = slide.querySelector('.body'), lines = [...body.querySelectorAll('.equation, pre')];
+    const within = part => part.scrollWidth <= part.clientWidth;
     for (let size = 36; size > 12; size--) {
         slide.style.fontSize = `${size}px`;
-        if (!full()) return;
+        for (const line of lines) {
+            for (let own = 1.1; own > .4; own -= .05) {
+                line.style.fontSize = `${own * (line.localName === 'pre' ? .68 : 1)}em`;
+                if (within(line)) break;
+            }
+        }
+        if (within(body) && body.scrollHeight <= body.clientHeight) return;
     }
+};
+
+// The caption of a figure with a slider is in its frames; it comes below, in larger type.
+const caption = (box, layout, frames) => {
+    const texts = Object.fromEntries(frames.map(frame => [frame.name, frame.layout.title.text.replaceAll('<br>', ' ')]));
+    const line = document.createElement('p');
+    line.className = 'caption';
+    line.textContent = layout.title.text.replaceAll('<br>', ' ');
+    box.after(line);
+    [layout, ...frames.map(frame => frame.layout)].forEach(part => delete part.title);
+    [layout.height, layout.margin.t] = [layout.height - 60, layout.margin.t - 60];
+    return ({ step }) => { line.textContent = texts[step.args[0][0]]; };
 };
 
 // A figure is drawn as it is in the lesson, and then enlarged to the slide.
 const draw = box => {
     const { data, layout, frames } = JSON.parse(box.querySelector('script').textContent);
-    const plot = box.appendChild(document.createElement('div'));
-    plot.className = 'plot';
+    const slid = frames && caption(box, layout, frames);
     const { width = 720, height = 450 } = layout;
     const scale = Math.min(box.clientWidth / width, box.clientHeight / height);
-    Object.assign(box.style, { height: `${height * scale}px`, flex: 'none' });
+    const plot = box.appendChild(document.createElement('div'));
+    plot.className = 'plot';
     plot.style.cssText = `width: ${width}px; height: ${height}px; transform: scale(${scale}) translateX(-50%)`;
+    Object.assign(box.style, { height: `${height * scale}px`, flex: 'none' });
     Plotly.newPlot(plot, { data, layout: { ...layout, width, height }, frames, config: { displayModeBar: false } });
+    if (slid) plot.on('plotly_sliderchange', slid);
 };
 
 const keys = {

@@ -17,7 +17,7 @@ from .handouts import source_of
 HERE = Path(__file__).parent
 FILES = "files"  # the folder, beside the pages, of what they share
 PLOTLY = "application/vnd.plotly.v1+json"
-_LEAD, _ITEM = 320, 220  # letters of a text's beginning, and of a list's item, that a slide has room for
+_LEAD, _ENOUGH, _ITEM = 320, 600, 220  # letters of a text's beginning, of the lesson's last words, of a list's item
 _UNTOLD = "Quiz"  # which a class answers in the notebook
 _FORMULA = r"\$[^$]+\$|`[^`]+`"  # has no sentence's end in it
 _BULLET = r"(?m)^(?:- |\d\. )"
@@ -166,12 +166,12 @@ def _of_text(text: str, heading: str, only: bool) -> Slide | None:
         question, _, answer = text.partition("<details>")
         answer = re.sub(r"(?s).*?</summary>|</details>.*", "", answer)
         return Slide("predict", heading, _line(question), answer.strip(), text)
-    shown = _shown(text)
+    shown = _shown(text, _ENOUGH if heading.startswith("What we saw") else _LEAD)
     rich = any(map(_is_apart, shown))
     return Slide("text", heading, "\n\n".join(shown), "", text) if shown and (only or rich) else None
 
 
-def _shown(text: str) -> list[str]:
+def _shown(text: str, most: int) -> list[str]:
     """How a text begins, and its equations, lists and tables, each with the sentence before it."""
     shown: list[str] = []
     blocks = [block.strip() for block in re.split(r"\n\s*\n", text) if block.strip()]
@@ -182,7 +182,7 @@ def _shown(text: str) -> list[str]:
                 shown.append(intro)
             shown.append(_list(block) if re.match(_BULLET, block) else block)
         elif _is_prose(block) and (not told or re.match(_EXERCISE, block)):
-            shown.append(_beginning(block, _LEAD))
+            shown.append(_beginning(block, most))
             told = True
     return shown
 
