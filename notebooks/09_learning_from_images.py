@@ -510,7 +510,7 @@ print(f"accuracy of noise: {accuracy_of_noise:.2f}; chance: {1 / 3:.2f}")
 # back. The evidence chooses between priors on the same pairs, and its choice was as good as any for the probe. Under the better priors, more than half of what it measures tells images of one class apart, which no
 # probe for classes asks for. It does not rank augmentations. The encoder is deterministic, so its three numbers are one (E14):
 
-# %%
+# %% tags=["slide"]
 final = curves[:, -1].mean()
 print(f"InfoNCE = ELBO − C = log evidence − C = {final:.2f} nats a held-out pair")
 
