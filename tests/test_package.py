@@ -72,7 +72,9 @@ def test_each_floor_requires_what_it_imports_and_nothing_else():
     lower = [path for path in FILES if not module_of(path).startswith("course")]
     core, course = asked(PROJECT["dependencies"]), asked(PROJECT["optional-dependencies"]["course"])
     assert other_packages([ROOT / "__init__.py", *lower]) == core
-    assert course <= other_packages(FILES) <= core | course | {"latex2mathml", "nbconvert", "traitlets"}, "or the extra lab's"
+    assert course <= other_packages(FILES) <= core | course | {"latex2mathml", "nbconvert", "traitlets"}, (
+        "or the extra lab's"
+    )
 
 
 @each_file

@@ -116,10 +116,9 @@ def mathml(latex: str, display: str) -> str:
     markup = markup.replace(r"\_", "_").replace("<mo>&#x0003D;</mo><mi>:</mi>", "<mo>=:</mo>")
     markup = markup.replace("<mo>&#x02016;</mo>", '<mo stretchy="false" lspace="0" rspace="0">&#x02016;</mo>')
     prime = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'  # the sign is raised by itself
-    markup = re.sub(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>", prime, markup)
-    markup = re.sub(
-        r"<msubsup>(<mi>\w</mi>)(<m[in]>\w+</m[in]>)<mi>&#x02032;</mi></msubsup>", rf"<msub>{prime}\2</msub>", markup
-    )
+    letter, raised = r"(<mi>(?:\w|&#x\w+;)</mi>)", "<mi>&#x02032;</mi>"
+    markup = re.sub(rf"<msup>{letter}{raised}</msup>", prime, markup)
+    markup = re.sub(rf"<msubsup>{letter}(<m[in]>\w+</m[in]>){raised}</msubsup>", rf"<msub>{prime}\2</msub>", markup)
     operator = '<mo form="prefix" lspace="0.167em" rspace="{}em">'
     markup = re.sub(r"<mi>(log|exp|max|min)</mi>(?=(<mo[^>]*>&#x00028;)?)",
                     lambda m: operator.format(0 if m[2] else 0.167) + m[1] + "</mo>", markup)  # fmt: skip
@@ -239,7 +238,7 @@ def _of_code(cell: dict, heading: str) -> Slide:
     if drawn:
         return Slide("figure", heading, f"{drawn}\n{caption}")
     texts = ["".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for o in cell["outputs"]]
-    printed = f"<pre class='printed'>{html.escape(''.join(texts).rstrip())}</pre>"
+    printed = f"<pre class='printed'><code>{html.escape(''.join(texts).rstrip())}</code></pre>"
     if "slide-code" not in cell["metadata"]["tags"]:
         return Slide("printed", heading, printed)
     return Slide("code", heading, f"```python\n{source_of(cell)}\n```\n\n{printed}")
@@ -282,7 +281,9 @@ def _section(slide: Slide, place: int, number: int, told: Guide) -> str:
     if slide.answer:
         body += f'<div class="answer">{_html(slide.answer)}</div>'
     if slide.kind == "title":
-        body += f'<p class="foot">Lesson {number}, {sum(told.minutes.values())} minutes. Text and figures: CC BY 4.0</p>'
+        body += (
+            f'<p class="foot">Lesson {number}, {sum(told.minutes.values())} minutes. Text and figures: CC BY 4.0</p>'
+        )
     return (
         f'<section id="{place}" class="{slide.kind}" tabindex="-1"><{level}>{_html(slide.heading, inline=True)}</{level}>'
         f'<div class="body">{body}</div><aside class="notes">{_html(slide.notes)}</aside></section>'
@@ -309,5 +310,6 @@ def _html(markdown: str, inline: bool = False) -> str:
 
     markdown = re.sub(r"\[([^\]]+)\]\((?!http)[^)]+\)", r"\1", markdown)
     made = MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True)).render(markdown).strip()
+    made = re.sub(r"(?s)(<math[^>]*inline(?:(?!</math>).)*</math>[.,;:?!)]+)", r'<span class="whole">\1</span>', made)
     made = re.sub(r'(?s)<p>(<div class="equation">.*?</div>)</p>', r"\1", made)
     return made.removeprefix("<p>").removesuffix("</p>") if inline else made
