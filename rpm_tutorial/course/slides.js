@@ -99,7 +99,7 @@ for (const [id, act] of Object.entries({ on, back, full, speak, reset: () => { s
     byId(id).addEventListener('click', act);
 }
 if (speaking) {
-    document.body.className = 'speaker';
+    document.documentElement.className = 'speaker';
     byId('speaker').hidden = false;
     setInterval(() => {
         const seconds = Math.floor((Date.now() - since) / 1000);
