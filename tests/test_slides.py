@@ -16,6 +16,7 @@ from rpm_tutorial.course.slides import Slide
 
 LESSONS = [path for path in handouts.notebooks() if path.name[:2].isdigit()]
 PLOTLY = {"data": [], "layout": {}}
+QUESTION = "**Predict**: how many?\n\n<details><summary>Answer</summary>\n\nTwo.\n</details>"
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
@@ -109,8 +110,7 @@ def test_of_a_lists_items_a_slide_shows_the_beginnings():
 
 
 def test_a_question_keeps_its_answer_back():
-    question = "**Predict**: how many?\n\n<details><summary>Answer</summary>\n\nTwo.\n</details>\n\nSo it is."
-    (slide,) = talk(text(f"## Claim\n\n{question}", "slide"))
+    (slide,) = talk(text(f"## Claim\n\n{QUESTION}\n\nSo it is.", "slide"))
     assert (slide.kind, slide.shown, slide.answer) == ("predict", "**Predict**: how many?", "Two.")
     assert slide.notes.endswith("So it is.")
 
@@ -131,6 +131,31 @@ def test_a_cell_of_code_shows_what_it_draws_or_else_prints_and_its_code_where_th
     assert "print(" not in found[1].shown and "1 &lt; 2" in found[1].shown and "print(1)" in found[2].shown
 
 
+def test_numbers_stand_with_the_claim_or_below_the_answer_that_they_belong_to():
+    claim, number = text("## Claim\n\nTwo.", "slide"), code("print(2)", "slide", text="2.0")
+    (slide,) = talk(claim, number)
+    assert slide.kind == "text" and slide.shown.startswith("Two.") and "2.0" in slide.shown
+    question = text(f"## Claim\n\n{QUESTION}", "slide")
+    (slide,) = talk(question, number)
+    assert "2.0" in slide.answer and "2.0" not in slide.shown
+    assert [slide.kind for slide in talk(text("## Other\n\nOne.", "slide"), text("## Claim"), number)] == [
+        "text",
+        "printed",
+    ]
+
+
+def test_a_question_stands_with_the_words_that_lead_to_it_and_apart_from_an_equation():
+    (slide,) = talk(text(f"## Claim\n\nLook at it.\n\n{QUESTION}", "slide"))
+    assert slide.kind == "predict" and slide.shown == "Look at it.\n\n**Predict**: how many?"
+    assert [s.kind for s in talk(text(f"## Claim\n\nLook:\n\n$$a$$\n\n{QUESTION}", "slide"))] == ["text", "predict"]
+
+
+def test_exercises_stand_on_one_slide():
+    first, second = text("## Exercises\n\n**1.** Return a.", "slide"), text("**2.** Return b.", "slide")
+    (slide,) = talk(first, code("def f(): ...", "exercise"), second)
+    assert slide.shown == "**1.** Return a.\n\n**2.** Return b." and "- a wrong answer" in slide.notes
+
+
 def test_the_quiz_is_for_the_notebook():
     assert [slide.heading for slide in talk(text("## Quiz\n\n**1.** What?\n\n## Claim\n\nSo.", "slide"))] == ["Claim"]
 
@@ -138,6 +163,28 @@ def test_the_quiz_is_for_the_notebook():
 def test_a_lesson_that_begins_without_a_slide_is_refused():
     with pytest.raises(ValueError, match="the first cell has no tag `slide`: '# Title'"):
         slides.deck({"cells": [text("# Title")]}, slides.Guide("", {}, ""))
+
+
+def test_a_cell_that_has_nothing_to_show_is_refused():
+    with pytest.raises(ValueError, match="has to draw or print; this one does not: 'x = 1'"):
+        talk(code("x = 1", "slide"))
+
+
+@pytest.mark.parametrize(
+    ("latex", "drawn", "not_drawn"),
+    [
+        (r"z' + \theta'", ">θ</mi><mo lspace", "<msup>"),
+        (r"z'_i", "</mo></mrow><mi>i</mi></msub>", "msubsup"),
+        (r"\mathbb E + \mathcal N(x)", "&Eopf;</mi><mo>+</mo><mi>&Nscr;", "mathvariant"),
+        (r"a =: b", "<mo>=:</mo>", "<mi>:"),
+        (r"\lVert z \rVert^2", '<mo stretchy="false" lspace="0" rspace="0">‖', "<mo>‖"),
+        (r"\texttt{log\_q}", "log_q", "\\"),
+        (r"\log(x)", 'rspace="0em">log</mo>', "<mi>log"),
+    ],
+)
+def test_mathml_is_mended_where_browsers_draw_it_unlike_tex(latex: str, drawn: str, not_drawn: str):
+    markup = re.sub("&#x([0-9A-F]+);", lambda m: chr(int(m[1], 16)), slides.mathml(latex, "inline"))
+    assert drawn in markup and not_drawn not in markup
 
 
 def test_a_lesson_that_the_guide_does_not_know_is_named():

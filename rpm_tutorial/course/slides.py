@@ -225,12 +225,10 @@ def _of_code(cell: dict, heading: str) -> Slide:
     """What a cell draws, or else prints; its code if it is tagged so."""
     drawn = caption = ""
     for output in cell["outputs"]:
-        data = {
-            kind: content if kind == PLOTLY else "".join(content) for kind, content in output.get("data", {}).items()
-        }
-        page = data.get("text/html", "")
+        data = output.get("data", {})
+        page = "".join(data.get("text/html", ""))
         if PLOTLY in data:
-            drawn = _plotly(data[PLOTLY], data["text/plain"])
+            drawn = _plotly(data[PLOTLY], "".join(data["text/plain"]))
         elif picture := re.match(r"<img [^>]+>", page):
             drawn = f'<div class="drawing">{picture[0]}</div>'
         if found := re.search(r"<p><em>(.+?)</em></p>", page):
@@ -238,6 +236,10 @@ def _of_code(cell: dict, heading: str) -> Slide:
     if drawn:
         return Slide("figure", heading, f"{drawn}\n{caption}")
     texts = ["".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for o in cell["outputs"]]
+    if not any(texts):
+        raise ValueError(
+            f"a cell with the tag `slide` has to draw or print; this one does not: {source_of(cell)[:60]!r}"
+        )
     printed = f"<pre class='printed'><code>{html.escape(''.join(texts).rstrip())}</code></pre>"
     if "slide-code" not in cell["metadata"]["tags"]:
         return Slide("printed", heading, printed)
