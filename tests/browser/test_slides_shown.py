@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import lesson_browser
 import pypdf
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -24,29 +23,27 @@ TYPE = "() => [...document.querySelectorAll('section')].map(slide => parseFloat(
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def browser(chromium_path: str):
-    with lesson_browser.launch() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def export(folder: Path, only: str = "") -> list[Path]:
     need_sphinx()
-    folder = tmp_path_factory.mktemp("talks") / "slides"
-    main(["export", "--slides", str(folder)], standalone_mode=False)
-    return folder
+    main(["export", "--slides", str(folder), "--only", only], standalone_mode=False)
+    return sorted(folder.glob("*.html"))
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory) -> Path:
+    (page,) = export(tmp_path_factory.mktemp("talks") / "slides", only="03")
+    return page
 
 
 @pytest.fixture
-def talk(browser, folder: Path):
+def talk(browser, lesson: Path):
     """Lesson 3's slides, opened without a network."""
     context = browser.new_context(viewport=SIZE, offline=True)
     page = context.new_page()
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("requestfailed", lambda request: page.problems.append(request.url))
-    page.goto((folder / "03_infonce_is_the_elbo.html").as_uri())
+    page.goto(lesson.as_uri())
     yield page
     context.close()
     assert page.problems == []
@@ -66,12 +63,14 @@ def place(page) -> tuple[str, bool]:
 
 def test_no_slide_of_a_lesson_overflows(talk):
     fits(talk)
+    talk.evaluate("document.querySelector('section.text').style.fontSize = '60px'")
+    assert talk.evaluate(OVER), "what is too large is seen"
 
 
 @pytest.mark.nightly
-def test_no_slide_of_any_lesson_overflows(browser, folder: Path):
+def test_no_slide_of_any_lesson_overflows(browser, tmp_path: Path):
     page = browser.new_page(viewport=SIZE)
-    for path in sorted(folder.glob("*.html")):
+    for path in export(tmp_path / "slides"):
         page.goto(path.as_uri())
         fits(page)
     page.close()
