@@ -2,6 +2,7 @@
 
 import html
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -217,3 +218,13 @@ def test_the_folder_has_a_page_for_each_lesson_and_all_that_they_load(tmp_path: 
 def test_a_neighbour_has_no_slides_and_the_command_says_so(tmp_path: Path):
     with pytest.raises(click.UsageError, match="none of these notebooks has slides"):
         main(["export", "--slides", str(tmp_path / "talks"), "--only", "N10"], standalone_mode=False)
+
+
+def test_a_package_that_is_missing_is_named_with_its_remedy(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "latex2mathml", None)
+    monkeypatch.delitem(sys.modules, "latex2mathml.converter", raising=False)
+    with pytest.raises(
+        click.ClickException, match=r"Slides need the package latex2mathml.*pip install 'rpm-tutorial\[lab\]'"
+    ):
+        main(["export", "--slides", str(tmp_path / "talks"), "--only", "03"], standalone_mode=False)
+    assert not (tmp_path / "talks").exists()

@@ -54,20 +54,21 @@ const enlarge = slide => {
 
 // The caption of a figure with a slider is in its frames; it comes below, in larger type.
 const caption = (box, layout, frames) => {
-    const texts = Object.fromEntries(frames.map(frame => [frame.name, frame.layout.title.text.replaceAll('<br>', ' ')]));
+    const text = part => part?.title?.text?.replaceAll('<br>', ' ') ?? '';
+    const texts = new Map(frames.map(frame => [frame.name, text(frame.layout)]));
     const line = document.createElement('p');
     line.className = 'caption';
-    line.textContent = layout.title.text.replaceAll('<br>', ' ');
+    line.textContent = text(layout);
     box.after(line);
-    [layout, ...frames.map(frame => frame.layout)].forEach(part => delete part.title);
+    [layout, ...frames.map(frame => frame.layout)].forEach(part => delete part?.title);
     [layout.height, layout.margin.t] = [layout.height - 60, layout.margin.t - 60];
-    return ({ step }) => { line.textContent = texts[step.args[0][0]]; };
+    return ({ step }) => { line.textContent = texts.get(step.args[0][0]) ?? ''; };
 };
 
 // A figure is drawn as it is in the lesson, and then enlarged to the slide.
 const draw = box => {
     const { data, layout, frames } = JSON.parse(box.querySelector('script').textContent);
-    const slid = frames && caption(box, layout, frames);
+    const slid = frames && layout.title && caption(box, layout, frames);
     const { width = 720, height = 450 } = layout;
     const scale = Math.min(box.clientWidth / width, box.clientHeight / height);
     const plot = box.appendChild(document.createElement('div'));
@@ -83,10 +84,11 @@ const keys = {
     Home: () => show(0, false), End: () => show(slides.length - 1, false), f: full, s: speak,
 };
 addEventListener('keydown', event => {
+    const act = keys[event.key] ?? keys[event.key.toLowerCase()];
     const pressed = event.target.closest('button') && ['Enter', ' '].includes(event.key);
-    if (event.ctrlKey || event.metaKey || event.altKey || pressed || !(event.key in keys)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || pressed || !act) return;
     event.preventDefault();
-    keys[event.key]();
+    act();
 });
 addEventListener('message', event => {
     other = event.source;

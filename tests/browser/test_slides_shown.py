@@ -102,7 +102,7 @@ def test_keys_lead_through_the_slides_and_a_question_keeps_its_answer_back(talk)
 def test_the_speakers_window_has_the_notes_and_moves_with_the_slides(talk):
     talk.keyboard.press("ArrowRight")
     with talk.expect_popup() as opened:
-        talk.keyboard.press("s")
+        talk.keyboard.press("Shift+S")
     window = opened.value
     window.wait_for_selector("section.now[id='2']")
     assert window.locator("#notes").inner_text().startswith("Minutes 2 to 3 of 35.")
