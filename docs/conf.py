@@ -13,10 +13,11 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tools")]
 
 import doors  # noqa: E402
-import latex2mathml.converter  # noqa: E402
 import plotly.offline  # noqa: E402
 import site_pages  # noqa: E402
 from docutils.nodes import SkipNode  # noqa: E402
+
+from rpm_tutorial.course.slides import mathml  # noqa: E402
 
 project = "InfoNCE is variational inference"
 copyright = "the authors of rpm_tutorial; text CC BY 4.0, code MIT"
@@ -49,21 +50,6 @@ html_theme_options = {
 # Pages have to lie below this folder: what is in docs/notebooks is a copy.
 shutil.rmtree(HERE / "notebooks", ignore_errors=True)
 shutil.copytree(site_pages.NOTEBOOKS, HERE / "notebooks", ignore=shutil.ignore_patterns("*.py", ".*"))
-
-
-def mathml(latex: str, display: str) -> str:
-    """MathML, which browsers draw without a script; three things mended that they would draw unlike TeX."""
-    markup = latex2mathml.converter.convert(latex, display=display)
-    markup = re.sub(r'<mi mathvariant="double-struck">(\w)</mi>', r"<mi>&\1opf;</mi>", markup)
-    prime = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'  # the sign is raised by itself
-    markup = re.sub(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>", prime, markup)
-    markup = re.sub(
-        r"<msubsup>(<mi>\w</mi>)(<m[in]>\w+</m[in]>)<mi>&#x02032;</mi></msubsup>", rf"<msub>{prime}\2</msub>", markup
-    )
-    operator = '<mo form="prefix" lspace="0.167em" rspace="{}em">'
-    markup = re.sub(r"<mi>(log|exp|max|min)</mi>(?=(<mo[^>]*>&#x00028;)?)",
-                    lambda m: operator.format(0 if m[2] else 0.167) + m[1] + "</mo>", markup)  # fmt: skip
-    return markup
 
 
 def visit_math(translator, node) -> None:

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Start here: one number with three names
 #
 # You train an encoder on pairs with a contrastive loss, and the screen says **5.1 nats**. Nats *of what*? Is that good? Is it stuck at
@@ -17,7 +17,7 @@
 # ([arXiv 2107.02495](https://arxiv.org/abs/2107.02495)). Equation numbers such as (E7) are this course's own, and the same everywhere. Beside the lessons stand
 # the [notation](../docs/notation.md), a [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md), and [what goes beyond the paper](../docs/new.md).
 
-# %%
+# %% tags=["slide"]
 import math
 
 import torch
@@ -28,7 +28,7 @@ import rpm_tutorial as rpm
 device = rpm.setup()
 rpm.figures.three_names()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **The claim.** Contrastive learning maximises **InfoNCE**. Variational inference maximises the **ELBO** of a model, its evidence lower bound. Statistics maximises the **log
 # evidence**, the log probability that the model gives to the data. Let $x$ be an input, $z$ what the encoder makes of it, and $C$ a constant of the data that no encoder can change.
 #
@@ -50,7 +50,7 @@ print(rpm.self_check())
 # Contrastive learning starts from pairs $(x, x')$ that belong together. Here both come from one handwritten digit, each
 # shifted, cropped, and made noisy at random. What the two views share is the digit; what differs is nuisance.
 
-# %%
+# %% tags=["slide"]
 digits = rpm.datasets.digits()
 rng = torch.Generator().manual_seed(0)
 held_out = digits.x[1297:]  # 500 digits; training uses the others
@@ -60,7 +60,7 @@ rpm.figures.images(
     caption="Each column is a pair: two views of one digit.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A batch of pairs is a table of scores
 #
 # An **encoder** turns each view into a latent vector, $z$ and $z'$. A **critic** $f(z, z') > 0$ scores how well two
@@ -78,7 +78,7 @@ pairs_alone, everything = log_f.diagonal().mean(), log_f.mean()
 print(f"log_f has shape {tuple(log_f.shape)}; its diagonal averages")
 print(f"{pairs_alone:.2f}, the whole table {everything:.2f}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # InfoNCE asks how much better the right partner scores than a partner picked at random. With $N$ pairs,
 #
 # $$I_N = \frac1N\sum_i \Big[\, s_{ii} - \log \frac1N \sum_j f_{ij} \Big].$$
@@ -114,7 +114,7 @@ assert abs(math.log(len(x)) - cross_entropy - before.value) < 1e-5
 # Training is one loop, `rpm.train`. It takes an encoder, a critic, and a stream of pairs, and yields a row of numbers a step. The digits
 # held out above are not among the pairs.
 
-# %%
+# %% tags=["slide"]
 pairs = rpm.datasets.view_pairs(digits.x[:1297], batch_size=256, flip=False, seed=0)
 log = list(tqdm(rpm.train(encoder, critic, pairs, steps=400), total=400))
 rpm.figures.lines(
@@ -140,7 +140,7 @@ print(f"InfoNCE on {len(x)} held-out pairs: {infonce:.4f} nats per pair")
 assert infonce > 2, "training should lift InfoNCE well above chance"
 rpm.show_source(rpm.infonce)  # shows the code behind any name
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Second name: ELBO
 #
 # A latent-variable model has a prior $P(z, z')$ over latents, and a likelihood $P(x|z)$ of an observation given its latent. In a
@@ -174,7 +174,7 @@ print(f"ELBO − C   {above_C:.4f}")
 print(f"InfoNCE    {infonce:.4f}, residual {residual:.1e}")
 assert residual < 1e-11
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The loss that practitioners minimise is minus an evidence lower bound, up to a constant: $C$, and $\log N$ if it is written as a cross-entropy. Nothing was approximated: the residual is rounding.
 #
 # ## Isn't this circular?
@@ -197,7 +197,7 @@ print(f"one Z for all: Σ P(z,z′) = {total:.4f}, ELBO − C = {other:.4f}")
 print(f"no Z at all:   Σ P(z,z′) = {total_without:.4f}")
 assert other < infonce - 0.01 and total_without > 2
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # One normaliser for all $z$ gives another prior, hence another model, with a lower ELBO on these pairs (lesson 4). Without a normaliser the table sums to more than one: it is no distribution, so there is no
 # model whose evidence one could bound.
 #
@@ -213,7 +213,7 @@ assert other < infonce - 0.01 and total_without > 2
 # By nothing. Our encoder is deterministic: given $x$ it leaves no doubt about $z$, and then the bound is tight, which means equal to what it bounds (E13, lesson 5).
 # </details>
 
-# %%
+# %% tags=["slide"]
 evidence = world.log_evidence(prior)
 names = {
     "InfoNCE": infonce,
@@ -242,7 +242,7 @@ print(f"InfoNCE {soft_infonce:.4f} = ELBO − C {soft_elbo:.4f}")
 print(f"log evidence − C {soft_evidence:.4f}")
 assert abs(soft_infonce - soft_elbo) < 1e-12 and soft_elbo < soft_evidence - 1e-3
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What changes one changes all three
 #
 # The temperature sets how sharp the prior is: low is sharp. The temperature is a trained parameter: it started at 0.2, and training has lowered it. Here we vary it, the encoder held
@@ -259,7 +259,7 @@ for temperature in temperatures:
     curves["ELBO − C"].append((elbo - world.constant).item())
     curves["log evidence − C"].append((evidence - world.constant).item())
 
-# %%
+# %% tags=["slide"]
 best = temperatures[max(range(13), key=lambda k: curves["log evidence − C"][k])]
 spread = torch.tensor(list(curves.values()), dtype=torch.float64).std(0).max()
 trained = critic.temperature.item()
@@ -313,7 +313,7 @@ dashboard
 # encoder makes, and the temperature belongs to the prior.
 # </details>
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Twice the evidence: what does the probe do?
 #
 # **Predict**: let the dashboard run to its last step. The held-out InfoNCE doubles between step 100 and step 2 000. What does the probe do, and why?
@@ -360,7 +360,7 @@ assert 2 * gained[0] < gained[1] and last[0].label < math.log(10)  # 0.2 and 0.8
 assert abs(last[0].label + last[0].instance - last[0].infonce) < 1e-4  # (E24)
 assert again.critic.temperature < trained / 2  # four seeds: 0.046 at step 2000
 
-# %%
+# %% tags=["slide"]
 found = [nats for nats, _ in split.values()]
 rpm.figures.lines(
     list(split),
@@ -402,7 +402,7 @@ rpm.figures.lines(
 # %%
 rpm.figures.course_map()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # Replace each `...` and run the cell: it tells you at once. Stuck? Call `.hint()`, then `.hint(2)`, `.hint(3)`.
@@ -417,7 +417,7 @@ def ceiling(n):
 
 rpm.lessons.lesson_00.ceiling.check(ceiling)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** A deterministic encoder was evaluated on all `n` pairs of a data set at once, with no image twice, and you are told its InfoNCE. Return the log evidence per pair.
 
 
@@ -456,7 +456,7 @@ rpm.lessons.lesson_00.log_evidence.check(log_evidence)
 # %%
 print("  ".join(f"{name} {number:.4f}" for name, number in names.items()), "nats")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # InfoNCE on 500 real pairs, the ELBO of a model, and its log evidence came out equal to rounding, by three separate pieces of code, at

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # The model: a likelihood that nobody had to write
 #
 # A latent-variable model needs a likelihood $P(x|z)$: how probable each observation is, given its latent. For images a VAE trains a decoder for that, a second large network which has to get every
@@ -20,7 +20,7 @@ import rpm_tutorial as rpm
 
 device = rpm.setup()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two latents carry what two observations share
 #
 # $$P(x, x', z, z') = P(z, z')\, P(x|z)\, P(x'|z') \tag{E1}$$
@@ -28,7 +28,7 @@ device = rpm.setup()
 # A pair of observations $x, x'$ has a pair of latents $z, z'$. Each observation depends on its own latent alone. One factor alone links $x$ to $x'$, the **prior** $P(z, z')$: the distribution of the
 # latents before anything is observed.
 
-# %%
+# %% tags=["slide"]
 rpm.figures.graphical_model()
 
 # %% [markdown]
@@ -46,7 +46,7 @@ rpm.figures.tables(
     caption="The data: pairs near the diagonal are frequent, x = 0 most of all.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The encoder is given; the likelihood follows
 #
 # An encoder that may be in doubt is a distribution $Q(z|x)$, the **recognition model**: given $x$, how probable is each $z$? Rows are $x$, and each row sums to one. (A network that outputs one vector for each $x$ is the case without doubt: each row has a single 1.)
@@ -57,14 +57,14 @@ print("shape", tuple(recognition.shape))
 print("row sums", recognition.sum(1).numpy().round(12))
 assert torch.allclose(recognition.sum(1), torch.ones(6, dtype=torch.float64))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Draw $x$ from the data and $z$ from the encoder. That defines a joint distribution of both, and a joint can be read in either direction:
 #
 # $$P(x|z) = \frac{Q(z|x)\,P_\text{true}(x)}{Q(z)}, \qquad Q(z) = \sum_x Q(z|x)\,P_\text{true}(x). \tag{E2}$$
 #
 # $Q(z)$ is the **aggregate posterior**: how often the encoder says $z$ over the whole data set. The second likelihood is made in the same way, $P(x'|z') = Q(z'|x')\,P_\text{true}(x')/Q(z')$, from an encoder of $x'$, which may be the same network or another.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 p_x = world.p_true.sum(1)
 q_z = recognition.T @ p_x  # Q(z): average the encoder over the data
 p_x_given_z = recognition.T * p_x / q_z[:, None]  # (E2), rows z
@@ -75,7 +75,7 @@ rpm.figures.tables(
     caption="Left, the encoder: columns sum to one. Right, the likelihood: rows do.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: a likelihood has to sum to one over all $x$, for each $z$. For which encoders does (E2) do so?
 #
 # <details><summary>Answer</summary>
@@ -91,7 +91,7 @@ residual = max((table.sum(1) - 1).abs().max() for table in tables)
 print(f"worst |Σ_x P(x|z) − 1| over {len(tables)} encoders: {residual:.1e}")
 assert residual < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # So every encoder, trained or not, gives a proper likelihood. The price: $P(x|z)$ contains $P_\text{true}(x)$, which for images we know only on the list of a data set, not for a new image. Lesson 2 shows that training doesn't need it.
 #
 # ## If P(z) = Q(z), the model gets P(x) right
@@ -106,7 +106,7 @@ off = (model_x - p_x).abs().max()
 print(f"P(z) = Q(z): worst |P(x) − P_true(x)| = {off:.1e}")
 assert off < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: is $P(x) = P_\text{true}(x)$ for every prior? Take one with $P(z)$ uniform.
 #
 # <details><summary>Answer</summary>
@@ -135,7 +135,7 @@ print(f"worst |P(x) − P_true(x)| = {off:.1e}")
 print(f"worst |P(x′) − P_true(x′)| = {off_prime:.4f}")
 assert off < 1e-12 and off_prime > 0.01
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Together, the factors are a distribution over pairs
 #
 # Summing (E1) over the latents gives $P(x,x')$, the model of what we observe. For the prior, take the distribution of $z$ and $z'$ that the two encoders produce on the pairs of the data, the **aggregate joint**
@@ -158,7 +158,7 @@ log_prior = rpm.priors.optimal(world.q_joint)  # log Q(z,z'); why optimal: lesso
 assert torch.allclose(world.log_p(log_prior).exp(), model, atol=1e-12)
 rpm.show_source(rpm.FiniteRPM.log_p)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What ties x to x′ is the prior alone
 #
 # Keep the encoder, keep the likelihoods, and take a prior under which $z$ and $z'$ are independent, $P(z, z') = Q(z)Q(z')$.
@@ -170,7 +170,7 @@ rpm.show_source(rpm.FiniteRPM.log_p)
 # It becomes $P_\text{true}(x)\,P_\text{true}(x')$: both marginals are right, and $x$ tells nothing of $x'$.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 independent = torch.log(world.q_z[:, None] * world.q_z_prime)
 apart = world.log_p(independent).exp()
 assert torch.allclose(apart, world.p_x[:, None] * world.p_x_prime, atol=1e-12)
@@ -200,7 +200,7 @@ worst = ((frequency - model) / standard_error).abs().max()
 print(f"worst deviation from the table: {worst:.1f} standard errors")
 assert worst < 5  # of 42 normal numbers, one exceeds 5 once in forty thousand tables
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A sharper encoder makes a sharper model
 #
 # The widget shows the likelihood $P(x|z)$ on the left, the data's $P_\text{true}(x'|x)$ in the middle, and on the right the model's $P(x'|x)$ under the prior
@@ -213,7 +213,7 @@ assert worst < 5  # of 42 normal numbers, one exceeds 5 once in forty thousand t
 # Equal rows, each of them $P_\text{true}(x')$: no $z$ tells anything of $x$, so the model knows the marginals and nothing else, however strong the coupling is.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.explore(rpm.lessons.lesson_01.ring)
 
 # %% [markdown]
@@ -228,7 +228,7 @@ for sharpness in (0, 2, 8, 50):
     print(f"sharpness {sharpness:2}: KL(P_true ‖ P) = {divergence:.3f} nats")
 assert divergence > 0.3
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Write (E2) yourself: return $P(x|z)$, shape (Z, X), from $Q(z|x)$, shape (X, Z), and $P_\text{true}(x)$, shape (X,).
@@ -241,7 +241,7 @@ def likelihood(recognition, p_x):
 
 rpm.lessons.lesson_01.likelihood.check(likelihood)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return $P(x, x')$, shape (X, X'), from $P(z, z')$, $P(x|z)$ and $P(x'|z')$, the latter two with one row per latent.
 
 
@@ -283,7 +283,7 @@ three = {"InfoNCE": infonce, "ELBO − C": bound, "log evidence − C": evidence
 print("  ".join(f"{name} {number:.4f}" for name, number in three.items()), "nats")
 assert abs(infonce - bound) < 1e-12 and bound < evidence
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # An encoder and a prior are a complete generative model of pairs. It is normalised, it can be sampled, it has the right $P(x)$ if $P(z) = Q(z)$ and the right $P(x')$ if $P(z') = Q(z')$. What we

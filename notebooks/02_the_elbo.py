@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # The ELBO: seven lines, each with its number
 #
 # How do you train the model of lesson 1? Its likelihood contains $P_\text{true}(x)$, the distribution that images are drawn from, which nobody can write down, and the density $Q(z|x)$, which a deterministic network doesn't have. This lesson derives the ELBO of the model, and shows that both terms drop out of it.
@@ -13,7 +13,7 @@
 # **Whose result**: the bound and its lines (E3) to (E5) are the paper's, where it derives the ELBO of the recognition-parameterised model; the gap as a number, and the assumptions that can be broken one by one, are this course's.
 # Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
-# %%
+# %% tags=["slide"]
 import torch
 
 import rpm_tutorial as rpm
@@ -58,7 +58,7 @@ def E(values):
 print("axes x, x′, z, z′:", tuple(weights.shape))
 print(f"Σ weights = {weights.sum():.12f}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The ELBO lies below the log evidence
 #
 # Take one pair. Write its probability, a sum over latents, as an average over what the encoders draw. Then take the logarithm. By Jensen's inequality, the logarithm of an average is at least the average of the logarithms:
@@ -69,7 +69,7 @@ print(f"Σ weights = {weights.sum():.12f}")
 #
 # Averaged over the data, the right side is the ELBO $L$ (as a line of the derivation, "(E3)" means this average), and the left side is the log evidence, which we can compute in a small world.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 # log P(x,x',z,z'), (E1)
 log_joint = log_prior + log_p_x_given_z + log_p_x_prime_given_z_prime
 L = E(log_joint - log_q_z_given_x - log_q_z_prime_given_x_prime)  # (E3)
@@ -79,7 +79,7 @@ print(f"log evidence {evidence:.6f}   ELBO {L:.6f}")
 print(f"difference {evidence - L:.6f} nats per pair")
 assert L < evidence
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The gap is a KL divergence, exactly
 #
 # The difference of log evidence and ELBO is called the **gap**. The encoders draw $z$ and $z'$ from $Q(z|x)Q(z'|x')$. The model has a posterior of its own, $P(z,z'|x,x')$, what Bayes' rule makes of (E1).
@@ -95,7 +95,7 @@ assert L < evidence
 # By Bayes' rule $\log P(x,x') = \log P(x,x',z,z') - \log P(z,z'|x,x')$ for all $z, z'$. Average both sides under $Q(z|x)Q(z'|x')$, and add and subtract
 # $\log Q(z|x)Q(z'|x')$: the right side becomes (E3) plus that KL.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 log_posterior = log_joint - log_p[:, :, None, None]  # log P(z,z'|x,x'), Bayes' rule
 gap = E(log_q_z_given_x + log_q_z_prime_given_x_prime - log_posterior)
 line_0 = evidence - gap  # line 1 is L, (E3)
@@ -105,14 +105,14 @@ assert abs(line_0 - L) < 1e-12
 independent = world.q_z.log()[:, None] + world.q_z_prime.log()  # the prior Q(z)Q(z')
 assert abs(world.gap(independent)) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **What it needs**: that $z$ and $z'$ are drawn independently, given $x$ and $x'$, because (E3) subtracts $\log Q(z|x) + \log Q(z'|x')$. If $z$ and $z'$ were made from the same random noise, this sum would not be the log probability of the draw.
 #
 # ## Bayes' rule goes in
 #
 # So far this was variational inference in any model of the form (E1); only the remark on the prior $Q(z)Q(z')$ used more. Now we use that the likelihood is defined by (E2), $\log P(x|z) = \log Q(z|x) + \log P_\text{true}(x) - \log Q(z)$. Put this in for $x$ and for $x'$.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 log_p_x = world.p_x.log()[:, None, None, None]
 log_p_x_prime = world.p_x_prime.log()[None, :, None, None]
 log_q_z, log_q_z_prime = world.q_z.log()[:, None], world.q_z_prime.log()
@@ -123,7 +123,7 @@ line_2 = E(log_prior + bayes + bayes_prime - log_q)
 print(f"with Bayes' rule {line_2:.6f},  residual {abs(line_2 - L):.1e}")
 assert abs(line_2 - L) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **What it needs**: that the likelihood is Bayes' rule applied to an encoder. A VAE's decoder is not made in this way, so for a VAE the derivation ends here.
 #
 # ## The recognition densities cancel
@@ -132,12 +132,12 @@ assert abs(line_2 - L) < 1e-12
 #
 # $$L = \mathbb E\big[\log P(z,z') - \log Q(z) - \log Q(z') + \log P_\text{true}(x) + \log P_\text{true}(x')\big]$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 line_3 = E(log_prior + log_p_x - log_q_z + log_p_x_prime - log_q_z_prime)
 print(f"after cancelling {line_3:.6f},  residual {abs(line_3 - line_2):.1e}")
 assert abs(line_3 - line_2) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # This is the step that lets the encoder be the network of contrastive learning. $Q(z|x)$ is gone, so the encoder may be a deterministic network: it puts all probability on one point, and has no finite density there. It is the limit of ever narrower encoders, and for each of these the two terms cancel before the limit is taken.
 #
 # **What it needs**: that the encoder in the likelihood is the encoder that draws $z$. Were the likelihood made of a blurred or older copy, the two terms would differ. (One encoder for $x$ and another for $x'$ is no problem: each side cancels its own.)
@@ -148,7 +148,7 @@ assert abs(line_3 - line_2) < 1e-12
 #
 # $$C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x') = -H(x) - H(x').$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 H_x = -(world.p_x * world.p_x.log()).sum()  # entropy of x
 H_x_prime = -(world.p_x_prime * world.p_x_prime.log()).sum()
 C = -H_x - H_x_prime
@@ -157,7 +157,7 @@ print(f"C = {C:.6f};  with C outside {line_4:.6f}")
 print(f"residual {abs(line_4 - line_3):.1e}")
 assert abs(line_4 - line_3) < 1e-12 and abs(C - world.constant) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # For the distribution that images are drawn from we cannot compute $C$ (for a list of $N$ distinct pairs it is $-2\log N$, lesson 0). It is the same for all encoders and all priors, so that training and comparing them go without it. "Up to a constant" means $C$ in
 # this whole course.
 #
@@ -169,13 +169,13 @@ assert abs(line_4 - line_3) < 1e-12 and abs(C - world.constant) < 1e-12
 #
 # $$L - C = \mathbb E_{Q(z,z')}\big[\log P(z,z') - \log Q(z) - \log Q(z')\big] \tag{E4}$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 q_joint = weights.sum((0, 1))  # Q(z,z'): what is left when x and x' are summed out
 line_5 = (q_joint * (log_prior - log_q_z - log_q_z_prime)).sum() + C
 print(f"(E4) {line_5:.6f},  residual {abs(line_5 - line_4):.1e}")
 assert abs(line_5 - line_4) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Four axes have become two. For images, an expectation under $Q(z,z')$ is an average over encoded pairs, which a batch can estimate. The
 # densities $Q(z)$ and $Q(z')$ in the bracket are still unknown; lesson 3 finds a prior in which they cancel.
 #
@@ -187,7 +187,7 @@ assert abs(line_5 - line_4) < 1e-12 and torch.allclose(q_joint, world.q_joint)
 #
 # $$L - C = I_Q(z;z') - \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big). \tag{E5}$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 information = (q_joint * (q_joint.log() - log_q_z - log_q_z_prime)).sum()
 divergence = (q_joint * (q_joint.log() - log_prior)).sum()
 line_6 = information - divergence + C
@@ -196,7 +196,7 @@ print(f"residual {abs(line_6 - line_5):.1e}")
 assert abs(line_6 - line_5) < 1e-12
 assert abs(information - world.mutual_information) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Maximising the ELBO asks for two things at once: latents that share information, **and** latents whose joint distribution looks like the prior.
 # A change of the encoder that adds information helps only if it adds less to the KL.
 #
@@ -225,7 +225,7 @@ assert abs(information - world.mutual_information) < 1e-12
 # - aggregate: (E5). The lines before it carry the same wrong $Q(z)$ and agree with one another; (E5) takes the marginals of $Q(z,z')$.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.explore(rpm.lessons.lesson_02.proof(world, log_prior))
 
 # %% [markdown]
@@ -254,7 +254,7 @@ signs = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
 assert abs((signs * torch.stack(elbo[1:])).sum() - elbo.value) < 1e-12
 assert abs(elbo.value - L) < 1e-12 and abs(world.gap(log_prior) - gap) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return $C$ from the table $P_\text{true}(x,x')$.
@@ -267,7 +267,7 @@ def constant(p_true):
 
 rpm.lessons.lesson_02.constant.check(constant)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return $\mathrm{KL}(q\,\|\,p)$ of two tables of the same shape, here $q = Q(z|x)Q(z'|x')$ and $p = P(z,z'|x,x')$ for one pair.
 
 
@@ -278,7 +278,7 @@ def gap_of_one_pair(q, p):
 
 rpm.lessons.lesson_02.gap.check(gap_of_one_pair)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3. Find the bug.** This function should return $L - C$ of (E4). **Symptom** (see the last line that the cell prints): under a uniform prior the function returns exactly 0 nats, but (E5), $I_Q(z;z') - \mathrm{KL}(Q\,\|\,P)$, gives less. Repair it.
 
 
@@ -328,7 +328,7 @@ print(f"InfoNCE − (ELBO − C) = KL(Q(z) ‖ P(z)) = {side:.4f}")
 print(f"log evidence − ELBO = gap = {gap:.4f}")
 assert abs(infonce - (L - C) - side) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # Seven lines gave one number, up to rounding. $P_\text{true}(x)$ left as a constant, and the densities of the encoders cancelled. What remains compares the prior with pairs of latents.

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # InfoNCE is the ELBO: the prior that you have been using
 #
 # You chose an encoder, a similarity and a temperature, and a softmax over a batch did the rest. Nobody asked you for a prior. Yet by (E4) the ELBO
@@ -25,7 +25,7 @@ import rpm_tutorial as rpm
 device = rpm.setup()
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The world is that of lessons 1 and 2: three values of $z$, four of $z'$, and $Q(z,z')$ says how often data and encoder produce each pair of them.
 #
 # ## The optimal prior turns the ELBO into the mutual information
@@ -42,7 +42,7 @@ MI = world.mutual_information
 print(f"L − C = {elbo:.6f},  MI = {MI:.6f},  residual {abs(elbo - MI):.1e} nats")
 assert abs(elbo - MI) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # So to maximise the mutual information is to maximise an ELBO whose prior copies whatever the encoder does. Such a prior assumes nothing about the
 # latents. Every other prior assumes something, and its ELBO is lower by a KL if the latents are distributed otherwise.
 #
@@ -56,7 +56,7 @@ assert abs(elbo - MI) < 1e-12
 # The **normaliser** $Z(z)$ is what makes each row of the table $P(z'|z)$, one for each $z$, sum to one. To try it we need a critic, and any table of scores $s = \log f(z,z')$ will do. We
 # take the logarithm of the **density ratio** $r(z,z') = Q(z,z')/Q(z)Q(z')$, which says how much more often two latents meet than by chance, and add noise, because a trained critic has errors too.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rng = torch.Generator().manual_seed(0)
 log_ratio = torch.log(world.q_joint / world.q_z[:, None] / world.q_z_prime)
 noise = torch.randn(3, 4, generator=rng, dtype=torch.float64)
@@ -74,7 +74,7 @@ P = world.q_z[:, None] * P_given_z  # P(z,z')
 print("rows of P(z′|z) sum to", P_given_z.sum(1).numpy().round(12))
 assert torch.allclose(P.log(), rpm.priors.infonce(log_f, world.q_joint), atol=1e-12)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Put this prior into (E4), $L - C = \mathbb E_{Q(z,z')}[\log P(z,z') - \log Q(z) - \log Q(z')]$. The prior has $Q(z)$ and $Q(z')$ as factors, so that both
 # cancel, and $s(z,z') - \log Z(z)$ is left in the bracket:
 #
@@ -90,7 +90,7 @@ assert torch.allclose(P.log(), rpm.priors.infonce(log_f, world.q_joint), atol=1e
 # In all of them. They are the same number, and what differs is rounding.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide-code"]
 score = (world.q_joint * log_f).sum()
 log_normaliser = (world.q_z * Z.log()).sum()
 infonce = score - log_normaliser
@@ -99,7 +99,7 @@ print(f"InfoNCE = {infonce:.12f}\nL − C   = {elbo:.12f}")
 print(f"residual {abs(elbo - infonce):.1e} nats")
 assert abs(elbo - infonce) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # This is the theorem of the course. The library's `infonce` is the line of `Z` two cells above and the first three lines of this cell, with names and checks.
 #
 # ## I∞ and I_N are one formula on two distributions
@@ -107,7 +107,7 @@ assert abs(elbo - infonce) < 1e-12
 # $I_\infty$ averages over a distribution $Q(z,z')$; $I_N$ averages over $N$ pairs. They are the same formula: let the distribution be the list of the
 # $N$ pairs, each with probability $1/N$. Then $Q(z')$ gives $1/N$ to each $z'_j$, and $I_\infty$ *of that list* is $I_N$.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 scores = torch.randn(6, 6, generator=rng, dtype=torch.float64)  # 6 pairs, any critic
 the_list = torch.eye(6, dtype=torch.float64) / 6  # its Q(z,z')
 of_the_list = rpm.infonce(scores, the_list).value  # the formula of I∞
@@ -115,7 +115,7 @@ I_N = (scores.diagonal() - scores.exp().mean(1).log()).mean()  # lesson 0
 print(f"I∞ of the list {of_the_list:.6f},  I_6 {I_N:.6f} nats")
 assert abs(of_the_list - I_N) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # So three numbers are called InfoNCE. They differ in what they are computed from:
 #
 # | | computed from | compared with the ELBO |
@@ -131,7 +131,7 @@ assert abs(of_the_list - I_N) < 1e-12
 #
 # $$I_Q(z;z') - I_\infty = \mathrm{KL}\big(Q(z,z')\,\|\,P(z,z')\big) \ge 0. \tag{E8}$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 shortfall = MI - infonce
 divergence = (world.q_joint * (world.q_joint.log() - P.log())).sum()
 print(f"MI − InfoNCE = {shortfall:.6f},  KL(Q‖P) = {divergence:.6f} nats")
@@ -150,7 +150,7 @@ print(f"optimal critic: InfoNCE {at_best:.6f}, MI {MI:.6f}")
 print(f"our critic, times c(z): InfoNCE {with_c:.6f}, before {infonce:.6f}")
 assert abs(at_best - MI) < 1e-12 and abs(with_c - infonce) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Two things follow. A critic trained by InfoNCE gives the density ratio only up to the factor $c(z)$. And a critic of a fixed shape, say a cosine over a temperature, is optimal only if the latents happen to have a density ratio of that shape, up to $c(z)$. If not, InfoNCE stays below the MI for these latents, however long the critic is trained. As an estimate of the MI this would be a failure, but that is not what InfoNCE is. It is the exact value of
 # something else: the ELBO of the model whose prior has that shape.
 #
@@ -165,7 +165,7 @@ assert abs(at_best - MI) < 1e-12 and abs(with_c - infonce) < 1e-12
 #
 # The next cell estimates $I_\infty$ from samples, in batches of 1 000 pairs; ± is one standard error of the mean over batches. Its check allows .002 nats for the bias of such a batch, which is lesson 6's subject.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rho, sigma = 0.8, 0.7
 exact = rpm.gaussian.infonce_random_walk(rho, sigma)  # (E20)
 information = rpm.gaussian.mutual_information(rho)
@@ -197,7 +197,7 @@ divergence = (ratio - 1 - math.log(ratio) + (rho - mean) ** 2 / variance) / 2
 print(f"KL(Q‖P) = {divergence:.4f} = MI − (E20)")
 assert abs(divergence - (information - exact)) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The closer the partners, the shorter the best step
 #
 # The widget draws (E20) against the step $\sigma$ of the walk, the MI as a level line, and the KL as a bar at the chosen step.
@@ -209,7 +209,7 @@ assert abs(divergence - (information - exact)) < 1e-12
 # Shorter: partners that lie close together ask for a small step. At $\rho = 0$ the partners are unrelated, and a longer step is always better. In between InfoNCE never reaches the MI: the critic has one number only, $a$, which cannot make both the mean and the variance right.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.explore(rpm.lessons.lesson_03.walk)
 
 # %% [markdown]
@@ -226,7 +226,7 @@ for rho in (0.2, 0.5, 0.8, 0.95):
     print(f"ρ = {rho:4}: best step {best:.2f}, MI − InfoNCE {gaps[-1]:.4f} nats")
 assert best_steps == sorted(best_steps, reverse=True) and min(gaps) > 0.001
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Write $I_\infty$ yourself, from `log_f` and `q_joint`, both of shape (Z, Z').
@@ -239,7 +239,7 @@ def my_infonce(log_f, q_joint):
 
 rpm.lessons.lesson_03.infonce.check(my_infonce)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return the InfoNCE prior $P(z,z')$ as a table of probabilities, not logarithms. Its rows must sum to $Q(z)$.
 
 
@@ -282,7 +282,7 @@ print("  ".join(f"{name} {number:.4f}" for name, number in three.items()), "nats
 print(f"log evidence − ELBO = gap = {gap:.4f}")
 assert abs(infonce - bound) < 1e-12 and abs(evidence - bound - gap) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # InfoNCE is the ELBO under the prior $P(z)=Q(z)$, $P(z'|z) = Q(z') f/Z(z)$: equal for any critic, by (E4) and (E7), and to rounding for the one that we computed. It stays below the mutual information by the KL from

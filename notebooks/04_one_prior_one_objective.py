@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # One prior, one objective: what MINE, NWJ and CLIP assume
 #
 # InfoNCE is one of several losses that score pairs of latents against strangers. MINE, NWJ and the loss of CLIP take the same encoder and the same critic,
@@ -27,7 +27,7 @@ q = world.q_joint  # Q(z,z')
 # The world is that of lesson 3, and so is the critic: its scores are the logarithm of the density ratio $r = Q(z,z')/Q(z)Q(z')$, plus noise. Here the number 1 is added to every score.
 # InfoNCE does not notice, since a constant factor of $f$ cancels against $Z(z)$. NWJ, an objective further down, needs it.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rng = torch.Generator().manual_seed(0)
 log_ratio = torch.log(q / world.q_z[:, None] / world.q_z_prime)
 noise = torch.randn(3, 4, generator=rng, dtype=torch.float64)
@@ -41,7 +41,7 @@ rpm.figures.tables(
     caption="Scores above 1 mark pairs of latents that meet more often than by chance, up to the noise of the critic.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## One normaliser for all z: Donsker–Varadhan
 #
 # InfoNCE's prior divides each row of $Q(z)Q(z')f(z,z')$ by a normaliser of its own, $Z(z) = \mathbb E_{Q(z')} f$. Divide the whole table by one number instead:
@@ -54,7 +54,7 @@ rpm.figures.tables(
 #
 # This is the objective of Donsker and Varadhan (DV), known in deep learning as MINE, mutual information neural estimation.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 Z = f @ world.q_z_prime  # Z(z), one for each z
 Z_bar = world.q_z @ Z  # one for all
 score = (q * log_f).sum()
@@ -64,7 +64,7 @@ elbo = world.elbo(dv_prior).value - world.constant
 print(f"DV {dv:.6f} = L − C {elbo:.6f},  residual {abs(dv - elbo):.1e} nats")
 assert abs(dv - elbo) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # This prior differs from InfoNCE's in its row sums, $P(z) = Q(z)\,Z(z)/\bar Z$: where the scores of a row are high, it expects $z$ more often than the encoder produces it.
 #
 # ## No normaliser at all: NWJ
@@ -80,7 +80,7 @@ assert abs(dv - elbo) < 1e-12
 #
 # the objective of Nguyen, Wainwright and Jordan (NWJ). The library calls $1 - \sum\tilde P$, the correction as it enters $L$ (in the KL it has the other sign), the *slack*; `unnormalised=True` adds it to $L$.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 nwj = score - Z_bar / math.e
 nwj_prior = rpm.priors.nwj(log_f, q)  # log P̃; P̃ need not sum to one
 elbo = world.elbo(nwj_prior, unnormalised=True)
@@ -102,7 +102,7 @@ for c in (0.0, 1.0, 3.0):
     assert abs(at_dv - MI) < 1e-12 and abs(at_infonce - MI) < 1e-12
     assert (abs(at_nwj - MI) < 1e-12) == (c == 1)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## For one critic, the objectives come in a fixed order
 #
 # **Predict** the order of NWJ, DV, InfoNCE and the MI, for the same $f$.
@@ -118,7 +118,7 @@ for c in (0.0, 1.0, 3.0):
 # - from DV to InfoNCE: that $P(z)$ is not $Q(z)$. The step is $\log\bar Z - \mathbb E_{Q(z)} \log Z(z) = \mathrm{KL}(Q(z)\,\|\,P(z))$, with DV's $P(z) = Q(z)Z(z)/\bar Z$.
 # - from InfoNCE to the MI: that $P(z'|z)$ is not $Q(z'|z)$. The step is the KL of (E8).
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 infonce = rpm.infonce(log_f, q).value
 p_z = dv_prior.exp().sum(1)  # DV's P(z)
 infonce_prior = rpm.priors.infonce(log_f, q)
@@ -135,7 +135,7 @@ rpm.figures.dots(
     caption="One critic, three objectives, and the MI that none exceeds.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # A larger value for the same critic does not make InfoNCE the better objective to train on: its prior copies $Q(z)$ from the encoder, so that it cannot lose there, whatever the encoder makes of $z$. It is the ELBO of another model, and the size of the number does not say which model is right. None of the three has a $P(z)$ that you choose. If you want $z$ to have a certain distribution, a prior that says so is an assumption worth making.
 #
 # ## A prior is a critic times a normaliser
@@ -152,7 +152,7 @@ rpm.figures.dots(
 # InfoNCE. Its $Z(z)$ divides out whatever depends on $z$ alone. DV and NWJ have one normaliser or none, and change with the shift: at $\kappa = 1$ every shift costs them.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.explore(rpm.lessons.lesson_04.prior_choice)
 
 # %% [markdown]
@@ -166,7 +166,7 @@ for fn in (rpm.infonce, rpm.donsker_varadhan, rpm.nwj):
     print(f"{fn.__name__:17} moves by {moved[fn.__name__]:.4f} nats")
 assert abs(moved["infonce"]) < 1e-12 and moved["donsker_varadhan"] < -0.1
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The table of the course
 #
 # One more prior, without a critic: keep $P(z) = Q(z)$, and write down a normalised $P(z'|z)$ of your own, for example a Gaussian around $z$. In (E4) $\log Q(z)$ cancels and $-\log Q(z')$ stays. Its average is the entropy $H(Q(z'))$:
@@ -190,7 +190,7 @@ table = {
     ),
 }
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 print(f"{'prior':13}{'sums to':>8}{'L − C':>17}{'objective':>17}{'residual':>10}")
 for name, (prior, objective) in table.items():
     elbo = world.elbo(prior, unnormalised=name.startswith("NWJ")).value
@@ -199,7 +199,7 @@ for name, (prior, objective) in table.items():
     print(f"{name:13}{total:8.3f}{elbo:17.12f}{objective:17.12f}{residual:10.1e}")
     assert residual < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # | objective | the prior | what it gets right by construction |
 # |---|---|---|
 # | MI | $Q(z,z')$ | everything: it assumes nothing |
@@ -216,7 +216,7 @@ for name, (prior, objective) in table.items():
 #
 # Is that the ELBO of the averaged prior $\tfrac12(P_1 + P_2)$? No: the logarithm of an average is at least the average of the logarithms, so that this ELBO is the larger one.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide-code"]
 P_1 = rpm.priors.infonce(log_f, q)  # both are logarithms
 P_2 = rpm.priors.infonce(log_f.T, q.T).T
 over_rows, over_columns = (world.elbo(P).value - world.constant for P in (P_1, P_2))
@@ -227,7 +227,7 @@ print(f"({over_rows:.6f} + {over_columns:.6f}) / 2 = {clip:.6f} nats")
 print(f"ELBO of the averaged prior: {elbo:.6f} nats")
 assert abs((over_rows + over_columns) / 2 - clip) < 1e-12 and clip < elbo
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # So CLIP's objective is not the ELBO of the averaged prior. It is the mean of the ELBOs of two, and lies below the ELBO of the prior that averages theirs: still a lower bound on that model's evidence, and one that treats both sides alike.
 #
 # ## Exercises
@@ -243,7 +243,7 @@ def level(log_f, q_joint):
 
 rpm.lessons.lesson_04.level.check(level)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2. Find the bug.** This function should return the symmetric objective (E12) of a batch, pairs on the diagonal. **Symptom**, the last line that it prints: exchange $z$ and $z'$,
 # and another value comes out. Repair it.
 
@@ -294,7 +294,7 @@ print(f"log evidence − ELBO = gap = {gap:.4f}")
 assert abs(infonce - bound - z_is_wrong) < 1e-12
 assert abs(evidence - bound - gap) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # Four priors and a relaxed one gave five objectives, each equal to its ELBO up to rounding; CLIP's loss is the mean of two. For one critic NWJ, DV, InfoNCE and the MI come in a fixed order, and each step is one error of a prior. So

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # The evidence of a data set: InfoNCE on everything at once
 #
 # Lessons 1 to 4 worked mostly on small tables. Now, as in lesson 0, the observations are images, and the encoder is a deterministic network. On a data set of pairs nothing has to be
@@ -23,7 +23,7 @@ import rpm_tutorial as rpm
 
 device = rpm.setup()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A deterministic encoder closes the gap
 #
 # The ELBO $L$ is a lower bound on the mean log evidence $\mathbb E\log P(x,x')$. Every mean $\mathbb E$ here is over $P_\text{true}(x,x')$, the distribution of the data. Lesson 2 has the gap
@@ -41,7 +41,7 @@ device = rpm.setup()
 # No. Each $x$ must have one $z$, but several $x$ may share it. In the small world below six values of $x$ share three values of $z$.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 soft = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 
 
@@ -71,7 +71,7 @@ assert gaps[0] > 0.01 and abs(gaps[1]) < 1e-12
 # convolutional network. The critic is the cosine of the two latents over a temperature, as in SimCLR: $\log f = z^\top z'/\tau$ for latents of length 1. The class is called
 # `VonMisesFisher`, because $e^{z^\top z'/\tau}$ is, up to a factor, the density of that name, the Gaussian's analogue on the sphere. It learns $\tau$ too.
 
-# %%
+# %% tags=["slide"]
 images = rpm.datasets.fashion_mnist_or_digits()
 rng = torch.Generator().manual_seed(0)
 x, x_prime = rpm.datasets.two_views(images.x[:12], generator=rng)
@@ -95,7 +95,7 @@ print(
 )
 assert log[-1].value > 2
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## On a data set, InfoNCE is a log probability
 #
 # Take $N$ pairs $(x_i, x'_i)$, and let $P_\text{true}$ be the list of them, each with probability $1/N$. With $f_{ij} = f(z_i, z'_j)$ the model is then a table over all $N^2$ combinations, including the $N^2 - N$ that never occurred:
@@ -123,7 +123,7 @@ assert abs(P.sum() - 1) < 1e-12 and torch.allclose(
     P.sum(1), torch.full((n,), 1 / n, dtype=torch.float64)
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Average its logarithm over the $N$ pairs that did occur: that is the log evidence. The constant of lesson 2, $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$, is $-2\log N$
 # here, since each $x_i$ and each $x'_i$ has probability $1/N$. So
 #
@@ -131,7 +131,7 @@ assert abs(P.sum() - 1) < 1e-12 and torch.allclose(
 #
 # InfoNCE of all $N$ pairs at once.
 
-# %%
+# %% tags=["slide-code"]
 log_evidence = P.diagonal().log().mean()
 infonce = rpm.infonce(log_f).value
 shifted = log_evidence + 2 * math.log(n)
@@ -141,7 +141,7 @@ print(
 )
 assert abs(shifted - infonce) < 1e-9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # No limit of infinitely many samples is taken, and there is no inequality: the full-batch loss is $-I_N = -\frac1N\sum_i\log P(x_i,x'_i) - 2\log N$, the negative log likelihood per pair, shifted by a constant. The model takes the observations as given,
 # $P(x_i) = 1/N$, and is judged on how it pairs them.
 #
@@ -151,11 +151,11 @@ assert abs(shifted - infonce) < 1e-9
 #
 # $$P(x_i, x'_i) \le \tfrac1N \quad\Rightarrow\quad I_N = \tfrac1N \textstyle\sum_i \log P(x_i,x'_i) + 2\log N \le \log N.$$
 
-# %%
+# %% tags=["slide"]
 print(f"largest P(x_i, x'_i) = {P.diagonal().max() * n:.4f} / N")
 assert (P.diagonal() <= 1 / n).all() and infonce <= math.log(n)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The same ceiling follows from information. Let $I_\text{true}(x;x')$ be the mutual information of the *observations* under $P_\text{true}$. The log evidence minus $C$ is that information minus the model's error:
 #
 # $$\mathbb E \log P(x,x') - C = I_\text{true}(x;x') - \mathrm{KL}\big(P_\text{true}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
@@ -163,7 +163,7 @@ assert (P.diagonal() <= 1 / n).all() and infonce <= math.log(n)
 # To see it, add and subtract $\mathbb E\log P_\text{true}(x,x')$ on the left. By definition $\mathbb E\log P_\text{true}(x,x') - C$ is $I_\text{true}$, and $\mathbb E\log P_\text{true}(x,x') - \mathbb E\log P(x,x')$ is
 # the KL. In a list with $N$ different $x$ and $N$ different $x'$, $x$ picks out one of $N$ equally frequent $x'$, so $I_\text{true} = \log N$. The KL is never negative, so $I_N \le \log N$.
 
-# %%
+# %% tags=["slide"]
 p_true = torch.eye(n, dtype=torch.float64) / n
 information = rpm.mutual_information(p_true)  # of the data: log N
 divergence = (p_true.diagonal() * (p_true / P).diagonal().log()).sum()  # KL(P_true‖P)
@@ -172,7 +172,7 @@ print(f"I_true {information:.6f},  KL {divergence:.6f}")
 print(f"I_true − KL = InfoNCE = {infonce:.6f}, residual {residual:.1e}")
 assert abs(information - math.log(n)) < 1e-9 and residual < 1e-9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## All pairs, without the table
 #
 # For 60 000 pairs the table would have 3.6 billion cells: 14.4 GB in float32, and as much again for its gradient. But of each row
@@ -209,7 +209,7 @@ n = min(40_000, len(images.x))
 z, z_prime = encode_pairs(images.x[:n])
 critic = critic.float()
 
-# %%
+# %% tags=["slide"]
 with torch.no_grad():
     evidence = rpm.dataset_evidence(z, z_prime, critic)
 print(f"{n} pairs: InfoNCE {evidence.infonce:.3f} nats, at most {math.log(n):.3f}")
@@ -238,10 +238,10 @@ assert (
     and batch < estimate.infonce
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # These were new views of images that the encoder was trained on. Does it remember those images? Compare with images that it never saw.
 
-# %%
+# %% tags=["slide"]
 test = rpm.datasets.fashion_mnist_or_digits("test").x
 k = min(10_000, len(test))
 held_out = rpm.dataset_evidence(*encode_pairs(test[:k]), critic).infonce.item()
@@ -250,7 +250,7 @@ print(f"InfoNCE on {k} pairs: of training images {trained:.3f} nats,")
 print(f"of test images {held_out:.3f} nats")
 assert abs(trained - held_out) < 0.1  # 0.02 to 0.04 for five seeds
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # There is no sign of memory: the test images score about the same. In 150 steps of 256 images, each image of Fashion-MNIST is seen 0.64 times on average. (If Fashion-MNIST is not on this machine, digits stand in for it. They have no test images of their own, and the comparison then says nothing.)
 #
 # ## The ceiling matters while N is small
@@ -280,7 +280,7 @@ assert short[0] < short[2] < short[-1], (
     "the ceiling is nearest on few pairs, and is never followed"
 )
 
-# %%
+# %% tags=["slide"]
 rpm.figures.lines(
     counts,
     {"InfoNCE": values, "log N": [math.log(k) for k in counts]},
@@ -291,7 +291,7 @@ rpm.figures.lines(
     "the distance grows, and InfoNCE levels off.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # On ten pairs the ceiling is so near that a better encoder could hardly score higher; on thirty it is half a nat away, on tens of thousands many. So judge an encoder on as many pairs as
 # you have, and compare two encoders on the same pairs.
 #
@@ -299,7 +299,7 @@ rpm.figures.lines(
 #
 # Divide (E14) by $P(x_i) = 1/N$, and $P(x'_j|x_i)$ is left: a softmax of row $i$ over the candidates $j$. Draw from it, with 2 000 pairs as the data set. For a given image $x$, which $x'$ does the model expect?
 
-# %%
+# %% tags=["slide"]
 m = 2000  # candidates
 with torch.no_grad():
     p = critic(z[:m], z_prime[:m]).softmax(1).cpu()  # P(x'_j | x_i)
@@ -315,7 +315,7 @@ print(f"probability of the own other view {own:.1%},")
 print(f"of others of its class {alike:.1%}; the class by chance {by_chance:.1%}")
 assert alike > 0.5  # 0.54 to 0.57 for five seeds
 
-# %%
+# %% tags=["slide"]
 rows = {
     f"x and x′, {k + 1}": torch.cat([images.x[[k]], images.x[drawn[k]]])
     for k in range(5)
@@ -326,7 +326,7 @@ rpm.figures.images(
     "shown without their augmentation.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The model was never told a class. Still, most of what it draws has the class of $x$, because the encoder puts the views of such images close together.
 #
 # ## Temperature against evidence
@@ -344,7 +344,7 @@ rpm.figures.images(
 # Colder. Where ✓ is the first favourite, a cold bet wins at most the nats that were missing to certainty. Where it isn't, a cold bet loses many nats, and the mean of the logarithms counts those. The cell below the widget counts all images.
 # </details>
 
-# %%
+# %% tags=["slide"]
 k = 1000
 render = rpm.lessons.lesson_05.retrieval(z[:k], z_prime[:k], images.x[:k], images.x[:k])
 rpm.explore(render)
@@ -364,7 +364,7 @@ assert 0 < log_p.mean(1).argmax() < 4, "both ends are worse than the middle"
 # so for five seeds of the training
 assert favourite.argmax() < log_p.mean(1).argmax(), "the favourite is too cold for all"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return $\log P(x_i, x'_i)$ of each pair, shape (N,), from the table `log_f`, shape (N, N).
@@ -377,14 +377,14 @@ def log_p(log_f):
 
 rpm.lessons.lesson_05.log_p.check(log_p)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** What is the smallest number of pairs on which InfoNCE can reach 5 nats?
 
 # %% tags=["exercise"]
 pairs_needed = ...
 rpm.lessons.lesson_05.pairs_needed.check(pairs_needed)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3. Find the bug.** This function should return $\log\sum_j f_{ij}$ of each row, visiting four columns at a time, as `rpm.dataset_evidence` does with larger tiles. To keep $e^{\log f}$ from overflowing it sums
 # $f / e^\text{largest}$, where `largest` is the largest $\log f$ so far. **Symptom**, the last line that it prints: the same scores in another order have another sum. Repair it.
 
@@ -436,7 +436,7 @@ three = {"InfoNCE": infonce, "ELBO − C": bound, "log evidence − C": evidence
 print("  ".join(f"{name} {value:.4f}" for name, value in three.items()), "nats a pair")
 assert max(abs(bound - infonce), abs(evidence - infonce)) < 1e-9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # On a data set of $N$ pairs, all $x$ and all $x'$ different, InfoNCE is the log evidence plus $2 \log N$, exactly, for any deterministic encoder. Its ceiling says that no cell of the model's table exceeds the sum of its row. The model can be sampled, and

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Finite batches: what log N hides, and what a batch costs
 #
 # Your training loss comes from a batch. A batch of $N$ pairs gives $I_N$, InfoNCE on those $N$ pairs. It stands for $I_\infty$, InfoNCE on the distribution $Q(z,z')$ that batches are drawn from ([lesson 3](03_infonce_is_the_elbo.ipynb)
@@ -25,7 +25,7 @@ import rpm_tutorial as rpm
 device = rpm.setup()
 rng = torch.Generator().manual_seed(0)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The ceiling says that probabilities are at most one
 #
 # Draw a pair $(z, z'_1)$ from $Q(z,z')$ and the other candidates $z'_2, \dots, z'_N$ from $Q(z')$. So far $I_N$ was the value of one table of scores. Its average over batches is what bias speaks of, and we write $I_N$ for that too:
@@ -42,7 +42,7 @@ rng = torch.Generator().manual_seed(0)
 # log 100 and log 1 000. When the model is certain of every partner, $I_N$ is $\log N$: it shows the size of the batch, and not what the model knows.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 for n in (100, 1000):
     z = torch.randn(n, 8, generator=rng, dtype=torch.float64)
     certain = rpm.RandomWalk(0.01).double()(z, z)  # z' = z, and a walk of tiny steps
@@ -50,7 +50,7 @@ for n in (100, 1000):
     print(f"{n} pairs: I_N = {value:.6f}, log N = {math.log(n):.6f}")
     assert abs(value - math.log(n)) < 1e-9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## At the optimal critic, a batch is too low by χ²/2N
 #
 # To see a bias we need a world whose truth we know: Gaussian pairs with correlation $\rho$ in each of $d$ dimensions (E20). And we need the **optimal critic**, the density ratio
@@ -90,7 +90,7 @@ def shortfall(rho, dim, counts, tables=60):
 # %% [markdown]
 # Weak dependence first: $\rho = 0.4$ in four dimensions.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 counts = (4, 16, 64)
 law = torch.tensor([rpm.gaussian.chi_squared(0.4, 4) / (2 * n) for n in counts])
 measured, error = shortfall(0.4, 4, counts)
@@ -100,7 +100,7 @@ for n, found, spread, predicted in zip(counts, measured, error, law):
 # four standard errors, and what the law neglects: terms of relative size 1/N
 assert (abs(measured - law) < 4 * error + 2 * law / torch.tensor(counts)).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The measured bias is within a fifth of the law at four candidates, and within the sampling error of it at 16 and 64. Halving the bias takes twice the batch.
 #
 # ## The law fails where f has heavy tails, and where N is below $e^{2\,\mathrm{MI}}$
@@ -117,7 +117,7 @@ assert (abs(measured - law) < 4 * error + 2 * law / torch.tensor(counts)).all()
 # No: about a third of the predicted bias is missing, although N is more than ten times $e^{2\,\mathrm{MI}}$. The information is small, but the tails are heavy.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 cases = {
     "light tails, little MI": (0.4, 4),
     "light tails, much MI": (0.4, 26),
@@ -134,7 +134,7 @@ for name, (rho, dim) in cases.items():
 little, *others = (ratio[-1] for ratio in ratios.values())
 assert little > 0.8 > max(others)
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.figures.lines(
     counts,
     ratios,
@@ -146,10 +146,10 @@ rpm.figures.lines(
     "and N exceeds e^2MI; elsewhere it climbs slowly.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Only the optimal critic is sure to be too low. Another critic can be too *high* on a batch, compared with its own $I_\infty$: a critic that exaggerates $f$ gives a few strangers enormous scores, which lower $I_\infty$, and most small batches contain none of these.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 z, z_prime = rpm.gaussian.sample(2048, 0.4, 1, generator=rng)
 # log f = zz'. The optimal critic has 0.48 zz' there, ρ/(1 − ρ²), and terms in z'².
 log_f = z * z_prime.T
@@ -160,7 +160,7 @@ print(f"an exaggerating critic: I_8 = {few:.3f}, I_2048 = {many:.3f}")
 # higher by 0.03 to 0.07 for six seeds
 assert few > many
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## InfoNCE varies little, NWJ and DV vary much
 #
 # Donsker–Varadhan (DV) and NWJ are the objectives of two other priors, (E9) and (E10) of [lesson 4](04_one_prior_one_objective.ipynb):
@@ -195,7 +195,7 @@ def estimates(rho, dim, n=64, batches=200):
     return {name: torch.stack(values) for name, values in found.items()}
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 informations, means, spreads = [], {}, {}
 for dim in (1, 2, 3, 4, 5, 6):
     informations.append(rpm.gaussian.mutual_information(0.9, dim))
@@ -210,7 +210,7 @@ assert max(spreads["InfoNCE"]) < 0.25 and spreads["InfoNCE"][-1] < 0.5 * min(
 )
 assert means["InfoNCE"][-1] < math.log(64) < informations[-1]
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.figures.lines(
     informations,
     spreads,
@@ -220,11 +220,11 @@ rpm.figures.lines(
     "the MI; that of InfoNCE stays below a quarter of a nat.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The curves of NWJ and DV are still too low: 200 batches do not contain the worst ones. Most of NWJ's variance is that of its $\bar Z$, a mean of $f$ over $64\cdot63$ pairs of
 # strangers. The variance of one $f$ is $\chi^2$. The cells $(i,j)$ and $(j,i)$ of the table are positively correlated, all others uncorrelated, so the standard deviation of $\bar Z$ is at least $\sqrt{\chi^2/(64\cdot63)}$. Compare that with the spread of NWJ over 2 000 batches.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 often = estimates(0.9, 6, batches=2000)
 nwj, dv = often["NWJ"], often["DV"].mean()
 near = ((nwj - informations[-1]).abs() < 0.5).double().mean()
@@ -240,7 +240,7 @@ assert (
     near > 0.6 and nwj.min() < 0 and true_spread > nwj.std() and dv > informations[-1]
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The missing spread comes from pairs of strangers that are so rare that most batches contain none. InfoNCE on 64 pairs cannot show 5 nats. On far more than $e^{2\,\mathrm{MI}}$ pairs, here tens of thousands, it nearly does, and lesson 5 makes that cheap. To *train* one needs a steady direction rather than a value. A small variance of the value suggests a steady gradient, which this lesson does not measure.
 #
 # ## Train with small batches, evaluate on many pairs
@@ -282,7 +282,7 @@ def trained_with(n, steps, seed):
     return sum(values[-50:]) / 50, evidence.infonce.item()
 
 
-# %%
+# %% tags=["slide"]
 rows = {}
 for n, steps in tqdm(((8, 500), (8, 4000), (64, 500))):
     own, of_many = rows[n, steps] = trained_with(n, steps, seed=0)
@@ -297,7 +297,7 @@ print(f"I_8 {gain[0]:+.2f}, on 2 048 pairs {gain[1]:+.2f} nats")
 assert gain[1] > 0.2 > gain[0]
 assert gain[1] > (rows[64, 500][1] - rows[8, 500][1]) / 2
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The value that training shows is capped by its own batch: with 8 candidates it can hardly tell a good encoder from a very good one. On the same 2 048 pairs the models can be compared. There one also sees that the
 # small batch trains well: eight times the steps at $N=8$, and so as many frames, recover most of what the larger batch gained. Report InfoNCE on one large list of pairs, the same for every model, and not the training loss.
 #
@@ -312,7 +312,7 @@ assert gain[1] > (rows[64, 500][1] - rows[8, 500][1]) / 2
 # Between 2 and 3 nats, once $e^{2\,\mathrm{MI}}$ is well above 64; and by more than a thousand at 6 nats. The batch itself is never that far off: it misses two nats there. At the optimal critic $I_N$ is never negative on average. So a law that predicts a bias larger than the MI only tells that it does not hold.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.explore(rpm.lessons.lesson_06.finite_batches)
 
 # %% tags=["reproducible"]
@@ -321,7 +321,7 @@ print(f"at 6 nats and N = 64 the law predicts a bias of {law:,.0f} nats;")
 print(f"it needs N far above e^2MI = {math.exp(2 * 6):,.0f}")
 assert law > 1000
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return $I_N - I_\infty$ of the optimal critic to first order in $1/N$, from `chi_squared` and `n`.
@@ -334,7 +334,7 @@ def bias(chi_squared, n):
 
 rpm.lessons.lesson_06.bias.check(bias)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** For Gaussian pairs $1 + \chi^2 = e^{2\,\mathrm{MI}}$. Return the $N$ at which (E16) predicts a batch too low by `error` nats, for `information` nats of MI.
 
 
@@ -345,7 +345,7 @@ def batch_size(information, error):
 
 rpm.lessons.lesson_06.batch_size.check(batch_size)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** Return an estimate of $\log \frac1n\sum_j f_j$ over `n` candidates of which you scored only some. `positive` is the log f of the pair itself; `others` holds the log f of
 # $M$ candidates, drawn from the `n` − 1 others. The positive counts once, each of the $M$ counts $(n-1)/M$ times. (`rpm.sampled_evidence` is built on this; its ceiling is $\log n$, however small $M$ is.)
 
@@ -357,7 +357,7 @@ def normaliser(positive, others, n):
 
 rpm.lessons.lesson_06.normaliser.check(normaliser)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **4. Find the bug.** This function should return $I_N$ of a batch (E15). **Symptom**, the last line that it prints: a batch of 8 gives more than its ceiling. Repair it.
 
 
@@ -411,7 +411,7 @@ print(f"mutual information of the source {mi:.4f}, log 64 = {math.log(64):.4f}")
 assert max(abs(bound - infonce), abs(evidence - infonce)) < 1e-11
 assert infonce < math.log(64) < mi
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # $I_N$ is capped by $\log N$ because probabilities are at most one. At the optimal critic it is too low by $\chi^2/2N$, where that law holds: light

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Why not mutual information
 #
 # InfoNCE is usually explained as a lower bound on the mutual information of the latents, $I(z;z')$ or MI for short, and more information as a better representation. A theorem contradicts this: an invertible map can ruin a representation and leave its information unchanged. The ELBO does fall, if its prior says where $z'$ lies, given $z$.
@@ -30,7 +30,7 @@ rpm.setup()
 seed = 0
 rng = torch.Generator().manual_seed(seed)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## No invertible map changes the information
 #
 # $$I(h(z); h'(z')) = I(z; z') \quad\text{for all invertible } h, h'. \tag{E17}$$
@@ -46,7 +46,7 @@ rng = torch.Generator().manual_seed(seed)
 # of the two it was.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 q_joint = rpm.FiniteRPM.ring().q_joint
 renamed = q_joint[torch.randperm(3, generator=rng)][:, torch.randperm(4, generator=rng)]
 merged = torch.cat([q_joint[:1] + q_joint[1:2], q_joint[2:]])
@@ -61,7 +61,7 @@ assert (
     and information["merged"] < information["Q"] - 0.01
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A twist: invertible, volume preserving, ruinous
 #
 # The next latents are points of the plane. $z$ is standard normal, and $z' = \rho z + \sqrt{1-\rho^2}\,\varepsilon$ is a noisy copy of it, with fresh standard normal noise $\varepsilon$ and $\rho = 0.9$.
@@ -76,7 +76,7 @@ assert (
 # %%
 rpm.show_source(rpm.datasets.twist)
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 z, z_prime = rpm.gaussian.sample(2000, 0.9, 2, generator=rng)
 jacobian = torch.func.vmap(torch.func.jacrev(lambda point: twist(point, 2.0)))(z[:100])
 undone = (twist(twist(z, 2.0), -2.0) - z).abs().max().item()
@@ -84,7 +84,7 @@ volume = (jacobian.det() - 1).abs().max().item()
 print(f"twisted and undone: off by {undone:.1e};  |det - 1| at most {volume:.1e}")
 assert undone < 1e-12 and volume < 1e-12
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.figures.clouds(
     {f"k = {k}": (twist(z[:600], k), z[:600, 0]) for k in (0.0, 1.0, 2.0)},
     x_label="z₁",
@@ -95,13 +95,13 @@ rpm.figures.clouds(
     "at k = 2 they are wound into a spiral.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The information is all there, for a critic that knows the twist
 #
 # For an *optimal* critic $f$ is the density ratio $Q(z,z')/Q(z)Q(z')$, up to a factor that depends on $z$ alone. For twisted pairs it first untwists its arguments, then scores them as before. So its table of scores is the same, and
 # its InfoNCE too, up to rounding: no information was lost.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 information = rpm.gaussian.mutual_information(0.9, 2)
 straight = rpm.infonce(rpm.gaussian.log_optimal_critic(z, z_prime, 0.9)).value
 twisted = twist(z, 2.0), twist(z_prime, 2.0)
@@ -114,7 +114,7 @@ print(
 )
 assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ($I_N$ is measured on these 2 000 pairs, and the MI belongs to all possible pairs. A sample can give a little less or a little more.)
 #
 # ## A prior notices what the information does not
@@ -151,7 +151,7 @@ def walk_evidence(z, z_prime):
         )
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 strengths = (0.0, 0.5, 1.0, 1.5, 2.0)
 walk, read = {}, {}
 for k in tqdm(strengths):
@@ -170,7 +170,7 @@ print(f"on these pairs: {straight - walk[0]:.3f} nats")
 assert abs(information - straight_walk - 0.035) < 1e-3
 assert 0.02 < straight - walk[0] < 0.06
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Even at k = 0 the walk's prior is not the true one. Given $z$, the data have mean $0.90\,z$ and variance 0.19 in each dimension. The walk at its best scale says $0.83\,z$ and 0.17, since its one number must set both ([lesson 3](03_infonce_is_the_elbo.ipynb)): that costs 0.035 nats. (On a sample the cost comes out a little different, since $I_N$ stands for $I_\infty$.)
 #
 # The information stayed. The evidence of the walk fell, and so did the $R^2$ of a linear probe. Both depend on *where* a latent lies; the information does not.
@@ -214,7 +214,7 @@ for k in tqdm((0.0, 1.0, 2.0)):
     print(f"k = {k}: universal critic {mean:.2f} ± {spread:.2f} nats, three seeds")
 assert (universal[2.0] > 0.85 * universal[0.0].mean()).all()
 
-# %%
+# %% tags=["slide"]
 rpm.figures.lines(
     (0.0, 1.0, 2.0),
     {
@@ -231,7 +231,7 @@ rpm.figures.lines(
     "loses most.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The universal critic loses something at k = 2, about a fifth of what the walk loses. Probably 400 steps are few for learning a spiral; by (E17) an optimal critic loses nothing.
 #
 # So with a universal critic the objective hardly prefers the straight representation to the twisted one. Then the architecture of the encoder and its initial weights decide which of the two it learns. Tschannen and co-authors found such a dependence. Lesson 8 trains encoders on images under both priors.
@@ -256,7 +256,7 @@ def ksg(z, z_prime, neighbours=5):
     return digamma(neighbours) + digamma(len(z)) - found
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 estimated = {
     k: ksg(twist(z, k).numpy(), twist(z_prime, k).numpy()) for k in tqdm(strengths)
 }
@@ -271,7 +271,7 @@ ten_times = ksg(*(twist(side, 2.0).numpy() for side in sides))
 print(f"of ten times as many pairs: {ten_times:.2f} at k = 2.0")
 assert estimated[2.0] + 0.05 < ten_times < information
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # KSG falls, although by (E17) the MI does not. It has too few pairs for the spiral: of ten times as many it reads more. That the walk's value falls is another matter: it does not estimate the MI. It is the evidence of a model, and that model is wrong about twisted latents. Where a closed form of the MI exists,
 # as here, trust it rather than an estimate.
 #
@@ -284,10 +284,10 @@ assert estimated[2.0] + 0.05 < ten_times < information
 # A little above k = 1. A typical point is then turned by more than a radian. The line of text at the figure gives the value.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.explore(rpm.lessons.lesson_07.twisted)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return the KL of (E8) between the aggregate joint and the walk prior of scale `scale`, for Gaussian pairs of correlation `rho` in one dimension. (E20) has both of its
@@ -301,7 +301,7 @@ def divergence(rho, scale):
 
 rpm.lessons.lesson_07.divergence.check(divergence)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return the scale $\sigma$ of the walk that suits correlation `rho` best: the $\sigma = 1/\sqrt a$ whose $a$ maximises (E20), $I_\infty = -a(1-\rho) + \frac12\log(1+a) + \frac{a}{2(1+a)}$.
 
 
@@ -312,7 +312,7 @@ def best_scale(rho):
 
 rpm.lessons.lesson_07.best_scale.check(best_scale)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** `q_joint` is a table $Q(z,z')$. Return how many nats of information are lost when the first two values of $z$ are merged into one.
 
 
@@ -323,7 +323,7 @@ def lost_by_merging(q_joint):
 
 rpm.lessons.lesson_07.lost_by_merging.check(lost_by_merging)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **4. Find the bug.** This function should cut each side into four bins of equally many samples, by size, and return the information between the bins. **Symptom**, the last line that it
 # prints: $z$ and $-z$, an invertible map of it, come out as nearly independent; they share $\log 4$ nats. Repair it.
 
@@ -342,7 +342,7 @@ normal = torch.randn(400, generator=torch.Generator().manual_seed(0))
 print(f"z and z: {binned(normal, normal):.4f} nats; log 4 = {np.log(4):.4f}")
 print(f"z and -z: {binned(normal, -normal):.4f} nats")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. Two encoders have the same MI between their latents. They are…**
@@ -368,7 +368,7 @@ print(f"z and -z: {binned(normal, -normal):.4f} nats")
 #
 # The pairs $(z, z')$ are the observations here, and the encoder is the identity or the twist. Both are deterministic, so InfoNCE, the ELBO and the log evidence above $C$ are one number (E14). For the walk, on our pairs:
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rows = [f"{walk[k]:.2f} at k = {k:.0f}" for k in (0.0, 2.0)]
 print("InfoNCE = ELBO − C = log evidence − C, in nats a pair:", "; ".join(rows))
 

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # A prior is an assumption, and the evidence can test it
 #
 # Lesson 7 left a question: if the mutual information cannot choose a representation, what can? The prior can. For videos, the prior is what we assume of the motion: how the latents
@@ -30,14 +30,14 @@ rpm.setup()
 seed = 0
 seeds = (seed, seed + 1, seed + 2)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The world: balls that take one random step
 #
 # A ball starts anywhere in a box and takes one random step; at a wall it bounces. In one world the steps $d$ are Gaussian; in the other they are Laplace, with density $\propto e^{-|d|/b}$ in each coordinate: most are small, some are large. Both have a standard deviation of 0.15 of the box's side. Each ball has an image channel of its own. The
 # encoder sees pixels. Only we see the positions, and we use them only to judge the encoder.
 
 
-# %%
+# %% tags=["slide"]
 def frames(n, seed, **options):
     rng = torch.Generator().manual_seed(seed)
     return rpm.datasets.moving_balls(n, generator=rng, **options)
@@ -49,7 +49,7 @@ rpm.figures.images(
     caption="Eight pairs of frames: before and after one Laplace step.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # How much does one frame tell about the next? An image shows where its ball is, so $I(x;x')$ is the information between the two positions. In one dimension let $u$ be the position before the step and $u'$ that after it. Both are uniform on $[0,1]$, so $p(u') = 1$, and the information $\mathbb E \log \frac{p(u'|u)}{p(u')}$ is $\mathbb E \log p(u'|u)$ in each dimension. That is an integral over a square, which the computer does by a sum. Over endlessly many pairs no log evidence less $C$ can exceed this information, since the KL below is never negative: it is the **ceiling** (lesson 5).
 #
 # $$\mathbb E\log P(x,x') - C = I_{\text{true}}(x;x') - \mathrm{KL}\big(P_{\text{true}}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
@@ -76,7 +76,7 @@ for step, nats in ceiling.items():
     print(f"{step} steps: {nats:.3f} nats a ball")
 assert abs(ceiling["gaussian"] - 2 * true_information("gaussian", cells=1000)) < 1e-3
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The next cells define how we train and judge, once for the whole lesson. We judge an encoder by three numbers on 2 048 held-out pairs:
 #
 # - the **held-out evidence**: the log evidence less $C$ in nats a pair, which by (E14) is InfoNCE of all 2 048 pairs at once;
@@ -134,7 +134,7 @@ def fitted(prior, data, seed, steps, starts=3, trial=40):
 
 priors = {"gaussian": rpm.RandomWalk, "laplace": rpm.LaplaceWalk}
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The evidence chooses the prior
 #
 # Two kinds of data and two priors make four combinations, with three seeds each. The prior of the random walk, $\log f = -\lVert z-z'\rVert^2/2\sigma^2$, says that steps are Gaussian. The prior of the Laplace walk, $\log f = -\lVert z-z'\rVert_1/b$, says that they are Laplace. Both scales, $\sigma$ and $b$, are learned with the encoder.
@@ -163,7 +163,7 @@ def compare(step, steps=160):
     return found, terms
 
 
-# %%
+# %% tags=["slide"]
 print("Gaussian steps")
 on_gaussian, gaussian_terms = compare("gaussian")
 print("Laplace steps")
@@ -180,7 +180,7 @@ for step, terms in {"gaussian": gaussian_terms, "laplace": laplace_terms}.items(
     print(f"InfoNCE = ELBO − C = log evidence − C: {nats.mean():.2f} nats")
     assert (r_squared > 0.98).all() and (nats < ceiling[step] + 0.06).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The evidence chose the right prior in all six comparisons. $R^2$ hardly separates them: a linear map reads the positions from every one of these encoders, with $R^2$ above 0.99. And it needs the true positions, which the evidence does not. Each difference is the logarithm of a *held-out
 # likelihood ratio*, per pair: how much more probable one fitted model makes the held-out pairs than the other. It is no Bayes factor, which would average over all encoders and scales
 # instead of taking fitted ones. The number behind each ± is the standard error of the difference, a mean over 2 048 pairs.
@@ -190,7 +190,7 @@ for step, terms in {"gaussian": gaussian_terms, "laplace": laplace_terms}.items(
 # Rotate $z$ and $z'$ together. The squared distance $\lVert z-z'\rVert^2$ stays, and so do all scores of the random walk. This prior cannot prefer one set of axes to
 # another. The Laplace walk measures $\lVert z-z'\rVert_1$, the sum of the absolute differences of the coordinates, and a rotation changes that sum.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rng = torch.Generator().manual_seed(seed)
 z, z_prime = torch.randn(2, 50, 2, generator=rng, dtype=torch.float64)
 cos, sin = math.cos(0.5), math.sin(0.5)
@@ -204,7 +204,7 @@ for name, prior in priors.items():
     print(f"{name:8} walk: a turn changes a score by {changes[name]:.2g} at most")
 assert changes["gaussian"] < 1e-12 < 0.1 < changes["laplace"]
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Now three balls with Laplace steps: six coordinates.
 #
 # **Predict**: under the prior of the random walk, is the $R^2$ of the latents low, or their MCC, or both?
@@ -215,7 +215,7 @@ assert changes["gaussian"] < 1e-12 < 0.1 < changes["laplace"]
 # </details>
 
 
-# %%
+# %% tags=["slide"]
 def three_balls(name, steps=450):
     fits = [fitted(priors[name], data, s, steps, trial=60) for s in tqdm(seeds[:2])]
     found = np.array([judge(*fit, test) for fit in fits])
@@ -250,7 +250,7 @@ print(f"random rotations: MCC {in_six:.2f} in six dimensions,", end=" ")
 print(f"{in_the_plane:.2f} in the plane")
 assert abs(walk[:, 2].mean() - in_six) < 0.1
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Under the Laplace walk, each of the six coordinates has become a latent of its own. Under the random walk the latents contain the six coordinates too, but mixed by a
 # rotation, and its MCC is that of chance.
 #
@@ -285,7 +285,7 @@ def along_diagonals(n, seed):
     return rpm.datasets.MovingBalls(draw(p), draw(p_prime), p, p_prime)
 
 
-# %%
+# %% tags=["slide"]
 data, test = along_diagonals(10_000, seed), along_diagonals(2048, seed + 1000)
 own = test._replace(position=(test.position - 0.5) @ diagonals.T)
 found = np.array([
@@ -309,7 +309,7 @@ assert (on_gaussian["laplace"][:, 0] < on_gaussian["gaussian"][:, 0]).all()
 mcc = on_gaussian["laplace"][:, 2]  # one seed alone: from 0.90 to 1.00
 assert mcc.mean() > in_the_plane + 0.03
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # A high MCC looks like a discovery of axes. But these are the axes of the box, not of the steps. The nats warn us: they are lower than those of the random walk, so the prior is wrong. Judge the prior first, then believe its axes.
 #
 # ## Nearly the same nats, another code
@@ -359,7 +359,7 @@ def continued(encoder, critic, data, test, seed, steps=400, n=128):
     return path
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: which of the two trainings undoes the twist?
 #
 # <details><summary>Answer</summary>
@@ -378,7 +378,7 @@ for s, start, reader in zip(tqdm(seeds[:2]), scrambles, readers):
     model = copy.deepcopy((start, reader))
     paths["universal"].append(continued(*model, data, test, s))
 
-# %%
+# %% tags=["slide"]
 ends = {name: np.array([run[400][1:3] for run in runs]) for name, runs in paths.items()}
 begin = np.array([run[0][2] for run in paths["universal"]])
 print(f"start: R² {begin.mean():.2f}")
@@ -392,7 +392,7 @@ assert (walk_r > 0.97).all() and (free_r < 0.7).all() and (free_r > begin).all()
 assert (abs(np.r_[walk_nats, free_nats] - ceiling["gaussian"]) < 0.05).all()
 assert all(run[100][2] > 0.9 for run in paths["random walk"])
 
-# %%
+# %% tags=["slide"]
 color = test.position[:500, 0]
 rpm.figures.clouds(
     {
@@ -431,10 +431,10 @@ for step in (0, 400, 800, 1200):
 assert longer["universal"][1200][2] > longer["universal"][0][2] + 0.15
 assert longer["universal"][1200][2] < 0.95 < longer["random walk"][1200][2]
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Under the universal prior the whirl unwinds slowly, and between steps 800 and 1 200 hardly any more, though the nats still rise. A good part of it is left when the nats have reached those of the walk. Now the start. We train under the universal prior from four fresh starts, networks with random weights:
 
-# %%
+# %% tags=["slide"]
 four = tqdm(range(4))
 fits = [fitted(lambda: rpm.Universal(2), data, s, 400, starts=1) for s in four]
 fresh = np.array([judge(*fit, test) for fit in fits])
@@ -445,7 +445,7 @@ assert straight.any()  # of eight other starts, of 500 steps, six were straight 
 if not straight.all():
     assert fresh[~straight, 0].max() < fresh[straight, 0].min() - 0.02
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # No fresh start ends with both the full evidence and a bad code. Some codes are straight. The others have a low $R^2$ and lower nats, as a fold gives them. (Trained for longer, a universal
 # critic earns most of a fold's nats back, though in the starts that we tried never all of them.) So a straight code is not the work of the universal prior. It comes from the network: with random weights it usually maps the box without a whirl, and nothing in this prior adds one. That is an assumption too. Nobody wrote it down, and the evidence under this prior cannot test it: the whirl has nearly the same evidence.
 #
@@ -458,10 +458,10 @@ if not straight.all():
 # Slowly, and in part. R² rises over the first 800 steps and then stays, though the nats still rise. The walk's code is straight after the first hundred steps.
 # </details>
 
-# %%
+# %% tags=["slide"]
 rpm.explore(rpm.lessons.lesson_08.unfolding(longer, test.position[:, 0]))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return the table of scores of a Laplace walk of scale `b`, shape (n, m): $\log f = -\lVert z-z'\rVert_1/b$ (E18).
@@ -474,7 +474,7 @@ def laplace_scores(z, z_prime, b):
 
 rpm.lessons.lesson_08.laplace_scores.check(laplace_scores)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Two fitted models have evidence `infonce_a` and `infonce_b`, nats a pair, on the same `n` held-out pairs. Return the logarithm of the likelihood ratio of a over b, for all
 # `n` pairs together.
 
@@ -486,7 +486,7 @@ def log_likelihood_ratio(infonce_a, infonce_b, n):
 
 rpm.lessons.lesson_08.log_bayes_factor.check(log_likelihood_ratio)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** A tensor `infonce` holds the evidence of several priors, nats a pair, on the same `n` pairs. Return the posterior probability of each fitted model, if all were equally probable before.
 
 
@@ -497,7 +497,7 @@ def posterior(infonce, n):
 
 rpm.lessons.lesson_08.posterior.check(posterior)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. The Laplace prior finds the axes of three balls, and the random walk does not, because…**

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Learning from images, with the evidence beside the probe
 #
 # Nobody knows the true latents of photographs of clothes, nor how much information one view has about the other. Two numbers remain, as in
@@ -36,7 +36,7 @@ seed = 0
 seeds = (seed, seed + 1, seed + 2)
 print(f"training on {device}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The data, and a held-out part that never trains
 #
 # Two views of an image are a pair $(x, x')$. Each part of the data has one use:
@@ -47,7 +47,7 @@ print(f"training on {device}")
 #
 # Where the files of Fashion-MNIST cannot be had, a smaller set of digits stands in, and the numbers are other ones.
 
-# %%
+# %% tags=["slide"]
 images = rpm.datasets.fashion_mnist_or_digits()
 test = rpm.datasets.fashion_mnist_or_digits("test")
 train_x, test_x = images.x[:20_000].clone().to(device), test.x.to(device)
@@ -61,7 +61,7 @@ rpm.figures.images(
     caption="Twelve held-out pairs. Each column is two views of one photograph.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two baselines, one of them strong
 #
 # We use two probes: a **linear probe**, which is a logistic regression, and the vote of the **10 nearest neighbours**. The obvious baseline is a probe on raw
@@ -100,7 +100,7 @@ def new_encoder(seed):
     return rpm.encoders.conv(dim=16).to(device)
 
 
-# %%
+# %% tags=["slide"]
 def show(name, values):
     """The mean over seeds (n, label sets, 2) of each label set."""
     for kind, row in zip(("linear", "neighbours"), values.mean(0).T):
@@ -115,7 +115,7 @@ for name, values in accuracy.items():
 means = [values.mean((0, 1))[0] for values in accuracy.values()]
 assert abs(means[0] - means[1]) < 0.06
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Training: the evidence rises, nearest neighbours improve, the linear probe hardly does
 #
 # The critic is SimCLR's: the cosine of the latents over a temperature, $\log f = z^\top z'/\tau$ with $z$ and $z'$ scaled to length 1. As a prior, $P(z'|z) \propto Q(z')\,f(z,z')$ (E7), it says where on the sphere the partner $z'$ of a given $z$ lies. Here $f$ is, up to a factor, the density of a **von Mises-Fisher distribution**, the sphere's analogue of a Gaussian around $z$. The temperature $\tau$ sets its width, and is learned here.
@@ -146,7 +146,7 @@ def trained(critic, seed, every=150, steps=150):
 # %%
 learned = [trained(rpm.VonMisesFisher(0.1), s, every=75) for s in seeds]
 
-# %%
+# %% tags=["slide"]
 curves = np.array([list(along.values()) for *_, along in learned])
 steps = list(learned[0][2])
 rpm.figures.lines(
@@ -159,7 +159,7 @@ rpm.figures.lines(
     "alike for three seeds, and stays far from its ceiling, log 2 000.",
 )
 
-# %%
+# %% tags=["slide"]
 accuracy["trained"] = np.array([probe(encoder) for encoder, *_ in learned])
 for name, values in accuracy.items():
     show(name, values)
@@ -181,7 +181,7 @@ print(f"seed {seed}, first label set: linear probe of the layer before {before:.
 print(f"{'':24} linear probe of the latents {of_latents:.3f}")
 assert of_latents < before
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Training gains a few percentage points for nearest neighbours, on each label set. It gains a percent at most for the linear probe, and on some label sets nothing: the lead
 # is no larger than the change from one label set to another. With one label set alone we might have reported a success; with another, no gain. This is a
 # small network after a few seconds of training, and random features are strong.
@@ -204,7 +204,7 @@ fixed = [trained(rpm.VonMisesFisher(1.0, learnable=False), s) for s in seeds]
 # %%
 walks = [trained(rpm.RandomWalk(), s) for s in seeds]
 
-# %%
+# %% tags=["slide"]
 runs = {"temperature learned": learned, "temperature 1": fixed, "random walk": walks}
 nats, read = {}, {}
 for name, run in runs.items():
@@ -220,7 +220,7 @@ print(f"most evidence: {chosen}")
 means = np.array([r.mean() for r in read.values()])
 assert np.ptp(means) < 0.02 and read[chosen].mean() > means.max() - 0.01
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The evidence separates the priors, by 0.4 nats and more. The probe hardly tells them apart: its means, over seeds and label sets, lie within two percentage points. So we may say: *here the
 # prior with the highest evidence has a probe as good as any, within a percent*. We may not say that the evidence predicts the probe.
 #
@@ -244,7 +244,7 @@ assert np.ptp(means) < 0.02 and read[chosen].mean() > means.max() - 0.01
 # About three quarters of the walk's lead are instance nats. Temperature 1 loses most of both parts.
 # </details>
 
-# %%
+# %% tags=["slide"]
 def split(encoder, critic):
     """Label nats, instance nats and their sum, of the held-out pairs."""
     z, z_prime = rpm.encode(encoder, x), rpm.encode(encoder, x_prime)
@@ -260,7 +260,7 @@ for name, found in parts.items():  # found: (seeds, 3)
     assert np.allclose(found[:, 2], nats[name], atol=1e-4)  # the evidence of above
     assert (found[:, 0] < math.log(10)).all()
 
-# %%
+# %% tags=["slide"]
 learned_parts, one, walk = (parts[name] for name in runs)
 gain = (walk - learned_parts).mean(0)
 print(f"lead of the walk: {gain[0]:.2f} label + {gain[1]:.2f} instance nats")
@@ -270,7 +270,7 @@ if not digits:  # six seeds, each quantity: walk's label lead 0.1, instance lead
     assert gain[1] > 1.5 * gain[0] and (one < 0.5 * learned_parts).all()
     assert all((p[:, 1] > p[:, 0]).all() for p in (learned_parts, walk))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Under the two better priors, more than half of the evidence tells images of one class apart. A probe for classes needs nothing of that. And most of the lead of one prior over another is of this kind. So the evidence may rise by tenths of a nat, and a probe need not notice. The label nats stay clearly below 2.30: this model, after a few seconds of training, is unsure of many classes.
 #
 # Label nats are not the accuracy of a probe, in two ways. The *critic* reads them from the latents, whereas a probe is fitted anew, to any layer. And they are a log probability, which depends on how sure the model is, whereas an accuracy depends only on which class comes first. So a probe may be good where label nats
@@ -287,7 +287,7 @@ if not digits:  # six seeds, each quantity: walk's label lead 0.1, instance lead
 # The peak is at a lower temperature. The learned one ended where a hundred and fifty small steps brought it. Probably it was still falling, as in lesson 0. The curve gives the best one at once.
 # </details>
 
-# %%
+# %% tags=["slide"]
 temperatures = [0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0]
 tuned = {}
 for s, (encoder, *_) in zip(seeds, learned):
@@ -317,7 +317,7 @@ assert abs(at_one - nats["temperature 1"]).max() < 0.2
 assert (abs(tuned_best - own_best - 1.1) < 0.4).all()  # four seeds: 1.0 to 1.2
 assert (own_best - nats["temperature 1"]).min() > 1.4  # 1.8 to 2.0
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The table splits the three nats between the prior and the encoder. (They are a little more than the difference above, since the learned temperature was not the best one.) Read at temperature 1, both encoders earn the same: that prior cannot tell them apart. Now read each
 # at its own best temperature. The encoder that was trained at 1 regains well over a nat without any training: so much was lost by the prior that read it. The other 1.1 nats are the *encoder's*: trained
 # under a prior for which every partner is uncertain, it never learned to place partners precisely. To compare encoders, read each at its own best temperature; choose it on other pairs if the difference is small.
@@ -333,7 +333,7 @@ assert (own_best - nats["temperature 1"]).min() > 1.4  # 1.8 to 2.0
 # It rises by most of a nat. The encoder and the critic are the same, and only the data changed.
 # </details>
 
-# %%
+# %% tags=["slide"]
 encoder, critic, _ = learned[0]
 by_strength = {}
 for strength in (1.0, 0.5, 0.0):
@@ -343,7 +343,7 @@ for strength in (1.0, 0.5, 0.0):
     print(f"strength {strength}: evidence − C {by_strength[strength]:.2f} nats")
 assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.5
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Lesson 5's identity says what the evidence measures:
 #
 # $$\mathbb E\log P(x,x') - C = I_{\text{true}}(x;x') - \mathrm{KL}\big(P_{\text{true}}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
@@ -366,7 +366,7 @@ assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.5
 # </details>
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def new_trainer():
     encoder, critic = new_encoder(seed), rpm.VonMisesFisher(0.1).to(device)
     pairs = rpm.datasets.view_pairs(train_x, 256, seed=seed)
@@ -425,7 +425,7 @@ before, after = evidence(encoder, critic), evidence(*spoilt)
 print(f"held-out evidence − C: {before:.2f} before, {after:.2f} after")
 assert batch[-1] > 4 and after < before - 2  # lower by 3.6 to 3.9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return the fraction of rows whose own partner scores highest, given the table `log_f` (positives on the diagonal).
@@ -438,7 +438,7 @@ def top_one(log_f):
 
 rpm.lessons.lesson_09.top_one.check(top_one)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return the probability that the model gives to the right partner among `n`, as a geometric mean over pairs, from `infonce`, nats per pair.
 
 
@@ -449,7 +449,7 @@ def typical_probability(infonce, n):
 
 rpm.lessons.lesson_09.typical_probability.check(typical_probability)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** Return the InfoNCE of normalised latents `z`, `z_prime` (each row of length 1, partners in the same row) under the von Mises-Fisher prior of temperature `temperature`.
 
 
@@ -460,7 +460,7 @@ def infonce_at(z, z_prime, temperature):
 
 rpm.lessons.lesson_09.infonce_at.check(infonce_at)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **4. Find the bug.** This function should return the test accuracy of a linear probe, fitted by least squares. **Symptom**, the last line that it prints: latents of pure noise seem to
 # know the label, though a guess is right one time in three. Repair it.
 
@@ -480,7 +480,7 @@ labels = torch.arange(600) % 3
 accuracy_of_noise = probe_accuracy(noise[0], labels, noise[1], labels)
 print(f"accuracy of noise: {accuracy_of_noise:.2f}; chance: {1 / 3:.2f}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. A trained encoder beats raw pixels in a linear probe. Before you report it, you also…**
@@ -503,7 +503,7 @@ print(f"accuracy of noise: {accuracy_of_noise:.2f}; chance: {1 / 3:.2f}")
 # On real images the evidence can be computed exactly. It rises during training. At its end nearest neighbours have improved; a linear probe has gained no more than the difference between two label sets. The evidence chooses between priors on the same pairs, and its choice was as good as any for the probe. Under the better priors, more than half of what it measures tells images of one class apart, which no
 # probe for classes asks for. It does not rank augmentations. The encoder is deterministic, so InfoNCE, the ELBO less $C$ and the log evidence less $C$ are one number (E14):
 
-# %%
+# %% tags=["slide"]
 final = curves[:, -1].mean()
 print(f"InfoNCE = ELBO − C = log evidence − C = {final:.2f} nats a held-out pair")
 

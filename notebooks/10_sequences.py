@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Sequences: a chain of InfoNCE terms, and a prior that knows how things move
 #
 # Your data are sequences: frames, sounds, steps of a log. Contrastive predictive coding (CPC; van den Oord, Li and Vinyals,
@@ -26,7 +26,7 @@ import rpm_tutorial as rpm
 device = rpm.setup()
 seed = 0
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## CPC sums InfoNCE over time
 #
 # CPC has three parts:
@@ -87,7 +87,7 @@ P = q_z[0][:, None, None] * step_1[:, :, None] * step_2
 print(f"P(z₀,z₁,z₂) sums to {P.sum():.12f}")
 assert abs(P.sum() - 1) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The left side of (E19) comes from the definition of the ELBO: the log prior, three log likelihoods and three log recognition
 # densities are added up in each of the 1 728 cells of the table, without cancelling anything. The right side is `rpm.infonce`, twice. It sees the critics and $Q(z_0,z_1,z_2)$, but neither observations nor recognition densities.
 #
@@ -113,7 +113,7 @@ log_likelihood = [  # log P(x_t|z_t), (E2)
 elbo = (weights * (P.log() + sum(log_likelihood) - sum(log_q))).sum()
 C = sum(torch.xlogy(p, p).sum() for p in p_x)
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 term_1 = rpm.infonce(log_f_1, q.sum(2)).value  # pairs (z₀, z₁)
 # pairs ((z₀,z₁), z₂)
 term_2 = rpm.infonce(log_f_2.flatten(0, 1), q.flatten(0, 1)).value
@@ -122,7 +122,7 @@ print(f"L − C   = {elbo - C:.12f}")
 print(f"InfoNCE = {total:.12f}, residual {abs(elbo - C - total):.1e}")
 assert abs(elbo - C - total) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Both terms are negative here. A critic drawn at random can be worse than one that takes the latents for independent, which would earn 0.
 #
 # ## The chain pays for what the context forgets
@@ -132,7 +132,7 @@ assert abs(elbo - C - total) < 1e-12
 #
 # $$\underbrace{I(z_0;z_1) + I(z_0,z_1;\,z_2)}_{\text{long context}} \;-\; \underbrace{\big(I(z_0;z_1) + I(z_1;z_2)\big)}_{\text{short context}} = I(z_0;z_2|z_1).$$
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 independent = q_z[0][:, None, None] * q_z[1][:, None] * q_z[2]
 total_correlation = (q * (q / independent).log()).sum()
 first = rpm.mutual_information(q.sum(2))
@@ -146,7 +146,7 @@ print(f"long − short {long - short:.6f}, I(z₀;z₂|z₁) {forgotten:.6f}")
 assert abs(long - total_correlation) < 1e-12 and forgotten > 0
 assert abs(long - short - forgotten) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # No critic can make up for the loss, however flexible it is: the critic sees the context, and the information is not in it.
 # The next world shows such a loss in pictures. There, what one frame lacks is the velocity.
 #
@@ -157,7 +157,7 @@ assert abs(long - short - forgotten) < 1e-12
 #
 # $$p_{t+1} = p_t + (p_t - p_{t-1}) + 0.01\,\varepsilon_t.$$
 
-# %%
+# %% tags=["slide"]
 other_seed = torch.Generator().manual_seed(1000 + seed)
 held_out = rpm.datasets.constant_velocity(4096, frames=7, generator=other_seed)
 rpm.figures.images(
@@ -166,13 +166,13 @@ rpm.figures.images(
     "where the ball will be in the third; from one you cannot.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # We made this world, so we know how much frames 0 and 1 say about frame 2. Without pushes the ball would be at $p_0 + 2v$, and both are known: the start $p_0$ (uniform on
 # [.3, .7]) and the velocity $v$ (uniform within ±.05). Only the push is unknown. So the mutual information is the entropy of $p_2$ less the entropy of the push, in two independent dimensions. We
 # average the density of $p_2$ over a grid of velocities.
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def information(push=0.01):
     """I(frames 0 and 1; frame 2) in nats, by quadrature."""
     p = torch.linspace(-1, 2, 6001, dtype=torch.float64)
@@ -189,7 +189,7 @@ print(f"I(frames 0, 1; frame 2) = {information():.4f} nats")
 print(f"a batch of 128 shows at most log 128 = {ceiling:.4f}")
 assert ceiling < information()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Priors for the third frame
 #
 # One encoder sees each frame by itself, so a latent can hold a position and cannot hold a velocity. Only the context joins two
@@ -310,7 +310,7 @@ def judged(net, critic, half=2048):
     return terms.mean().item(), *r_squared, terms.std().item() / half**0.5
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: between frames the ball moves by up to .05 in each dimension, and a push changes that by about .01. How many nats does the random walk give away by
 # ignoring the velocity, in two dimensions?
 #
@@ -320,7 +320,7 @@ def judged(net, critic, half=2048):
 # in each dimension. The entropy of a Gaussian contains the logarithm of its standard deviation, so a factor of three is about log 3 = 1.1 nats in each dimension, and 2.2 in both.
 # </details>
 
-# %%
+# %% tags=["slide"]
 seeds = (seed, seed + 1, seed + 2)
 models, results = {}, {}
 
@@ -334,7 +334,7 @@ def study(prior):
 
 study("random walk")
 
-# %%
+# %% tags=["slide"]
 study("constant velocity")
 value, error = results["constant velocity"][:, 0], results["constant velocity"][:, 3]
 gain, gap = value - results["random walk"][:, 0], information() - value
@@ -343,7 +343,7 @@ print(f"all there is to know: {information():.2f}; error of I_2048: {error.max()
 assert (gain > 2).all()  # five seeds: 2.22 to 2.23
 assert (gap > -4 * error).all() and (gap < 0.15 + 4 * error).all()  # 0.06 to 0.07
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Why two nats? By (E8) a term is an information less a KL, $I(c;z_2) - \mathrm{KL}$. The walk loses in both (we print only the sum). Its context $z_1$ has forgotten the velocity, which costs
 # $I(z_0;z_2|z_1)$. And a ball does not step from $z_1$ by a Gaussian, which costs a KL. Constant velocity forgets nothing, and its KL is small. One line of the prior is worth
 # more than two nats.
@@ -359,7 +359,7 @@ assert (gap > -4 * error).all() and (gap < 0.15 + 4 * error).all()  # 0.06 to 0.
 # About half. The errors of the walk are three times those at m = 1. With m = 1/2 they are about 1.8 times those at m = 1: in nats, which are logarithms, that is half the way. The circle shrinks up to m = 1, where only the push is left, and grows again. At m = 1.5 it is as large as at m = 1/2. The nats differ a little, since the contexts lie further out and fewer candidates lie near them: $\mathbb E\log Z(c)$ is smaller.
 # </details>
 
-# %%
+# %% tags=["slide"]
 net = models["constant velocity"][0][0]
 z_0, z_1, z_2 = (rpm.encode(net, held_out.x[:2048, t]) for t in range(3))
 earned = {}
@@ -373,7 +373,7 @@ assert max(earned, key=earned.get) == 1 and 0.4 < share < 0.6  # five seeds: 0.5
 z = torch.stack([z_0, z_1, z_2], 1)
 rpm.explore(rpm.lessons.lesson_10.momentum(z, held_out.position[:2048, :3]))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A prior may learn the law
 #
 # We told the second prior what we know. The third has a matrix $A$ that is trained, and it starts as the random walk, $A = (0, 1)$ in blocks of 2 × 2.
@@ -386,7 +386,7 @@ rpm.explore(rpm.lessons.lesson_10.momentum(z, held_out.position[:2048, :3]))
 # the same: both blocks commute with turning and stretching, and a shift does nothing because the weights −1 and 2 add up to one.
 # </details>
 
-# %%
+# %% tags=["slide"]
 study("learned linear")
 A = torch.stack([critic.A.detach() for _, critic in models["learned linear"]])
 print("A of the first seed:")
@@ -396,7 +396,7 @@ assert (A - keeps).abs().max() < 0.1, "on all seeds"  # five seeds: 0.02
 difference = results["learned linear"][:, 0] - results["constant velocity"][:, 0]
 assert difference.abs().max() < 0.15  # five seeds: 0.01
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The law of motion came out of a contrastive loss, on each seed, in the encoder's own coordinates.
 #
 # ## A flexible prior needs a good start
@@ -434,7 +434,7 @@ for prior in ("learned linear", "walk + universal"):  # five seeds: 4.98-4.99, 4
 for prior in ("linear, random start", "universal"):
     assert lowest[prior] < lowest["walk + universal"] - 1
 
-# %%
+# %% tags=["slide"]
 print(f"{'prior':20}  I_2048 (nats)         not explained: position  velocity")
 for prior, result in results.items():
     value, missed = result[:, 0], 100 * (1 - result[:, 1:3]).amax(0)
@@ -444,7 +444,7 @@ velocity = {prior: result[:, 2] for prior, result in results.items()}
 assert velocity["constant velocity"].min() > 0.995 > velocity["random walk"].max()
 assert velocity["walk + universal"].min() > 0.99 and velocity["universal"].min() < 0.9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The table gives the mean of $I_{2048}$ over the seeds, and its range. Then it gives the percentage of the variance of position and velocity that a linear map does *not* explain, $1 - R^2$, on
 # the worst seed.
 #
@@ -464,7 +464,7 @@ def chain(q, log_f_1, log_f_2):
 
 rpm.lessons.lesson_10.chain.check(chain)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return what a chain loses, with the best critics, if the context of $z_2$ is $z_1$ alone, from `q` = $Q(z_0,z_1,z_2)$.
 
 
@@ -475,7 +475,7 @@ def forgotten_by(q):
 
 rpm.lessons.lesson_10.forgotten.check(forgotten_by)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** A thrown ball keeps its *acceleration*, the change of its velocity from step to step. Return the context of $z_3$ that expects this, from `z_0`, `z_1` and `z_2`, each of shape (n, d).
 
 
@@ -521,7 +521,7 @@ for prior in ("constant velocity", "random walk"):
     print(f"{prior}: InfoNCE = ELBO − C = log evidence − C = ", end="")
     print(f"{results[prior][:, 0].mean():.2f} nats a held-out sequence")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # An InfoNCE prior for each step of a chain gives an ELBO that is a sum of InfoNCE terms, to rounding, and this sum is CPC's loss. What the context forgets costs a conditional mutual

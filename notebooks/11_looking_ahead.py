@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Looking ahead: one prior iterated, or one prior for each horizon
 #
 # Lesson 10's chain predicts the next frame. CPC predicts several frames ahead at once, $k = 1, \dots, K$, with a critic of its own for each **horizon** $k$. **Does a chain need
@@ -25,7 +25,7 @@ seed = 0
 other_seed = torch.Generator().manual_seed(1000 + seed)
 held_out = rpm.datasets.constant_velocity(4096, frames=7, generator=other_seed)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two steps are one step twice
 #
 # The world is lesson 10's: a ball that keeps its velocity, except that a random push changes it before each frame from the third on. We see frames 0 and 1 and predict frame $1 + k$. Horizon $k = 1$
@@ -47,7 +47,7 @@ held_out = rpm.datasets.constant_velocity(4096, frames=7, generator=other_seed)
 # </details>
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def ahead(A, k):
     """The matrix (d, 2d) from (z_0, z_1) to the mean of z_{1+k}; how noise grows."""
     d = len(A)
@@ -65,10 +65,10 @@ print(f"z_4 = {matrix[0, 0]:.0f} z_0 + {matrix[0, 2]:.0f} z_1, noise {growth:.3f
 assert torch.equal(matrix, torch.cat([-3 * one, 4 * one], 1))
 assert abs(growth - 14**0.5) < 1e-6  # a push acts once, twice, three times: 1 + 4 + 9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The true positions obey the law with $\sigma = 0.01$ sides of the box. So their distance from the mean has to grow as `ahead` says.
 
-# %%
+# %% tags=["slide"]
 horizons = (1, 2, 3, 4)
 p = held_out.position
 for k in horizons:
@@ -78,7 +78,7 @@ for k in horizons:
     print(f"k = {k}: error {found:.4f} sides, by ahead {said:.4f}")
     assert abs(found / said - 1) < 0.05  # 8 192 numbers: ± 0.8 %
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two priors, trained one step ahead
 #
 # These are lesson 10's encoder and prior. A Gaussian step leads from the context $c = A\,(z_0,z_1)$ to the frame that is predicted. For the random walk $A$ is fixed at $(0, 1)$; the learned linear prior starts from the same $A$ and trains it.
@@ -126,7 +126,7 @@ def trained(learnable, seed, horizon=1, steps=400):
     return net, critic
 
 
-# %%
+# %% tags=["slide"]
 seeds = (seed, seed + 1, seed + 2)
 models = {
     prior: [trained(prior == "learned linear", s) for s in tqdm(seeds, desc=prior)]
@@ -136,7 +136,7 @@ A = torch.stack([critic.A.detach() for _, critic in models["learned linear"]])
 print(f"learned: A₀ ≈ {A[:, 0, 0].mean():.1f}, A₁ ≈ {A[:, 0, 2].mean():.1f}")
 assert (A - keeps).abs().max() < 0.1, "constant velocity, on all seeds"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What a prior is worth at each horizon
 #
 # The law of `ahead` gives a Gaussian around the mean of $z_{1+k}$. We take it as the critic $f_k$ of horizon $k$. With (E7) it is a prior for frame $1+k$, so its
@@ -145,7 +145,7 @@ assert (A - keeps).abs().max() < 0.1, "constant velocity, on all seeds"
 # The most that any prior can earn is the mutual information, by the quadrature of lesson 10.
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def information(k, push=0.01):
     """I(frames 0 and 1; frame 1 + k) in nats, by quadrature."""
     p = torch.linspace(-1, 2, 6001, dtype=torch.float64)
@@ -162,7 +162,7 @@ print("k:   ", *(f"{k:7}" for k in horizons))
 print("nats:", *(f"{information(k):7.4f}" for k in horizons))
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: the learned prior's noise grows like $k^{3/2}$ for large $k$, the random walk's like $\sqrt k$. Which prior loses more nats from horizon 1 to 4?
 #
 # <details><summary>Answer</summary>
@@ -171,7 +171,7 @@ print("nats:", *(f"{information(k):7.4f}" for k in horizons))
 # </details>
 
 
-# %%
+# %% tags=["slide"]
 def worth(net, A, scale, k):
     """I_2048 in nats of a one-step prior (A, scale), iterated to horizon k."""
     matrix, growth = ahead(A, k)
@@ -190,7 +190,7 @@ for prior, runs in models.items():
 for name, curve in curves.items():
     print(f"{name:15}", *(f"{value:6.1f}" for value in curve))
 
-# %%
+# %% tags=["slide"]
 learned = curves["MI"] - curves["learned linear"]
 walk = curves["MI"] - curves["random walk"]
 assert learned.max() < 0.3, "nearly all there is to know"  # five seeds: 0.06 to 0.10
@@ -205,7 +205,7 @@ rpm.figures.lines(
     "close to the mutual information; the error of the random walk compounds.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # At horizon 4 the iterated walk earns less than 0 nats, and 0 is what a prior earns that takes the frames for independent.
 #
 # ## Where a prior expects the ball
@@ -223,7 +223,7 @@ rpm.figures.lines(
 # The next cell counts the balls inside the circle. It uses the true positions instead of latents, and for σ the error of each law at one step.
 
 
-# %%
+# %% tags=["slide"]
 def share_inside(law, k):
     matrix, growth = ahead(law, k)
     one_step = (p[:, 2] - p[:, :2].flatten(1) @ law.T).square().mean().sqrt()
@@ -239,7 +239,7 @@ net = models["learned linear"][0][0]
 z = rpm.encode(EachFrame(net), held_out.x[:2048]).view(2048, 7, 2)
 rpm.explore(rpm.lessons.lesson_11.forecast(z, p[:2048]))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## CPC with several horizons adds up several chains
 #
 # CPC does not iterate. It has a critic $f_k(c, z_{t+k})$ with a matrix of its own for each $k = 1, \dots, K$, and its loss is minus the sum of all their InfoNCE terms, over times and horizons. Which model is that?
@@ -270,7 +270,7 @@ P_1 = q_0[:, None, None] * follows(f_1, q_1)[:, :, None] * follows(f_1, q_2)
 P_2 = q_0[:, None, None] * q_1[:, None] * follows(f_2, q_2)[:, None]
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # CPC with $K = 2$ is then the sum of two ELBOs, of two chains with one encoder. It is not the ELBO of one model: in one model, $z_2$ has one distribution given the latents before it, and CPC gives it two, $P(z_2|z_1)$ and $P(z_2|z_0)$.
 #
 # **Predict**: mix the two chains into one model, $\tfrac12(P_1 + P_2)$. Is its ELBO above the mean of the two ELBOs, below it, or equal?
@@ -281,7 +281,7 @@ P_2 = q_0[:, None, None] * q_1[:, None] * follows(f_2, q_2)[:, None]
 # </details>
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def above_c(P):
     """L − C of a prior over (z₀, z₁, z₂), from lesson 10."""
     return (q * (P / independent).log()).sum()
@@ -295,7 +295,7 @@ mean, mixed = (above_c(P_1) + above_c(P_2)) / 2, above_c((P_1 + P_2) / 2)
 print(f"mean of the two {mean:.4f}, ELBO of the mixture {mixed:.4f}")
 assert abs(cpc - above_c(P_1) - above_c(P_2)) < 1e-12 and mean < mixed
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## With the right law, the horizons agree
 #
 # So nothing in CPC's loss forces its matrix for $k = 2$ to agree with its matrix for $k = 1$. Do the two agree nevertheless? Train a
@@ -308,7 +308,7 @@ assert abs(cpc - above_c(P_1) - above_c(P_2)) < 1e-12 and mean < mixed
 # −2 and 3, or nearly so after this short training: what one step, iterated, gives.
 # </details>
 
-# %%
+# %% tags=["slide"]
 direct = torch.stack([trained(True, s, horizon=2)[1].A.detach() for s in tqdm(seeds)])
 implied = torch.stack([ahead(one_step, 2)[0] for one_step in A])
 for name, matrices in (("trained at k = 2", direct), ("one step, iterated", implied)):
@@ -316,7 +316,7 @@ for name, matrices in (("trained at k = 2", direct), ("one step, iterated", impl
     print(f"{name:19} A₀ ≈ {blocks[0]:.1f}, A₁ ≈ {blocks[1]:.1f}")
 assert (direct - implied).abs().max() < 0.4  # five seeds: 0.05 to 0.11
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## If the context is too short, they disagree
 #
 # Now the camera shakes: what a frame shows is the ball's position plus noise of .02 in each dimension. Two frames no longer determine the velocity, so they are too short a context. Take the shown position as the latent, in one dimension; the other dimension behaves in the same way. Nothing has to be trained: the best linear law for each horizon is a regression, and its coefficients follow from the covariance of the frames.
@@ -348,7 +348,7 @@ def error(weights, k):
     return (unit @ covariance @ unit).sqrt().item()
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: from two shaken frames, the best one-step law expects the next one at $z_1$ plus about a quarter of $z_1 - z_0$. Iterated to horizon 4, does this law expect
 # too much motion or too little?
 #
@@ -357,7 +357,7 @@ def error(weights, k):
 # Too little. About half of z₁ − z₀ is velocity, and a quarter is the shake of frame 1, which the forecast takes off. So the best law for horizon k adds half of z₁ − z₀ for each step, and takes the quarter off once. The iterated law treats its own forecast as a frame that was seen, and takes off a shake again at every step. Only a quarter of the last step is left each time, so the motion dies out.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 law = best(2, 1)
 for k in horizons:
     iterated = ahead(law[None].float(), k)[0][0].double()
@@ -370,7 +370,7 @@ for seen in (2, 3, 5, 8):
     print(f"{seen} frames seen: error of the next {error(best(seen, 1), 1):.4f} sides")
 assert error(best(2, 1), 1) > 1.2 * error(best(8, 1), 1)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # One regression for each horizon does better here than one step iterated: each patches its own horizon, as CPC's matrices can do. But the disagreement says that no linear law of two frames describes these sequences. And a matrix for each horizon does not replace the missing context: with more frames the error is lower even at $k = 1$. What helps is a state that remembers, the position *and* the velocity, which no frame shows.
 #
 # So compare the horizons. If a one-step law, iterated, differs from one trained further ahead, lengthen the context before you add horizons.
@@ -387,7 +387,7 @@ def noise_ahead(sigma, k):
 
 rpm.lessons.lesson_11.noise.check(noise_ahead)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** The mean of $z_{t+1}$ is $A_0 z_{t-1} + A_1 z_t$, with any matrices `A_0`, `A_1` of shape (d, d). Return the matrix of shape (d, 2d) that leads from $(z_0, z_1)$ to the mean of $z_3$.
 
 
@@ -398,7 +398,7 @@ def two_steps(A_0, A_1):
 
 rpm.lessons.lesson_11.two_steps.check(two_steps)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3.** Return CPC's objective on three frames (the sum of the InfoNCE terms, not the loss) with the horizons 1 and 2, from `q` = $Q(z_0,z_1,z_2)$. The context is one latent, and each horizon has one critic for all times: `log_f_1` and `log_f_2`.
 
 
@@ -435,7 +435,7 @@ rpm.lessons.lesson_11.two_horizons.check(two_horizons)
 for k, value in zip(horizons, curves["learned linear"]):
     print(f"k = {k}: InfoNCE = ELBO − C = log evidence − C = {value:.1f} nats")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # A one-step prior looks ahead by itself, and its nats at each horizon say how far it can be trusted. CPC's $K$ horizons are $K$ chains, whose ELBOs it adds up. With the right law, horizons 1 and 2 agreed to within about 0.1; where two frames were too short a context, the best linear laws of the horizons differed.

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Hidden states: where a ball is that nobody sees, and how sure we are
 #
 # A ball swings in a bowl, and for six frames the camera is dark. Where is the ball meanwhile? Lesson 10's chain gives one guess for each frame. Here the
@@ -23,7 +23,7 @@ from rpm_tutorial.chain import Gaussian
 
 rpm.setup()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The model: one chain, and one frame at a time
 #
 # Write $Z = (z_1, \dots, z_T)$ for the latents of the frames $X = (x_1, \dots, x_T)$. The likelihood of each frame is defined by Bayes' rule (E2), as always, and the prior
@@ -49,7 +49,7 @@ def swing(angles, keep=0.995):
 angles = (0.45, 0.30)  # radians a frame
 bowl = rpm.GaussianChain(swing(angles), learnable=False)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## In a linear Gaussian world the model is the Kalman filter
 #
 # First a world in which everything is known. What is observed is the position with noise of standard deviation $s$, and recognition is the true posterior of the position $u_t$ given $x_t$ alone,
@@ -75,7 +75,7 @@ def kalman(x, A, s):
     return total
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rng, s = torch.Generator().manual_seed(0), 0.3
 exact = rpm.GaussianChain(swing(angles).double(), learnable=False)
 u = exact.sample(5, 20, generator=rng)[..., :2]
@@ -91,7 +91,7 @@ pair = f"{model.tolist()[0]:.6f} and {world.tolist()[0]:.6f}"
 print(f"nats a sequence {pair}, residual {residual:.1e}")
 assert residual < 1e-9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Two ways to one number: the filter has a likelihood and no recognition, the model recognition and no likelihood.
 #
 # ## The bound has three terms
@@ -111,7 +111,7 @@ assert residual < 1e-9
 # If Γ is Q(u_t). Then the last two terms cancel, and the first is the log evidence.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 draw = torch.Generator().manual_seed(1)
 bound = exact.bound(recognition, samples=200, generator=draw)
 for name, term in bound._asdict().items():
@@ -120,7 +120,7 @@ parts = bound.log_normaliser + bound.log_reference - bound.log_q
 assert (bound.value - parts).abs().max() < 1e-9
 assert (bound.log_evidence >= bound.value).all(), "importance weights of q's own paths"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # With five sequences the mixture is far from a standard normal: this is another model than the one above, and the bound lies below its evidence. (`log_evidence` weighs the paths of $q$ by
 # importance, and is too low on average itself.) Training maximises the bound, over batches as in lesson 6.
 #
@@ -176,12 +176,12 @@ starts.append(trained(1))
 # %%
 starts.append(trained(2))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # A start can get stuck, as in lesson 10. Its bound says so, on films that no training saw: it lies far below the others'. So train three starts, and
 # keep the one that has the highest bound.
 
 
-# %%
+# %% tags=["slide"]
 def held_out(encoder, chain):
     """The bound on new films, nats a sequence."""
     rng = torch.Generator().manual_seed(500)
@@ -194,7 +194,7 @@ values = [held_out(*start) for start in starts]
 print("bound of each start:", *(f"{value:.1f}" for value in values), "nats a sequence")
 models = [starts[max(range(3), key=values.__getitem__)]]
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: what can be compared with the bowl's $A$, if the latents may be turned and scaled against the true positions?
 #
 # <details><summary>Answer</summary>
@@ -202,7 +202,7 @@ models = [starts[max(range(3), key=values.__getitem__)]]
 # Its eigenvalues: no linear change of coordinates moves them. Their angles are how far the ball swings in a frame.
 # </details>
 
-# %%
+# %% tags=["slide"]
 for _, chain in models:
     values = torch.linalg.eigvals(chain.transition.detach())
     found, kept = values.angle().abs().sort().values, values.abs()
@@ -211,7 +211,7 @@ for _, chain in models:
     assert 0.96 < kept.min() and kept.max() < 0.99
     assert (found - torch.tensor([0.30, 0.30, 0.45, 0.45])).abs().max() < 0.05
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Both frequencies of the bowl came out, from frames that each show a position alone. An eigenvalue with an angle needs two dimensions for each
 # coordinate, and a frame shows one: the chain found a use for the dimensions that no frame shows.
 #
@@ -265,7 +265,7 @@ for seed, model in enumerate(models):
     off = {name: guess - p[:, dark] for name, guess in guesses.items()}
     table.append({k: v.square().mean().sqrt().item() for k, v in off.items()})
 
-# %%
+# %% tags=["slide"]
 for name in table[0]:
     shown = " ".join(f"{100 * errors[name]:6.2f}" for errors in table)
     print(f"{name:18} {shown} % of a side")
@@ -275,7 +275,7 @@ for errors in table:
     assert errors["chain"] < errors["straight across"] / 2
     assert errors["knows the truth"] < errors["chain"] < 2 * errors["knows the truth"]
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Six frames are long for a ball that swings: a straight line leaves the bowl, and even one that ends rightly misses the turn. The chain knows the swing.
 #
 # ## Is the band honest?
@@ -283,7 +283,7 @@ for errors in table:
 # A band of 95 % should hold 95 of 100 dark coordinates. The cell counts, and counts again for a band of half the width.
 
 
-# %%
+# %% tags=["slide"]
 def coverage(off, width=1.0):
     return (off.abs() < 1.96 * width).float().mean().item()
 
@@ -292,12 +292,12 @@ for off in results:
     print(f"band {coverage(off):.2f}, half of it {coverage(off, 0.5):.2f}")
     assert coverage(off) > 0.95 > coverage(off, 0.5)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The truth is inside, more often than promised: these bands are too wide, though half of their width is too narrow. The eigenvalues above suggest why: the angles are right, their
 # sizes are below the bowl's, so this chain forgets faster than the ball does, and doubts more than it must. If that is the reason, then the bowl's own law with such a size errs
 # alike, and with the right one it doesn't:
 
-# %%
+# %% tags=["slide"]
 sharp = Gaussian((p - 0.5) / 0.14, 1e-3 * torch.eye(2).expand(*p.shape, 2))
 held = {}
 for keep in (0.976, 0.995):
@@ -309,7 +309,7 @@ for keep in (0.976, 0.995):
     print(f"the bowl's angles, keeping {keep}: band {held[keep]:.2f}")
 assert held[0.976] > 0.98 and abs(held[0.995] - 0.95) < 0.02
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Move the dark over the film and see the band open and close.
 #
 # **Predict**: where in the gap is the band widest, and what if the dark lasts to the last frame?
@@ -319,14 +319,14 @@ assert held[0.976] > 0.98 and abs(held[0.995] - 0.95) < 0.02
 # About the middle, where both ends are far. Without a frame after the gap nothing closes it.
 # </details>
 
-# %%
+# %% tags=["slide"]
 x, p = film(20, 20, torch.Generator().manual_seed(2000))
 with torch.no_grad():
     recognised = models[0][0](x)
 chain, to_row = models[0][1], maps[0][:, 0]
 rpm.explore(rpm.lessons.lesson_12.hidden(chain, recognised, to_row, p[..., 0]))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Certain recognition gives lesson 10 back
 #
 # Let recognition speak of every dimension of $z_t$. As $Q(z_t|x_t)$ narrows to a point, only the steps of the chain are left: the sum over $t$ of $\log P(z_t|z_{t-1})/Q(z_t)$. Now let the prior step be
@@ -336,7 +336,7 @@ rpm.explore(rpm.lessons.lesson_12.hidden(chain, recognised, to_row, p[..., 0]))
 # in the place of the Gaussian one. Then each of them is $\log f/Z$, so the sum is lesson 10's (E19); this is (E28). The first statement in numbers, with a
 # standard normal as $Q(z_t)$:
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 z = exact.sample(3, 6, generator=rng)
 point = Gaussian(z, 1e-9 * torch.eye(4, dtype=torch.float64).expand(3, 6, 4, 4))
 normal = torch.distributions.MultivariateNormal
@@ -348,7 +348,7 @@ off = (exact.smooth(point).log_normaliser - steps).abs().max()
 print(f"largest difference {off:.1e} nats of {steps.mean():.1f}")
 assert off < 1e-3
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Exercises
 #
 # **1.** Return the variance of $z_k$ given $z_0$, in one dimension, while nothing is seen.
@@ -361,7 +361,7 @@ def doubt_after(a, k):
 
 rpm.lessons.lesson_12.doubt.check(doubt_after)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return the variance of $z_t$ after a frame, if the chain expected it with variance `p`, $Q(z_t|x_t)$ has variance `v`, and $Q(z_t)$ is standard normal.
 
 
@@ -372,7 +372,7 @@ def after_frame(p, v):
 
 rpm.lessons.lesson_12.update.check(after_frame)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. A frame was not seen. In the model its factor…**

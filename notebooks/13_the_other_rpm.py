@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # The other RPM: one shared latent, and EM
 #
 # Three witnesses have each reported on thousands of events. Nobody says what kind of event each was, and nobody can say how an event turns into
@@ -43,7 +43,7 @@ emissions = [(1.5 * table).softmax(0) for table in drawn]  # P_true(x_j|z), colu
 p_triple = torch.einsum("az,bz,cz->abc", *emissions) / K  # P_true(x_1,x_2,x_3)
 p_pair = p_triple.sum(2)  # P_true(x_1,x_2)
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 rpm.figures.tables(
     {f"P_true(x{'₁₂₃'[j]}|z)": emissions[j].T for j in range(3)},
     x_label=("x₁", "x₂", "x₃"),
@@ -51,7 +51,7 @@ rpm.figures.tables(
     caption="Each class (row) has its own distributions. They overlap: no x settles z.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two models that contain each other
 #
 # For $J$ observations and any latent $z$ the model of Walker and co-authors is
@@ -64,7 +64,7 @@ rpm.figures.tables(
 # The latent may have any structure. Take the two latents of (E1) together, as one latent $(z,z')$ with prior $P(z,z')$, and let each factor say something about its own part only:
 # $F_1(z,z'|x) = Q(z|x)\,u(z')$ and $F_2(z,z'|x') = u(z)\,Q(z'|x')$, with any fixed distribution $u$. Then $F_1(z,z') = Q(z)\,u(z')$, so that $u$ cancels in the fraction, and (E22) becomes (E1).
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 start = rpm.SharedLatentRPM.random(p_pair, K, seed=seed)  # two random factors
 ours = rpm.FiniteRPM(p_pair, *start.factors)  # (E1), with the factors as its encoders
 log_f = torch.randn(K, K, generator=rng, dtype=torch.float64)
@@ -91,7 +91,7 @@ print(f"log evidence {of_ours:.6f} = {of_theirs:.6f} nats", end=", ")
 print(f"C = {ours.constant:.6f} = {start.constant:.6f} nats")
 assert residual < 1e-12 and abs(ours.constant - start.constant) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A tied pair needs a joint posterior
 #
 # The ELBO of lesson 2 (E3) replaces the posterior by a product, $Q(z|x)\,Q(z'|x')$.
@@ -114,7 +114,7 @@ assert residual < 1e-12 and abs(ours.constant - start.constant) < 1e-12
 #
 # It is a product of tables, divided by its sum over $z$. Computing it is the **E-step** of EM.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 q = start.posterior  # the E-step: q(z|x_1,x_2), shape (6, 5, 3)
 guess = torch.rand(q.shape, generator=rng, dtype=torch.float64)
 guess = guess / guess.sum(-1, keepdim=True)  # any other q
@@ -126,7 +126,7 @@ assert ours.elbo(diagonal).value == -math.inf
 assert abs(start.elbo(q) - start.log_evidence) < 1e-12
 assert abs(start.log_evidence - start.elbo(guess) - gap) < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## EM can only climb
 #
 # The **M-step** keeps $q$ and improves the model. For tables the best model is found by counting each data point with the weight $q(z|x_1,\dots,x_J)$, as if the class were seen that often. So it has a closed form: each factor becomes the mean posterior given its observation, and the prior becomes the mean posterior,
@@ -138,7 +138,7 @@ assert abs(start.log_evidence - start.elbo(guess) - gap) < 1e-12
 # How far can it rise? As in (E23), log evidence − $C$ is at most what the observations share, with $C = \sum_j \mathbb E\log P_0(x_j)$. For two observations that is their mutual information;
 # for more it is their **total correlation**, the sum of their entropies less the entropy of all.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 model, path, gaps = rpm.SharedLatentRPM.random(p_triple, K, seed=seed), [], []
 for _ in range(100):
     q = model.posterior  # E-step
@@ -162,7 +162,7 @@ rpm.figures.lines(
     caption="The evidence rises at every step, towards what the observations share.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # With a table for each $F_j$ this is EM for *latent class analysis*, which is decades older (Goodman, 1974). The recognition factors matter
 # once $x_j$ is an image: then $F_j$ is a network, and there is still no decoder.
 #
@@ -181,7 +181,7 @@ rpm.figures.lines(
 # $(AM)(M^{-1}DB^\top)$. If both parts stay non-negative, they are another model of the same pairs. The blurring is such an $M$.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 F_1, F_2, F_3 = (a / a.sum(1, keepdim=True) for a in emissions)  # the true F_j(z|x_j)
 eps = 0.9 * K * F_2.min()  # beyond K * F_2.min(), F_2' has a negative entry
 blurred, sharpened = (1 - eps) * F_1 + eps / K, (F_2 - eps / K) / (1 - eps)
@@ -195,7 +195,7 @@ print(f"log evidence − C is {reached:.6f} of {shared:.6f} nats")
 assert differ < 1e-12 and abs(reached - shared) < 1e-12
 assert (F_1 - blurred).abs().max() > 0.01
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Maximum likelihood has a whole family of answers here. More pairs do not help, because all these answers explain the pairs equally well.
 #
 # ## Three observations do
@@ -211,7 +211,7 @@ assert (F_1 - blurred).abs().max() > 0.01
 # So the columns of $A$, the distributions $P(x_1|z)$, are the $K$ eigenvectors with non-zero eigenvalue of a matrix of the data, each scaled to sum to one. Their order stays unknown. This needs $A$ and $B$ of rank $K$, the number of classes, and entries of $G^\top w$ that all differ: for random $w$ they do,
 # unless two classes have the same $P(x_3|z)$. (Three views suffice by a theorem of Kruskal, 1977; the eigenvectors are due to Leurgans, Ross and Abel, 1993.)
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 def in_order(found):
     """Columns P(x_1|z) in the order of the true classes that they are closest to."""
     return found[:, rpm.probes.match(-torch.cdist(emissions[0].T, found.T, p=1))]
@@ -230,7 +230,7 @@ print(f"P(x₁|z) recovered from triples to {error:.1e}")
 print(f"on triples the blurred model is {cost:.4f} nats worse than the true one")
 assert error < 1e-8 and cost > 0.001
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## EM finds what the data determine, and no more
 #
 # Now we run EM on pairs and on triples, from three random starts each. We measure how far its classes are off by the total variation $\tfrac12\sum_{x_1}|P(x_1|z) - P_\text{true}(x_1|z)|$ of
@@ -256,7 +256,7 @@ def em_path(p_true, start):
     return path
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 paths = {"pairs": [], "triples": []}
 for name, start in tqdm([*itertools.product(paths, range(3))], leave=False):
     paths[name].append(em_path({"pairs": p_pair, "triples": p_triple}[name], start))
@@ -273,10 +273,10 @@ assert off["triples"].max() < 0.01 and off["pairs"].max() > 0.25
 # %% [markdown]
 # In the widget you choose what EM sees, its start, and the number of its steps. From start 2, EM on pairs ends farthest from the true classes.
 
-# %%
+# %% tags=["slide"]
 rpm.explore(rpm.lessons.lesson_13.classes(emissions[0], paths))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Pairs are nearly enough where classes hardly overlap in both observations
 #
 # Every move $M$ has a limit: no entry may become negative. Take the simplest kind of move, which mixes a share $\varepsilon$ of class $i$ into class $j$ (class $j$ *borrows* from class $i$): column $j$ of $A$ becomes
@@ -287,7 +287,7 @@ rpm.explore(rpm.lessons.lesson_13.classes(emissions[0], paths))
 #
 # If some $x_2$ occurs in class $j$ and never in class $i$, this is zero, and class $j$ can borrow nothing. The mirror move, in which the classes of $x_2$ borrow, has the same limit with $x_1$ in the place of $x_2$. So both observations have to be clear. The cell shows one of the two limits: it makes $x_2$ clearer step by step, and takes the two classes between which most can be borrowed.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 own = torch.eye(K, dtype=torch.float64)[torch.arange(5) % K]  # a class for each x₂
 own, limits = own / own.sum(0), []
 for clear in (0, 0.5, 0.9, 0.99):
@@ -303,7 +303,7 @@ print(f"the mirror move, as x₁ stays what it is: ε = {mirror / (1 + mirror):.
 assert mirror > 0.05
 assert limits == sorted(limits, reverse=True) and limits[-1] < 0.01
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Images of digits are of this kind: each image alone shows its class. So we may hope to learn digits from pairs.
 #
 # ## Peer supervision: digits from pairs, without labels
@@ -311,7 +311,7 @@ assert limits == sorted(limits, reverse=True) and limits[-1] < 0.01
 # Nobody tells us which digit an image shows. All we get are pairs of different images of the same digit; Walker and co-authors call this *peer supervision*. (To know that two images show the same digit is a hint. It is weaker than a label, because it does not say which digit. That there are ten digits is our assumption.) One network $F(z|x)$ with ten categories encodes both images. It has to find out what they have in common. The evidence less $C$ is at most $\log 10$: ten categories hold no more.
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 class Pairs:
     """Training pairs of one class, without labels; test images with labels."""
 
@@ -385,7 +385,7 @@ print(f"evidence of networks and of tables: {residual:.1e} nats apart")
 print(f"gradients of bound and of evidence: {difference:.1e} apart")
 assert residual < 1e-12 and difference < 1e-12
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: a category has no name, so we match categories with digits one to one, by the labels of test images, and count how many images then agree. How many of the
 # twelve networks agree with nine labels in ten?
 #
@@ -404,7 +404,7 @@ for _ in tqdm(range(200), leave=False):
     (-evidence(*both.chunk(2, dim=1)).sum()).backward()  # E-step and M-step in one
     optimizer.step()
 
-# %%
+# %% tags=["slide"]
 def agreement(chosen, labels):
     """The share of images whose category is their digit's, matched one to one."""
     counts = one_hot(labels, 10).float().T @ one_hot(chosen, 10).float()
@@ -418,7 +418,7 @@ print("agreement with the labels:", ", ".join(f"{share:.2f}" for share in found)
 print(f"{sum(share > 0.9 for share in found)} of 12 networks found the ten digits")
 assert found[-1] > 0.93 and found[0] < 0.9  # nine seeds: best .95-.98, worst < .9
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The best networks classify digits that nobody ever named. This score needs labels. Without them, how would you know which of the twelve to keep? The training pairs can tell: see [lesson 14](14_elbo_against_evidence.ipynb).
 #
 # ## The two models side by side
@@ -443,7 +443,7 @@ def posterior(prior, f, f_prime, f_z, f_prime_z):
 
 rpm.lessons.lesson_13.posterior.check(posterior)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** The M-step. From `p_true` (X, X′) and `q` (X, X′, Z), return the new factor $F_1(z|x)$, shape (X, Z).
 
 
@@ -454,7 +454,7 @@ def m_step(p_true, q):
 
 rpm.lessons.lesson_13.m_step.check(m_step)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. The ELBO (E3) with tied latents is −∞ because…**

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # ELBO against evidence: which one to train
 #
 # One trains a bound when the quantity itself cannot be computed. If a latent has finitely many values, the *categories*, both are within reach: the ELBO, and the log evidence that it
@@ -15,7 +15,7 @@
 # ([arXiv 2107.02495](https://arxiv.org/abs/2107.02495)). The shared latent (E22) is due to Walker and co-authors ([2023](https://arxiv.org/abs/2209.05661)). What the ELBO does to categories, and how the
 # evidence mends it, is this course's.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The same digits and networks as in lesson 13
 #
 # Training sees pairs of different images of one digit, and no label. A network $F(z|x)$ with ten categories $z$ maps each image to probabilities. Many networks from random starts are trained
@@ -93,7 +93,7 @@ def train(objective, pairs, weights, steps=200, every=10):
         optimizer.step()
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The evidence chooses the restart
 #
 # Lesson 13 ended with twelve networks. Half to two thirds had found the ten digits; the others agreed less with the labels. Only labels could tell them apart.
@@ -121,7 +121,7 @@ def agreement(counts):
     return (counts[:, rpm.probes.match(counts)].trace() / counts.sum()).item()
 
 
-# %%
+# %% tags=["slide"]
 runs = {}
 for s in tqdm(seeds):
     pairs, weights = Pairs(s), starts(12, s)
@@ -142,12 +142,12 @@ for s in tqdm(seeds):
 # Both lines are sorted by the evidence of the training pairs, and the second shows how far each network agrees with the labels. You can keep the right network without them. A likelihood is made for this: it compares
 # several fits of one model to one data set. The widget shows the runs of seed 0 step by step, sorted: restart 1 has the highest final evidence, restart 12 the lowest.
 
-# %%
+# %% tags=["slide"]
 pairs, weights, history = runs[seed]
 found, counts = (torch.stack(column) for column in zip(*history))
 rpm.explore(rpm.lessons.lesson_14.restarts(found, counts))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The ELBO collapses two untied latents
 #
 # So far there was no choice to make: with one shared latent, EM makes the ELBO equal to the evidence. Now we take the course's model (E1) for the same pairs and the same networks. Each image has a latent of its own, $z$ or $z'$, with ten categories; the network gives $Q(z|x)$ and $Q(z'|x')$. The prior is the InfoNCE prior (E7) of the critic $\log f(z,z') = \beta\,[z = z']$, where $[\cdot]$ is 1 if true and 0 if not: $z' = z$ is favoured over every other category by a factor $e^\beta$. We call it *sticky*.
@@ -180,7 +180,7 @@ def categories(weights, pairs):
     return torch.special.entr(q_z).sum(1).exp()
 
 
-# %%
+# %% tags=["slide"]
 shared = [categories(weights, pairs).tolist() for pairs, weights, _ in runs.values()]
 used = {"one latent, evidence": shared}
 for name, objective in (("evidence", untied_evidence), ("ELBO", untied_elbo)):
@@ -197,10 +197,10 @@ for name, values in used.items():
 assert used["two latents, ELBO"].max() < 2 < 3 < used["two latents, evidence"].min()
 assert used["two latents, evidence"].mean() < used["one latent, evidence"].mean()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The number of categories in use is $e$ to the entropy of $Q(z)$: 10 if all are equally frequent, 1 if one takes everything. Under the ELBO every code, the map from images to categories, becomes constant: one category for all images. Under the evidence of the *same* model, from the same starts, several categories stay. They are fewer than with one latent: with so few categories in use, some digits must share one. With a less sticky prior the ELBO still keeps fewer categories than the evidence on average, but not always one:
 
-# %%
+# %% tags=["slide"]
 for beta in (2.0, 3.0):
     kept = {}
     for name, objective in (("evidence", untied_evidence), ("ELBO", untied_elbo)):
@@ -212,7 +212,7 @@ for beta in (2.0, 3.0):
         print(f"β = {beta:.0f}, {name:8} categories {shown}")
     assert kept["ELBO"].mean() < kept["evidence"].mean() and kept["ELBO"].max() < 4
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The ELBO charges an encoder for being undecided
 #
 # Is a constant code the ELBO's maximum? No: a constant code has $L - C = 0$, and ten true classes have more. The trouble is the way there. An untrained encoder is undecided. Two independent draws
@@ -225,7 +225,7 @@ for beta in (2.0, 3.0):
 # Lower, far below zero. A way up is to give up all categories but one.
 # </details>
 
-# %%
+# %% tags=["slide"]
 pairs, weights, history = runs[seed]
 winner = int(history[-1][0].argmax())
 best = {name: w.detach()[winner : winner + 1] for name, w in weights.items()}
@@ -241,11 +241,11 @@ for name, code in codes.items():
 assert value["knows nothing"][0] < -2 and abs(value["knows nothing"][1]) < 1e-4
 assert abs(value["is constant"][0]) < 1e-4 and value["finds ten classes"][0] > 1.5
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The *evidence* of the encoder that knows nothing is zero: its latents say nothing, so the model takes $x$ and $x'$ for independent. Nothing pushes it towards one category. So the
 # collapse comes neither from the prior nor from having two latents. It comes from the product $Q(z|x)Q(z'|x')$ in the place of the posterior. Train on the same ELBO again, but start from the network that found the ten classes with one shared latent. It keeps them:
 
-# %%
+# %% tags=["slide"]
 weights = {name: w.clone().requires_grad_() for name, w in best.items()}
 before = categories(weights, pairs).item()
 for _ in train(untied_elbo, pairs, weights):
@@ -255,7 +255,7 @@ ends = untied_elbo(log_F(weights, pairs.x), log_F(weights, pairs.x_prime)).item(
 print(f"categories {before:.1f} before and {after:.1f} after; L − C = {ends:.2f} nats")
 assert after > 9 and ends > 1.5
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The ELBO hardens recognition, the evidence keeps it soft
 #
 # That the ELBO charges for doubt has a second effect. It shows in a smaller world, a *ring*: eight values of $x$ and of $x'$ on a circle, where $x'$ tends to lie near $x$. One table $Q(z|x)$
@@ -314,7 +314,7 @@ print(f"halfway between two Q(z|x): off the mean by at most {max(linear):.0e}")
 print(f"halfway between two Q(z′|x′): below the mean by {min(convex):.0e} or more")
 assert max(linear) < 1e-12 and min(convex) > 0
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 certain = torch.cartesian_prod(*[torch.arange(4)] * 8)  # each row a code
 hard = one_hot(certain, 4).double()
 tables = hard.mT @ p_ring @ hard  # Q(z,z') of each
@@ -335,7 +335,7 @@ print(f"best of {len(hard)} certain codes: {certain[at].tolist()}")
 print(f"L − C = {elbo:.3f} = log evidence − C = {same:.3f} nats")
 assert abs(elbo - same) < 1e-9
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 gains, ends = {}, {}
 for beta in (1.0, 2.0, 3.0):
     of = rpm.FiniteRPM.log_evidence
@@ -362,7 +362,7 @@ print("they reach", ", ".join(f"{top:.2f}" for top in found), end="; ")
 print(f"the best certain code has {elbo:.2f}, the data share {information:.2f} nats")
 assert gap < 0.03 and max(bound for _, bound in on_elbo) < elbo + 1e-3
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The eight trainings on the ELBO end well below the best certain code. So a comparison of single starts would mix two things: poor starts, which eight restarts did not mend here, and the objective. What remains is the gain above: at $\beta = 2$ and 3 the evidence keeps doubt that its model can use. At $\beta = 1$,
 # where the prior allows $z' \ne z$ more often, no start, not even one at the best certain code, found a use for doubt.
 #
@@ -381,7 +381,7 @@ def knows_nothing(beta, k):
 
 rpm.lessons.lesson_14.knows_nothing.check(knows_nothing)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** The same prior, and an encoder that finds `k` equally frequent classes without doubt, so that $z = z'$ in every pair. Return $L - C$.
 
 
@@ -392,7 +392,7 @@ def found_all(beta, k):
 
 rpm.lessons.lesson_14.found_all.check(found_all)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. Twelve restarts of one model, no labels. You keep the network with…**

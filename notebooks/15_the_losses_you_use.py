@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # The losses you use: which model does yours fit?
 #
 # Hardly anybody types `infonce`. You train with NT-Xent, the loss of CLIP, MoCo's queue, SupCon or SigLIP; you smooth labels, mine hard negatives or gather
@@ -22,7 +22,7 @@ import rpm_tutorial as rpm
 
 rpm.setup()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Three questions to any loss
 #
 # InfoNCE (E7) takes a table of scores $s = \log f$ and a table $Q(z,z')$ that says which row and which column are a pair. So ask of a loss:
@@ -50,18 +50,18 @@ def agree(ours, theirs):
     assert abs(ours - theirs) < 1e-10
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Cross-entropy on the diagonal, and CLIP
 #
 # The plain loss is the cross-entropy of each row with its own column as the label. It is $\log B - I$, with $I$ InfoNCE: so a loss of zero is $\log B$ nats, and a
 # loss of $\log B$ is none. CLIP ([Radford et al. 2021](https://arxiv.org/abs/2103.00020)) averages rows and columns: two ELBOs (E12).
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide-code"]
 rows, columns = F.cross_entropy(log_f, diagonal), F.cross_entropy(log_f.T, diagonal)
 agree(math.log(B) - rows, rpm.infonce(log_f).value)
 agree(math.log(B) - (rows + columns) / 2, rpm.symmetric_infonce(log_f).value)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## NT-Xent: all views are candidates
 #
 # SimCLR ([Chen et al. 2020](https://arxiv.org/abs/2002.05709)) puts both sides into one list of $2B$ views. Each view is a row. Its candidates are all other views, those of its own
@@ -75,7 +75,7 @@ agree(math.log(B) - (rows + columns) / 2, rpm.symmetric_infonce(log_f).value)
 # value is at most $\log 2B$.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide-code"]
 views = torch.cat([z, z_prime])
 scores = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
 partner = torch.arange(2 * B).roll(B)  # row i belongs to column i ± B
@@ -83,7 +83,7 @@ nt_xent = F.cross_entropy(scores, partner)
 pairs = F.one_hot(partner, 2 * B).double() / (2 * B)
 agree(math.log(2 * B) - nt_xent, rpm.infonce(scores, pairs).value)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # So NT-Xent and the plain loss fit the same kind of model to other candidates: compare models by one of them only.
 #
 # ## SupCon: a view with several partners
@@ -91,7 +91,7 @@ agree(math.log(2 * B) - nt_xent, rpm.infonce(scores, pairs).value)
 # SupCon ([Khosla et al. 2020](https://arxiv.org/abs/2004.11362)) takes all views of one class as partners, each with the same weight (in the form that its authors recommend, with the sum outside the logarithm). That is no other loss, but another $Q(z,z')$:
 # row $i$ shares its mass $1/2B$ among its partners.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]).repeat(2)
 same = (labels[:, None] == labels) & ~torch.eye(2 * B, dtype=torch.bool)
 partners = same.double() / same.sum(1, keepdim=True)
@@ -103,7 +103,7 @@ information = rpm.mutual_information(partners / (2 * B))
 print(f"at most log of 16 views / 3 partners = {information:.4f} nats")
 assert abs(information - math.log(16 / 3)) < 1e-12 and objective < information
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Our scores are sharp, and know nothing of two of a view's three partners. So the value is negative: confidently wrong, and no bug.
 # The ceiling fell with the number of partners, from $\log 16$ to $\log 16/3$ (a view is no partner of its own): whoever belongs to many says less. A duplicate, or a stranger who is really a partner (a
 # *false negative*), is the same matter: put its mass into $Q(z,z')$, and the loss stays exact.
@@ -117,7 +117,7 @@ assert abs(information - math.log(16 / 3)) < 1e-12 and objective < information
 # One in which a share $\varepsilon$ of the pairs are strangers: $(1-\varepsilon)\,\text{pairs} + \varepsilon\,Q(z)Q(z')$. The prior stays as it was.
 # </details>
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 epsilon = 0.1
 smoothed = F.cross_entropy(log_f, diagonal, label_smoothing=epsilon)
 believed = (1 - epsilon) * torch.eye(B).double() / B + epsilon / B**2
@@ -125,7 +125,7 @@ agree(math.log(B) - smoothed, rpm.infonce(log_f, believed).value)
 most = rpm.mutual_information(believed).item()
 print(f"ceiling: {most:.3f} nats of log {B} = {math.log(B):.3f}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Smoothing lowers the ceiling too. It changes what counts as data, so evaluate on clean pairs without it.
 #
 # ## DCL: the partner leaves the denominator
@@ -133,7 +133,7 @@ print(f"ceiling: {most:.3f} nats of log {B} = {math.log(B):.3f}")
 # Decoupled contrastive learning ([Yeh et al. 2021](https://arxiv.org/abs/2110.06848)) leaves the partner out of $Z$ (here $B-1$ strangers of the other side; the authors take those of both sides). Then the mean of the strangers' $f$ estimates $\mathbb E_{Q(z')}f$ without bias,
 # and the value has no ceiling at $\log B$.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 strangers = log_f.masked_fill(torch.eye(B, dtype=torch.bool), -torch.inf)
 dcl = (strangers.logsumexp(1) - log_f.diagonal()).mean()
 decoupled = math.log(B - 1) - dcl
@@ -144,7 +144,7 @@ print(f"InfoNCE {infonce:.3f}, decoupled {decoupled:.3f} nats")
 print(f"at a twentieth of the temperature: {far:.1f}, of log 8 = {math.log(8):.2f}")
 assert far > math.log(B) and decoupled > infonce
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The rows of $Q(z')f/Z$ no longer sum to one over the batch, so this number is the evidence of no model of it. It is an estimate of $I_\infty$ (E7): $Z$ is right on average, its logarithm too low
 # (Jensen's inequality), and so the value is too *high* on average. Use DCL to train, and `rpm.dataset_evidence` to say what was learned.
 #
@@ -172,7 +172,7 @@ def cone(n):
     return F.normalize(z, dim=1), F.normalize(z + 0.4 * noise, dim=1)
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 (a, a_prime), (_, keys) = cone(256), cone(4096)
 fresh = (a @ keys.T / temperature).logsumexp(1)  # log Z(z), up to log K
 for degrees in (0, 20, 60):
@@ -185,7 +185,7 @@ for degrees in (0, 20, 60):
     assert abs(off + stale) < 0.01 + 0.05 * abs(stale)
 assert off > 0.1, "strangers that are too easy make the value too high"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Keys that lie elsewhere than today's are easy to tell from a partner: the value is too high, and the loss does not show it. That is what the slow encoder is for.
 #
 # ## Hard negatives: candidates from another distribution, mended by weights
@@ -194,7 +194,7 @@ assert off > 0.1, "strangers that are too easy make the value too high"
 # row. As with a stale queue, $Z$ becomes $\tilde Z = \mathbb E_{\tilde Q}f$. Here it is the larger, the rows sum to $Z/\tilde Z < 1$, and the value is below InfoNCE's by $\mathbb E\log\tilde Z/Z$. Hard
 # negatives may train better all the same; as a value in nats mend it by importance weights: $\mathbb E_{Q}f = \mathbb E_{\tilde Q}\big[f\,Q/\tilde Q\big]$. We draw such candidates:
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 q, q_z_prime = world.q_joint, world.q_z_prime
 s = (q / world.q_z[:, None] / q_z_prime).log()  # the optimal critic
@@ -209,7 +209,7 @@ print(f"InfoNCE {infonce_of_world:.3f}, with hard candidates {as_they_are:.3f}")
 print(f"weighted {mended:.3f} nats")
 assert as_they_are < infonce_of_world - 0.1 and abs(mended - infonce_of_world) < 0.01
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## SigLIP: a yes or no for each cell
 #
 # SigLIP ([Zhai et al. 2023](https://arxiv.org/abs/2303.15343)) asks of every cell of the batch "a pair?", with the logistic loss of $s + b$. Nothing is normalised. There is one "yes" and there are $B-1$ times "no" for
@@ -233,7 +233,7 @@ print(f"largest slope at log r − log(B − 1): {slope.abs().max():.1e}")
 assert slope.abs().max() < 1e-15
 agree(rpm.infonce(logits.detach(), q).value, world.mutual_information)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # This is noise-contrastive estimation: it fits $r$ itself, level included, and its value is no ELBO. But its optimum is $\log r$ less a number, an optimal critic of InfoNCE. So hand its scores to
 # `rpm.infonce` or `rpm.dataset_evidence`, which don't see the offset, and they say what it is worth.
 #
@@ -243,7 +243,7 @@ agree(rpm.infonce(logits.detach(), q).value, world.mutual_information)
 # - **Gradient accumulation** averages small batches, each with its own candidates and ceiling: four batches of 64 never exceed $\log 64$.
 # - **Gathering** makes one batch of all machines' pairs, with the ceiling of their sum (`rpm.distributed`).
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 large = 256
 z = F.normalize(torch.randn(large, 4, generator=rng, dtype=torch.float64), dim=1)
 noise = torch.randn(large, 4, generator=rng, dtype=torch.float64)
@@ -256,7 +256,7 @@ print(f"gathered {gathered:.3f} of log 256 = {math.log(256):.3f}")
 print(f"accumulated {accumulated:.3f} of log 64 = {math.log(64):.3f}")
 assert accumulated < gathered < math.log(256) and accumulated < math.log(64)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## VICReg, Barlow Twins, BYOL: no strangers at all
 #
 # These have no candidates. VICReg and BYOL pull the two views together: $-\lVert z-z'\rVert^2$ is the score of the random walk, from which InfoNCE subtracts $\log Z(z)$. Alone, it would be best for a
@@ -267,7 +267,7 @@ assert accumulated < gathered < math.log(256) and accumulated < math.log(64)
 #
 # So none of them is an ELBO of our family, and their losses have no unit. Their encoders can be judged all the same.
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 walk = rpm.RandomWalk(scale=0.1).double()
 constant = torch.zeros(large, 4, dtype=torch.float64)
 with torch.no_grad():
@@ -278,7 +278,7 @@ with torch.no_grad():
         print(f"{name:13}: squared distance {pull:.3f}, InfoNCE {nats:.3f} nats")
 assert pull == 0 and abs(nats) < 1e-12, "best for the pull alone, worth nothing"
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A table to decide by
 #
 # | your loss | who is a pair | who is a candidate | normalised | in nats |
@@ -308,7 +308,7 @@ def smoothed_infonce(log_f, epsilon):
 
 rpm.lessons.lesson_15.smoothed_infonce.check(smoothed_infonce)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2. A likelihood from SigLIP.** Given SigLIP's logits of $B$ pairs, bias included, return the probability that it gives each row's own column among the $B$ columns, as InfoNCE's model would: shape $(B,)$.
 
 
@@ -348,7 +348,7 @@ evidence = pairs.log_evidence(prior) - pairs.constant
 print(f"InfoNCE {infonce:.4f}  ELBO − C {bound:.4f}  evidence − C {evidence:.4f} nats")
 assert max(abs(infonce - bound), abs(infonce - evidence)) < 1e-10
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What we saw
 #
 # Most losses of practice are InfoNCE of another table: they differ in who is a pair and who is a candidate, and their values become nats by adding a logarithm. Some are not: SigLIP fits the ratio without a normaliser,

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Your own prior: bring pairs, an encoder and a critic
 #
 # You have pairs of your own: two frames, two views, now and later. **Which prior do you write down for them, and how do you find out whether it was a good one?**
@@ -32,7 +32,7 @@ import rpm_tutorial as rpm
 rpm.setup()
 seeds = (0, 1, 2)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A critic is any module that scores pairs
 #
 # Three things make a model: pairs $(x, x')$, an encoder, and a critic $f(z, z')$, which makes the prior $P(z'|z) = Q(z')\,f(z,z')/Z(z)$ (E7). In code a critic is a module that takes $n$ rows $z$ and $m$ rows $z'$, and returns the table of
@@ -43,7 +43,7 @@ seeds = (0, 1, 2)
 # This is the von Mises–Fisher distribution, the circle's analogue of a Gaussian, with its peak where $\theta' = \theta$. The number $\kappa$ is its *concentration*: a large $\kappa$ says that $\theta'$ lies close to $\theta$. `rpm.check_critic` tries the module on made-up latents; the nats in its last line are theirs, and say nothing of your data.
 
 
-# %% tags=["reproducible"]
+# %% tags=["reproducible", "slide"]
 class Circle(nn.Module):
     """log f = kappa cos(theta - theta'), the von Mises-Fisher prior on the circle."""
 
@@ -67,7 +67,7 @@ off = (ours(z, z_prime) - theirs(z, z_prime)).abs().max().item()
 print(f"largest difference from rpm.VonMisesFisher at temperature 1/kappa: {off:.0e}")
 assert off < 1e-4
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Each line of this report is a property that the rest of the course relied on. (*Interaction*: if $\log f$ were a sum $a(z)+b(z')$, then $P(z'|z)$ would not depend on $z$.) The last one compares the table of scores with `rpm.dataset_evidence`, value and gradient: the two
 # have to be one number. A critic that fails can have a perfect training loss; the appendix at the end of this lesson shows two that fail. In a test suite of yours, write
 # `rpm.check_critic(critic, dim=2, raise_exception=True)`.
@@ -100,7 +100,7 @@ def turn_batches(seed):
         yield turns(256, generator)[:2]
 
 
-# %%
+# %% tags=["slide"]
 x, x_prime, theta = turns(2048, torch.Generator().manual_seed(99))
 entropy_of_step = 0.5 * math.log(2 * math.pi * math.e * 0.3**2)  # of a Gaussian
 truth = math.log(2 * math.pi) - entropy_of_step  # a step rarely goes around the circle
@@ -109,7 +109,7 @@ turned = f"the hand turns, typically by {math.degrees(0.3):.0f}° to either side
 rows = {"x": x[:10], "x′": x_prime[:10]}
 rpm.figures.images(rows, caption=f"Ten pairs, one in each column: {turned}.")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # We train four models, each from several random starts:
 #
 # - **The line**: one latent, and a random walk as the prior: Gaussian steps, $\log f = -(z-z')^2/2\sigma^2$.
@@ -143,7 +143,7 @@ def trained(plan, seed, centred=False):
     return z, z_prime, held_out, seen, critic
 
 
-# %%
+# %% tags=["slide"]
 PLANS = {
     "line": [(1, rpm.RandomWalk, 150)],
     "circle": [(2, Circle, 150)],
@@ -160,12 +160,12 @@ assert (held_out["circle by way of the plane"] > truth - 0.05).all()
 assert (held_out["line"] < truth - 0.4).all()
 assert (held_out["circle"] < held_out["line"] + 0.1).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # By way of the plane the model earns the whole mutual information, from every start. The line cannot, and the circle without centring earns no more than the line. Of the centred starts some earn all
 # and some do not. To see why, turn the hand once around, and count how often the code's direction goes around with it. This is the code's *winding number*.
 
 
-# %%
+# %% tags=["slide"]
 def winding(z, theta):
     """How often the direction of z turns while theta turns once."""
     angle = torch.atan2(z[:, 1], z[:, 0])[theta.argsort()]
@@ -184,7 +184,7 @@ assert 0 < wound.sum() < 6 and seen[wound].min() > seen[~wound].max() + 0.3
 kappa = runs["circle by way of the plane"][0][4].log_kappa.exp().item()
 print(f"learned kappa {kappa:.0f}; steps of size 0.3 have 1/0.3² = {1 / 0.3**2:.0f}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # A code that winds 0 times is *folded*: seen from the origin its direction goes out and comes back, so that two angles of the hand share each direction. The line's code is always folded: a continuous map of a circle to a line takes each value between its ends at least twice. So it earns as much as a folded circle, which loses a little less than $\log 2$ nats.
 #
 # A winding number is a whole number, and it changes only when a latent passes through the origin, where there is no direction. An untrained network as a rule puts its latents close together and away from the origin, so their curve does not go around it: a fold. Centring puts the origin in the middle of the latents, but the closed curve that they form need not go around it, so centred starts fold too. The random walk has no
@@ -202,7 +202,7 @@ print(f"learned kappa {kappa:.0f}; steps of size 0.3 have 1/0.3² = {1 / 0.3**2:
 # of the evidence curve shows the fold.
 # </details>
 
-# %%
+# %% tags=["slide"]
 folded = min(runs["circle"], key=lambda run: run[2])
 codes = {"wound once": runs["circle by way of the plane"][0][:2], "folded": folded[:2]}
 codes = {name: (z[:512], z_prime[:512]) for name, (z, z_prime) in codes.items()}
@@ -216,7 +216,7 @@ for name, pairs in codes.items():
 assert abs(best_kappa["wound once"] - best_kappa["folded"]) <= 3
 rpm.explore(rpm.lessons.lesson_16.concentration(codes))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A real series: the evidence chooses, and names the pairs that decide
 #
 # Second example: life expectancy in 142 countries, every five years from 1952 to 2007 (data of Gapminder; plotly ships the table). A pair is a country's life expectancy now and five years
@@ -269,7 +269,7 @@ PRIORS = {
 }
 assert all(rpm.check_critic(make(), dim=1).ok for make in PRIORS.values())
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**: the universal critic, two networks and an inner product, can become any of the others. It has thousands more parameters. Which of the five wins on countries that it has not seen?
 #
 # <details><summary>Answer</summary>
@@ -297,7 +297,7 @@ for name, make in PRIORS.items():
     rate = 5e-3 if name == "universal" else 2e-2
     fits[name] = [fitted(make, s, learning_rate=rate) for s in tqdm(seeds, name)]
 
-# %%
+# %% tags=["slide"]
 scores = {name: torch.tensor([fit[2] for fit in found]) for name, found in fits.items()}
 for name, value in scores.items():
     size = sum(p.numel() for p in PRIORS[name]().parameters())
@@ -309,11 +309,11 @@ for rival in ("walk", "Laplace walk", "drifting walk"):
     assert (best > scores[rival][:, 1] + 0.1).all()
 assert best.mean() > scores["universal"][:, 1].mean() - 0.05
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Each line ends with the mean of the held-out evidence and its three splits. On every split the drifting Laplace walk beats each other walk by more than a tenth of a nat, and it is no worse than the universal critic. A drift alone was not enough, nor
 # were long tails alone. Why do tails matter? The evidence is a mean over pairs, so we can ask on which pairs the Gaussian walk loses.
 
-# %%
+# %% tags=["slide"]
 _, (test_now, test_later), held_out_countries = transitions(seeds[0])
 per_pair = []
 for name in ("drifting Laplace walk", "drifting walk"):
@@ -329,20 +329,20 @@ for k in gain.topk(4).indices.tolist():
     years = [round(float(row["lifeExp"])) for row in (now, later)]
     print(f"{years[0]} to {years[1]} years, {gain[k]:+.0f} nats")
 
-# %%
+# %% tags=["slide"]
 share = gain.topk(len(gain) // 20).values.sum() / gain.sum()
 print(f"a twentieth of the pairs carries {share:.0%} of the gain;", end=" ")
 print(f"on the median pair it is {gain.median():+.2f} nats")
 assert share > 3 / 20 and gain.median() > 0
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # These are wars, famines, epidemics, and their ends. Under Gaussian steps they are almost impossible, and each costs that prior many nats; under Laplace steps they are merely rare. Remember `reduction="none"`, which gives the evidence of each pair: before you trust
 # a difference in evidence, see whether it comes from many pairs or from a few. Here it comes from a few; but the median pair gains too, and the other splits agree.
 #
 # One assumption of this prior may still be wrong: that life expectancy drifts by as many years at 40 as at 80. So let an encoder stretch the axis, and keep the prior: the latent drifts
 # by the same amount at every level, whatever that is in years.
 
-# %%
+# %% tags=["slide"]
 def axis():
     return rpm.encoders.mlp(1, 1, width=64)
 
@@ -355,7 +355,7 @@ for s, before, after in zip(seeds, best, stretched):
     print(f"{after:.2f} with a learned z")
 assert (stretched - best).mean() > 0.05
 
-# %%
+# %% tags=["slide"]
 expectancy = torch.arange(35.0, 83.0)
 axes = {}
 for s, (critic, encoder, _) in zip(seeds, learned):
@@ -372,7 +372,7 @@ rpm.figures.lines(
     caption="Steepest at the right: each further year of life takes longest there.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The prior gave the latent a meaning: it is a clock, which moves by one drift every five years in a typical country. No label said so. The sign, unit and zero of $z$
 # are arbitrary, which is why the figure divides by the drift and starts at 0. The three splits agree on the shape.
 #
@@ -418,7 +418,7 @@ def two_views(make, shared, seed, dim, steps=300):
     return z, [evidence.infonce.item() for evidence in found]
 
 
-# %%
+# %% tags=["slide"]
 by_dim = {}
 for dim in tqdm((2, 4, 6)):
     by_dim[dim] = [two_views(linear, False, s, dim)[1][1] for s in seeds]
@@ -433,7 +433,7 @@ for name, make in tqdm(kinds.items()):
         kind = f"{name}, {'shared' if shared else 'one for each view'}"
         views_runs[kind] = [two_views(make, shared, s, dim=6) for s in seeds]
 
-# %%
+# %% tags=["slide"]
 nats = {name: torch.tensor([run[1] for run in of]) for name, of in views_runs.items()}
 for name, value in nats.items():
     seen, unseen = value.T
@@ -444,14 +444,14 @@ large = nats["network, one for each view"]
 assert (own[:, 1] > shared[:, 1]).all() and (own[:, 1] > large[:, 1]).all()
 assert (large[:, 0] > own[:, 0]).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Six latents earn more than two on every split; whether more earn more still we did not try. Two linear encoders beat one that both views share. They also beat two networks, which look better on the pairs that they were trained on. A few hundred
 # pairs are few: judge by held-out evidence, whatever the training loss says.
 #
 # Two linear encoders and a random walk are close to a method that you may know, *canonical correlation analysis*. It looks for linear functions of $x$ and of $x'$, the *variates*, whose correlations $\rho_k$ are as high as possible. For Gaussian views the mutual information is
 # $-\tfrac12\sum_k\log(1-\rho_k^2)$ (E20), so the variates with the highest $\rho_k$ are worth most nats. So $z$ should contain them, up to a linear map; we look for the two with the highest $\rho_k$.
 
-# %%
+# %% tags=["slide"]
 agreement, by_chance = [], []
 for s, (z, _) in zip(seeds, views_runs["linear, one for each view"]):
     x, x_prime, train, test = views(s)
@@ -466,7 +466,7 @@ print(", ".join(f"{r:.2f}" for r in agreement), end="; in six untrained latents:
 print(", ".join(f"{r:.2f}" for r in by_chance))
 assert min(agreement) > max(by_chance)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The trained latents hold the two variates almost whole. Six random linear functions of ten related features hold much of them too: without that number beside it, an $R^2$ near one would say little.
 #
 # ## Exercises
@@ -481,7 +481,7 @@ def periodic(theta, theta_prime, kappa):
 
 rpm.lessons.lesson_16.periodic.check(periodic)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2.** Return the drifting Laplace walk's $\log f = -\lVert z + \mathrm{drift} - z'\rVert_1/\mathrm{scale}$, shape (n, m), from `z`, shape (n, d), `z_prime`, shape (m, d), and
 # `drift`, shape (d,).
 
@@ -493,7 +493,7 @@ def drifting_walk(z, z_prime, drift, scale):
 
 rpm.lessons.lesson_16.drifting_walk.check(drifting_walk)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Quiz
 #
 # **1. Your critic divides its scores by their standard deviation over the batch. The loss is good. What is wrong?**

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from .. import __version__
-from . import handouts
+from . import handouts, slides
 
 NO_LAB = "JupyterLab is not installed. Remedy: python -m pip install 'rpm-tutorial[lab]'"
 LOADING = "Loading PyTorch ..."  # which takes seconds; on stderr, because it is no result
@@ -249,14 +249,14 @@ def _report(files, seed, device, *, keys, labels, as_json, plot) -> None:
 @main.command()
 @click.option("--student", type=FOLDER, help="Notebooks without outputs, exercises blank.", metavar="DIR")
 @click.option("--teacher", type=FOLDER, help="Notebooks with outputs and solutions, each checked.", metavar="DIR")
-@click.option("--slides", type=FOLDER, help="Each notebook as HTML slides.", metavar="DIR")
+@click.option("--slides", type=FOLDER, help="Each lesson as a talk, in HTML.", metavar="DIR")
 @click.option("--nbgrader", type=FOLDER, help="A course for nbgrader, each notebook an assignment.", metavar="DIR")
 @click.option("--only", default="", help="Notebooks whose name starts with this, as 02 or N10.", metavar="NN")
 def export(only: str, **folders: Path | None) -> None:
     """Write the lessons, and the paper's neighbours, for a class.
 
-    The folders have to be new or empty. Slides load their layout and maths from the network when they are shown. For
-    nbgrader (0.9 or newer), run `nbgrader generate_assignment NN_NAME` in DIR; an exercise is worth one point.
+    The folders have to be new or empty. Slides need no network; the neighbours have none. For nbgrader (0.9 or newer),
+    run `nbgrader generate_assignment NN_NAME` in DIR; an exercise is worth one point.
 
     \b
     Examples:
@@ -276,21 +276,29 @@ def export(only: str, **folders: Path | None) -> None:
         names = ", ".join(path.stem for path in handouts.notebooks())
         raise click.UsageError(f"no notebook's name starts with {only!r}; there are {names}.")
     for kind, folder in wanted.items():
+        if kind == "slides":
+            _export_slides(chosen, folder)
+            continue
         for path in chosen:
-            _export(kind, path, handouts.place(path, folder, assignment=kind == "nbgrader"))
+            target = handouts.place(path, folder, assignment=kind == "nbgrader")
+            handouts.write(getattr(handouts, kind)(handouts.read(path)), target)
         click.echo(f"{len(chosen)} notebooks for {kind} in {folder}")
 
 
-def _export(kind: str, path: Path, target: Path) -> None:
-    notebook = handouts.read(path)
-    if kind == "slides":
-        try:
-            page = handouts.slides(notebook, path.stem)
-        except ModuleNotFoundError as error:
-            raise click.ClickException(f"Slides are made by nbconvert, a part of JupyterLab. {NO_LAB}") from error
-        target.with_suffix(".slides.html").write_text(page, encoding="utf-8")
-    else:
-        handouts.write(getattr(handouts, kind)(notebook), target)
+def _export_slides(paths: list[Path], folder: Path) -> None:
+    talks = {path: notebook for path in paths if slides.has(notebook := handouts.read(path))}
+    if not talks:
+        raise click.UsageError("none of these notebooks has slides; the lessons 00 to 16 have.")
+    try:
+        pages = {path: slides.page(notebook, int(path.name[:2])) for path, notebook in talks.items()}
+    except ModuleNotFoundError as error:
+        remedy = "python -m pip install 'rpm-tutorial[lab]'"
+        raise click.ClickException(f"Slides need the package {error.name}. Remedy: {remedy}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    slides.add_files(folder)
+    for path, page in pages.items():
+        (folder / path.with_suffix(".html").name).write_text(page, encoding="utf-8")
+    click.echo(f"{len(pages)} talks in {folder}")
 
 
 def _check_place(checkpoint: Path, resume: bool) -> None:

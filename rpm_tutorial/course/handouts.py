@@ -1,4 +1,4 @@
-"""The lessons as a class needs them: without outputs for students, with solutions for teachers, for nbgrader, as slides.
+"""The lessons as a class needs them: without outputs for students, with solutions for teachers, for nbgrader.
 
 Nothing here imports torch, but for running a solution once before it is handed out.
 """
@@ -6,7 +6,6 @@ Nothing here imports torch, but for running a solution once before it is handed 
 import ast
 import contextlib
 import copy
-import html
 import io
 import json
 import re
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PACKAGE = Path(__file__).parents[1]
-_NO_ALT = "No description has been provided for this image"  # nbconvert's words
 
 
 def notebooks() -> list[Path]:
@@ -99,26 +97,6 @@ def nbgrader(notebook: dict) -> dict:
             }  # fmt: skip
             notebook["cells"].append(point)
     return notebook
-
-
-def slides(notebook: dict, title: str) -> str:
-    """A page of slides: each heading begins one, and what follows lies below it. `ModuleNotFoundError` without nbconvert."""
-    import nbformat
-    from nbconvert import SlidesExporter
-
-    deck = {**notebook, "cells": [part for cell in notebook["cells"] for part in _parts(cell)]}
-    for number, cell in enumerate(deck["cells"]):
-        cell["source"] = source_of(cell)
-        begins = cell["cell_type"] == "markdown" and cell["source"].startswith("#")
-        cell["metadata"] = {**cell["metadata"], "slideshow": {"slide_type": "slide" if begins else "subslide"}}
-        cell["id"] = f"slide-{number}"
-    exporter = SlidesExporter(reveal_scroll=True, exclude_input_prompt=True, exclude_output_prompt=True)
-    page, _ = exporter.from_notebook_node(nbformat.from_dict(deck), {"metadata": {"name": title}})
-    outputs = [output["data"] for cell in deck["cells"] for output in cell.get("outputs", ()) if "data" in output]
-    for data in outputs:  # a picture is described by the text that stands for it
-        if "image/png" in data:
-            page = page.replace(_NO_ALT, html.escape("".join(data["text/plain"])), 1)
-    return page
 
 
 class Solution(NamedTuple):
@@ -218,11 +196,3 @@ def _run(code: str, imports: list[str]) -> str:
     if not printed.getvalue().startswith("✓"):
         raise ValueError(f"the solution does not pass its own check: {printed.getvalue()}\n{code}")
     return printed.getvalue()
-
-
-def _parts(cell: dict) -> list[dict]:
-    """A text cell cut before each heading and each question; another cell as it is."""
-    if cell["cell_type"] != "markdown":
-        return [dict(cell)]
-    texts = re.split(r"(?m)^(?=#{1,2} |\*\*Predict\*\*)", source_of(cell))
-    return [{**cell, "source": [text]} for text in texts if text.strip()]

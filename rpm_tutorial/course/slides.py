@@ -1,0 +1,317 @@
+"""A lesson as a talk: slides of the cells with the tag `slide`, and with what docs/teaching.md and the text say as notes.
+
+A text's headings and questions begin slides. A slide shows how the text begins, its equations, lists and tables; the
+whole text is in the notes. A code cell shows what it draws, or else prints; with the tag `slide-code` its code, too.
+"""
+
+import html
+import json
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from .handouts import source_of
+
+HERE = Path(__file__).parent
+FILES = "files"  # the folder, beside the pages, of what they share
+PLOTLY = "application/vnd.plotly.v1+json"
+_LEAD, _ENOUGH, _ITEM = 320, 600, 220  # letters of a text's beginning, of the lesson's last words, of a list's item
+_UNTOLD = "Quiz"  # which a class answers in the notebook
+_FORMULA = r"\$[^$]+\$|`[^`]+`"  # has no sentence's end in it
+_BULLET = r"(?m)^(?:- |\d\. )"
+_EXERCISE = r"\*\*\d\."
+
+
+class Slide(NamedTuple):
+    """What a slide shows, in Markdown and HTML: `answer` appears when it is asked for, `notes` are for the speaker."""
+
+    kind: str  # title, text, predict, figure, printed or code
+    heading: str
+    shown: str
+    answer: str = ""
+    notes: str = ""
+
+
+class Guide(NamedTuple):
+    """What docs/teaching.md says of a lesson: to say and to watch for, minutes by section, and the usual wrong answers."""
+
+    said: str
+    minutes: dict[str, int]
+    wrong: str
+
+
+def has(notebook: dict) -> bool:
+    """Whether any cell of a notebook is for a slide."""
+    return any(map(_is_slide, notebook["cells"]))
+
+
+def deck(notebook: dict, guide: Guide) -> list[Slide]:
+    """The slides of a lesson, in order. Raises `ValueError` if it doesn't begin with one."""
+    slides: list[Slide] = []
+    heading = ""
+    for cell in notebook["cells"]:
+        text = source_of(cell)
+        if cell["cell_type"] == "code":
+            if _is_slide(cell):
+                _add(slides, _of_code(cell, heading))
+            continue
+        parts = _parts(text)
+        for part in parts:
+            if found := re.match(r"#{1,2} (.+)\n*", part):
+                heading, part = found[1], part[found.end() :]
+            only = len(parts) == 1 or bool(found)
+            slide = _of_text(part, heading, only) if _is_slide(cell) and heading != _UNTOLD else None
+            if slide:
+                _add(slides, slide)
+            elif not slides:
+                raise ValueError(f"the first cell has no tag `slide`: {text[:60]!r}")
+            else:
+                untold = f"### {heading}\n\n{part}" if found else part
+                slides[-1] = slides[-1]._replace(notes=f"{slides[-1].notes}\n\n{untold}")
+    return _with_guide(slides, guide)
+
+
+def guide(number: int) -> Guide:
+    """What docs/teaching.md says of lesson `number`."""
+    inside = HERE.parent / "teaching.md"  # a wheel's
+    path = inside if inside.exists() else HERE.parents[1] / "docs" / "teaching.md"
+    lesson = re.search(rf"(?ms)^### {number} .+?\n\n(.+?)(?=^##)", path.read_text(encoding="utf-8"))
+    if not lesson:
+        raise ValueError(f"{path} says nothing of lesson {number}; expected a heading '### {number} ...'")
+    said, _, generated = lesson[1].partition("<!-- lesson")
+    minutes = {heading: int(count) for count, heading in re.findall(r"(?m)^\| (\d+) \| (.+) \|$", generated)}
+    wrong = re.split(r"(?m)^\|.*\n+(?!\|)", generated, maxsplit=1)[-1].removesuffix("<!-- end -->\n\n")
+    return Guide(said.strip(), minutes, wrong.strip())
+
+
+def page(notebook: dict, number: int) -> str:
+    """The HTML page of the talk on lesson `number`. It needs the files of `add_files` beside it, and no network."""
+    told = guide(number)
+    slides = deck(notebook, told)
+    sections = "\n".join(_section(slide, place, number, told) for place, slide in enumerate(slides, 1))
+    text = (HERE / "slides.html").read_text(encoding="utf-8")
+    title = html.escape(re.sub(r"[*$`]", "", slides[0].heading))
+    return text.replace("{title}", title).replace("{sections}", sections)
+
+
+def add_files(folder: Path) -> None:
+    """Write what the pages in `folder` share: the layout, the keys, and plotly."""
+    from plotly.offline import get_plotlyjs
+
+    (folder / FILES).mkdir(exist_ok=True)
+    for name in ("slides.css", "slides.js"):
+        shutil.copy(HERE / name, folder / FILES)
+    (folder / FILES / "plotly.js").write_text(get_plotlyjs(), encoding="utf-8")
+
+
+def mathml(latex: str, display: str) -> str:
+    """MathML, which browsers draw without a script; mended where they would draw it unlike TeX."""
+    import latex2mathml.converter
+
+    markup = latex2mathml.converter.convert(latex, display=display)
+    markup = re.sub(r'<mi mathvariant="double-struck">(\w)</mi>', r"<mi>&\1opf;</mi>", markup)
+    markup = re.sub(r'<mi mathvariant="script">(\w)</mi>', r"<mi>&\1scr;</mi>", markup)
+    markup = markup.replace(r"\_", "_").replace("<mo>&#x0003D;</mo><mi>:</mi>", "<mo>=:</mo>")
+    markup = markup.replace("<mo>&#x02016;</mo>", '<mo stretchy="false" lspace="0" rspace="0">&#x02016;</mo>')
+    prime = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'  # the sign is raised by itself
+    letter, raised = r"(<mi>(?:\w|&#x\w+;)</mi>)", "<mi>&#x02032;</mi>"
+    markup = re.sub(rf"<msup>{letter}{raised}</msup>", prime, markup)
+    markup = re.sub(rf"<msubsup>{letter}(<m[in]>\w+</m[in]>){raised}</msubsup>", rf"<msub>{prime}\2</msub>", markup)
+    operator = '<mo form="prefix" lspace="0.167em" rspace="{}em">'
+    markup = re.sub(r"<mi>(log|exp|max|min)</mi>(?=(<mo[^>]*>&#x00028;)?)",
+                    lambda m: operator.format(0 if m[2] else 0.167) + m[1] + "</mo>", markup)  # fmt: skip
+    return markup
+
+
+def _add(slides: list[Slide], slide: Slide) -> None:
+    """Begin a slide, or go on with the one before: a question with the words that lead to it, a number with its claim."""
+    before = slides[-1] if slides else None
+    if before is None:
+        slides.append(slide._replace(kind="title"))
+    elif before.heading != slide.heading or before.kind not in ("text", "predict"):
+        slides.append(slide)
+    elif slide.kind == "printed" and before.kind == "predict":
+        slides[-1] = before._replace(answer=f"{before.answer}\n\n{slide.shown}")
+    elif before.kind == "text" and (slide.kind == "printed" or _goes_on(before, slide)):
+        shown, notes = f"{before.shown}\n\n{slide.shown}", f"{before.notes}\n\n{slide.notes}"
+        slides[-1] = Slide(slide.kind if slide.answer else "text", slide.heading, shown, slide.answer, notes)
+    else:
+        slides.append(slide)
+
+
+def _goes_on(before: Slide, slide: Slide) -> bool:
+    """Whether a text goes on where the slide before ended: a question behind words alone, the next exercise."""
+    words_alone = not any(map(_is_apart, before.shown.split("\n\n")))
+    return slide.kind == "predict" and words_alone or bool(re.match(_EXERCISE, slide.shown))
+
+
+def _is_slide(cell: dict) -> bool:
+    return not {"slide", "slide-code"}.isdisjoint(cell["metadata"].get("tags", []))
+
+
+def _parts(text: str) -> list[str]:
+    """A text cut before its headings and questions, and behind the answers of these."""
+    return [
+        part
+        for part in re.split(r"(?m)^(?=#{1,2} )|(?=\*\*Predict\*\*)|(?<=</details>)\n(?=\n(?!<details>))", text)
+        if part.strip()
+    ]
+
+
+def _of_text(text: str, heading: str, only: bool) -> Slide | None:
+    """The slide of a part of a text; None if it is the speaker's alone."""
+    if text.startswith("**Predict**"):
+        question, _, answer = text.partition("<details>")
+        answer = re.sub(r"(?s).*?</summary>|</details>.*", "", answer)
+        return Slide("predict", heading, _line(question), answer.strip(), text)
+    shown = _shown(text, _ENOUGH if heading.startswith("What we saw") else _LEAD)
+    rich = any(map(_is_apart, shown))
+    return Slide("text", heading, "\n\n".join(shown), "", text) if shown and (only or rich) else None
+
+
+def _shown(text: str, most: int) -> list[str]:
+    """How a text begins, and its equations, lists and tables, each with the sentence before it."""
+    shown: list[str] = []
+    blocks = [block.strip() for block in re.split(r"\n\s*\n", text) if block.strip()]
+    told = False
+    for before, block in pairwise(["", *blocks]):
+        if _is_apart(block):
+            if _is_prose(before) and (intro := _sentences(before)[-1]) not in " ".join(shown):
+                shown.append(intro)
+            shown.append(_list(block) if re.match(_BULLET, block) else block)
+        elif _is_prose(block) and (not told or re.match(_EXERCISE, block)):
+            shown.append(_beginning(block, most))
+            told = True
+    return shown
+
+
+def _is_apart(block: str) -> bool:
+    """Whether a block is an equation, a table, a list or printed."""
+    return block.startswith(("$$", "|", "<pre")) or bool(re.match(_BULLET, block))
+
+
+def _is_prose(block: str) -> bool:
+    return bool(block) and not block.startswith("<") and not _is_apart(block)
+
+
+def _list(block: str) -> str:
+    bullets, items = re.findall(_BULLET, block), re.split(_BULLET, block)[1:]
+    return "\n".join(bullet + _beginning(item, _ITEM) for bullet, item in zip(bullets, items))
+
+
+def _beginning(text: str, most: int) -> str:
+    """As many whole sentences as `most` letters hold, and at least one; a remark in brackets ends it."""
+    first, *others = _sentences(text)
+    for sentence in others:
+        if sentence.startswith("(") or len(first) + len(sentence) >= most:
+            break
+        first = f"{first} {sentence}"
+    return first
+
+
+def _sentences(text: str) -> list[str]:
+    line = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", _line(text))
+    found = re.findall(rf"(?:{_FORMULA}|.)+?(?:(?<!et al)[.?!][)”\"*]*(?=\s|$)|$)", line)
+    return [sentence.strip() for sentence in found if sentence.strip()]
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _of_code(cell: dict, heading: str) -> Slide:
+    """What a cell draws, or else prints; its code if it is tagged so."""
+    drawn = caption = ""
+    for output in cell["outputs"]:
+        data = output.get("data", {})
+        page = "".join(data.get("text/html", ""))
+        if PLOTLY in data:
+            drawn = _plotly(data[PLOTLY], "".join(data["text/plain"]))
+        elif picture := re.match(r"<img [^>]+>", page):
+            drawn = f'<div class="drawing">{picture[0]}</div>'
+        if found := re.search(r"<p><em>(.+?)</em></p>", page):
+            caption = f'<p class="caption">{found[1]}</p>'
+    if drawn:
+        return Slide("figure", heading, f"{drawn}\n{caption}")
+    texts = ["".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for o in cell["outputs"]]
+    if not any(texts):
+        raise ValueError(
+            f"a cell with the tag `slide` has to draw or print; this one does not: {source_of(cell)[:60]!r}"
+        )
+    printed = f"<pre class='printed'><code>{html.escape(''.join(texts).rstrip())}</code></pre>"
+    if "slide-code" not in cell["metadata"]["tags"]:
+        return Slide("printed", heading, printed)
+    return Slide("code", heading, f"```python\n{source_of(cell)}\n```\n\n{printed}")
+
+
+def _plotly(figure: dict, alt: str) -> str:
+    code = json.dumps(figure, separators=(",", ":")).replace("</", "<\\/")
+    return (
+        f'<div class="chart" role="img" aria-label="{html.escape(alt)}">'
+        f'<script type="application/json">{code}</script></div>'
+    )
+
+
+def _with_guide(slides: list[Slide], guide: Guide) -> list[Slide]:
+    """The slides, with the guide's words for the lesson, minutes for each section, and wrong answers for the exercises."""
+    start, starts = 0, {}
+    for heading, minutes in guide.minutes.items():
+        starts[heading] = start, start + minutes
+        start += minutes
+    before: dict[str, list[str]] = {slides[0].heading: [guide.said], "Exercises": [guide.wrong]}
+    seen: set[str] = set()
+    for number, slide in enumerate(slides):
+        if slide.heading in seen:
+            continue
+        seen.add(slide.heading)
+        section = slide.heading if number else "Opening"
+        told = before.get(slide.heading, [])
+        if section in starts:
+            told = [f"*Minutes {starts[section][0]} to {starts[section][1]} of {start}.*", *told]
+        slides[number] = slide._replace(notes="\n\n".join([*told, slide.notes]))
+    return slides
+
+
+def _section(slide: Slide, place: int, number: int, told: Guide) -> str:
+    level = "h1" if slide.kind == "title" else "h2"
+    if slide.kind == "figure":
+        body = slide.shown
+    else:
+        body = re.sub(r"<p><strong>Predict</strong>[:,]? *(.)", _predict, _html(slide.shown))
+    if slide.answer:
+        body += f'<div class="answer">{_html(slide.answer)}</div>'
+    if slide.kind == "title":
+        body += (
+            f'<p class="foot">Lesson {number}, {sum(told.minutes.values())} minutes. Text and figures: CC BY 4.0</p>'
+        )
+    return (
+        f'<section id="{place}" class="{slide.kind}" tabindex="-1"><{level}>{_html(slide.heading, inline=True)}</{level}>'
+        f'<div class="body">{body}</div><aside class="notes">{_html(slide.notes)}</aside></section>'
+    )
+
+
+def _predict(start: re.Match) -> str:
+    return f'<p class="kind">Predict</p><p class="question">{start[1].upper()}'
+
+
+def _html(markdown: str, inline: bool = False) -> str:
+    """Markdown with formulas as HTML. Links to other pages of the course are left out: they have no place in a talk."""
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body: str) -> str:
+            return mathml(body, "inline")
+
+        def block_math(self, body: str) -> str:
+            tag = re.search(r"\\tag\{(\w+)\}", body)
+            latex = body.replace(tag[0], "") if tag else body
+            number = f"<span>({tag[1]})</span>" if tag else ""
+            return f'<div class="equation">{mathml(latex.strip(), "block")}{number}</div>'
+
+    markdown = re.sub(r"\[([^\]]+)\]\((?!http)[^)]+\)", r"\1", markdown)
+    made = MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True)).render(markdown).strip()
+    made = re.sub(r"(?s)(<math[^>]*inline(?:(?!</math>).)*</math>[.,;:?!)]+)", r'<span class="whole">\1</span>', made)
+    made = re.sub(r'(?s)<p>(<div class="equation">.*?</div>)</p>', r"\1", made)
+    return made.removeprefix("<p>").removesuffix("</p>") if inline else made
