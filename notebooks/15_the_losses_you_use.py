@@ -10,7 +10,7 @@
 # **You need** [lesson 4](04_one_prior_one_objective.ipynb) for priors and normalisers, and [lesson 6](06_finite_batches.ipynb) for batches. **Time** 45 minutes.
 #
 # **Whose result**: the losses are their authors', cited where they stand. The paper shows that InfoNCE is an ELBO; that the others are, each in its own
-# way, this course's. Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
+# way, this course's. Beside it: [the libraries' own losses](../docs/losses.md), compared with these tables; [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
 import math
@@ -136,6 +136,8 @@ print(f"ceiling: {most:.3f} nats of log {B} = {math.log(B):.3f}")
 # %% tags=["reproducible"]
 strangers = log_f.masked_fill(torch.eye(B, dtype=torch.bool), -torch.inf)
 dcl = (strangers.logsumexp(1) - log_f.diagonal()).mean()
+with_partner = F.cross_entropy(log_f, diagonal, reduction="none")
+agree(dcl, with_partner.expm1().log().mean())
 decoupled = math.log(B - 1) - dcl
 sharp, sharp_strangers = 20 * log_f, 20 * strangers
 far = (sharp.diagonal() - sharp_strangers.logsumexp(1)).mean() + math.log(B - 1)
@@ -145,6 +147,7 @@ print(f"at a twentieth of the temperature: {far:.1f}, of log 8 = {math.log(8):.2
 assert far > math.log(B) and decoupled > infonce
 
 # %% [markdown]
+# Row by row, $e^{\text{DCL}} = e^{\text{cross-entropy}} - 1$: nearly the same where the loss is large, and without a floor where it goes to zero.
 # The rows of $Q(z')f/Z$ no longer sum to one over the batch, so this number is the evidence of no model of it. It is an estimate of $I_\infty$ (E7): $Z$ is right on average, its logarithm too low
 # (Jensen's inequality), and so the value is too *high* on average. Use DCL to train, and `rpm.dataset_evidence` to say what was learned.
 #
@@ -265,7 +268,7 @@ assert accumulated < gathered < math.log(256) and accumulated < math.log(64)
 # - VICReg ([Bardes et al. 2021](https://arxiv.org/abs/2105.04906)) keeps each coordinate's standard deviation above one, and covariances near zero; Barlow Twins ([Zbontar et al. 2021](https://arxiv.org/abs/2103.03230)) standardises the coordinates and makes the cross-correlation of the sides the identity. Both keep the latents spread out as far as second moments can say.
 # - BYOL ([Grill et al. 2020](https://arxiv.org/abs/2006.07733)) and SimSiam ([Chen and He 2020](https://arxiv.org/abs/2011.10566)) have nothing there: a predictor and a stopped gradient, and in BYOL a slowly moving target, keep them from the constant in practice, by how they train, not by what they minimise.
 #
-# So none of them is an ELBO of our family, and their losses have no unit. Their encoders can be judged all the same.
+# So none of them is an ELBO of our family, and their losses have no unit. Their encoders can be judged all the same, and so can what is missing:
 
 # %% tags=["reproducible"]
 walk = rpm.RandomWalk(scale=0.1).double()
@@ -277,6 +280,46 @@ with torch.no_grad():
         nats = rpm.infonce(walk(*pair)).value
         print(f"{name:13}: squared distance {pull:.3f}, InfoNCE {nats:.3f} nats")
 assert pull == 0 and abs(nats) < 1e-12, "best for the pull alone, worth nothing"
+
+# %% [markdown]
+# ## What VICReg would be, if its entropies were exact
+#
+# Take a prior $P(z,z')$ of which $Q$ is no part. Then (E4) says
+#
+# $$L - C = \mathbb E_Q\log P(z,z') + H(z) + H(z'),$$
+#
+# with the entropies of $Q(z)$ and $Q(z')$: the prior pulls partners together, the entropies keep the latents apart. *Latent distribution matching*
+# ([Mikulasch and Zenke 2026](https://arxiv.org/abs/2605.03517)) reads these losses so, each with a prior and an estimate of entropy.
+
+# %% tags=["reproducible"]
+any_scores = torch.randn(q.shape, generator=rng, dtype=torch.float64)
+log_prior = any_scores.flatten().log_softmax(0).view(q.shape)
+entropies = -sum((p * p.log()).sum() for p in (world.q_z, q_z_prime))
+bound = world.elbo(log_prior).value - world.constant
+agree(bound, (q * log_prior).sum() + entropies)
+
+# %% [markdown]
+# That much is exact. With a random walk for $P$, the pull of VICReg is $-\mathbb E\log P$ up to a number. Its other terms stand for the entropies, one of each for either side, and are approximations. For
+# Gaussian latents with correlations $R$, an entropy loses $-\tfrac12\log\det R$ nats to them, and $\tfrac14\sum_{i\ne j}R_{ij}^2$ is that to second order: a
+# penalty on squares, as VICReg's. **Predict**: three coordinates correlate by 0.4 each, then by −0.4. Which loses more entropy?
+#
+# <details><summary>Answer</summary>
+#
+# Negative correlations: three coordinates that all oppose each other nearly lie in a plane. The squares do not see the sign.
+# </details>
+
+# %% tags=["reproducible"]
+for r in (0.1, 0.4, -0.4):
+    R = torch.full((3, 3), r, dtype=torch.float64).fill_diagonal_(1)
+    lost, squares = -R.logdet() / 2, 6 * r**2 / 4
+    print(f"correlations of {r:4}: {lost:.4f} nats lost, squares say {squares:.4f}")
+    if r == 0.1:
+        assert abs(squares - lost) < 0.1 * lost, "good for small correlations"
+assert squares < 0.6 * lost, "and blind to a plane"
+
+# %% [markdown]
+# Nor does the hinge count what a standard deviation above one adds, and no second moment sees what is not Gaussian: [two sets of latents](../docs/losses.md) to which VICReg gives one value are worth
+# different nats. BYOL and SimSiam have no term for the entropies at all.
 
 # %% [markdown]
 # ## A table to decide by
@@ -293,6 +336,8 @@ assert pull == 0 and abs(nats) < 1e-12, "best for the pull alone, worth nothing"
 # | DCL | row $i$, column $i$ | strangers alone | by their mean | $\log(B-1)$ − loss, an estimate of $I_\infty$, too high on average |
 # | SigLIP | row $i$, column $i$ | strangers alone | nothing | no ELBO; at its optimum $s + b + \log(B-1) = \log r$ |
 # | VICReg, Barlow Twins, BYOL | row $i$, column $i$ | none | nothing | no ELBO, no unit |
+#
+# Each row was tried on the losses as their libraries have them, and [the residuals are listed](../docs/losses.md).
 #
 # Whatever you trained with: encode held-out pairs, hand them to `rpm.dataset_evidence` with a critic, and compare nats with nats.
 #

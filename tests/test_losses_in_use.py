@@ -1,0 +1,89 @@
+"""The field guide of lesson 15 beside the libraries' own losses, which tools/losses.py lists; values and gradients in float64."""
+
+import math
+import re
+import subprocess
+
+import losses
+import peers
+import pytest
+import tables
+import torch
+from losses import ALIKE, ROWS
+from needs import need_library
+from packaging.utils import canonicalize_name
+from torch.nn import functional as F
+
+import rpm_tutorial as rpm
+
+LESSON = (tables.ROOT / "notebooks" / "15_the_losses_you_use.py").read_text(encoding="utf-8")
+# Its losses import transformers and a hundred megabytes beside it.
+MARKS = {"sentence-transformers": pytest.mark.nightly}
+each_row = pytest.mark.parametrize(
+    "row", [pytest.param(row, id=f"{row.library}: {row.call}", marks=MARKS.get(row.library, ())) for row in ROWS]
+)
+each_alike = pytest.mark.parametrize("case", ALIKE, ids=lambda case: case.loss)
+
+
+@each_row
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor:UserWarning")  # in lightly's DCLW
+def test_a_librarys_loss_is_ours_in_value_and_gradient(row: losses.Row):
+    need_library(row.library)
+    assert max(max(losses.residuals(row, seed)) for seed in losses.SEEDS) < 1e-10
+
+
+@each_alike
+def test_a_loss_without_strangers_pulls_as_a_critics_score_does(case: losses.Alike):
+    need_library("lightly")
+    assert losses.alike(case)["residual"] < 1e-10
+
+
+@each_alike
+def test_a_loss_without_strangers_gives_one_value_to_latents_of_other_nats(case: losses.Alike):
+    need_library("lightly")
+    found = losses.alike(case)
+    (one, other), (fewer, more) = found["losses"], found["nats"]
+    assert abs(one - other) < 1e-8 and more - fewer > 0.5
+
+
+def test_metric_learnings_nt_xent_adds_the_smallest_number_and_so_has_no_slope_far_from_the_pair():
+    need_library("pytorch-metric-learning")
+    from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
+
+    z = torch.tensor([[1.0, 0.0], [-1.0, 0.1]], requires_grad=True)  # each the other's partner, but for the angle
+    partners = F.normalize(z.detach().flip(0), dim=1)
+    theirs = SelfSupervisedLoss(NTXentLoss(0.01), symmetric=False)(z, partners)
+    ours = -rpm.infonce(rpm.VonMisesFisher(0.01)(z, partners)).value
+    slopes = [torch.autograd.grad(loss, z)[0].abs().max().item() for loss in (theirs, ours)]
+    assert theirs.item() == pytest.approx(-math.log(torch.finfo(torch.float32).tiny))
+    assert ours > 190 and slopes[0] == 0 < slopes[1]
+
+
+def test_every_loss_of_the_lessons_table_is_tried():
+    (table,) = re.findall(r"(?s)# \| your loss .+?\n#\n", LESSON)
+    guide = [name.strip() for line in re.findall(r"(?m)^# \| ([^|]+) \|", table)[1:] for name in line.split(", ")]
+    tried = {name for loss in (*ROWS, *ALIKE) for name in loss.loss.split(", ")}
+    missing = [name for name in guide if not any(loss.startswith(name) for loss in tried)]
+    assert len(guide) > 10 and not missing
+
+
+def test_the_page_lists_these_losses_and_no_residual_above_rounding():
+    rows = tables.read("losses", losses.PAGE)
+    found = [(row["loss"], row["library"].split()[0], row["its call"].strip("`")) for row in rows]
+    assert found == [(row.loss, row.library, row.call) for row in ROWS], "remedy: python tools/losses.py --write"
+    assert all(float(row[name]) < 1e-10 for row in rows for name in ("residual", "of the gradient"))
+    tested, named = tables.tested(), dict(row["library"].split() for row in rows)
+    pinned = {name: tested.get(canonicalize_name(name), version) for name, version in named.items()}
+    assert named == pinned, "remedy: python tools/losses.py --write"
+    alike = tables.read("no model", losses.PAGE)
+    assert [row["loss"] for row in alike] == [case.loss for case in ALIKE]
+    assert all(float(row["residual"]) < 1e-10 for row in alike)
+
+
+@pytest.mark.nightly
+def test_the_libraries_own_tests_pass_on_ours_as_often_as_the_page_says():
+    need_library("sentence-transformers")
+    if subprocess.run(["git", "ls-remote", "-q", f"https://github.com/{peers.SUITES[0].repository}"]).returncode:
+        pytest.skip("the libraries' repositories can't be reached")
+    found, page = peers.main(write=False), tables.read("peers", losses.PAGE)
+    assert [line["on ours"] for line in found] == [line["on ours"] for line in page]
