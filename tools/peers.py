@@ -23,22 +23,20 @@ HEADER = ("tests", "of", "on theirs", "on ours", "of how many", "skipped")
 class Suite(NamedTuple):
     package: str
     repository: str
-    tag: str
+    tag: str  # of the tests, and of the package unless the installed one is tried
     file: str
-    source: str = "."  # the folder of the package in the clone
+    source: str | None  # where the package lies in the clone; None for the installed one
+    environment: dict[str, str] = {}
 
 
+PML = "KevinMusgrave/pytorch-metric-learning"
+FULL = {"TEST_DTYPES": "float32,float64"}
 SUITES = (
-    Suite("lightly", "lightly-ai/lightly", "v1.5.26", "tests/loss/test_ntx_ent_loss.py"),
-    Suite("lightly", "lightly-ai/lightly", "v1.5.26", "tests/loss/test_dcl_loss.py"),
-    Suite(
-        "pytorch_metric_learning",
-        "KevinMusgrave/pytorch-metric-learning",
-        "v2.8.1",
-        "tests/losses/test_ntxent_loss.py",
-        "src",
-    ),
-    Suite("sentence_transformers", "UKPLab/sentence-transformers", "v5.1.2", "tests/test_cmnrl.py"),
+    Suite("lightly", "lightly-ai/lightly", "v1.5.26", "tests/loss/test_ntx_ent_loss.py", "."),
+    Suite("lightly", "lightly-ai/lightly", "v1.5.26", "tests/loss/test_dcl_loss.py", "."),
+    Suite("pytorch_metric_learning", PML, "v2.8.1", "tests/losses/test_ntxent_loss.py", "src"),
+    Suite("pytorch_metric_learning", PML, "v2.8.1", "tests/losses/test_ntxent_loss.py", "src", FULL),
+    Suite("sentence_transformers", "UKPLab/sentence-transformers", "v5.1.2", "tests/test_cmnrl.py", None),
 )
 
 
@@ -49,17 +47,17 @@ def clone(suite: Suite, folder: Path) -> Path:
         url = f"https://github.com/{suite.repository}"
         command = ["git", "clone", "-q", "--depth=1", "--no-checkout", "--branch", suite.tag, url, str(there)]
         subprocess.run(command, check=True)
-        source = suite.package if suite.source == "." else suite.source
-        subprocess.run(["git", "checkout", "-q", suite.tag, "--", "tests", source], cwd=there, check=True)
+        source = {".": [suite.package], None: []}.get(suite.source, [suite.source])
+        subprocess.run(["git", "checkout", "-q", suite.tag, "--", "tests", *source], cwd=there, check=True)
     return there
 
 
 def run(suite: Suite, there: Path, whose: str) -> dict[str, str]:
     """The outcome of each test: "passed", "skipped", or why it failed."""
     report = there / f"{whose}.xml"
-    path = [str(tables.ROOT / "tools"), str(there / suite.source), str(tables.ROOT)]
+    path = [str(tables.ROOT / "tools"), str(there / (suite.source or "tests")), str(tables.ROOT)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PEER": suite.package, "PEERS": whose}
-    environment |= {"OMP_NUM_THREADS": "1", "TEST_DEVICE": "cpu"}
+    environment |= {"OMP_NUM_THREADS": "1", "TEST_DEVICE": "cpu", **suite.environment}
     command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-c", os.devnull, "--rootdir", str(there)]
     command += ["-p", "peers_on_ours", "-p", "no:cacheprovider", f"--junitxml={report}", suite.file]
     done = subprocess.run(command, cwd=there, env=environment, capture_output=True, text=True)
@@ -80,7 +78,8 @@ def line(suite: Suite, there: Path) -> dict[str, str]:
             print(f"{suite.file}: {name}: {said} (on theirs: {outcomes['theirs'][name]})")
     passed = [list(found.values()).count("passed") for found in outcomes.values()]
     skipped = list(outcomes["ours"].values()).count("skipped")
-    cells = (f"`{suite.file}`", f"{suite.package} {suite.tag}", *passed, len(outcomes["ours"]) - skipped, skipped)
+    name = " ".join([f"`{suite.file}`", *(f"`{key}={value}`" for key, value in suite.environment.items())])
+    cells = (name, f"{suite.package} {suite.tag}", *passed, len(outcomes["ours"]) - skipped, skipped)
     return dict(zip(HEADER, map(str, cells)))
 
 
