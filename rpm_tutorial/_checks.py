@@ -27,10 +27,7 @@ def values_unchecked():
 
 
 def any_entry(bad: Callable[[Tensor], Tensor], tensor: Tensor, *, scanned: bool = True, unseen: bool = False) -> bool:
-    """Whether some entry is bad; `unseen` where values are not looked at, or nobody can: meta tensors, torch.compile, vmap.
-
-    With `scanned=False` they are looked at within `values_unchecked` too.
-    """
+    """Whether some entry is bad; `unseen` where nobody looks (`values_unchecked` if scanned) or can (meta, compile, vmap)."""
     if torch.compiler.is_compiling() or tensor.is_meta or (scanned and not _scan.get()):
         return unseen
     try:
@@ -171,6 +168,12 @@ def check_range(what: str, tensor: Tensor, remedy: str = "") -> None:
         raise ValueError(f"{what} is beyond {tensor.dtype}; expected less extreme numbers{remedy}")
 
 
+def check_option(name: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        *others, last = (f'"{option}"' for option in options)
+        raise ValueError(f"{name} is {value!r}; expected {', '.join(others)} or {last}")
+
+
 def check_positive(name: str, value: float) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value}; expected a positive finite number")
@@ -181,11 +184,15 @@ def check_rows(name: str, x) -> None:
     """Raise unless `x` is a tensor, one row for each observation."""
     if not isinstance(x, Tensor) or x.dim() == 0:
         found = f"has shape {shape_of(x)}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
-        raise TypeError(f"{name} {found}; expected a torch.Tensor of shape (n, ...), one row for each observation")
+        raise TypeError(
+            f"{name} {found}; expected a torch.Tensor of shape (n, ...), one row for each observation: "
+            "torch.as_tensor(...) for an array"
+        )
 
 
 def check_data(name: str, x: Tensor) -> None:
-    """Raise for NaN and inf in data, which no encoder is to blame for."""
+    """Raise for what is no tensor, and for NaN and inf in data, which no encoder is to blame for."""
+    check_rows(name, x)
     bad = ~x.detach().isfinite()
     if bad.any():
         raise ValueError(

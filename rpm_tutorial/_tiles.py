@@ -19,17 +19,20 @@ STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 
 STRIP_ROWS = {"cpu": (32, 128), "cuda": (128, 4096)}  # at least and at most: a processor's cache prefers few
 
 
-def by_tiles(critic: nn.Module, first: int, block: int, z: Tensor, z_prime: Tensor) -> Tensor:
+def by_tiles(
+    critic: nn.Module, first: int, block: int, z: Tensor, z_prime: Tensor, *, away: int | None = None
+) -> Tensor:
     """log f_ii - log sum_j f_ij of each row, shape (n,), at least float32; row i's pair is z'_(first + i).
 
-    `block` is the number of a tile's rows; its columns are twice as many.
+    `block` is the number of a tile's rows; its columns are twice as many. The column that is `away` columns behind its pair's is
+    no candidate of a row: its own view.
     """
-    return _ByTiles.apply(critic, first, block, z, z_prime, *_learnt(_state(critic)))
+    return _ByTiles.apply(critic, first, away, block, z, z_prime, *_learnt(_state(critic)))
 
 
-def by_strips(first: int, q: Tensor, k: Tensor) -> Tensor:
+def by_strips(first: int, q: Tensor, k: Tensor, *, away: int | None = None) -> Tensor:
     """The sum over rows of what `by_tiles` gives, a 0-dimensional float64 tensor, for log f_ij = q_i . k_j."""
-    return _ByStrips.apply(first, q, k)
+    return _ByStrips.apply(first, away, q, k)
 
 
 def block_for(device: torch.device, *, inner_product: bool) -> int:
@@ -72,7 +75,7 @@ class InFloat32(nn.Module):
 
 class _ByTiles(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, critic, first, block, z, z_prime, *parameters):
+    def forward(ctx, critic, first, away, block, z, z_prime, *parameters):
         # One number a row may be large and their difference small: of these, all digits.
         dtype = torch.promote_types(z.dtype, torch.float32)
         positive, log_sum = torch.full((2, len(z)), -torch.inf, dtype=accumulation_dtype(z.device), device=z.device)
@@ -84,11 +87,13 @@ class _ByTiles(torch.autograd.Function):
                 start = rows.start + max(0, -own)
                 positive[start : start + len(found)] = found
                 # A critic may keep what it returns; the table of an inner product is ours to overwrite.
-                tile_sum = _logsumexp_(log_f if isinstance(critic, InnerProduct) else log_f.clone())
-                log_sum[rows] = torch.logaddexp(log_sum[rows], tile_sum)
+                table = log_f if isinstance(critic, InnerProduct) else log_f.clone()
+                if away is not None:
+                    table.diagonal(own + away).fill_(-torch.inf)
+                log_sum[rows] = torch.logaddexp(log_sum[rows], _logsumexp_(table))
                 bar.update()
         check_normalisers(log_sum)
-        ctx.critic, ctx.state, ctx.first, ctx.block = critic, _state(critic), first, block
+        ctx.critic, ctx.state, ctx.first, ctx.away, ctx.block = critic, _state(critic), first, away, block
         ctx.save_for_backward(z, z_prime, log_sum, *parameters)  # of the parameters, so that torch sees them change
         return (positive - log_sum).to(dtype)
 
@@ -112,6 +117,8 @@ class _ByTiles(torch.autograd.Function):
                 with torch.enable_grad():
                     log_f = scores(critic, tile_z, tile_z_prime)
                 weight = (log_f.detach().to(high.dtype) - high[rows, None]).exp_().mul_(low[rows, None])
+                if ctx.away is not None:
+                    weight.diagonal(own + ctx.away).zero_()
                 mass[rows] += weight.sum(1)
                 weight.diagonal(own).add_(1)  # d(log f_ii - log sum_j f_ij) / dlog_f
                 parts = torch.autograd.grad(
@@ -125,12 +132,12 @@ class _ByTiles(torch.autograd.Function):
                         total[where] += part
                 bar.update()
         _check_unchanged(mass, high, log_f.dtype, math.ceil(len(z_prime) / (2 * ctx.block)))
-        return None, None, None, *((total * largest).to(t.dtype) for total, t in zip(grads, inputs))
+        return None, None, None, None, *((total * largest).to(t.dtype) for total, t in zip(grads, inputs))
 
 
 class _ByStrips(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, first, q, k):
+    def forward(ctx, first, away, q, k):
         kind = "cuda" if q.device.type == "cuda" else "cpu"
         least, most = STRIP_ROWS[kind]
         n, height = len(q), max(least, min(most, STRIP_ENTRIES[kind] // len(k)))
@@ -140,7 +147,10 @@ class _ByStrips(torch.autograd.Function):
             for start in range(0, n, height):
                 rows, own = slice(start, start + height), slice(first + start, min(first + start + height, first + n))
                 table = torch.mm(q[rows], k.T, out=strip[: len(q[rows])])
-                positive, largest = table.diagonal(first + start).clone(), table.amax(1, keepdim=True)
+                positive = table.diagonal(first + start).clone()
+                if away is not None:
+                    table.diagonal(first + start + away).fill_(-torch.inf)
+                largest = table.amax(1, keepdim=True)
                 f = table.sub_(largest).exp_()
                 total = f.sum(1, keepdim=True)
                 log_p[rows] = positive - largest.squeeze(1) - total.log().squeeze(1)
@@ -161,7 +171,7 @@ class _ByStrips(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         _refuse_second_derivative()
-        return None, *(total * grad for total in ctx.saved_tensors)
+        return None, None, *(total * grad for total in ctx.saved_tensors)
 
 
 def _tiles(first: int, block: int, z: Tensor, z_prime: Tensor) -> list[tuple[slice, slice, int]]:

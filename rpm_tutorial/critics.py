@@ -8,9 +8,8 @@ A critic of your own is any `nn.Module` whose `forward(z, z_prime)` returns that
 `LinearCritic` and write `linear_form` instead of `forward`: `dataset_evidence` then takes a faster way.
 """
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from ._checks import any_entry, check_alike, check_latents, check_positive, check_scores, shape_of
 from ._log_space import at_least_float32, float64, full_precision, saveable
 
+Scale: TypeAlias = float | Sequence[float] | Tensor  # one number, or one for each dimension
 LOST = 0.01  # nats that a score may lose to rounding before it is computed in float64
 
 
@@ -74,21 +74,28 @@ class LinearCritic(nn.Module):
 class _Walk(nn.Module):
     """z' is z after a random step."""
 
-    def __init__(self, scale: float = 1.0, *, learnable: bool = True):
+    def __init__(self, scale: Scale = 1.0, *, learnable: bool = True):
         super().__init__()
         self.log_scale = _log_parameter("scale", scale, learnable)
 
     @property
     def scale(self) -> Tensor:
-        """The size of a step along each axis, 0-dimensional."""
+        """The size of a step along each axis, 0-dimensional, or of shape (dim,) if each has its own."""
         return self.log_scale.exp()
 
+    @property
+    def _dim(self) -> int | None:
+        return len(self.log_scale) if self.log_scale.dim() else None
+
     def extra_repr(self) -> str:
-        return f"scale={self.scale.item():.4g}, learnable={self.log_scale.requires_grad}"
+        scale = f"dim={self._dim}" if self._dim else f"scale={self.scale.item():.4g}"
+        return f"{scale}, learnable={self.log_scale.requires_grad}"
 
 
 class RandomWalk(_Walk, LinearCritic):
     """log f = -|z - z'|^2 / (2 scale^2): z' is z after a Gaussian step of standard deviation `scale`. Source: (E18).
+
+    `scale` may be one for each dimension, as AnInfoNCE learns them (arXiv 2407.00143): the sum of (z - z')^2 / (2 scale^2).
 
     The square is multiplied out, which loses digits where latents spread over many scales. Beyond some 200 of them float32
     would be off by 0.01 nats, so the products are taken in float64, which is as good up to five million. In torch.compile
@@ -97,7 +104,7 @@ class RandomWalk(_Walk, LinearCritic):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        z, z_prime = _latents(z, z_prime)
+        z, z_prime = _latents(z, z_prime, self._dim)
         return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale.to(step))
 
 
@@ -106,15 +113,20 @@ class LaplaceWalk(_Walk):
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        z, z_prime = _latents(z, z_prime)
+        z, z_prime = _latents(z, z_prime, self._dim)
         # A processor has no cdist in half precision.
-        log_f = (-torch.cdist(at_least_float32(z), at_least_float32(z_prime), p=1) / self.scale).to(z.dtype)
+        a, b = (at_least_float32(side) / self.scale for side in (z, z_prime))
+        log_f = -torch.cdist(a, b, p=1).to(z.dtype)
         check_scores(log_f)
         return log_f
 
 
 class VonMisesFisher(LinearCritic):
-    """log f = cos(z, z') / temperature, on the sphere: the critic of SimCLR and CLIP. Source: (E18), kappa = 1/temperature."""
+    """log f = cos(z, z') / temperature, on the sphere: the critic of SimCLR and CLIP. Source: (E18), kappa = 1/temperature.
+
+    CLIP's clamp, a logit scale of at most 100, is `log_temperature.data.clamp_(min=-math.log(100))` after each step: in a
+    `Trainer`, by a hook of its optimiser.
+    """
 
     def __init__(self, temperature: float = 0.1, *, learnable: bool = True):
         super().__init__()
@@ -137,13 +149,20 @@ class VonMisesFisher(LinearCritic):
 class LinearDynamics(LinearCritic):
     """log f = -1/2 (z' - Az)^T Lambda (z' - Az): z' follows from z by a linear map and a Gaussian step. Source: (E18).
 
-    A starts at the identity. Lambda = R^T R with R upper triangular and a positive diagonal, so it is positive definite.
+    A starts at the identity unless it is given, and the step with standard deviation `scale`, one or one for each dimension.
+    Lambda = R^T R with R upper triangular and a positive diagonal, so it is positive definite.
     """
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, *, A: Tensor | None = None, scale: Scale = 1.0):
         super().__init__()
-        self.A = nn.Parameter(torch.eye(dim))
-        self.log_diagonal = nn.Parameter(torch.zeros(dim))
+        start = torch.eye(dim) if A is None else torch.as_tensor(A, dtype=torch.get_default_dtype()).clone()
+        log_scale = _log_parameter("scale", scale, False)
+        if start.shape != (dim, dim) or log_scale.shape not in ((), (dim,)):
+            raise ValueError(
+                f"A has shape {shape_of(start)} and scale {shape_of(log_scale)}; expected ({dim}, {dim}), and one number or {dim}"
+            )
+        self.A = nn.Parameter(start)
+        self.log_diagonal = nn.Parameter(-log_scale.expand(dim).clone())
         self.off_diagonal = nn.Parameter(torch.zeros(dim, dim))
 
     @property
@@ -156,24 +175,27 @@ class LinearDynamics(LinearCritic):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        z, z_prime = _latents(z, z_prime)
+        z, z_prime = _latents(z, z_prime, len(self.A))
         R = self.precision_root
         return _gaussian(z, z_prime, lambda z: z @ self.A.T.to(z), lambda step: step @ R.T.to(step))
 
 
 class Bilinear(LinearCritic):
-    """log f = z^T W z': the critic of CPC. W starts at the identity. Source: (E18)."""
+    """log f = z^T W z': the critic of CPC. W, shape (dim, dim_prime), starts at the identity. Source: (E18).
 
-    def __init__(self, dim: int):
+    `dim_prime` is the width of z', if not that of z.
+    """
+
+    def __init__(self, dim: int, dim_prime: int | None = None):
         super().__init__()
-        self.W = nn.Parameter(torch.eye(dim))
+        self.W = nn.Parameter(torch.eye(dim, dim_prime or dim))
 
     def extra_repr(self) -> str:
-        return f"dim={self.W.shape[0]}"
+        return _widths(*self.W.shape)
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        z, z_prime = _latents(z, z_prime)
+        z, z_prime = _latents(z, z_prime, *self.W.shape)
         return _inner_product(z @ self.W, z_prime)
 
 
@@ -181,24 +203,25 @@ class Universal(LinearCritic):
     """log f = a(z) . b(z'): a separable critic, each side with a network of its own. Source: (E18).
 
     With enough width and features it comes close to any log f, so to the optimal prior and the MI. It stays an inner
-    product, unlike a network of the pair (z, z'), and so `dataset_evidence` is fast.
+    product, unlike a network of the pair (z, z'), and so `dataset_evidence` is fast. `dim_prime` is as for `Bilinear`.
     """
 
-    def __init__(self, dim: int, *, width: int = 128, features: int = 32):
+    def __init__(self, dim: int, dim_prime: int | None = None, *, width: int = 128, features: int = 32):
         super().__init__()
+        self.widths = dim, dim_prime or dim
         self.a, self.b = (
             nn.Sequential(
-                nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, features)
+                nn.Linear(side, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, features)
             )
-            for _ in range(2)
+            for side in self.widths
         )
 
     def extra_repr(self) -> str:
-        return f"dim={self.a[0].in_features}"
+        return _widths(*self.widths)
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        z, z_prime = _latents(z, z_prime)
+        z, z_prime = _latents(z, z_prime, *self.widths)
         return _inner_product(self.a(z), self.b(z_prime))
 
 
@@ -327,18 +350,28 @@ def _direction(side: Tensor) -> Tensor:
     return F.normalize(at_least_float32(side), dim=1).to(side.dtype)
 
 
-def _log_parameter(name: str, value: float, learnable: bool) -> nn.Parameter:
-    check_positive(name, value)
-    return nn.Parameter(torch.tensor(math.log(value)), requires_grad=learnable)
+def _log_parameter(name: str, value: Scale, learnable: bool) -> nn.Parameter:
+    values = torch.as_tensor(value, dtype=torch.float64, device="cpu")
+    if values.dim() > 1:
+        raise ValueError(f"{name} has shape {shape_of(values)}; expected one number, or one for each dimension")
+    for each in [value] if isinstance(value, float | int) else values.view(-1).tolist():
+        check_positive(name, each)
+    return nn.Parameter(torch.tensor(values.log().tolist()), requires_grad=learnable)
 
 
-def _latents(z: Tensor, z_prime: Tensor) -> tuple[Tensor, Tensor]:
-    """Both, checked, and as autograd can save them."""
+def _widths(dim: int, dim_prime: int) -> str:
+    return f"dim={dim}" if dim == dim_prime else f"dim={dim}, dim_prime={dim_prime}"
+
+
+def _latents(z: Tensor, z_prime: Tensor, dim: int | None = None, dim_prime: int | None = None) -> tuple[Tensor, Tensor]:
+    """Both, checked, and as autograd can save them; of `dim` columns, if the critic was made for so many."""
     check_latents("z", z)
     check_latents("z_prime", z_prime)
     check_alike("z", z, "z_prime", z_prime)
-    if z.shape[1] != z_prime.shape[1]:
-        raise ValueError(
-            f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns"
+    widths = dim or z.shape[1], dim_prime or dim or z.shape[1]
+    if (z.shape[1], z_prime.shape[1]) != widths:
+        expected = (
+            f"{widths[0]} and {widths[1]} columns, as the critic was made" if dim else "the same number of columns"
         )
+        raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected {expected}")
     return saveable(z), saveable(z_prime)

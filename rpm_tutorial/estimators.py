@@ -8,6 +8,7 @@ An estimator trains a critic by one function of its table of scores and then rea
 | DV        | donsker_varadhan          | log r + any c    | the same                                |
 | NWJ       | nwj                       | log r + 1        | the same                                |
 | JS        | jensen_shannon            | log r            | nwj(log_f + 1)                          |
+| SigLIP    | siglip                    | log r - log k    | plug_in(log_f + log k), k = n - 1       |
 | SMILE     | jensen_shannon            | log r            | smile                                   |
 | PC        | jensen_shannon            | log r            | plug_in                                 |
 | DRF       | density_ratio_fitting     | log r            | plug_in                                 |
@@ -20,7 +21,7 @@ Here r = Q(z,z') / Q(z)Q(z'), the point-wise dependency, and `ESTIMATORS` holds 
 
 All take `log_f` and `q_joint` as `objectives` does, check them as it does, and return an `Objective`. What `q_joint=None`
 says differs in one point. There the pairs *are* the distribution, and its marginals meet in all n^2 cells. Here they are
-a sample of one: the diagonal holds pairs, and the n(n-1) other cells are the independent draws from Q(z)Q(z'). So all
+a sample of one: the diagonal holds pairs, and the n(m-1) other cells are the independent draws from Q(z)Q(z'). So all
 but `plug_in` raise `ValueError` for a batch of a single pair. All is computed in float64 and has the dtype of `log_f`.
 
 The mutual information's gradient without a critic (MIGE) takes samples instead of scores: `stein_score` and `mige`.
@@ -33,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import any_entry, check_alike, check_count, check_latents, check_log_table, check_range
+from ._checks import any_entry, check_alike, check_count, check_latents, check_log_table, check_positive, check_range
 from ._log_space import accumulation_dtype, at_least_float32, expectation, log_sum
 from .objectives import Objective, average, donsker_varadhan, infonce, log_mean_f_of_all, nwj, prepare
 
@@ -46,14 +47,18 @@ def jensen_shannon(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
 
     `log_normaliser` = E log (1 + f)/2, the expectation over pairs and independent cells alike.
     """
-    s, pairs, product = _cells(log_f, q_joint)
-    nothing = torch.zeros_like(s)
-    log_mean = torch.logaddexp(s, nothing)  # log (1 + f)
-    score, paired, independent = (
-        expectation(values, weights) / 2 for values, weights in ((s, pairs), (log_mean, pairs), (log_mean, product))
-    )
-    missed = expectation(torch.logaddexp(-s, nothing), pairs) / 2  # -E log f/(1+f), where s - log (1+f) would cancel
-    return _rounded(log_f.dtype, math.log(2) - missed - independent, score, paired + independent - math.log(2))
+    value, score, log_normaliser = (part / 2 for part in _logistic(*_cells(log_f, q_joint), 1))
+    return _rounded(log_f.dtype, value + math.log(2), score, log_normaliser - math.log(2))
+
+
+def siglip(log_f: Tensor, q_joint: Tensor | None = None, *, k: float | None = None) -> Objective:
+    """SigLIP's loss, negative: the logistic objective with k independent cells to a pair. At best f = r / k: NCE, no ELBO.
+
+    k = m - 1 in a batch, where all cells count alike; by default 1 for a table. `log_normaliser` = the sum over a row of
+    log (1 + f). Its critic needs a bias, at best near -log k: `rpm.WithBias`. Source: arXiv 2303.15343.
+    """
+    cells = _cells(log_f, q_joint)
+    return _rounded(log_f.dtype, *_logistic(*cells, _odds(log_f, q_joint) if k is None else check_positive("k", k)))
 
 
 def density_ratio_fitting(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
@@ -77,9 +82,9 @@ def infonce_anchor(
     2.5 nats a walk with a trained bias reads 2.4 then, and 3.0 with nu = 1. nu = 0 is InfoNCE; k = 1 is `jensen_shannon` of a
     table. `log_normaliser` = E log (nu + sum of f) / (nu + k).
 
-    A table needs `k`, and sums over all m^k choices: 2^24 at most in its n rows. A batch has k = n - 1 candidates unless
-    `k` says fewer (n for nu = 0): those of row i are its partner and the columns i+1 to i+k-1, counted round, or, without
-    a partner, i+1 to i+k. So but for nu = 0, k = n its value depends on the order of the pairs, and k = 1, nu = 1 weighs
+    A table needs `k`, and sums over all m^k choices: 2^24 at most in its n rows. A batch has k = m - 1 candidates unless
+    `k` says fewer (m for nu = 0): those of row i are its partner and the columns i+1 to i+k-1, counted round, or, without
+    a partner, i+1 to i+k. So but for nu = 0, k = m its value depends on the order of the pairs, and k = 1, nu = 1 weighs
     one independent cell of each row where `jensen_shannon` weighs all. Without an anchor, some candidate of the k must
     have f > 0.
     """
@@ -129,6 +134,12 @@ def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
     return on_samples
 
 
+def _plug_in_of_odds(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
+    """E log f, for a critic that was trained to be log r - log k."""
+    s, q = _prepare(log_f, q_joint)
+    return average(s + math.log(_odds(s, q)), s.new_zeros(1), q, log_f.dtype)
+
+
 def _nwj_of_ratio(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """NWJ for a critic that was trained to be log r: its best is log r + 1."""
     s, q = _prepare(log_f, q_joint)
@@ -153,14 +164,22 @@ def _cells(log_f: Tensor, q_joint: Tensor | None) -> tuple[Tensor, Tensor, Tenso
     s, q = _prepare(log_f, q_joint)
     if q is not None:
         return s, q, torch.outer(q.sum(1), q.sum(0))
-    n, paired = _batch_size(s), torch.eye(len(s), dtype=s.dtype, device=s.device)
-    return s, paired / n, (1 - paired) / (n * (n - 1))
+    paired = torch.eye(*s.shape, dtype=s.dtype, device=s.device)
+    return s, paired / len(s), (1 - paired) / (len(s) * _odds(s, q))
+
+
+def _logistic(s: Tensor, pairs: Tensor, product: Tensor, k: float) -> tuple[Tensor, Tensor, Tensor]:
+    """E log f/(1+f) over pairs + k E log 1/(1+f) over independent cells: their sum, E log f, and what lies between."""
+    log_mean, missed = (torch.logaddexp(sign * s, torch.zeros_like(s)) for sign in (1, -1))
+    score, paired, independent = (expectation(*part) for part in ((s, pairs), (log_mean, pairs), (log_mean, product)))
+    value = -expectation(missed, pairs) - k * independent  # in score - paired the digits would cancel
+    return value, score, paired + k * independent
 
 
 def _others(s: Tensor) -> Tensor:
     """A batch's table without its pairs, raised so that the mean of f over all cells is that over the others."""
-    n, paired = _batch_size(s), torch.eye(len(s), dtype=torch.bool, device=s.device)
-    return s.masked_fill(paired, -torch.inf) + math.log(n / (n - 1))
+    paired, others = torch.eye(*s.shape, dtype=torch.bool, device=s.device), _odds(s, None)
+    return s.masked_fill(paired, -torch.inf) + math.log1p(1 / others)
 
 
 def _log_mean_f(s: Tensor, q: Tensor | None) -> Tensor:
@@ -168,10 +187,11 @@ def _log_mean_f(s: Tensor, q: Tensor | None) -> Tensor:
     return log_mean_f_of_all(_others(s) if q is None else s, q)
 
 
-def _batch_size(log_f: Tensor) -> int:
-    if len(log_f) < 2:
+def _odds(log_f: Tensor, q: Tensor | None) -> int:
+    """Independent cells to a pair: in a batch, the others of its row."""
+    if q is None and log_f.shape[1] < 2:
         raise ValueError("log_f has a single pair; expected two or more: the other cells are the independent samples")
-    return len(log_f)
+    return log_f.shape[1] - 1 if q is None else 1
 
 
 class Estimator(NamedTuple):
@@ -186,6 +206,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "DV": Estimator(unpaired(donsker_varadhan), unpaired(donsker_varadhan)),
     "NWJ": Estimator(unpaired(nwj), unpaired(nwj)),
     "JS": Estimator(jensen_shannon, _nwj_of_ratio),
+    "SigLIP": Estimator(siglip, _plug_in_of_odds),
     "SMILE": Estimator(jensen_shannon, smile),
     "PC": Estimator(jensen_shannon, plug_in),
     "DRF": Estimator(density_ratio_fitting, plug_in),
@@ -256,7 +277,7 @@ def _candidates(s: Tensor, q: Tensor | None, nu: float | None, k: int | None) ->
             raise ValueError("k is None; a table has no batch size: say how many candidates a softmax sees")
         most, why = max(1, int(math.log(CHOICES / n, max(m, 2)))), f"a table of {m} columns sums over all {m}^k choices"
     else:
-        most, why = n if nu == 0 else _batch_size(s) - 1, "one column is the partner if nu > 0"
+        most, why = m if nu == 0 else _odds(s, q), "one column is the partner if nu > 0"
     k = check_count("k", most if k is None else k)
     if k > most:
         raise ValueError(f"k is {k}; expected 1 to {most} candidates: {why}")
@@ -265,8 +286,9 @@ def _candidates(s: Tensor, q: Tensor | None, nu: float | None, k: int | None) ->
 
 def _batch_log_sums(s: Tensor, nu: float, k: int) -> list[Tensor]:
     """The mean of log (nu + sum of f) over k candidates, the partner among them, and over k others: cyclic neighbours."""
-    steps = torch.arange(len(s), device=s.device)
-    around = s.gather(1, (steps[:, None] + steps) % len(s))  # column 0 the partner
+    n, m = s.shape
+    steps = torch.arange(m, device=s.device)
+    around = s.gather(1, (steps[:n, None] + steps) % m)  # column 0 the partner
     log_nu = torch.full_like(around[:, :1], _log(nu))
     groups = around[:, :k], around[:, 1 : k + 1] if nu > 0 else around[:, :k]
     return [torch.cat([log_nu, group], 1).logsumexp(1).mean() for group in groups]

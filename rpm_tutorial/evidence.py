@@ -1,6 +1,7 @@
 """The log evidence of a whole data set (E14): exact, with exact gradients, in O(N) memory, for any critic."""
 
 import math
+import zlib
 from typing import Literal, NamedTuple, TypeGuard
 
 import numpy as np
@@ -8,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import check_alike, check_latents, shape_of, values_unchecked
+from ._checks import check_alike, check_latents, check_option, shape_of, values_unchecked
 from ._log_space import accumulation_dtype, float64, full_precision, saveable
 from ._tiles import InFloat32, InnerProduct, Transposed, block_for, by_strips, by_tiles, check_normalisers
 from .critics import LinearCritic, change_between_calls, check_is_module, in_training_mode, scores
-from .distributed import gather, mean_over_ranks
+from .distributed import check_same, gather, mean_over_ranks
 
 
 class Evidence(NamedTuple):
@@ -20,8 +21,9 @@ class Evidence(NamedTuple):
 
     `value` is the objective of all N pairs at once, and `objective` its name: "infonce" for I_N, which `infonce` gives too,
     or "symmetric_infonce" with normalise="both". `log_evidence` = value - 2 log N is (1/N) sum log P(x_i,x'_i), of "both"
-    the mean of the two models'. Both are 0-dimensional, or of shape (N,), one term of the mean each, with
-    reduction="none". They have the dtype of z, but float32 where that is float16 or bfloat16.
+    the mean of the two models', and of k further candidates value - log N - log (N+k). Both are 0-dimensional, or of shape
+    (N,), one term of the mean each, with reduction="none". They have the dtype of z, but float32 where that is float16 or
+    bfloat16. `n` is N, of "views" 2N.
     """
 
     value: Tensor
@@ -54,7 +56,8 @@ def dataset_evidence(
     z_prime: Tensor,
     critic: nn.Module,
     *,
-    normalise: Literal["rows", "columns", "both"] = "rows",
+    candidates: Tensor | None = None,
+    normalise: Literal["rows", "columns", "both", "views"] = "rows",
     reduction: Literal["mean", "none"] = "mean",
     block: int | None = None,
     group: torch.distributed.ProcessGroup | None = None,
@@ -69,13 +72,16 @@ def dataset_evidence(
         z, z_prime: shape (N, d), the pairs row by row; any floating dtype. Half precision is computed in float32, and
             autocast is off inside.
         critic: an `nn.Module` from (n, d), (m, d) to log_f of shape (n, m), pair by pair and the same at each call.
+        candidates: further z', shape (k, d), over which the normaliser runs as over those of the pairs: a queue.
         normalise: the prior's normaliser runs over z' ("rows"), over z ("columns"), or "both": the symmetric objective,
-            the mean of the two models' evidences (E12).
+            the mean of the two models' evidences (E12). "views" is NT-Xent's: each side's latents are 2N rows, whose
+            candidates are all other views of both sides, so that log 2N - value is the loss.
         reduction: "mean", or "none" for one number per pair.
         block: rows of a tile, whose columns are twice as many; then every critic goes by tiles. By default the way and
             the size that suit critic and device.
         group: a `torch.distributed` process group, whose every process holds its own rows of z and z'. The value is
-            that of all rows, on each process; for gradients and an example see `rpm_tutorial.distributed`.
+            that of all rows, on each process; for gradients and an example see `rpm_tutorial.distributed`. Candidates
+            are the same on each.
     Raises:
         TypeError: the critic is no `nn.Module` (tensors that a plain function captures would get no gradient), or
             returns no tensor.
@@ -99,26 +105,38 @@ def dataset_evidence(
         >>> evidence.log_evidence     # nats per pair; chance is -2 log N
     """
     _check_pairs(z, z_prime, critic)
-    if normalise not in ("rows", "columns", "both"):
-        raise ValueError(f'normalise is {normalise!r}; expected "rows", "columns" or "both"')
-    if reduction not in ("mean", "none"):
-        raise ValueError(f'reduction is {reduction!r}; expected "mean" or "none"')
+    check_option("normalise", normalise, ("rows", "columns", "both", "views"))
+    check_option("reduction", reduction, ("mean", "none"))
+    if candidates is not None:
+        _check_candidates(candidates, z_prime, normalise, group)
+    if normalise == "views" and z.shape[1] != z_prime.shape[1]:
+        raise ValueError(
+            f'z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected views of one kind for normalise="views", '
+            "which scores each side with itself"
+        )
     z, z_prime, critic = _in_float32(z, z_prime, critic)
     directions = []
     with full_precision(z.device):
         _check_fixed(critic, z, z_prime)
-        if normalise != "columns":
-            candidates, first, n = gather(z_prime, group)
-            directions.append(_log_p(z, candidates, critic, first, block, "rows", reduction))
-        if normalise != "rows":
-            candidates, first, n = gather(z, group)
-            directions.append(_log_p(candidates, z_prime, critic, first, block, "columns", reduction))
+        if normalise in ("rows", "both"):
+            columns, first, n = gather(z_prime, group)
+            columns = columns if candidates is None else torch.cat([columns, saveable(candidates).to(z)])
+            directions.append(_log_p(z, columns, critic, first, block, "rows", reduction))
+        if normalise in ("columns", "both"):
+            columns, first, n = gather(z, group)
+            directions.append(_log_p(columns, z_prime, critic, first, block, "columns", reduction))
+        if normalise == "views":
+            (all_z, first, n), (all_z_prime, *_) = gather(z, group), gather(z_prime, group)
+            for own, side, other in ((z, all_z_prime, all_z), (z_prime, all_z, all_z_prime)):
+                columns = torch.cat([side, other])
+                directions.append(_log_p(own, columns, critic, first, block, "rows", reduction, away=n))
     if reduction == "mean":  # each direction is a sum over the pairs already, or has one number for each
         log_p = mean_over_ranks(torch.stack([float64(log_p).sum() for log_p in directions]).mean() / n, group)
     else:
         log_p = torch.stack(directions).mean(0)
     objective: Literal["infonce", "symmetric_infonce"] = "symmetric_infonce" if normalise == "both" else "infonce"
-    return Evidence((log_p + math.log(n)).to(z), (log_p - math.log(n)).to(z), n, objective)
+    rows = 2 * n if normalise == "views" else n
+    return Evidence((log_p + math.log(len(columns))).to(z), (log_p - math.log(rows)).to(z), rows, objective)
 
 
 @torch.no_grad()
@@ -184,25 +202,32 @@ def sampled_evidence(
 
 
 def _log_p(
-    z: Tensor, z_prime: Tensor, critic: nn.Module, first: int, block: int | None, side: str, reduction: str
+    z: Tensor,
+    z_prime: Tensor,
+    critic: nn.Module,
+    first: int,
+    block: int | None,
+    side: str,
+    reduction: str,
+    away: int | None = None,
 ) -> Tensor:
     """log f_ii - log sum_j f_ij, j over z' (side "rows") or z: of each pair, or their sum where that is all that is asked.
 
-    The first of the pairs is in row `first` of the side that the normaliser runs over.
+    The first of the pairs is in row `first` of the side that the normaliser runs over; `away` is that of `by_tiles`.
     """
     if not _scored_by_its_linear_form(critic):
         block = block or block_for(z.device, inner_product=False)
         if side == "columns":
             return by_tiles(Transposed(critic), first, block, z_prime, z)
-        return by_tiles(critic, first, block, z, z_prime)
+        return by_tiles(critic, first, block, z, z_prime, away=away)
     q, k, row_bias, bias = critic.linear_form(z, z_prime)
     if side == "columns":
         q, k, bias = k, q, row_bias
     if bias is not None:  # as one more dimension: cheaper than to add it to each tile
         q, k = torch.cat([q, torch.ones_like(q[:, :1])], 1), torch.cat([k, bias[:, None]], 1)
     if reduction == "mean" and block is None and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
-        return by_strips(first, q, k)
-    return by_tiles(InnerProduct(), first, block or block_for(z.device, inner_product=True), q, k)
+        return by_strips(first, q, k, away=away)
+    return by_tiles(InnerProduct(), first, block or block_for(z.device, inner_product=True), q, k, away=away)
 
 
 def _scored_by_its_linear_form(critic: nn.Module) -> TypeGuard[LinearCritic]:
@@ -245,3 +270,19 @@ def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
             f"the critic's {changing}, so that its scores change from tile to tile; expected a fixed critic: "
             "call critic.eval()"
         )
+
+
+def _check_candidates(candidates: Tensor, z_prime: Tensor, normalise: str, group) -> None:
+    check_latents("candidates", candidates)
+    check_alike("z_prime", z_prime, "candidates", candidates)
+    if candidates.shape[1] != z_prime.shape[1]:
+        raise ValueError(
+            f"candidates has shape {shape_of(candidates)} and z_prime {shape_of(z_prime)}; expected as many columns"
+        )
+    if normalise != "rows":
+        raise ValueError(
+            f'candidates are further z_prime, and normalise is {normalise!r}; expected "rows", whose normaliser runs over z_prime'
+        )
+    if group is not None:
+        found = zlib.crc32(candidates.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        check_same({"candidates": found}, group, z_prime.device)

@@ -1,6 +1,6 @@
 """What a representation is worth, by scikit-learn: fitted on one set of latents, scored on another.
 
-Arguments are tensors: latents of shape (n, d), labels of shape (n,), true factors of shape (n, k). All scores are floats.
+Arguments are tensors or arrays: latents of shape (n, d), labels of shape (n,), true factors of shape (n, k). All scores are floats.
 NaN, infinities, shapes that do not match and too few rows are refused by scikit-learn (`ValueError`).
 """
 
@@ -59,6 +59,7 @@ def match(counts: Tensor) -> Tensor:
     return torch.from_numpy(linear_sum_assignment(_array(counts), maximize=True)[1]).to(counts.device)
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def _array(tensor: Tensor | np.ndarray) -> np.ndarray:
+    tensor = torch.as_tensor(tensor)
     half = tensor.dtype in (torch.float16, torch.bfloat16)  # numpy has no bfloat16, and scikit-learn no float16
     return (tensor.float() if half else tensor).detach().cpu().numpy()

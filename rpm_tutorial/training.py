@@ -55,7 +55,11 @@ class Trainer:
             `view_pairs` and torchdata's StatefulDataLoader have it. Without one, a training continues with whatever batches
             come next, and a warning says so.
         encoder_prime: the encoder of x', for pairs of two kinds; by default that of x, as for two views of one kind.
-        objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does.
+        steps: how many; ten epochs of a DataLoader are 10 * len(loader).
+        objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does. A critic that keeps a
+            queue of earlier z' returns its columns too, after the batch's.
+        optimiser: called as optimiser(parameters, lr=learning_rate, weight_decay=weight_decay). Groups of parameters that it
+            makes with another lr keep their share of the learning rate. Its hooks clip gradients, and clamp a parameter.
         group: a process group (`distributed.process_group()`), each of whose processes draws pairs of its own (see there).
             The batch of a step is all of theirs, so that negatives come from every process; all start from rank 0's
             parameters and stay equal. Batch norm sees its own process's rows. Every process calls `state_dict`, `save`,
@@ -65,6 +69,14 @@ class Trainer:
             scores, objective or a gradient are not finite (the message says at which step). Weights, buffers and optimiser
             are then those of the step before, and can be saved. Of a group: the processes draw the same batch, or differ
             in networks, objective or settings.
+
+    Example, of gradients clipped to a norm of one, and CLIP's clamp, with each step:
+        >>> def optimiser(parameters, **settings):
+        ...     def clip(*_): nn.utils.clip_grad_norm_(parameters, 1.0)
+        ...     found = torch.optim.AdamW(parameters, **settings)
+        ...     found.register_step_pre_hook(clip)
+        ...     found.register_step_post_hook(lambda *_: critic.log_temperature.data.clamp_(min=-math.log(100)))
+        ...     return found
     """
 
     def __init__(
@@ -78,6 +90,7 @@ class Trainer:
         objective: Callable[[Tensor], Objective] = infonce,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
+        optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
         group: "torch.distributed.ProcessGroup | None" = None,
     ):
         self.encoder, self.critic = encoder, critic
@@ -88,7 +101,9 @@ class Trainer:
         two = {} if self.encoder_prime is encoder else {"encoder_prime": self.encoder_prime}
         self._networks = nn.ModuleDict({"encoder": encoder, **two, "critic": critic})
         parameters = [*self._networks.parameters()]  # one that two networks share counts once
-        self._optimiser = torch.optim.AdamW(parameters, self.learning_rate, weight_decay=float(weight_decay))
+        rate = self.learning_rate or 1.0
+        self._optimiser = optimiser(parameters, lr=rate, weight_decay=float(weight_decay))
+        self._shares = [settings["lr"] / rate for settings in self._optimiser.param_groups]
         self.device, self._batches = parameters[0].device, iter(pairs)
         self._batch: tuple[Tensor, Tensor] | None = None  # that of a step which was interrupted, and takes it again
         self._compared = False  # the batches of the processes
@@ -185,8 +200,8 @@ class Trainer:
             self._refuse(sides, z, z_prime, value)
         if len(z) == 1:
             raise ValueError("the batch is one pair, without negatives; expected batches: a DataLoader's, for example")
-        for settings in self._optimiser.param_groups:
-            settings["lr"] = self.learning_rate * _rise_and_fall(self.step, self.steps)
+        for settings, share in zip(self._optimiser.param_groups, self._shares, strict=True):
+            settings["lr"] = share * self.learning_rate * _rise_and_fall(self.step, self.steps)
         self._optimiser.step()
         torch.clear_autocast_cache()  # within a block of autocast, it would hold the weights of before this step
         return value.detach(), len(z)
@@ -229,7 +244,7 @@ class Trainer:
         """What has to be the same where a training is continued, and doesn't show in the shapes of its tensors."""
         layers = {name: " ".join(type(m).__name__ for m in part.modules()) for name, part in self._networks.items()}
         objective = getattr(self.objective, "__qualname__", type(self.objective).__name__)
-        return {"steps": self.steps, "objective": objective, **layers}
+        return {"steps": self.steps, "objective": objective, "optimiser": type(self._optimiser).__name__, **layers}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue where `state` was taken; `ValueError`, and no change, if it is not of this encoder, critic, objective,
@@ -258,7 +273,7 @@ class Trainer:
             )
 
     def _set(self, state: dict) -> None:
-        there, here = state["kind"], self._kind()
+        there, here = {"optimiser": "AdamW"} | state["kind"], self._kind()
         for name in there | here:
             if there.get(name) != here.get(name):
                 raise ValueError(f"{name}: {there.get(name)} in the state, {here.get(name)} here")
@@ -338,7 +353,7 @@ def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable
     parameters = [(p, p.detach().clone()) for p in _parameters(optimiser) if not lazy(p)]
     places = [(module._buffers, name, b) for module in networks.modules() for name, b in module._buffers.items()]
     buffers = [(place, name, b, b.detach().clone()) for place, name, b in places if b is not None and not lazy(b)]
-    moments = {p: {name: t.clone() for name, t in of.items()} for p, of in optimiser.state.items()}
+    moments = {p: {name: _kept(value) for name, value in of.items()} for p, of in optimiser.state.items()}
     rates = [settings["lr"] for settings in optimiser.param_groups]
     gpus = {p.device for p, _ in parameters if p.is_cuda}
     chance, of_gpus = torch.get_rng_state(), {gpu: torch.cuda.get_rng_state(gpu) for gpu in gpus}  # dropout's
@@ -360,9 +375,13 @@ def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable
     return undo
 
 
+def _kept(value):
+    return value.clone() if isinstance(value, Tensor) else value
+
+
 def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """Those of the networks, without a walk through their modules."""
-    return optimiser.param_groups[0]["params"]
+    """Those that are trained, without a walk through the networks' modules."""
+    return [parameter for settings in optimiser.param_groups for parameter in settings["params"]]
 
 
 def _rise_and_fall(step: int, steps: int) -> float:

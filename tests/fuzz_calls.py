@@ -89,11 +89,30 @@ CRITICS = {
     "Bilinear": seeded(critics.Bilinear, "d"),
     "Universal": seeded(critics.Universal, "d"),
 }
+CANDIDATES = {
+    "objectives.infonce, weights of candidates": (objectives.infonce, lambda d: table(d) | {"q_z_prime": d.rows(d.m)}),
+    "objectives.infonce, candidates of each z": (
+        objectives.infonce,
+        lambda d: batch(d) | {"q_z_prime": d.rows(d.n, d.n)},
+    ),
+    "objectives.infonce, of a queue": (objectives.infonce, lambda d: {"log_f": d.normal(d.n, d.n + d.m)}),
+    "evidence.dataset_evidence of candidates": (
+        rpm.dataset_evidence,
+        lambda d: with_critic(CRITICS["Bilinear"], rows=5)(d) | {"candidates": d.normal(d.m, d.d)},
+    ),
+}
 OF_TABLES = [objectives.infonce, objectives.symmetric_infonce, objectives.donsker_varadhan, objectives.nwj]
-OF_SAMPLES = [estimators.jensen_shannon, estimators.density_ratio_fitting, estimators.plug_in, estimators.smile]
+OF_SAMPLES = [
+    estimators.jensen_shannon,
+    estimators.density_ratio_fitting,
+    estimators.plug_in,
+    estimators.smile,
+    estimators.siglip,
+]
 SCORE = lambda critic, z, z_prime: critic(z, z_prime)  # noqa: E731
 MODEL = lambda p_true, first, second: rpm.SharedLatentRPM(p_true, [first, second])  # noqa: E731
 CALLS: dict[str, tuple[Callable, Callable[[Draw], dict]]] = {
+    **CANDIDATES,
     **{f"objectives.{f.__name__}": (f, table) for f in OF_TABLES},
     **{f"objectives.{f.__name__}, of a batch": (f, batch) for f in OF_TABLES},
     "objectives.barber_agakov": (objectives.barber_agakov, conditional),

@@ -102,12 +102,17 @@ def means(group) -> None:
 def evidence(group, ways=tuple(WAYS), dtype=torch.float64) -> None:
     precise = dtype == torch.float64
     for way in ways:
-        for normalise in ("rows", "columns", "both"):
+        further = torch.randn(9, DIM, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+        for own in (*({"normalise": side} for side in ("rows", "columns", "both", "views")), {"candidates": further}):
             torch.manual_seed(0)
             make, options = WAYS[way]
             critic = make().to(dtype)
-            of = partial(dataset_evidence, critic=critic, normalise=normalise, **options)
+            of = partial(dataset_evidence, critic=critic, **own, **options)
             two_agree_with_one(of, critic, pairs(dtype), group, f"{way}, {dtype}", 1e-12 if precise else 1e-6)
+        for other, words in ((further + group.rank(), "differ in candidates"), (None, "make different calls")):
+            with pytest.raises(ValueError, match=words):
+                own = further if other is None and group.rank() else other
+                dataset_evidence(*pairs(dtype), critic, candidates=own, group=group)
 
 
 def two_agree_with_one(of, critic: nn.Module, sides, group, name: str, tolerance: float) -> None:
@@ -121,7 +126,7 @@ def two_agree_with_one(of, critic: nn.Module, sides, group, name: str, tolerance
         mine = rows[group.rank()]
         local = leaves(sides, mine)
         two = of(*local, group=group)
-        assert two.n == N
+        assert two.n == one.n
         same(f"evidence, {name}", two[:2], one[:2], tolerance)
         critic.zero_grad()
         two.value.backward()  # a row is on one process alone, so the mean of its gradient over both is half of it

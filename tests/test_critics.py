@@ -21,6 +21,11 @@ FORMULAS = {
     ),
     "Bilinear": (lambda: rpm.Bilinear(DIM), lambda c, z, w: z @ c.W @ w),
     "Universal": (lambda: rpm.Universal(DIM, width=5, features=4), lambda c, z, w: c.a(z) @ c.b(w)),
+    "RandomWalk, scales": (
+        lambda: rpm.RandomWalk([0.7, 0.2, 3]),
+        lambda c, z, w: -((z - w) / c.scale).square().sum() / 2,
+    ),
+    "LaplaceWalk, scales": (lambda: rpm.LaplaceWalk([0.4, 2, 0.3]), lambda c, z, w: -((z - w) / c.scale).abs().sum()),
 }
 each_critic = pytest.mark.parametrize("name", FORMULAS)
 
@@ -45,8 +50,8 @@ def test_a_critic_and_its_inner_products_are_its_formula(name, offset):
     expected = torch.stack([torch.stack([FORMULAS[name][1](critic, a, b) for b in z_prime]) for a in z])
     agree(f"(E18) {name}", critic(z, z_prime), expected)
     agree(f"(E18) {name}, one pair", critic(z[:1], z_prime[:1]), expected[:1, :1], expected)
-    assert isinstance(critic, LinearCritic) == (name != "LaplaceWalk")
-    if name not in ("LaplaceWalk", "VonMisesFisher"):  # so that the products stay small
+    assert isinstance(critic, LinearCritic) == (not name.startswith("LaplaceWalk"))
+    if not name.startswith(("LaplaceWalk", "VonMisesFisher")):  # so that the products stay small
         form = critic.linear_form(z, z_prime)
         agree("(E18) inner products are centred at z'", form.k.mean(0), torch.zeros(form.k.shape[1]))
 
@@ -65,6 +70,33 @@ def test_a_matrix_starts_as_the_identity():
     agree("(E18) Bilinear starts as z.z'", rpm.Bilinear(DIM).double()(z, z_prime), z @ z_prime.T)
     starts, walk = (critic.double()(z, z_prime) for critic in (rpm.LinearDynamics(DIM), rpm.RandomWalk(1.0)))
     agree("(E18) LinearDynamics starts as a random walk", starts, walk)
+
+
+def test_a_walk_and_linear_dynamics_start_where_they_are_told_to():
+    z, z_prime = latents()
+    scales, A = torch.tensor([0.1, 1.0, 5.0]), torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 0.5]])
+    told = rpm.LinearDynamics(DIM, A=A, scale=scales).double()
+    expected = -((z_prime - (z @ A.double().T)[:, None]) / scales).square().sum(2) / 2
+    agree("(E18) LinearDynamics from a start of one's own", told(z, z_prime), expected, tolerance=1e-6)
+    A.zero_()
+    assert told.A.any() and all(p.requires_grad for p in told.parameters())
+    one, many = (rpm.RandomWalk(scale).double() for scale in (0.5, [0.5] * DIM))
+    agree("equal scales are one", one(z, z_prime), many(z, z_prime))
+    assert rpm.RandomWalk(torch.tensor(0.5)).scale.shape == () and many.scale.shape == (DIM,)
+    assert repr(many) == "RandomWalk(dim=3, learnable=True)"
+
+
+@pytest.mark.parametrize("family", [rpm.Bilinear, rpm.Universal])
+def test_the_sides_may_be_of_two_widths(family):
+    critic, (z, z_prime) = family(DIM, 2).double(), latents(4, 4)
+    narrow = z_prime[:, :2].clone().requires_grad_()
+    assert repr(critic).startswith(
+        f"{family.__name__}(" + ("\n  " if family is rpm.Universal else "") + "dim=3, dim_prime=2"
+    )
+    agree("two widths: evidence", rpm.dataset_evidence(z, narrow, critic).value, rpm.infonce(critic(z, narrow)).value)
+    if family is rpm.Bilinear:
+        agree("(E18) Bilinear of two widths starts as z.z'", critic(z, narrow), z[:, :2] @ narrow.T)
+    assert rpm.check_critic(critic, DIM, 2).ok
 
 
 @each_critic
@@ -175,7 +207,7 @@ def test_what_must_be_positive_stays_positive_after_a_large_step(name):
             p.data -= 30 * slope
         root = getattr(critic, "precision_root", torch.eye(2))
         assert torch.equal(root, root.triu()) and root.diagonal().min() > 0
-        assert all(getattr(critic, positive, 1.0) > 0 for positive in ("scale", "temperature"))
+        assert all((torch.as_tensor(getattr(critic, name, 1.0)) > 0).all() for name in ("scale", "temperature"))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def train(pairs, steps=1, encoder=None, critic=None, **options):
 
 BAD = {
     # a table of scores
-    "scores: not square and no q_joint": (ValueError, lambda: rpm.infonce(S[:2]), "(2, 3)", "expected (n, n)", "pass q_joint", "MoCo", "F.cross_entropy(log_f, torch.arange(n, device=log_f.device))"),
+    "scores: more rows than columns and no q_joint": (ValueError, lambda: rpm.infonce(S[:, :2]), "(3, 2)", "expected (n, m) with m >= n", "further candidates", "pass q_joint"),
     "scores: +inf": (ValueError, lambda: rpm.infonce(put(S, INF)), "+inf", "expected finite logarithms or -inf"),
     "scores: a row of -inf": (ValueError, lambda: rpm.infonce(put(S, -INF, 1)), "row 1", "expected f > 0 somewhere", "mask"),
     "scores: a column of -inf": (
@@ -86,6 +86,14 @@ BAD = {
     # the aggregate joint
     "q_joint: another shape": (ValueError, lambda: rpm.infonce(S[:2], Q), "q_joint has shape (3, 3) and log_f (2, 3)", "expected the same"),
     "q_joint: negative": (ValueError, lambda: rpm.infonce(S, put(Q, -0.1)), "negative entry (-0.1)", "expected probabilities", ".exp()"),
+    "q_joint: leaves columns out": (ValueError, lambda: rpm.nwj(S[:2], torch.eye(2, 3).double() / 2), "pairs each of the 2 rows with one column", "leave q_joint out", "log_f[:, kept]"),
+    # who is a candidate
+    "q_z_prime: another shape": (ValueError, lambda: rpm.infonce(S, q_z_prime=Q[:2]), "q_z_prime has shape (2, 3) and log_f (3, 3)", "expected one weight for each column"),
+    "q_z_prime: unnormalised": (ValueError, lambda: rpm.infonce(S, q_z_prime=2 * Q.sum(0)), "q_z_prime has entries that sum to 2", "divide by .sum()"),
+    "q_z_prime: rows unnormalised": (ValueError, lambda: rpm.infonce(S, Q, q_z_prime=Q), "q_z_prime has a row that sums to 0.3333", "divide by .sum(1, keepdim=True)"),
+    "q_z_prime: numpy": (TypeError, lambda: rpm.infonce(S, q_z_prime=Q.sum(0).numpy()), "q_z_prime is a ndarray", "torch.as_tensor"),
+    "q_z_prime: no candidate has mass": (ValueError, lambda: rpm.infonce(put(S, -INF, (1, slice(0, 2))), q_z_prime=f64([0.5, 0.5, 0.0])[0]), "row 1", "expected f > 0 somewhere"),
+    "reduction: an unknown one": (ValueError, lambda: rpm.infonce(S, reduction="sum"), "reduction is 'sum'", 'expected "mean" or "none"'),
     "q_joint: unnormalised": (ValueError, lambda: rpm.infonce(S, 2 * Q), "sum to 2", "expected 1", "divide by .sum()"),
     # priors
     "conditional prior: rows too large": (ValueError, lambda: rpm.barber_agakov(S, Q), "row", "expected 1", "log_softmax(1)"),
@@ -108,6 +116,11 @@ BAD = {
     "Gaussian: DV diverges": (ValueError, lambda: gaussian.donsker_varadhan_inner_product(0.5, 1.0), "kappa is 1.0", "expected kappa^2 < 1"),
     "Gaussian: dimensions differ": (ValueError, lambda: gaussian.log_optimal_critic(Z, Z_PRIME[:, :1], 0.5), "(3, 2)", "(3, 1)", "expected"),
     # critics
+    "critic: made for other columns": (ValueError, lambda: rpm.Bilinear(2, 3).double()(Z, Z_PRIME), "z has shape (3, 2) and z_prime (3, 2)", "expected 2 and 3 columns"),
+    "critic: other columns than scales": (ValueError, lambda: rpm.RandomWalk([1.0, 2.0, 3.0]).double()(Z, Z_PRIME), "(3, 2)", "expected 3 and 3 columns"),
+    "critic: one scale of two is negative": (ValueError, lambda: rpm.LaplaceWalk([1.0, -2.0]), "scale is -2.0", "expected a positive finite number"),
+    "critic: a table of scales": (ValueError, lambda: rpm.RandomWalk(EYE + 1), "scale has shape (2, 2)", "one for each dimension"),
+    "critic: a map of other dimensions": (ValueError, lambda: rpm.LinearDynamics(3, A=EYE), "A has shape (2, 2)", "expected (3, 3)"),
     "critic: columns differ": (ValueError, lambda: rpm.RandomWalk().double()(Z, Z_PRIME[:, :1]), "(3, 2)", "(3, 1)", "expected the same number"),
     **{
         f"critic: infinite latents, {critic.__class__.__name__}": (
@@ -127,7 +140,10 @@ BAD = {
     "evidence: scores of NaN": (ValueError, lambda: evidence(Critic(lambda a, b: (a @ b.T - 2).log())), "row 0", "NaN", "expected finite scores", "Look at critic"),
     "evidence: a row of -inf": (ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T - INF)), "only scores of -inf (3 of 3 rows)", "expected finite scores"),
     "evidence: unequal rows": (ValueError, lambda: evidence(z_prime=Z_PRIME[:2]), "(3, 2)", "(2, 2)", "expected one row each per pair"),
-    "evidence: an unknown side": (ValueError, lambda: evidence(normalise="row"), "normalise is 'row'", 'expected "rows", "columns" or "both"'),
+    "evidence: an unknown side": (ValueError, lambda: evidence(normalise="row"), "normalise is 'row'", 'expected "rows", "columns", "both" or "views"'),
+    "evidence: views of two kinds": (ValueError, lambda: evidence(rpm.Bilinear(2, 1).double(), z_prime=Z_PRIME[:, :1], normalise="views"), "(3, 2)", "(3, 1)", "expected views of one kind"),
+    "evidence: candidates of other columns": (ValueError, lambda: evidence(candidates=Z_PRIME[:, :1]), "candidates has shape (3, 1) and z_prime (3, 2)", "expected as many columns"),
+    "evidence: candidates on both sides": (ValueError, lambda: evidence(candidates=Z_PRIME, normalise="both"), "candidates are further z_prime", "normalise is 'both'", 'expected "rows"'),
     "evidence: infinite latents": (ValueError, lambda: evidence(z=put(Z, INF)), "z contains inf", "expected finite latents", "learning rate"),
     "evidence: inner products overflow": (ValueError, lambda: far(rpm.Bilinear(2)), *OVERFLOW, "expected finite scores"),
     "evidence: squares overflow": (ValueError, lambda: far(rpm.RandomWalk(), normalise="both"), *OVERFLOW, "expected finite scores"),
@@ -136,6 +152,8 @@ BAD = {
     "sampled evidence: scores of NaN": (ValueError, lambda: sampled(Critic(lambda a, b: (a @ b.T - INF).log())), "NaN", "expected finite scores"),
     "sampled evidence: a transposed table": (ValueError, lambda: sampled(Critic(lambda a, b: b @ a.T), negatives=2), "shape (16, 8)", "expected (8, 16)"),
     # data and training
+    "data: arrays": (TypeError, lambda: datasets.tensor_pairs(Z.numpy(), Z.numpy(), 3), "x is a ndarray", "expected a torch.Tensor", "torch.as_tensor"),
+    "data: an array to encode": (TypeError, lambda: rpm.encode(nn.Linear(2, 2), Z.numpy()), "x is a ndarray", "torch.as_tensor"),
     "data: an unknown split": (ValueError, lambda: datasets.fashion_mnist("valid"), "'valid'", 'expected "train" or "test"'),
     "data: strength out of range": (ValueError, lambda: datasets.two_views(IMAGES, strength=3, generator=GENERATOR), "strength is 3", "expected a number from 0"),
     "data: from 0 to 255": (ValueError, lambda: datasets.two_views(255 * IMAGES, generator=GENERATOR), "25", "expected", "[0, 1]", "255"),

@@ -23,6 +23,11 @@ def test_accuracy_is_one_on_clusters_and_chance_on_noise(probe):
     assert probe(normal(300, 4), labels, normal(300, 4, seed=1), labels_test) == pytest.approx(1 / 3, abs=0.12)
 
 
+def test_arrays_are_judged_as_tensors_are():
+    sides = [*clusters(60, 0), *clusters(60, 1)]
+    assert probes.linear_probe(*(side.numpy() for side in sides)) == probes.linear_probe(*sides)
+
+
 def test_the_smaller_c_is_the_less_a_probe_learns_down_to_the_majority_alone():
     (z, classes), majority = clusters(300, 0), 2 / 3
     found = [probes.linear_probe(z, (classes == 0).long(), z, (classes == 0).long(), C=C) for C in (1e-3, 1.0)]

@@ -1,5 +1,7 @@
 """The training loop and `encode`: what they compute, refuse and leave alone."""
 
+import math
+
 import pytest
 import torch
 from residuals import agree
@@ -81,6 +83,96 @@ def test_a_learning_rate_of_zero_stands_still_and_a_negative_one_is_refused():
     before = [p.clone() for p in found.encoder.parameters()]
     found.advance()
     assert all(torch.equal(p, q) for p, q in zip(before, found.encoder.parameters(), strict=True))
+
+
+# An optimiser of your own
+
+
+def test_another_optimiser_takes_the_steps_with_the_trainer_s_rate_and_decay():
+    for make, change in ((torch.optim.SGD, lambda p, g: 0.02 * (g + 0.1 * p)), (torch.optim.AdamW, None)):
+        encoder, critic, _ = linear()
+        parameters = [*encoder.parameters(), *critic.parameters()]
+        before = [p.detach().clone() for p in parameters]
+        found = rpm.Trainer(encoder, critic, batches(1), 1, learning_rate=0.02, weight_decay=0.1, optimiser=make)
+        found.advance()
+        for old, new in zip(before, parameters, strict=True):
+            if change is not None:
+                agree("a step of SGD", new, old - change(old, new.grad))
+    plain = linear()[:2]
+    list(rpm.train(*plain, batches(1), 1, learning_rate=0.02, weight_decay=0.1))
+    assert all(map(torch.equal, parameters, (p for network in plain for p in network.parameters())))
+
+
+def test_groups_of_parameters_keep_their_share_of_the_learning_rate():
+    encoder, critic, _ = linear()
+
+    def optimiser(parameters, lr, weight_decay):
+        groups = [{"params": encoder.parameters()}, {"params": critic.parameters(), "lr": 10 * lr}]
+        return torch.optim.SGD(groups, lr, weight_decay=weight_decay)
+
+    found = rpm.Trainer(encoder, critic, batches(), 3, optimiser=optimiser)
+    for rate in (0.002, 0.01):
+        found.learning_rate = rate
+        before = [critic.W.detach().clone(), encoder.weight.detach().clone()]
+        found.advance()
+        first, second = found.state_dict()["optimiser"]["param_groups"]
+        assert second["lr"] == pytest.approx(10 * first["lr"]) and first["lr"] <= rate
+        for parameter, old, settings in zip((critic.W, encoder.weight), before, (second, first), strict=True):
+            step = settings["lr"] * (parameter.grad + settings["weight_decay"] * old)
+            agree("a step of a group", parameter, old - step)
+
+
+def clipped_and_clamped(critic):
+    """What the docstring of Trainer shows."""
+
+    def optimiser(parameters, **settings):
+        def clip(*_):
+            nn.utils.clip_grad_norm_(parameters, 1e-3)
+
+        found = torch.optim.SGD(parameters, **settings)
+        found.register_step_pre_hook(clip)
+        found.register_step_post_hook(lambda *_: critic.log_temperature.data.clamp_(min=-math.log(100)))
+        return found
+
+    return optimiser
+
+
+def test_hooks_of_the_optimiser_clip_gradients_and_clamp_the_temperature():
+    torch.manual_seed(0)
+    encoder, critic = nn.Linear(3, 2).double(), rpm.VonMisesFisher(0.005).double()
+    parameters, pair = [*encoder.parameters(), *critic.parameters()], batches(1)[0, 0]
+    found = rpm.Trainer(encoder, critic, [(pair, pair)], 1, learning_rate=1.0, optimiser=clipped_and_clamped(critic))
+    before = [p.detach().clone() for p in parameters]
+    found.advance()
+    norm = torch.stack([p.grad.square().sum() for p in parameters]).sum().sqrt()
+    agree("the clipped gradient's norm", norm, 1e-3, tolerance=1e-6)
+    agree("CLIP's clamp", critic.temperature, 0.01, tolerance=1e-12)
+    assert any((p != old).any() for p, old in zip(parameters, before, strict=True))
+
+
+class Queue(nn.Module):
+    """MoCo: the scores of a critic, with the z' of earlier batches as further candidates."""
+
+    def __init__(self, critic, dim: int, size: int):
+        super().__init__()
+        self.critic = critic
+        self.register_buffer("z_prime", torch.zeros(size, dim, dtype=torch.float64))
+
+    def forward(self, z, z_prime):
+        log_f = self.critic(z, torch.cat([z_prime, self.z_prime]))
+        self.z_prime = torch.cat([z_prime.detach(), self.z_prime])[: len(self.z_prime)]
+        return log_f
+
+
+def test_a_critic_with_a_queue_trains_over_its_candidates_too():
+    encoder, critic, _ = linear()
+    found, earlier = rpm.Trainer(encoder, Queue(critic, 2, 12), batches(), 3), torch.zeros(12, 2).double()
+    for x, x_prime in batches():
+        with torch.no_grad():
+            z, z_prime = encoder(x), encoder(x_prime)
+            expected = rpm.infonce(critic(z, torch.cat([z_prime, earlier]))).value
+        agree("training over a queue", torch.tensor(found.advance().value, dtype=torch.float64), expected)
+        earlier = torch.cat([z_prime, earlier])[:12]
 
 
 def test_training_within_a_block_of_autocast_is_training_with_autocast_at_each_step():
@@ -170,10 +262,28 @@ def test_gaps_in_the_data_are_named_and_an_encoder_is_blamed_for_its_own_alone(b
         list(rpm.train(encoder, critic, digit_pairs(), 1))
 
 
-def test_a_data_loader_begins_again_at_its_end():
+class Counted(torch.utils.data.Dataset):
+    """Pairs that write down which of them were asked for."""
+
+    def __init__(self, data, drawn: list[int]):
+        self.data, self.drawn = data, drawn
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i: int):
+        self.drawn.append(i)
+        return self.data[i]
+
+
+def test_a_data_loader_begins_again_at_its_end_so_that_epochs_are_steps():
     data = TensorDataset(datasets.digits().x[:300], datasets.digits().x[:300].flip(3))
     loader = DataLoader(data, batch_size=128, shuffle=True, drop_last=True)
     assert len(loader) == 2 and len([*rpm.train(*model(), loader, 5)]) == 5
+    drawn: list[int] = []
+    counted = DataLoader(Counted(data, drawn), batch_size=150)
+    list(rpm.train(*model(), counted, 3 * len(counted)))
+    assert sorted(drawn) == sorted([*range(300)] * 3)
     with pytest.raises(ValueError, match="pairs ended after 0 batches"):
         list(rpm.train(*model(), DataLoader(data, batch_size=500, drop_last=True), 5))
 

@@ -42,7 +42,16 @@ class Loader:
         self.state = state
 
 
+def of_momentum(seed: int) -> rpm.Trainer:
+    def optimiser(parameters, lr, weight_decay):
+        groups = [{"params": parameters[:1], "lr": 3 * lr, "momentum": 0.9}, {"params": parameters[1:]}]
+        return torch.optim.SGD(groups, lr, weight_decay=weight_decay)
+
+    return rpm.Trainer(*model(seed), digit_pairs(seed), 8, optimiser=optimiser)
+
+
 TRAININGS = {
+    "an optimiser of one's own": of_momentum,
     "two views": lambda seed: trainer(seed, steps=8),
     "two encoders": of_two_encoders,
     "buffers": of_buffers,
@@ -133,6 +142,7 @@ OTHERS = {
     "other views": ({"pairs": {"flip": True}}, "of flip False, here it is True"),
     "fewer steps": ({"steps": 5}, "steps: 10 in the state, 5 here"),
     "another objective": ({"objective": rpm.nwj}, "objective: infonce in the state, nwj here"),
+    "another optimiser": ({"optimiser": torch.optim.SGD}, "optimiser: AdamW in the state, SGD here"),
     "another critic": ({"critic": rpm.LaplaceWalk}, "critic: RandomWalk in the state, LaplaceWalk here"),
     "another encoder": ({"layer": nn.Tanh}, "encoder: Sequential .*ReLU in the state, .*Tanh here"),
     "other shapes": ({"width": 7}, "(?s:.*)size mismatch"),
