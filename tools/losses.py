@@ -40,10 +40,6 @@ class Batch(NamedTuple):
         return self.critic.temperature.item()
 
     @property
-    def views(self) -> Tensor:
-        return torch.cat([self.z, self.z_prime])
-
-    @property
     def scores(self) -> Tensor:
         return self.critic(self.z, self.z_prime)
 
@@ -62,37 +58,6 @@ def batch(seed: int) -> Batch:
 # Ours
 
 
-def of_rows(logits: Tensor) -> Tensor:
-    """InfoNCE of each row by itself, its partner in column 0: the row once for each candidate, turned, so that all are pairs."""
-    places = torch.arange(logits.shape[1])
-    turned = (places - places[:, None]) % len(places)
-    return torch.stack([rpm.infonce(row[turned]).value for row in logits])
-
-
-def hide_self(table: Tensor) -> Tensor:
-    """f(z,z) = 0: no view is its own candidate."""
-    return table.masked_fill(torch.eye(len(table), dtype=torch.bool), -torch.inf)
-
-
-def views_table(b: Batch) -> Tensor:
-    """All views beside all views."""
-    return hide_self(b.critic(b.views, b.views))
-
-
-def pairs_of_views(b: Batch) -> Tensor:
-    """Q(z,z') of SimCLR: view i and view i + B are a pair."""
-    n = 2 * len(b.z)
-    return torch.eye(n, dtype=torch.float64).roll(len(b.z), 1) / n
-
-
-def partner_first(table: Tensor, pairs: Tensor) -> Tensor:
-    """A row for each pair: the score of its partner, then those of the others whose f is not 0."""
-    rows, columns = pairs.nonzero(as_tuple=True)
-    others_of = torch.ones_like(table, dtype=torch.bool)[rows].scatter(1, columns[:, None], False)
-    strangers = table[rows].masked_fill(~others_of, -torch.inf)
-    return torch.cat([table[rows, columns][:, None], strangers[strangers.isfinite()].view(len(rows), -1)], 1)
-
-
 def plain(b: Batch) -> Tensor:
     return math.log(len(b.z)) - rpm.infonce(b.scores).value
 
@@ -102,28 +67,41 @@ def symmetric(b: Batch) -> Tensor:
 
 
 def nt_xent(b: Batch) -> Tensor:
-    return math.log(2 * len(b.z)) - rpm.infonce(views_table(b), pairs_of_views(b)).value
+    evidence = rpm.dataset_evidence(b.z, b.z_prime, b.critic, normalise="views")
+    return math.log(2 * len(b.z)) - evidence.value
 
 
-def same_label(b: Batch) -> Tensor:
-    labels = b.labels.repeat(2)
-    return (labels[:, None] == labels).fill_diagonal_(False)
+def hide_self(table: Tensor) -> Tensor:
+    """f(z,z) = 0: no view is its own candidate."""
+    return table.masked_fill(torch.eye(len(table), dtype=torch.bool), -torch.inf)
+
+
+def views(b: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores of all views with all views; who is whose other view; who has whose label."""
+    z, labels = torch.cat([b.z, b.z_prime]), b.labels.repeat(2)
+    other_view = torch.eye(len(z), dtype=torch.bool).roll(len(b.z), 1)
+    return b.critic(z, z), other_view, (labels[:, None] == labels).fill_diagonal_(False)
 
 
 def supcon(b: Batch) -> Tensor:
-    same = same_label(b).double()
-    return math.log(len(same)) - rpm.infonce(views_table(b), same / same.sum(1, keepdim=True) / len(same)).value
+    table, _, same = views(b)
+    shared = same / same.sum(1, keepdim=True, dtype=torch.float64)
+    return math.log(len(table)) - rpm.infonce(hide_self(table), shared / len(table)).value
 
 
-def partners_apart(b: Batch) -> Tensor:
-    """Each partner is a pair of its own, beside the views of other labels."""
-    table, same = views_table(b), same_label(b)
-    rows, columns = same.nonzero(as_tuple=True)
-    losses = []
-    for row, column in zip(rows, columns):
-        logits = torch.cat([table[row, column][None], table[row][~same[row] & table[row].isfinite()]])[None]
-        losses.append(math.log(logits.shape[1]) - of_rows(logits))
-    return torch.cat(losses).mean()
+def beside(table: Tensor, pairs: Tensor, strangers: Tensor) -> Tensor:
+    """The loss of each pair, beside the strangers of its row alone; both are masks over the table."""
+    rows, columns = pairs.nonzero(as_tuple=True)
+    partner = F.one_hot(columns, table.shape[1]).to(table.dtype)
+    candidates = (partner + strangers[rows]).clamp(max=1)
+    n = candidates.sum(1, keepdim=True)
+    value = rpm.infonce(table[rows], partner / len(rows), q_z_prime=candidates / n, reduction="none").value
+    return n[:, 0].log() - value
+
+
+def labelled(b: Batch) -> Tensor:
+    table, _, same = views(b)
+    return beside(table, same, ~(same | torch.eye(len(table), dtype=torch.bool))).mean()
 
 
 def smoothed(b: Batch, epsilon: float = 0.1) -> Tensor:
@@ -132,45 +110,51 @@ def smoothed(b: Batch, epsilon: float = 0.1) -> Tensor:
     return math.log(n) - rpm.infonce(b.scores, believed).value
 
 
-def beside(b: Batch, strangers: Tensor) -> Tensor:
-    """The pairs, each beside the strangers' scores (B, M) alone."""
-    logits = torch.cat([b.scores.diagonal()[:, None], strangers], 1)
-    return math.log(logits.shape[1]) - of_rows(logits).mean()
+def queue(b: Batch) -> Tensor:
+    table = torch.cat([b.scores, b.critic(b.z, b.queue)], 1)
+    n, m = table.shape
+    return beside(table, torch.eye(n, m), torch.arange(m).expand(n, m) >= n).mean()
 
 
-def hard_scores(b: Batch) -> Tensor:
-    return torch.cat([b.critic(z[None], hard) for z, hard in zip(b.z, b.hard)])
+def hard_for_each(b: Batch) -> Tensor:
+    hard = [b.critic(z[None], hard) for z, hard in zip(b.z, b.hard)]
+    table = torch.cat([b.scores.diagonal()[:, None], torch.cat(hard)], 1)
+    first = torch.arange(table.shape[1]).expand_as(table) == 0
+    return beside(table, first, ~first).mean()
 
 
-def with_hard_columns(b: Batch) -> Tensor:
-    columns = b.critic(b.z, torch.cat([b.z_prime, b.hard[:, 0]]))
-    return (
-        math.log(columns.shape[1]) - of_rows(partner_first(columns, F.pad(torch.eye(len(b.z)), (0, len(b.z))))).mean()
-    )
+def hard_for_all(b: Batch) -> Tensor:
+    table = b.critic(b.z, torch.cat([b.z_prime, b.hard[:, 0]]))
+    return math.log(table.shape[1]) - rpm.infonce(table).value
 
 
-def reweighted(b: Batch, strength: float = 5.0) -> Tensor:
+def harder(b: Batch, strength: float = 5.0) -> Tensor:
     cosines = (b.scores * b.temperature).detach()
-    harder = strength * cosines * (1 - torch.eye(len(cosines), dtype=torch.float64))
-    return math.log(len(cosines)) - rpm.infonce(b.scores + harder).value
+    strangers = 1 - torch.eye(len(cosines), dtype=torch.float64)
+    return math.log(len(cosines)) - rpm.infonce(b.scores + strength * cosines * strangers).value
 
 
 def decoupled(b: Batch) -> Tensor:
-    """Without the partner in its own denominator, e^DCL = e^NT-Xent - 1 in each row."""
-    logits = partner_first(views_table(b), pairs_of_views(b))
-    return (math.log(logits.shape[1]) - of_rows(logits)).expm1().log().mean()
+    table, other_view, _ = views(b)
+    return without_partner(table, other_view).mean()
 
 
-def decoupled_weighted(b: Batch, sigma: float = 0.5) -> Tensor:
+def without_partner(table: Tensor, other_view: Tensor) -> Tensor:
+    """DCL of each row: the strangers alone are candidates, the partner is none."""
+    strangers = ~(other_view | torch.eye(len(table), dtype=torch.bool))
+    n, others = len(table), len(table) - 2
+    value = rpm.infonce(table, other_view.to(table) / n, q_z_prime=strangers.to(table) / others, reduction="none").value
+    return math.log(others) - value
+
+
+def weighted(b: Batch, sigma: float = 0.5) -> Tensor:
     own = b.scores.diagonal()
     weight = 2 - len(own) * (own.detach() * b.temperature / sigma).softmax(0)
     return decoupled(b) + ((1 - weight) * own).mean()
 
 
 def pairwise(b: Batch, bias: float = -2.0) -> Tensor:
-    """One pair to B - 1 strangers, each a logistic loss."""
-    logits, own = b.scores + bias, torch.eye(len(b.z), dtype=torch.bool)
-    return -F.logsigmoid(logits[own]).mean() - (len(b.z) - 1) * F.logsigmoid(-logits[~own]).mean()
+    return -rpm.estimators.siglip(b.scores + bias).value
 
 
 class Row(NamedTuple):
@@ -184,7 +168,7 @@ class Row(NamedTuple):
 
 PML, ST = "pytorch-metric-learning", "sentence-transformers"
 DIAGONAL = "log B − `infonce`"
-CLIP, VIEWS = "log B − `symmetric_infonce`", "log 2B − `infonce` of all views, f(z,z) = 0"
+CLIP, VIEWS = "log B − `symmetric_infonce`", 'log 2B − `dataset_evidence(normalise="views")`'
 OWN_CANDIDATES = "log (1 + K) − `infonce`, partner and K strangers"
 ROWS = (
     Row("cross-entropy on the diagonal", "info-nce-pytorch", "InfoNCE()", others.info_nce, DIAGONAL, plain),
@@ -229,7 +213,7 @@ ROWS = (
         PML,
         "SupConLoss()",
         lambda b: others.metric_learning("SupConLoss", b, b.labels.repeat(2)),
-        "the same, a row's mass shared among its label",
+        "log 2B − `infonce` of all views, f(z,z) = 0, a row's mass shared among its label",
         supcon,
     ),
     Row(
@@ -237,8 +221,8 @@ ROWS = (
         PML,
         "NTXentLoss()",
         lambda b: others.metric_learning("NTXentLoss", b, b.labels.repeat(2)),
-        "the same, each partner beside the strangers alone",
-        partners_apart,
+        "log (1 + strangers) − `infonce`, each partner beside the strangers alone",
+        labelled,
     ),
     Row(
         "label smoothing",
@@ -254,7 +238,7 @@ ROWS = (
         "NTXentLoss(memory_bank_size=(K, d))",
         others.lightly_queue,
         OWN_CANDIDATES,
-        lambda b: beside(b, b.critic(b.z, b.queue)),
+        queue,
     ),
     Row(
         "MoCo",
@@ -262,7 +246,7 @@ ROWS = (
         'InfoNCE(negative_mode="unpaired")',
         lambda b: others.info_nce(b, b.queue),
         OWN_CANDIDATES,
-        lambda b: beside(b, b.critic(b.z, b.queue)),
+        queue,
     ),
     Row(
         "hard negatives for each row",
@@ -270,15 +254,15 @@ ROWS = (
         'InfoNCE(negative_mode="paired")',
         lambda b: others.info_nce(b, b.hard, negative_mode="paired"),
         OWN_CANDIDATES,
-        lambda b: beside(b, hard_scores(b)),
+        hard_for_each,
     ),
     Row(
         "hard negatives for all",
         ST,
         "MultipleNegativesRankingLoss() of triplets",
         lambda b: others.sentence_transformers(b, b.hard[:, 0]),
-        "log 2B − `infonce`, twice as many candidates",
-        with_hard_columns,
+        "log 2B − `infonce`, B more candidates",
+        hard_for_all,
     ),
     Row(
         "hard negatives by weights",
@@ -286,14 +270,14 @@ ROWS = (
         'MultipleNegativesRankingLoss(hardness_mode="in_batch_negatives", hardness_strength=β)',
         lambda b: others.sentence_transformers(b, hardness_mode="in_batch_negatives", hardness_strength=5.0),
         "log B − `infonce`, strangers' f times exp (β cos)",
-        reweighted,
+        harder,
     ),
     Row(
         "DCL",
         "lightly",
         "DCLLoss()",
         partial(others.lightly, "DCLLoss", "dcl_loss"),
-        "log (exp (NT-Xent) − 1), row by row",
+        "log (2B − 2) − `infonce`, the partner no candidate: no ELBO",
         decoupled,
     ),
     Row(
@@ -301,15 +285,15 @@ ROWS = (
         "lightly",
         "DCLWLoss()",
         partial(others.lightly, "DCLWLoss", "dcl_loss"),
-        "DCL + the mean of (1 − weight) · score",
-        decoupled_weighted,
+        "DCL, and the mean of (1 − weight) times the pair's score",
+        weighted,
     ),
     Row(
         "SigLIP",
         "open_clip_torch",
         "SigLipLoss()",
         lambda b: others.open_clip("SigLipLoss", b, -2.0),
-        "no ELBO: a logistic loss of one pair to B − 1 strangers",
+        "−`estimators.siglip`: no ELBO",
         pairwise,
     ),
 )

@@ -51,7 +51,9 @@ def metric_learning(name: str, b, labels: Tensor | None = None, **options) -> Te
     from pytorch_metric_learning import losses
 
     loss = getattr(losses, name)(b.temperature)
-    return losses.SelfSupervisedLoss(loss, **options)(b.z, b.z_prime) if labels is None else loss(b.views, labels)
+    if labels is None:
+        return losses.SelfSupervisedLoss(loss, **options)(b.z, b.z_prime)
+    return loss(torch.cat([b.z, b.z_prime]), labels)
 
 
 def lightly(name: str, module: str, b, **options) -> Tensor:

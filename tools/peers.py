@@ -29,14 +29,15 @@ class Suite(NamedTuple):
     environment: dict[str, str] = {}
 
 
-PML = "KevinMusgrave/pytorch-metric-learning"
+PML, ST = "KevinMusgrave/pytorch-metric-learning", "UKPLab/sentence-transformers"
 FULL = {"TEST_DTYPES": "float32,float64"}
 SUITES = (
     Suite("lightly", "lightly-ai/lightly", "v1.5.26", "tests/loss/test_ntx_ent_loss.py", "."),
     Suite("lightly", "lightly-ai/lightly", "v1.5.26", "tests/loss/test_dcl_loss.py", "."),
     Suite("pytorch_metric_learning", PML, "v2.8.1", "tests/losses/test_ntxent_loss.py", "src"),
     Suite("pytorch_metric_learning", PML, "v2.8.1", "tests/losses/test_ntxent_loss.py", "src", FULL),
-    Suite("sentence_transformers", "UKPLab/sentence-transformers", "v5.1.2", "tests/test_cmnrl.py", None),
+    Suite("sentence_transformers", ST, "v5.1.2", "tests/test_cmnrl.py", None),
+    Suite("sentence_transformers", ST, "v5.1.2", "tests/test_cmnrl.py", None, {"LATENTS": "float64"}),
 )
 
 

@@ -10,17 +10,12 @@ import sys
 from pathlib import Path
 
 import torch
-from losses import hide_self, of_rows, partner_first
+from losses import beside, hide_self, without_partner
 from others import lightly_module
 from torch import Tensor
 from torch.nn import functional as F
 
 import rpm_tutorial as rpm
-
-
-def losses_of(logits: Tensor) -> Tensor:
-    """One for each row, whose partner is column 0."""
-    return math.log(logits.shape[1]) - of_rows(logits)
 
 
 def lightly() -> None:
@@ -34,8 +29,9 @@ def lightly() -> None:
             z, z_prime = F.normalize(out0, dim=1), F.normalize(out1, dim=1)
             z_prime, queue = self.memory_bank(z_prime, update=out0.requires_grad)
             if queue is not None:
-                own = (z * z_prime).sum(1, keepdim=True)
-                return losses_of(torch.cat([own, z @ queue], 1) / self.temperature).mean()
+                table = torch.cat([(z * z_prime).sum(1, keepdim=True), z @ queue], 1) / self.temperature
+                partner = torch.arange(table.shape[1]).expand_as(table) == 0
+                return beside(table, partner, ~partner).mean()
             views = torch.cat([z, z_prime])
             partner_on_diagonal = hide_self(views @ views.T / self.temperature).roll(len(z), 1)
             return math.log(len(views)) - rpm.infonce(partner_on_diagonal).value
@@ -44,10 +40,10 @@ def lightly() -> None:
         def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
             z, z_prime = F.normalize(out0, dim=1), F.normalize(out1, dim=1)
             views, n = torch.cat([z, z_prime]), len(z)
-            scores = partner_first(hide_self(views @ views.T / self.temperature), torch.eye(2 * n).roll(n, 1))
-            loss = losses_of(scores).expm1().log()
+            table, partners = views @ views.T / self.temperature, torch.eye(2 * n, dtype=torch.bool).roll(n, 1)
+            loss = without_partner(table, partners)
             if self.weight_fn:
-                loss = loss + (1 - self.weight_fn(z, z_prime)).repeat(2) * scores[:, 0]
+                loss = loss + (1 - self.weight_fn(z, z_prime)).repeat(2) * table[partners]
             return loss.mean()
 
     class DCLLoss(Decoupled, dcl.DCLLoss):
@@ -72,11 +68,10 @@ def metric_learning() -> None:
             if not len(anchors) or not len(anchors_of_strangers):
                 return self.zero_losses()
             sign = 1 if self.distance.is_inverted else -1
-            rows = [
-                torch.cat([own[None], neg_pairs[anchors_of_strangers == anchor]])[None] * sign / self.temperature
-                for own, anchor in zip(pos_pairs, anchors)
-            ]
-            found = torch.cat([losses_of(row) for row in rows])
+            table = torch.cat([pos_pairs[:, None], neg_pairs.expand(len(anchors), -1)], 1) * sign / self.temperature
+            partner = torch.arange(table.shape[1]).expand_as(table) == 0
+            strangers = F.pad(anchors[:, None] == anchors_of_strangers, (1, 0))
+            found = beside(table, partner, strangers)
             return {"loss": {"losses": found, "indices": (anchors, partners), "reduction_type": "pos_pair"}}
 
     class SupConLoss(losses.SupConLoss):
@@ -84,12 +79,10 @@ def metric_learning() -> None:
             if not pos_mask.any() or not neg_mask.any():
                 return self.zero_losses()
             sign = 1 if self.distance.is_inverted else -1
-            scores, found = mat * sign / self.temperature, torch.zeros_like(mat[:, 0])
-            candidates = (pos_mask + neg_mask).bool()
-            for row in pos_mask.any(1).nonzero()[:, 0].tolist():
-                table = scores[row, candidates[row]].expand(int(pos_mask[row].sum()), -1)  # once for each partner
-                partner = torch.eye(len(mat[0]))[pos_mask[row].bool()][:, candidates[row]]
-                found[row] = losses_of(partner_first(table, partner)).mean()
+            partners, candidates = pos_mask.bool(), (pos_mask + neg_mask).bool()
+            of_pairs = beside(mat * sign / self.temperature, partners, candidates)
+            rows = partners.nonzero()[:, 0]
+            found = torch.zeros_like(mat[:, 0]).index_add(0, rows, of_pairs) / partners.sum(1).clamp(min=1)
             return {"loss": {"losses": found, "indices": torch.arange(len(mat)), "reduction_type": "element"}}
 
     losses.NTXentLoss, losses.SupConLoss = NTXentLoss, SupConLoss
@@ -117,11 +110,14 @@ def sentence_transformers() -> None:
     if os.environ["PEERS"] == "theirs":
         return
 
+    dtype = getattr(torch, os.environ.get("LATENTS", "float32"))
+
     class CachedMultipleNegativesRankingLoss(losses.CachedMultipleNegativesRankingLoss):
-        def calculate_loss(self, reps: list[list[Tensor]], with_backward: bool = False) -> Tensor:
-            anchors, *columns = map(torch.cat, reps)
-            scores = self.similarity_fct(anchors, torch.cat(columns)) * self.scale
-            loss = losses_of(partner_first(scores, torch.eye(*scores.shape))).mean()
+        def calculate_loss(self, reps: list[list[Tensor]], *_, with_backward: bool = False) -> Tensor:
+            anchors, positives, *others = (torch.cat(parts).to(dtype) for parts in reps)
+            critic = rpm.VonMisesFisher(1 / self.scale, learnable=False).to(dtype)
+            found = rpm.dataset_evidence(anchors, positives, critic, candidates=torch.cat(others))
+            loss = math.log(len(positives) * (1 + len(others))) - found.value
             if with_backward:
                 loss.backward()
             return loss.detach() if with_backward else loss
