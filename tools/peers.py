@@ -37,7 +37,7 @@ SUITES = (
     Suite("pytorch_metric_learning", PML, "v2.8.1", "tests/losses/test_ntxent_loss.py", "src"),
     Suite("pytorch_metric_learning", PML, "v2.8.1", "tests/losses/test_ntxent_loss.py", "src", FULL),
     Suite("sentence_transformers", ST, "v5.1.2", "tests/test_cmnrl.py", None),
-    Suite("sentence_transformers", ST, "v5.1.2", "tests/test_cmnrl.py", None, {"LATENTS": "float64"}),
+    Suite("sentence_transformers", ST, "v5.1.2", "tests/test_cmnrl.py", None, {"ENCODER": "float64"}),
 )
 
 

@@ -99,7 +99,8 @@ def random_encoder(name: str) -> None:
     vocabulary.write_text("\n".join(words))
     torch.manual_seed(0)
     size = {"vocab_size": len(words), "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
-    DistilBertModel(DistilBertConfig(**size)).save_pretrained(name)
+    dtype = getattr(torch, os.environ.get("ENCODER", "float32"))
+    DistilBertModel(DistilBertConfig(**size)).to(dtype).save_pretrained(name)
     BertTokenizerFast(str(vocabulary)).save_pretrained(name)
 
 
@@ -110,14 +111,11 @@ def sentence_transformers() -> None:
     if os.environ["PEERS"] == "theirs":
         return
 
-    dtype = getattr(torch, os.environ.get("LATENTS", "float32"))
-
     class CachedMultipleNegativesRankingLoss(losses.CachedMultipleNegativesRankingLoss):
         def calculate_loss(self, reps: list[list[Tensor]], *_, with_backward: bool = False) -> Tensor:
-            anchors, positives, *others = (torch.cat(parts).to(dtype) for parts in reps)
-            critic = rpm.VonMisesFisher(1 / self.scale, learnable=False).to(dtype)
-            found = rpm.dataset_evidence(anchors, positives, critic, candidates=torch.cat(others))
-            loss = math.log(len(positives) * (1 + len(others))) - found.value
+            anchors, *columns = map(torch.cat, reps)
+            scores = self.similarity_fct(anchors, torch.cat(columns)) * self.scale
+            loss = math.log(scores.shape[1]) - rpm.infonce(scores).value
             if with_backward:
                 loss.backward()
             return loss.detach() if with_backward else loss
