@@ -168,7 +168,8 @@ def check_range(what: str, tensor: Tensor, remedy: str = "") -> None:
         raise ValueError(f"{what} is beyond {tensor.dtype}; expected less extreme numbers{remedy}")
 
 
-def check_option(name: str, value: str, options: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, options: tuple[str, ...]) -> None:
+    """Raise unless the option is one of these."""
     if value not in options:
         *others, last = (f'"{option}"' for option in options)
         raise ValueError(f"{name} is {value!r}; expected {', '.join(others)} or {last}")

@@ -6,6 +6,7 @@ By strips of whole rows, for inner products: a strip holds a row's normaliser, s
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +20,24 @@ STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 
 STRIP_ROWS = {"cpu": (32, 128), "cuda": (128, 4096)}  # at least and at most: a processor's cache prefers few
 
 
-def by_tiles(
-    critic: nn.Module, first: int, block: int, z: Tensor, z_prime: Tensor, *, away: int | None = None
-) -> Tensor:
-    """log f_ii - log sum_j f_ij of each row, shape (n,), at least float32; row i's pair is z'_(first + i).
+class Place(NamedTuple):
+    """The columns of row 0's pair and of its own view, if that is no candidate. Those of row i are i further."""
 
-    `block` is the number of a tile's rows; its columns are twice as many. The column that is `away` columns behind its pair's is
-    no candidate of a row: its own view.
+    pair: int = 0
+    itself: int | None = None
+
+
+def by_tiles(critic: nn.Module, place: Place, block: int, z: Tensor, z_prime: Tensor) -> Tensor:
+    """log f_ii - log sum_j f_ij of each row, shape (n,), at least float32; row i's pair is z'_(place.pair + i).
+
+    `block` is the number of a tile's rows; its columns are twice as many.
     """
-    return _ByTiles.apply(critic, first, away, block, z, z_prime, *_learnt(_state(critic)))
+    return _ByTiles.apply(critic, place, block, z, z_prime, *_learnt(_state(critic)))
 
 
-def by_strips(first: int, q: Tensor, k: Tensor, *, away: int | None = None) -> Tensor:
+def by_strips(place: Place, q: Tensor, k: Tensor) -> Tensor:
     """The sum over rows of what `by_tiles` gives, a 0-dimensional float64 tensor, for log f_ij = q_i . k_j."""
-    return _ByStrips.apply(first, away, q, k)
+    return _ByStrips.apply(place, q, k)
 
 
 def block_for(device: torch.device, *, inner_product: bool) -> int:
@@ -75,11 +80,11 @@ class InFloat32(nn.Module):
 
 class _ByTiles(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, critic, first, away, block, z, z_prime, *parameters):
+    def forward(ctx, critic, place, block, z, z_prime, *parameters):
         # One number a row may be large and their difference small: of these, all digits.
         dtype = torch.promote_types(z.dtype, torch.float32)
         positive, log_sum = torch.full((2, len(z)), -torch.inf, dtype=accumulation_dtype(z.device), device=z.device)
-        tiles = _tiles(first, block, z, z_prime)
+        tiles = _tiles(place.pair, block, z, z_prime)
         with _progress(len(tiles), "evidence") as bar, values_unchecked():
             for rows, columns, own in tiles:
                 log_f = scores(critic, z[rows], z_prime[columns]).to(dtype)
@@ -88,12 +93,11 @@ class _ByTiles(torch.autograd.Function):
                 positive[start : start + len(found)] = found
                 # A critic may keep what it returns; the table of an inner product is ours to overwrite.
                 table = log_f if isinstance(critic, InnerProduct) else log_f.clone()
-                if away is not None:
-                    table.diagonal(own + away).fill_(-torch.inf)
+                _hide_(table, place, own, -torch.inf)
                 log_sum[rows] = torch.logaddexp(log_sum[rows], _logsumexp_(table))
                 bar.update()
         check_normalisers(log_sum)
-        ctx.critic, ctx.state, ctx.first, ctx.away, ctx.block = critic, _state(critic), first, away, block
+        ctx.critic, ctx.state, ctx.place, ctx.block = critic, _state(critic), place, block
         ctx.save_for_backward(z, z_prime, log_sum, *parameters)  # of the parameters, so that torch sees them change
         return (positive - log_sum).to(dtype)
 
@@ -109,7 +113,7 @@ class _ByTiles(torch.autograd.Function):
         largest = grad.abs().max().clamp(min=torch.finfo(grad.dtype).tiny)
         # The 1/N of a mean comes last: in float16 it would push small weights to zero.
         share = (grad / largest)[:, None]
-        tiles, critic = _tiles(ctx.first, ctx.block, z, z_prime), _with_state(ctx.critic, ctx.state)
+        tiles, critic = _tiles(ctx.place.pair, ctx.block, z, z_prime), _with_state(ctx.critic, ctx.state)
         mass = torch.zeros_like(high)  # of each row, the sum of its softmax weights: minus one
         with _progress(len(tiles), "its gradient") as bar, values_unchecked(), full_precision(z.device):
             for rows, columns, own in tiles:
@@ -117,8 +121,7 @@ class _ByTiles(torch.autograd.Function):
                 with torch.enable_grad():
                     log_f = scores(critic, tile_z, tile_z_prime)
                 weight = (log_f.detach().to(high.dtype) - high[rows, None]).exp_().mul_(low[rows, None])
-                if ctx.away is not None:
-                    weight.diagonal(own + ctx.away).zero_()
+                _hide_(weight, ctx.place, own, 0.0)
                 mass[rows] += weight.sum(1)
                 weight.diagonal(own).add_(1)  # d(log f_ii - log sum_j f_ij) / dlog_f
                 parts = torch.autograd.grad(
@@ -132,13 +135,13 @@ class _ByTiles(torch.autograd.Function):
                         total[where] += part
                 bar.update()
         _check_unchanged(mass, high, log_f.dtype, math.ceil(len(z_prime) / (2 * ctx.block)))
-        return None, None, None, None, *((total * largest).to(t.dtype) for total, t in zip(grads, inputs))
+        return None, None, None, *((total * largest).to(t.dtype) for total, t in zip(grads, inputs))
 
 
 class _ByStrips(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, first, away, q, k):
-        kind = "cuda" if q.device.type == "cuda" else "cpu"
+    def forward(ctx, place, q, k):
+        first, kind = place.pair, "cuda" if q.device.type == "cuda" else "cpu"
         least, most = STRIP_ROWS[kind]
         n, height = len(q), max(least, min(most, STRIP_ENTRIES[kind] // len(k)))
         d_q, d_k = torch.empty_like(q), torch.zeros_like(k)
@@ -148,8 +151,7 @@ class _ByStrips(torch.autograd.Function):
                 rows, own = slice(start, start + height), slice(first + start, min(first + start + height, first + n))
                 table = torch.mm(q[rows], k.T, out=strip[: len(q[rows])])
                 positive = table.diagonal(first + start).clone()
-                if away is not None:
-                    table.diagonal(first + start + away).fill_(-torch.inf)
+                _hide_(table, place, first + start, -torch.inf)
                 largest = table.amax(1, keepdim=True)
                 f = table.sub_(largest).exp_()
                 total = f.sum(1, keepdim=True)
@@ -171,7 +173,7 @@ class _ByStrips(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         _refuse_second_derivative()
-        return None, None, *(total * grad for total in ctx.saved_tensors)
+        return None, *(total * grad for total in ctx.saved_tensors)
 
 
 def _tiles(first: int, block: int, z: Tensor, z_prime: Tensor) -> list[tuple[slice, slice, int]]:
@@ -181,6 +183,12 @@ def _tiles(first: int, block: int, z: Tensor, z_prime: Tensor) -> list[tuple[sli
         for i in range(0, len(z), block)
         for j in range(0, len(z_prime), 2 * block)
     ]
+
+
+def _hide_(table: Tensor, place: Place, own: int, value: float) -> None:
+    """Put the value where a row meets its own view, in a tile whose rows meet their pairs on the diagonal `own`."""
+    if place.itself is not None:
+        table.diagonal(own + place.itself - place.pair).fill_(value)
 
 
 def _logsumexp_(table: Tensor) -> Tensor:

@@ -83,19 +83,15 @@ class _Walk(nn.Module):
         """The size of a step along each axis, 0-dimensional, or of shape (dim,) if each has its own."""
         return self.log_scale.exp()
 
-    @property
-    def _dim(self) -> int | None:
-        return len(self.log_scale) if self.log_scale.dim() else None
-
     def extra_repr(self) -> str:
-        scale = f"dim={self._dim}" if self._dim else f"scale={self.scale.item():.4g}"
+        scale = f"dim={len(self.log_scale)}" if self.log_scale.dim() else f"scale={self.scale.item():.4g}"
         return f"{scale}, learnable={self.log_scale.requires_grad}"
 
 
 class RandomWalk(_Walk, LinearCritic):
     """log f = -|z - z'|^2 / (2 scale^2): z' is z after a Gaussian step of standard deviation `scale`. Source: (E18).
 
-    `scale` may be one for each dimension, as AnInfoNCE learns them (arXiv 2407.00143): the sum of (z - z')^2 / (2 scale^2).
+    `scale` may be one for each dimension, as AnInfoNCE learns them (arXiv 2407.00143).
 
     The square is multiplied out, which loses digits where latents spread over many scales. Beyond some 200 of them float32
     would be off by 0.01 nats, so the products are taken in float64, which is as good up to five million. In torch.compile
@@ -104,7 +100,7 @@ class RandomWalk(_Walk, LinearCritic):
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
         """The scores as inner products."""
-        z, z_prime = _latents(z, z_prime, self._dim)
+        z, z_prime = _latents(z, z_prime, *self.log_scale.shape)
         return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale.to(step))
 
 
@@ -113,7 +109,7 @@ class LaplaceWalk(_Walk):
 
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
-        z, z_prime = _latents(z, z_prime, self._dim)
+        z, z_prime = _latents(z, z_prime, *self.log_scale.shape)
         # A processor has no cdist in half precision.
         a, b = (at_least_float32(side) / self.scale for side in (z, z_prime))
         log_f = -torch.cdist(a, b, p=1).to(z.dtype)
@@ -124,8 +120,7 @@ class LaplaceWalk(_Walk):
 class VonMisesFisher(LinearCritic):
     """log f = cos(z, z') / temperature, on the sphere: the critic of SimCLR and CLIP. Source: (E18), kappa = 1/temperature.
 
-    CLIP's clamp, a logit scale of at most 100, is `log_temperature.data.clamp_(min=-math.log(100))` after each step: in a
-    `Trainer`, by a hook of its optimiser.
+    CLIP's clamp, 1 / temperature at most 100, is no part of it, but of the steps: see the example of `Trainer`.
     """
 
     def __init__(self, temperature: float = 0.1, *, learnable: bool = True):
@@ -158,9 +153,8 @@ class LinearDynamics(LinearCritic):
         start = torch.eye(dim) if A is None else torch.as_tensor(A, dtype=torch.get_default_dtype()).clone()
         log_scale = _log_parameter("scale", scale, False)
         if start.shape != (dim, dim) or log_scale.shape not in ((), (dim,)):
-            raise ValueError(
-                f"A has shape {shape_of(start)} and scale {shape_of(log_scale)}; expected ({dim}, {dim}), and one number or {dim}"
-            )
+            found = f"A has shape {shape_of(start)} and scale {shape_of(log_scale)}"
+            raise ValueError(f"{found}; expected ({dim}, {dim}), and one number or {dim}")
         self.A = nn.Parameter(start)
         self.log_diagonal = nn.Parameter(-log_scale.expand(dim).clone())
         self.off_diagonal = nn.Parameter(torch.zeros(dim, dim))
@@ -181,10 +175,7 @@ class LinearDynamics(LinearCritic):
 
 
 class Bilinear(LinearCritic):
-    """log f = z^T W z': the critic of CPC. W, shape (dim, dim_prime), starts at the identity. Source: (E18).
-
-    `dim_prime` is the width of z', if not that of z.
-    """
+    """log f = z^T W z': the critic of CPC. W, shape (dim, dim_prime or dim), starts at the identity. Source: (E18)."""
 
     def __init__(self, dim: int, dim_prime: int | None = None):
         super().__init__()
@@ -203,7 +194,7 @@ class Universal(LinearCritic):
     """log f = a(z) . b(z'): a separable critic, each side with a network of its own. Source: (E18).
 
     With enough width and features it comes close to any log f, so to the optimal prior and the MI. It stays an inner
-    product, unlike a network of the pair (z, z'), and so `dataset_evidence` is fast. `dim_prime` is as for `Bilinear`.
+    product, unlike a network of the pair (z, z'), and so `dataset_evidence` is fast. `dim_prime`: the width of z'.
     """
 
     def __init__(self, dim: int, dim_prime: int | None = None, *, width: int = 128, features: int = 32):
@@ -228,8 +219,8 @@ class Universal(LinearCritic):
 class WithBias(nn.Module):
     """log f + a learnable constant, 0 at first: for objectives that see the level of log f, which the critics here cannot set.
 
-    Those are NWJ (E10) and in `estimators` JS, SMILE, PC, DRF and the anchor; InfoNCE and DV are blind to it. At its best, NWJ
-    is DV. Example: `rpm.WithBias(rpm.RandomWalk(0.3))`.
+    Those are NWJ (E10) and in `estimators` JS, SigLIP, SMILE, PC, DRF and the anchor; InfoNCE and DV are blind to it. At its
+    best, NWJ is DV. Example: `rpm.WithBias(rpm.RandomWalk(0.3))`.
     """
 
     def __init__(self, critic: nn.Module):

@@ -8,7 +8,7 @@ An estimator trains a critic by one function of its table of scores and then rea
 | DV        | donsker_varadhan          | log r + any c    | the same                                |
 | NWJ       | nwj                       | log r + 1        | the same                                |
 | JS        | jensen_shannon            | log r            | nwj(log_f + 1)                          |
-| SigLIP    | siglip                    | log r - log k    | plug_in(log_f + log k), k = n - 1       |
+| SigLIP    | siglip                    | log r - log k    | donsker_varadhan, or infonce            |
 | SMILE     | jensen_shannon            | log r            | smile                                   |
 | PC        | jensen_shannon            | log r            | plug_in                                 |
 | DRF       | density_ratio_fitting     | log r            | plug_in                                 |
@@ -134,12 +134,6 @@ def unpaired(objective: Callable[..., Objective]) -> Callable[..., Objective]:
     return on_samples
 
 
-def _plug_in_of_odds(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
-    """E log f, for a critic that was trained to be log r - log k."""
-    s, q = _prepare(log_f, q_joint)
-    return average(s + math.log(_odds(s, q)), s.new_zeros(1), q, log_f.dtype)
-
-
 def _nwj_of_ratio(log_f: Tensor, q_joint: Tensor | None = None) -> Objective:
     """NWJ for a critic that was trained to be log r: its best is log r + 1."""
     s, q = _prepare(log_f, q_joint)
@@ -206,7 +200,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "DV": Estimator(unpaired(donsker_varadhan), unpaired(donsker_varadhan)),
     "NWJ": Estimator(unpaired(nwj), unpaired(nwj)),
     "JS": Estimator(jensen_shannon, _nwj_of_ratio),
-    "SigLIP": Estimator(siglip, _plug_in_of_odds),
+    "SigLIP": Estimator(siglip, unpaired(donsker_varadhan)),
     "SMILE": Estimator(jensen_shannon, smile),
     "PC": Estimator(jensen_shannon, plug_in),
     "DRF": Estimator(density_ratio_fitting, plug_in),

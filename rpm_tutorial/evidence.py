@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import check_alike, check_latents, check_option, shape_of, values_unchecked
+from ._checks import check_alike, check_latents, one_of, shape_of, values_unchecked
 from ._log_space import accumulation_dtype, float64, full_precision, saveable
-from ._tiles import InFloat32, InnerProduct, Transposed, block_for, by_strips, by_tiles, check_normalisers
+from ._tiles import InFloat32, InnerProduct, Place, Transposed, block_for, by_strips, by_tiles, check_normalisers
 from .critics import LinearCritic, change_between_calls, check_is_module, in_training_mode, scores
 from .distributed import check_same, gather, mean_over_ranks
 
@@ -105,15 +105,13 @@ def dataset_evidence(
         >>> evidence.log_evidence     # nats per pair; chance is -2 log N
     """
     _check_pairs(z, z_prime, critic)
-    check_option("normalise", normalise, ("rows", "columns", "both", "views"))
-    check_option("reduction", reduction, ("mean", "none"))
+    one_of("normalise", normalise, ("rows", "columns", "both", "views"))
+    one_of("reduction", reduction, ("mean", "none"))
     if candidates is not None:
         _check_candidates(candidates, z_prime, normalise, group)
     if normalise == "views" and z.shape[1] != z_prime.shape[1]:
-        raise ValueError(
-            f'z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected views of one kind for normalise="views", '
-            "which scores each side with itself"
-        )
+        found = f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}"
+        raise ValueError(f'{found}; expected views of one kind for normalise="views", which scores a side with itself')
     z, z_prime, critic = _in_float32(z, z_prime, critic)
     directions = []
     with full_precision(z.device):
@@ -121,15 +119,15 @@ def dataset_evidence(
         if normalise in ("rows", "both"):
             columns, first, n = gather(z_prime, group)
             columns = columns if candidates is None else torch.cat([columns, saveable(candidates).to(z)])
-            directions.append(_log_p(z, columns, critic, first, block, "rows", reduction))
+            directions.append(_log_p(z, columns, critic, Place(first), block, "rows", reduction))
         if normalise in ("columns", "both"):
             columns, first, n = gather(z, group)
-            directions.append(_log_p(columns, z_prime, critic, first, block, "columns", reduction))
+            directions.append(_log_p(columns, z_prime, critic, Place(first), block, "columns", reduction))
         if normalise == "views":
             (all_z, first, n), (all_z_prime, *_) = gather(z, group), gather(z_prime, group)
             for own, side, other in ((z, all_z_prime, all_z), (z_prime, all_z, all_z_prime)):
-                columns = torch.cat([side, other])
-                directions.append(_log_p(own, columns, critic, first, block, "rows", reduction, away=n))
+                columns, place = torch.cat([side, other]), Place(first, itself=n + first)
+                directions.append(_log_p(own, columns, critic, place, block, "rows", reduction))
     if reduction == "mean":  # each direction is a sum over the pairs already, or has one number for each
         log_p = mean_over_ranks(torch.stack([float64(log_p).sum() for log_p in directions]).mean() / n, group)
     else:
@@ -202,32 +200,22 @@ def sampled_evidence(
 
 
 def _log_p(
-    z: Tensor,
-    z_prime: Tensor,
-    critic: nn.Module,
-    first: int,
-    block: int | None,
-    side: str,
-    reduction: str,
-    away: int | None = None,
+    z: Tensor, z_prime: Tensor, critic: nn.Module, place: Place, block: int | None, side: str, reduction: str
 ) -> Tensor:
-    """log f_ii - log sum_j f_ij, j over z' (side "rows") or z: of each pair, or their sum where that is all that is asked.
-
-    The first of the pairs is in row `first` of the side that the normaliser runs over; `away` is that of `by_tiles`.
-    """
+    """log f_ii - log sum_j f_ij, j over z' (side "rows") or z: of each pair, or their sum where that is all that is asked."""
     if not _scored_by_its_linear_form(critic):
         block = block or block_for(z.device, inner_product=False)
         if side == "columns":
-            return by_tiles(Transposed(critic), first, block, z_prime, z)
-        return by_tiles(critic, first, block, z, z_prime, away=away)
+            return by_tiles(Transposed(critic), place, block, z_prime, z)
+        return by_tiles(critic, place, block, z, z_prime)
     q, k, row_bias, bias = critic.linear_form(z, z_prime)
     if side == "columns":
         q, k, bias = k, q, row_bias
     if bias is not None:  # as one more dimension: cheaper than to add it to each tile
         q, k = torch.cat([q, torch.ones_like(q[:, :1])], 1), torch.cat([k, bias[:, None]], 1)
     if reduction == "mean" and block is None and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
-        return by_strips(first, q, k, away=away)
-    return by_tiles(InnerProduct(), first, block or block_for(z.device, inner_product=True), q, k, away=away)
+        return by_strips(place, q, k)
+    return by_tiles(InnerProduct(), place, block or block_for(z.device, inner_product=True), q, k)
 
 
 def _scored_by_its_linear_form(critic: nn.Module) -> TypeGuard[LinearCritic]:
@@ -275,14 +263,9 @@ def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
 def _check_candidates(candidates: Tensor, z_prime: Tensor, normalise: str, group) -> None:
     check_latents("candidates", candidates)
     check_alike("z_prime", z_prime, "candidates", candidates)
-    if candidates.shape[1] != z_prime.shape[1]:
-        raise ValueError(
-            f"candidates has shape {shape_of(candidates)} and z_prime {shape_of(z_prime)}; expected as many columns"
-        )
-    if normalise != "rows":
-        raise ValueError(
-            f'candidates are further z_prime, and normalise is {normalise!r}; expected "rows", whose normaliser runs over z_prime'
-        )
+    found = f"candidates has shape {shape_of(candidates)}, z_prime {shape_of(z_prime)}, and normalise is {normalise!r}"
+    if candidates.shape[1] != z_prime.shape[1] or normalise != "rows":
+        raise ValueError(f'{found}; expected further z_prime, of as many columns, and "rows", which runs over them')
     if group is not None:
-        found = zlib.crc32(candidates.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        check_same({"candidates": found}, group, z_prime.device)
+        content = candidates.detach().cpu().contiguous().view(torch.uint8).numpy().data
+        check_same({"candidates": zlib.crc32(content)}, group, z_prime.device)

@@ -17,10 +17,10 @@ All raise `ValueError` for NaN, +inf, a wrong shape, weights that are no distrib
 Who is a pair, several partners and soft targets included, stands in `q_joint`. Who is a candidate stands in its marginal
 Q(z'); `infonce` takes any other weights R(z'|z) of candidates as `q_z_prime`. Then its value is
 
-- always the ELBO, up to C, under P(z'|z) = R(z'|z) f / Z(z), plus E log Q(z')/R(z'|z): for a queue, whose R is 1/m, log m/n;
-- for samples weighed by q_joint = diag(w) among equal candidates the same, plus the KL divergence of w from 1/n;
-- for candidates that were drawn from another Q~(z') (hard negatives), with weights R ~ Q/Q~, also an estimate of (E7);
-- without an ELBO and without a ceiling where R is 0 at a pair (DCL): an estimate of I_inf, and of no model the evidence.
+- the ELBO, up to C, under P(z'|z) = R(z'|z) f / Z(z), plus E log Q(z')/R(z'|z): of a queue, whose R is 1/m, log m/n;
+  of samples that q_joint = diag(w) weighs among equal candidates, the KL divergence of w from 1/n;
+- also an estimate of (E7), where candidates that were drawn from another Q~(z') (hard negatives) have the weights R ~ Q/Q~;
+- no model's ELBO, and without a ceiling, where R is 0 at a pair (DCL): an estimate of I_inf alone.
 
 In the code s is log f, the scores, and q is Q(z,z') or None, as `prepare` returns them.
 """
@@ -32,16 +32,7 @@ from typing import NamedTuple, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from ._checks import (
-    any_entry,
-    check_alike,
-    check_distribution,
-    check_kind,
-    check_log_table,
-    check_option,
-    rounding,
-    shape_of,
-)
+from ._checks import any_entry, check_alike, check_distribution, check_kind, check_log_table, one_of, rounding, shape_of
 from ._log_space import accumulation_dtype, at_least_float32, expectation, log
 
 Table: TypeAlias = tuple[Tensor, Tensor]
@@ -158,7 +149,7 @@ def average(s: Tensor, log_Z: Tensor, q: Tensor | None, dtype: torch.dtype, redu
 
 def by_row(reduction: str) -> Callable[[Tensor], Tensor]:
     """n times the sum of each row: the terms of a mean."""
-    check_option("reduction", reduction, ("mean", "none"))
+    one_of("reduction", reduction, ("mean", "none"))
     return lambda parts: len(parts) * parts.view(len(parts), -1).sum(1)
 
 
@@ -178,7 +169,6 @@ def prepare(log_f: Tensor, q_joint: Tensor | None, q_z_prime: Tensor | None = No
 
 
 def prepare_table(name: str, log_f: Tensor, q_joint: Tensor | None, q_z_prime: Tensor | None) -> Table:
-    """Of `prepare`, what concerns a table."""
     weights = check_weights(name, log_f, q_joint, q_z_prime)
     s, q = (table.to(accumulation_dtype(table.device)) for table in (log_f, weights))
     nowhere = q.sum(0) == 0 if q_z_prime is None else (q == 0) & (q_z_prime == 0)
@@ -202,18 +192,16 @@ def check_weights(name: str, log_f: Tensor, q_joint: Tensor | None, q_z_prime: T
     if q_z_prime is None and m > n > 1 and any_entry(_is_a_pairing, q_joint):
         raise ValueError(
             f"q_joint pairs each of the {n} rows with one column and gives others of the {m} no mass, so they would be no "
-            f"candidates. To make candidates of all, pass infonce q_z_prime=torch.full(({m},), 1 / {m}), or put the pairs on "
-            f"the diagonal and leave q_joint out; to leave the others out, let kept = q_joint.sum(0) > 0 and give "
-            f"{name}[:, kept] and q_joint[:, kept]"
+            f"candidates. Put the pairs on the diagonal and leave q_joint out, or pass infonce q_z_prime=torch.full(({m},), "
+            f"1 / {m}); to leave the others out, let kept = q_joint.sum(0) > 0 and give {name}[:, kept] and q_joint[:, kept]"
         )
     return q_joint
 
 
 def _is_a_pairing(q_joint: Tensor) -> Tensor:
     """Whether each row has 1/n in one cell, in a column that no other row has, or in one column that all have."""
-    n, paired = len(q_joint), (len(q_joint) * q_joint - 1).abs() < 1e-3
-    shared = paired.sum(0)
-    return ((shared <= 1).all() | (shared == n).any()) & (paired.sum(1) == 1).all() & (paired.sum() == n)
+    paired = (len(q_joint) * q_joint - 1).abs() < 1e-3
+    return ((paired.sum(0) <= 1).all() | paired.all(0).any()) & (paired.sum(1) == 1).all()
 
 
 def check_candidates(log_f: Tensor, q_z_prime: Tensor) -> None:
@@ -221,10 +209,8 @@ def check_candidates(log_f: Tensor, q_z_prime: Tensor) -> None:
     each = getattr(q_z_prime, "ndim", 1) == 2
     check_kind("q_z_prime", q_z_prime, dims=2 if each else 1)
     if q_z_prime.shape != (log_f.shape if each else log_f.shape[1:]):
-        raise ValueError(
-            f"q_z_prime has shape {shape_of(q_z_prime)} and log_f {shape_of(log_f)}; expected one weight for each column, or "
-            "a table like log_f with the candidates of each z"
-        )
+        found = f"q_z_prime has shape {shape_of(q_z_prime)} and log_f {shape_of(log_f)}"
+        raise ValueError(f"{found}; expected one weight for each column, or a table with those of each z")
     check_alike("log_f", log_f, "q_z_prime", q_z_prime)
     check_distribution("q_z_prime", q_z_prime if each else q_z_prime[None], over="rows" if each else "entries")
 

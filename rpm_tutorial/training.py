@@ -353,7 +353,7 @@ def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable
     parameters = [(p, p.detach().clone()) for p in _parameters(optimiser) if not lazy(p)]
     places = [(module._buffers, name, b) for module in networks.modules() for name, b in module._buffers.items()]
     buffers = [(place, name, b, b.detach().clone()) for place, name, b in places if b is not None and not lazy(b)]
-    moments = {p: {name: _kept(value) for name, value in of.items()} for p, of in optimiser.state.items()}
+    moments = {p: copied(of) for p, of in optimiser.state.items()}
     rates = [settings["lr"] for settings in optimiser.param_groups]
     gpus = {p.device for p, _ in parameters if p.is_cuda}
     chance, of_gpus = torch.get_rng_state(), {gpu: torch.cuda.get_rng_state(gpu) for gpu in gpus}  # dropout's
@@ -373,10 +373,6 @@ def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable
             torch.cuda.set_rng_state(state, gpu)
 
     return undo
-
-
-def _kept(value):
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -45,7 +45,7 @@ def hide(s: torch.Tensor, row: int) -> torch.Tensor:
 
 
 def best_critic(name: str, log_r: torch.Tensor) -> torch.Tensor:
-    return log_r + 1 if name == "NWJ" else log_r  # SigLIP's log k is 0 for a table
+    return log_r + 1 if name == "NWJ" else log_r
 
 
 @each_estimator
@@ -82,12 +82,12 @@ def walk_of_two_and_a_half_nats(seed: int = 0) -> tuple[Callable, torch.Tensor, 
     return walk, *rpm.gaussian.sample(256, rho, 1, generator=rng)
 
 
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in ("InfoNCE", "DV", "SMILE")])
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in ("InfoNCE", "DV", "SMILE", "SigLIP")])
 def test_a_walk_with_a_bias_reads_what_a_walk_alone_cannot(name):
     """A walk's scores are at most 0. Only the bias is trained; DV, which is blind to it, is what NWJ then is."""
     (walk, *pair), estimator = walk_of_two_and_a_half_nats(), ESTIMATORS[name]
     critic, truth = rpm.WithBias(walk).double(), rpm.gaussian.mutual_information(0.9966, 1)
-    assert abs(estimator.estimate(critic(*pair)).value - truth) > 1.5
+    assert estimator.estimate(critic(*pair)).value < truth - 1.5
     optimiser = torch.optim.LBFGS([critic.bias], max_iter=30, line_search_fn="strong_wolfe")
 
     def closure():

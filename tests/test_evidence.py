@@ -67,9 +67,9 @@ def test_some_rows_of_the_table_meet_their_own_pairs_from_the_first_of_them_on(f
     q = z[first : first + n].detach().requires_grad_()
     expected = (q @ z_prime.T).log_softmax(1).diagonal(first)
     slopes = torch.autograd.grad(expected.sum(), [q, z_prime])
-    sums = [_tiles.by_strips(first, q, z_prime)]
+    sums = [_tiles.by_strips(_tiles.Place(first), q, z_prime)]
     for block in (1, 3, 5):
-        log_p = _tiles.by_tiles(_tiles.InnerProduct(), first, block, q, z_prime)
+        log_p = _tiles.by_tiles(_tiles.InnerProduct(), _tiles.Place(first), block, q, z_prime)
         agree("(E14) some rows by tiles", log_p, expected)
         sums.append(log_p.sum())
     for found in sums:

@@ -112,7 +112,7 @@ def test_rounding_is_no_change_of_the_critic_among_sixty_thousand_candidates_in_
     z, step = torch.randn(2, 60_000, 2, generator=torch.Generator().manual_seed(0))
     rows = z[:32].clone().requires_grad_()
     for critic in (rpm.VonMisesFisher(0.01), rpm.LaplaceWalk(0.01)):
-        _tiles.by_tiles(critic, 0, 16, rows, z + 0.3 * step).mean().backward()
+        _tiles.by_tiles(critic, _tiles.Place(), 16, rows, z + 0.3 * step).mean().backward()
         assert rows.grad.isfinite().all()
 
 
