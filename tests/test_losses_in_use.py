@@ -5,6 +5,7 @@ import re
 import subprocess
 
 import losses
+import others
 import peers
 import pytest
 import tables
@@ -59,20 +60,32 @@ def test_metric_learnings_nt_xent_adds_the_smallest_number_and_so_has_no_slope_f
     assert ours > 190 and slopes[0] == 0 < slopes[1]
 
 
+def test_what_the_page_says_of_other_libraries_defaults_is_so():
+    need_library("lightly")
+    need_library("pytorch-metric-learning")
+    from pytorch_metric_learning.losses import SupConLoss
+    from pytorch_metric_learning.reducers import AvgNonZeroReducer
+
+    queue = others.lightly_module("ntx_ent_loss").NTXentLoss(memory_bank_size=(4, 2)).memory_bank.bank
+    assert isinstance(SupConLoss().reducer, AvgNonZeroReducer) and queue.dtype == torch.float32
+    z = torch.full((3, 2), 2.0)
+    assert others.open_clip_module().ClipLoss().get_logits(z, z, 1.0)[0][0, 0] == 8, "features as they come"
+
+
 def test_in_float16_both_losses_are_nearer_to_the_exact_value_than_exponentials_are():
     need_library("pytorch-metric-learning")
     from pytorch_metric_learning.distances import LpDistance
     from pytorch_metric_learning.losses import NTXentLoss
 
-    labels, others = torch.tensor([0, 0, 1, 1]), torch.arange(3)
-    pairs, away = labels[:, None] == others, {"by exponentials": 0.0, "theirs": 0.0, "ours": 0.0}
+    labels, of_others = torch.tensor([0, 0, 1, 1]), torch.arange(3)
+    pairs, away = labels[:, None] == of_others, {"by exponentials": 0.0, "theirs": 0.0, "ours": 0.0}
     for seed in range(5):
         rng = torch.Generator().manual_seed(seed)
         z, z_prime = (F.normalize(torch.randn(n, 32, generator=rng).half(), dim=1) for n in (4, 3))
         scores = -(z[:, None] - z_prime).square().sum(2).sqrt() / 0.1
         exact = losses.beside(-torch.cdist(z.double(), z_prime.double()) / 0.1, pairs, ~pairs).mean()
         by_exponentials = -(scores.exp()[pairs] / scores.exp().sum(1)).log().mean()
-        theirs = NTXentLoss(0.1, distance=LpDistance())(z, labels, ref_emb=z_prime, ref_labels=others)
+        theirs = NTXentLoss(0.1, distance=LpDistance())(z, labels, ref_emb=z_prime, ref_labels=of_others)
         found = by_exponentials, theirs, losses.beside(scores, pairs, ~pairs).mean()
         away = {name: max(worst, abs(one - exact).item()) for (name, worst), one in zip(away.items(), found)}
     assert max(away["theirs"], away["ours"]) < away["by exponentials"] / 4, away
@@ -97,6 +110,16 @@ def test_the_page_lists_these_losses_and_no_residual_above_rounding():
     alike = tables.read("no model", losses.PAGE)
     assert [row["loss"] for row in alike] == [case.loss for case in ALIKE]
     assert all(float(row["residual"]) < 1e-10 for row in alike)
+
+
+def test_the_page_says_of_each_suite_how_much_passes_and_why_not_more():
+    rows, page = tables.read("peers", losses.PAGE), losses.PAGE.read_text(encoding="utf-8")
+    found = [(row["tests"], row["of"].split()[0]) for row in rows]
+    assert found == [(peers.name(suite), suite.package) for suite in peers.SUITES], (
+        "remedy: python tools/peers.py --write"
+    )
+    failing = {row["of"].split()[0].replace("_", "-") for row in rows if row["on ours"] != row["of how many"]}
+    assert failing == set(re.findall(r"(?m)^- \*([\w-]+), ", page))
 
 
 @pytest.mark.nightly

@@ -6,6 +6,7 @@ is printed with its reason. It needs `make .venv/installed-nightly` and a networ
 """
 
 import argparse
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -72,15 +73,21 @@ def run(suite: Suite, there: Path, whose: str) -> dict[str, str]:
     return found
 
 
+def name(suite: Suite) -> str:
+    return " ".join([f"`{suite.file}`", *(f"`{key}={value}`" for key, value in suite.environment.items())])
+
+
 def line(suite: Suite, there: Path) -> dict[str, str]:
     outcomes = {whose: run(suite, there, whose) for whose in ("theirs", "ours")}
-    for name, said in outcomes["ours"].items():
+    for test, said in outcomes["ours"].items():
         if said not in ("passed", "skipped"):
-            print(f"{suite.file}: {name}: {said} (on theirs: {outcomes['theirs'][name]})")
+            print(f"{suite.file}: {test}: {said} (on theirs: {outcomes['theirs'][test]})")
     passed = [list(found.values()).count("passed") for found in outcomes.values()]
     skipped = list(outcomes["ours"].values()).count("skipped")
-    name = " ".join([f"`{suite.file}`", *(f"`{key}={value}`" for key, value in suite.environment.items())])
-    cells = (name, f"{suite.package} {suite.tag}", *passed, len(outcomes["ours"]) - skipped, skipped)
+    package = f"{suite.package} {suite.tag}"
+    if suite.source is None:
+        package = f"{suite.package} {importlib.metadata.version(suite.package)}, tests of {suite.tag}"
+    cells = (name(suite), package, *passed, len(outcomes["ours"]) - skipped, skipped)
     return dict(zip(HEADER, map(str, cells)))
 
 
