@@ -139,6 +139,8 @@ dcl = (strangers.logsumexp(1) - log_f.diagonal()).mean()
 with_partner = F.cross_entropy(log_f, diagonal, reduction="none")
 agree(dcl, with_partner.expm1().log().mean())
 decoupled = math.log(B - 1) - dcl
+no_partner = (1 - torch.eye(B).double()) / (B - 1)  # the weights of candidates
+agree(decoupled, rpm.infonce(log_f, q_z_prime=no_partner).value)
 sharp, sharp_strangers = 20 * log_f, 20 * strangers
 far = (sharp.diagonal() - sharp_strangers.logsumexp(1)).mean() + math.log(B - 1)
 infonce = rpm.infonce(log_f).value
@@ -234,6 +236,7 @@ siglip = -(q * F.logsigmoid(logits) + (B - 1) * product * F.logsigmoid(-logits))
 (slope,) = torch.autograd.grad(siglip, logits)
 print(f"largest slope at log r − log(B − 1): {slope.abs().max():.1e}")
 assert slope.abs().max() < 1e-15
+agree(-siglip.detach(), rpm.estimators.siglip(logits.detach(), q, k=B - 1).value)
 agree(rpm.infonce(logits.detach(), q).value, world.mutual_information)
 
 # %% [markdown]
@@ -337,7 +340,8 @@ assert squares < 0.6 * lost, "and blind to a plane"
 # | SigLIP | row $i$, column $i$ | strangers alone | nothing | no ELBO; at its optimum $s + b + \log(B-1) = \log r$ |
 # | VICReg, Barlow Twins, BYOL | row $i$, column $i$ | none | nothing | no ELBO, no unit |
 #
-# Each row was tried on the losses as their libraries have them, and [the residuals are listed](../docs/losses.md).
+# Each row was tried on the losses as their libraries have them, and [the residuals are listed](../docs/losses.md). Where a row's candidates are not all columns alike, `q_z_prime` of
+# `rpm.infonce` weighs them; a queue for a whole data set is `candidates` of `rpm.dataset_evidence`, and NT-Xent its `normalise="views"`.
 #
 # Whatever you trained with: encode held-out pairs, hand them to `rpm.dataset_evidence` with a critic, and compare nats with nats.
 #
