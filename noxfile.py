@@ -32,6 +32,7 @@ def run(session: nox.Session, row: str, *options: str, versions: list[str]) -> N
     session.install(
         *([] if "lowest" in versions[0] else versions), "--group", "test", "pip"
     )  # some tests build a wheel
+    session.install(*([] if "lowest" in versions[0] else versions), "--no-deps", "--group", "alone")
     environment = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "CI": ""}
     pytest = ["python", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", f"--junitxml={report}"]
     session.run(*pytest, "-m", CHOICE, *options, "tests", env=environment)

@@ -4,11 +4,9 @@ The task is the same everywhere, the contrastive loss of N pairs at temperature 
 they normalise over: `directions` says how many N x N tables one call needs at the least.
 """
 
-import importlib
-import importlib.util
 import sys
-import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -18,6 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 import rpm_tutorial as rpm
 from rpm_tutorial.critics import LinearCritic, LinearForm
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+import others
 
 TEMPERATURE = 0.1
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -85,27 +86,18 @@ def keops() -> Loss:
 
 
 def open_clip() -> Loss:
-    loss = _load("open_clip.loss", "open_clip").ClipLoss()
+    loss = others.open_clip_module().ClipLoss()
     return lambda q, k: loss(q, k, 1 / TEMPERATURE)
 
 
 def lightly() -> Loss:
-    packages = ("lightly", "lightly.loss", "lightly.models", "lightly.models.modules", "lightly.models.utils")
-    return _load("lightly.loss.ntx_ent_loss", *packages).NTXentLoss(TEMPERATURE)
+    return others.lightly_module("ntx_ent_loss").NTXentLoss(TEMPERATURE)
 
 
 def metric_learning() -> Loss:
-    losses = importlib.import_module("pytorch_metric_learning.losses")
+    from pytorch_metric_learning import losses
+
     return losses.SelfSupervisedLoss(losses.NTXentLoss(TEMPERATURE), symmetric=False)
-
-
-def _load(name: str, *packages: str):
-    """The module `name` with those packages empty: what they load needs torchvision, and a loss needs none of it."""
-    for package in packages:
-        bare = types.ModuleType(package)
-        bare.__path__ = list(importlib.util.find_spec(package).submodule_search_locations or ())
-        sys.modules[package] = bare
-    return importlib.import_module(name)
 
 
 CONTENDERS = {

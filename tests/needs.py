@@ -1,5 +1,6 @@
 """What tests need from the machine (without it a named skip with the remedy, and with CI=true an error), and ask of it."""
 
+import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
@@ -19,6 +20,14 @@ def need_chromium() -> str:
 def need_sphinx() -> None:
     if not all(importlib.util.find_spec(name) for name in ("furo", "latex2mathml", "myst_nb", "sphinx")):
         _missing("Sphinx and what the site needs of it are missing: make test installs them")
+
+
+def need_library(name: str) -> None:
+    """Another library, whose losses are compared with ours."""
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        _missing(f"{name} is missing: make test installs it, or make test-nightly")
 
 
 def need_fashion_mnist() -> Path:

@@ -1,7 +1,8 @@
 """Make .venv and install the tested set into it: `python tools/environment.py lab|test|... [PIP ARGUMENTS]`.
 
-The course and JupyterLab always, and a dependency group of pyproject.toml if one has that name. Groups are read here, and
-not by pip's --group, because the pip that comes with Python 3.11 knows no groups.
+The course and JupyterLab always, and a dependency group of pyproject.toml if one has that name; for tests also the group
+`alone`, without what it requires. Groups are read here, and not by pip's --group, because the pip that comes with Python 3.11
+knows no groups.
 Runs under whatever `python3` is, so that one that is too old can say so: no syntax here is newer than 2.7.
 """
 
@@ -60,12 +61,15 @@ def venv_works():
         return False
 
 
-def pip_install(group, pip_args):
+def requirements(group):
+    return subprocess.check_output([PYTHON_IN_VENV, "-c", GROUP, group], universal_newlines=True).splitlines()
+
+
+def pip_install(arguments):
     """Run pip; of its output only the larger downloads and the errors are shown."""
-    items = subprocess.check_output([PYTHON_IN_VENV, "-c", GROUP, group], universal_newlines=True)
     command = [PYTHON_IN_VENV, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off"]
     command += ["--no-compile"]  # Python compiles what it imports; compiling all of it here takes 40 s
-    command += ["-c", "requirements-tested.txt", "-e", ".[lab]"] + items.splitlines() + pip_args
+    command += ["-c", "requirements-tested.txt"] + arguments
     pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
     errors = []
     for line in pip.stdout:
@@ -84,7 +88,9 @@ def main(group, pip_args):
         say("Making .venv ...")
         subprocess.check_call([sys.executable, "-m", "venv", "--clear", ".venv"])
     say("Installing the tested set: a minute or two and 1.5 GB, more where pip picks a torch with CUDA ...")
-    pip_install(group, pip_args)
+    pip_install(["-e", ".[lab]"] + requirements(group) + pip_args)
+    if group not in ("lab", "site"):
+        pip_install(["--no-deps"] + requirements("alone") + pip_args)
     say("Installed in %.0f s." % (time.time() - start))
 
 

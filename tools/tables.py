@@ -1,4 +1,4 @@
-"""The tables of docs/versions.md: each between two comments that name it, its first column the name of a line."""
+"""The tables of docs/versions.md and other pages: each between two comments that name it, its first column the name of a line."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -30,20 +30,21 @@ def table(lines: list[dict[str, str]], header: Sequence[str]) -> str:
     return "\n".join([rows[0], "|" + "|".join("-" * (w + 2) for w in width) + "|", *rows[1:]]) + "\n"
 
 
-def block(name: str) -> str:
+def block(name: str, page: Path = PAGE) -> str:
     """The text between the two comments."""
-    return re.search(f"(?s)<!-- {name} -->\n(.*?)<!-- end {name} -->", PAGE.read_text(encoding="utf-8"))[1]
+    return re.search(f"(?s)<!-- {name} -->\n(.*?)<!-- end {name} -->", page.read_text(encoding="utf-8"))[1]
 
 
-def replace(name: str, text: str) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(
-        page.replace(f"-->\n{block(name)}<!-- end {name} ", f"-->\n{text}<!-- end {name} "), encoding="utf-8"
+def replace(name: str, text: str, page: Path = PAGE) -> None:
+    whole = page.read_text(encoding="utf-8")
+    page.write_text(
+        whole.replace(f"-->\n{block(name, page)}<!-- end {name} ", f"-->\n{text}<!-- end {name} "), encoding="utf-8"
     )
 
 
-def read(name: str) -> list[dict[str, str]]:
-    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block(name).splitlines()]
+def read(name: str, page: Path = PAGE) -> list[dict[str, str]]:
+    lines = block(name, page).splitlines()
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [{key: cell for key, cell in zip(header, row) if cell} for row in rows]
 
 
