@@ -244,4 +244,4 @@ rpm.lessons.neighbour_01.pinned.check(pinned)
 # ## What we saw
 #
 # InfoNCE leaves $c(z)$ free and reads at most $\log N$; the anchor pins $Z(z)$ to one, and its plug-in follows the information past the ceiling, with an error that no bound limits. The
-# representations of digits were equally good, with little weight on the anchor and with much. (The paper's own experiments on representations are with CIFAR-100 and with proteins; we did not repeat them, and have no figure of theirs at hand that we could check.) Pin the normaliser if you want the number; for the latents it gained nothing here.
+# representations of digits were equally good, with little weight on the anchor and with much. (The paper's own representations are of CIFAR-100 and of proteins, and its tables are not repeated here.) Pin the normaliser if you want the number; for the latents it gained nothing here.

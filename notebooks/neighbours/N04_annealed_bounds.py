@@ -7,7 +7,7 @@
 # **The paper's claim**: with a known joint, multi-sample annealed importance sampling sandwiches an information that InfoNCE would need exponentially many samples for; with only $p(z)$ known, an energy-based
 # bound does better than its importance-sampled kin (Brekelmans and others, *Improving mutual information estimation with annealed and energy-based bounds*, [arXiv 2303.06992](https://arxiv.org/abs/2303.06992)).
 #
-# **Afterwards you can** bound an information of 30 nats from both sides; say what a better proposal is worth in nats; recognise $I_\infty$ in an energy-based bound.
+# **Afterwards you can** bound an information of 30 nats from both sides; say what a better proposal is worth in nats; train a critic whose negatives come from its own model; recognise $I_\infty$ in an energy-based bound.
 #
 # **You need** [lesson 6](../06_finite_batches.ipynb). **Time** 20 minutes, of which the computer takes less than one.
 
