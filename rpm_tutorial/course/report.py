@@ -158,11 +158,11 @@ def report(
     chosen = pick_device(None if device is None else str(device))
     fit_half, held_out = torch.randperm(len(z), generator=seeded(seed)).tensor_split(2)
     fit, pairs = ((_rows(z, half).to(chosen), _rows(z_prime, half).to(chosen)) for half in (fit_half, held_out))
-    used = _effective_dim(pairs[0])
-    if not used > 0:
+    if torch.equal(pairs[0], pairs[0][:1].expand_as(pairs[0])):
         raise ValueError("the rows of z are all alike; expected embeddings that differ. Has the encoder collapsed?")
     if torch.equal(*pairs):
         raise ValueError("z and z_prime are the same; expected the encodings of x and of x', two views of one thing")
+    used = _effective_dim(pairs[0])
     scores, modules, log_p = [], {}, {}
     for name in tqdm(FITS, "critics", delay=2, leave=False):
         modules[name], setting = FITS[name](*fit, seed)
@@ -223,10 +223,10 @@ def _bilinear(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
 
 def _whitened_covariance(z: Tensor, z_prime: Tensor) -> Tensor:
     """C^-1 C_zz' C'^-1 of the two sides: of Gaussian latents, the bilinear part of the density ratio, up to a number."""
-    z, z_prime = (float64(side - side.mean(0)) for side in (z, z_prime))
-    within = [side.T @ side / len(side) for side in (z, z_prime)]
+    z, z_prime = (side - side.mean(0) for side in (z, z_prime))
+    within = [float64(side.T @ side / len(side)) for side in (z, z_prime)]
     ridged = [of + 1e-3 * of.trace() / len(of) * torch.eye(len(of)).to(of) for of in within]
-    half = torch.linalg.solve(ridged[0], z.T @ z_prime / len(z))
+    half = torch.linalg.solve(ridged[0], float64(z.T @ z_prime / len(z)))
     return torch.linalg.solve(ridged[1], half.T).T
 
 
@@ -346,8 +346,8 @@ def _repeated(side: Tensor) -> int:
 
 def _effective_dim(z: Tensor) -> float:
     """(sum of the variances)^2 / sum of their squares, along the principal axes."""
-    centred = float64(z - z.mean(0))
-    covariance = centred.T @ centred / len(z)
+    centred = z - z.mean(0)
+    covariance = float64(centred.T @ centred / len(z))
     return (covariance.trace().square() / covariance.square().sum()).item()
 
 
