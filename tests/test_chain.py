@@ -136,7 +136,7 @@ def test_a_public_kalman_filter_says_the_same_with_frames_missing():
 
 
 def test_a_public_cycle_model_fills_the_sunspots_alike():
-    """Six years of thirty are hidden; statsmodels fits a damped cycle and noise to the rest, the chain takes its numbers."""
+    """Six years of thirty are hidden, and filled by statsmodels' damped cycle with noise and by the chain of the same numbers."""
     y = torch.tensor(sunspots.load_pandas().endog.to_numpy())
     assert torch.equal(y.float(), lesson_12.sunspots()), "the data are those that statsmodels ships"
     seen = torch.arange(len(y)) % 30 >= 6
@@ -144,13 +144,14 @@ def test_a_public_cycle_model_fills_the_sunspots_alike():
     peer = UnobservedComponents(
         torch.where(seen, y, torch.nan).numpy(), irregular=True, cycle=True, stochastic_cycle=True, damped_cycle=True
     )
-    result = peer.fit(
-        [100.0, 300.0, 2 * math.pi / 11, 0.9], disp=False
-    )  # noise, the cycle's, its frequency, its damping
-    tables = (torch.tensor(peer.ssm[name]).squeeze(-1) for name in ("transition", "state_cov", "obs_cov"))
-    transition, state_noise, noise = tables
-    selection = torch.tensor(peer.ssm["selection"]).squeeze(-1)
+    numbers = [100.0, 300.0, 2 * math.pi / 11, 0.9]  # variances of the noise and of the cycle's; frequency, damping
+    peer.update(numbers)
+    names = ("transition", "selection", "state_cov", "obs_cov")
+    transition, selection, state_noise, noise = (torch.tensor(peer.ssm[name]) for name in names)
     A, scale = unit_chain(transition, selection @ state_noise @ selection.T)
+    peer.ssm.initialize_known(torch.zeros(2).double().numpy(), (scale @ scale.T).numpy())  # else it starts anywhere
+    peer.ssm.loglikelihood_burn = 0
+    result = peer.smooth(numbers)
     total = scale[0, 0].square() + noise[0, 0]  # the variance of y
     rho = scale[0, 0] / total.sqrt()
     recognition = Gaussian((rho * y / total.sqrt())[None, :, None], (1 - rho**2).expand(1, len(y), 1, 1))
