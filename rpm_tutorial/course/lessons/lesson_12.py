@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ... import datasets
 from ...chain import Gaussian, GaussianChain
 from ..exercise import Exercise
 from ..figures import Figure, lines
@@ -81,6 +82,23 @@ _NUMBERS = """
 def sunspots() -> Tensor:
     """The mean number of sunspots in each year from 1700 to 2008, shape (309,)."""
     return torch.tensor([float(number) for number in _NUMBERS.split()])
+
+
+def pendulum(n: int, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Noisy frames (n, frames, 16, 16) of a pendulum's bob, and its states: sine, cosine and velocity, (n, frames, 3).
+
+    A frame lasts 0.45 of the time in which a small swing turns by a radian, in four steps; velocity has that unit.
+    """
+    angle, velocity = 0.8 * torch.randn(2, n, generator=generator)
+    states = []
+    for t in range(4 * (frames + 10)):  # ten frames pass before the first
+        velocity = velocity - 0.1125 * angle.sin() - 0.0125 * velocity + 0.12 * torch.randn(n, generator=generator)
+        angle = angle + 0.1125 * velocity
+        if t >= 40 and t % 4 == 0:
+            states.append(torch.stack([angle.sin(), angle.cos(), velocity], 1))
+    path = torch.stack(states, 1)
+    x = datasets.render(0.5 + 0.4 * path[..., [1, 0]], 16)
+    return x + 0.2 * torch.randn(x.shape, generator=generator), path
 
 
 # Exercises
