@@ -163,6 +163,17 @@ def test_a_public_cycle_model_fills_the_sunspots_alike():
     agree("band", band, torch.tensor(result.smoothed_state_cov[0, 0]) + noise[0, 0], tolerance=1e-6)
 
 
+def test_the_pendulum_turns_as_fast_as_it_says_and_its_bob_is_where_it_says():
+    x, states = lesson_12.pendulum(50, 12, torch.Generator().manual_seed(0))
+    sine, cosine, velocity = states.unbind(2)
+    angle = torch.atan2(sine, cosine)
+    turn = torch.remainder(angle.diff() + math.pi, 2 * math.pi) - math.pi
+    speed = (velocity[:, 1:] + velocity[:, :-1]) / 2
+    agree("radians a frame", turn, 0.45 * speed, tolerance=0.15)
+    half = x[..., 8:].mean((2, 3)) - x[..., :8].mean((2, 3))  # of the picture: right of its middle, less left
+    assert torch.corrcoef(torch.stack([half.flatten(), sine.flatten()]))[0, 1] > 0.8
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_the_bound_is_its_definition_on_a_grid(seed):
     """T = 2, one dimension: E_q[log P(Z) + sum log Q(z|x) - log Q(z)] + H(q), below log E_P prod Q(z|x)/Q(z)."""

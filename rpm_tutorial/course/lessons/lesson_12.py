@@ -1,6 +1,7 @@
 """Lesson 12. Its widget: a ball that hides for some frames, where it may be meanwhile, and how sure the chain is.
 
-Its exercises: how doubt grows while nothing is seen, and what a frame adds to what the chain knew.
+Its data: the sunspots of three centuries, and films of a pendulum. Its exercises: how doubt grows while nothing is seen, and
+what a frame adds to what the chain knew.
 """
 
 from dataclasses import dataclass
