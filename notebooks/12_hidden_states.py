@@ -130,9 +130,9 @@ assert (bound.log_evidence >= bound.value).all(), "importance weights of q's own
 # Now frames of 16 × 16 noisy pixels. The encoder sees one frame and gives, for each of two dimensions, a mean and what the frame adds to the reference's precision of one, $R \ge 0$; the covariance
 # $(1+R)^{-1}$ is below the reference's, so $q$ can always be normalised. $A$ has four dimensions and starts near a multiple of the identity: no dimension is a velocity yet. Nobody says where the ball is.
 #
-# What the chain forgets in a step is the noise, $I - AA^\top$. The chain's parameter is a $W$ with $A = W/\sqrt{1+W^2}$ (in one dimension): it has to go far for an $A$ near one, so its
-# learning rate is twenty times the encoder's. And a start can get stuck, as in lesson 10: one latent then says nothing. Its bound tells, on films that no training saw; so train three starts, and keep
-# the one that has the highest bound.
+# A chain that forgets little has an $A$ near one and little noise, $I - AA^\top$. Its parameter is a $W$ with $A = W/\sqrt{1+W^2}$ (in one dimension), which has a long way to go until $A$ is near one; so
+# its learning rate is twenty times the encoder's. And a start can get stuck, as in lesson 10: one latent then says nothing. Its bound shows that, on films that no training saw. So train three starts,
+# and keep the one that has the highest bound.
 
 
 # %%
@@ -305,7 +305,8 @@ rpm.explore(rpm.lessons.lesson_12.hidden(chain, recognised, M[:, 0], p[..., 0]))
 # Geophysical Data Center, in the public domain.) We hide the last six years of every thirty, learn from the others, and fill what was hidden.
 #
 # One number a year needs no network. In units of its standard deviation let it be jointly normal with $u_t$, with correlation $\rho$: then $Q(u_t|y_t) = \mathcal N(\rho y_t,\; 1-\rho^2)$, the
-# world is linear and Gaussian, and `log_normaliser` is the log evidence itself, (E26). So $A$ and $\rho$ are those of greatest likelihood: what a statistician calls a state-space model, fitted to the years shown.
+# world is linear and Gaussian, and `log_normaliser` is the log evidence itself, (E26). So $A$ and $\rho$ are those of greatest likelihood: what a statistician calls a state-space model, fitted to the years shown. (With the same numbers, statsmodels fills the years
+# alike, to rounding: a test of the library compares the two.)
 
 # %%
 y = rpm.lessons.lesson_12.sunspots()
