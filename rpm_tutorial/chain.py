@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
 from torch.nn.functional import pad
 
 from ._checks import check_alike, check_generator, check_latents, check_tensor, shape_of
@@ -42,12 +43,12 @@ class Smoothed(NamedTuple):
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """n whole paths Z ~ q(Z|X), shape (n, B, T, d), through which gradients flow."""
-        noise = _normal(self.mean, n, *self.mean.shape, generator=generator)
-        step = self.offset + _times(torch.linalg.cholesky(self.residual), noise)
+        noise = _normal(self.mean, n, *self.mean.shape, 1, generator=generator)
+        step = self.offset[..., None] + torch.linalg.cholesky(self.residual) @ noise
         path = [step[:, :, -1]]
         for t in range(self.mean.shape[1] - 2, -1, -1):
-            path.append(_times(self.gain[:, t], path[-1]) + step[:, :, t])
-        return torch.stack(path[::-1], 2)
+            path.append(self.gain[:, t] @ path[-1] + step[:, :, t])
+        return torch.stack(path[::-1], 2)[..., 0]
 
 
 class ChainBound(NamedTuple):
@@ -104,12 +105,10 @@ class GaussianChain(nn.Module):
 
     def sample(self, n: int, frames: int, *, generator: torch.Generator) -> Tensor:
         """n paths Z ~ P(Z), shape (n, frames, d)."""
-        noise = _normal(self.weight, frames, n, len(self.weight), generator=generator)
-        transition, step = self.transition, torch.linalg.cholesky(self.noise)
-        path = [noise[0]]
+        path, scale = list(_normal(self.weight, frames, n, len(self.weight), generator=generator).mT), self._scale()
         for t in range(1, frames):
-            path.append(path[-1] @ transition.T + noise[t] @ step.T)
-        return torch.stack(path, 1)
+            path[t] = _solve(scale, self.weight @ path[t - 1] + path[t])  # L z_{t+1} = W z_t + noise of covariance I
+        return torch.stack(path).permute(2, 0, 1)
 
     def smooth(
         self, recognition: Gaussian, *, reference: Gaussian | None = None, seen: Tensor | None = None
@@ -126,10 +125,9 @@ class GaussianChain(nn.Module):
         """
         recognition, reference, seen = self._checked(recognition, reference, seen)
         scale, weight, eye = self._scale(), self.weight, _eye_like(self.weight)
-        shown = seen[..., None, None].to(eye)
         # log Q(u|x) - log Gamma(u) = -z^T precision z / 2 + z^T shift + constant, and 0 where nothing was seen
         own, gamma = (_natural(*gaussian, d=len(eye)) for gaussian in (recognition, reference))
-        factors = [((q - g) * shown).movedim(1, 0) for q, g in zip(own, gamma)]
+        factors = [((q - g) * seen[..., None, None]).movedim(1, 0) for q, g in zip(own, gamma)]
         expected, pull, log_normaliser, backwards = eye, weight.new_zeros(len(eye), 1), 0.0, []
         for t, (precision, shift, constant) in enumerate(zip(*factors)):
             precision, shift = expected + precision, pull + shift  # of z_t, given the frames up to t
@@ -142,21 +140,21 @@ class GaussianChain(nn.Module):
                 )
             # A step has the precisions L^T L and W^T W: z_t is integrated out without a difference of large numbers.
             residual = torch.cholesky_inverse(torch.linalg.cholesky(precision + weight.T @ weight))
-            backwards.append((residual @ weight.T @ scale, (residual @ shift)[..., 0], residual))
+            backwards.append((residual @ weight.T @ scale, residual @ shift, residual))
             known, step = _solve(root, shift), _solve(root, weight.T)
             inner = torch.linalg.cholesky(eye + step.mT @ step)
             ahead, root_ahead = _solve(inner, step.mT @ known), _solve(inner, scale)
             through = log_normaliser + constant[:, 0, 0] - _half_log_det(root) + known.square().sum((1, 2)) / 2
             log_normaliser = through + _half_log_det(scale) - _half_log_det(inner) - ahead.square().sum((1, 2)) / 2
             expected, pull = root_ahead.mT @ root_ahead, root_ahead.mT @ ahead
-        spread = torch.cholesky_inverse(root)
-        marginals = [((spread @ shift)[..., 0], spread)]
-        backwards[-1] = (torch.zeros_like(spread), *marginals[0])
+        marginals = [(torch.cholesky_solve(shift, root), torch.cholesky_inverse(root))]
+        backwards[-1] = (torch.zeros_like(root), *marginals[0])
         for gain, offset, residual in backwards[-2::-1]:
             state, spread = marginals[-1]
-            marginals.append((_times(gain, state) + offset, gain @ spread @ gain.mT + residual))
+            marginals.append((gain @ state + offset, gain @ spread @ gain.mT + residual))
         means, covariances = (torch.stack(part[::-1], 1) for part in zip(*marginals))
-        return Smoothed(means, covariances, through, *(torch.stack(part, 1) for part in zip(*backwards)))
+        gains, offsets, residuals = (torch.stack(part, 1) for part in zip(*backwards))
+        return Smoothed(means[..., 0], covariances, through, gains, offsets[..., 0], residuals)
 
     def bound(
         self,
@@ -175,21 +173,17 @@ class GaussianChain(nn.Module):
         posterior = self.smooth(recognition, reference=reference, seen=seen)
         u = posterior.sample(samples, generator=generator)[..., : recognition.mean.shape[2]]
         mixed = seen | ~seen.any(0)  # a frame that nobody saw is not asked for
-        log_q = (
-            _log_normal(u[:, :, None], recognition).masked_fill(~mixed, -torch.inf).logsumexp(2) - mixed.sum(0).log()
-        )
-        log_q = log_q.masked_fill(~seen, 0).sum(2)  # (samples, B)
-        log_reference = _log_normal(u, reference).masked_fill(~seen, 0).sum(2)
+        each = MultivariateNormal(*recognition, validate_args=False).log_prob(u[:, :, None])
+        mixture = each.masked_fill(~mixed, -torch.inf).logsumexp(2) - mixed.sum(0).log()
+        log_q = mixture.masked_fill(~seen, 0).sum(2)  # (samples, B)
+        log_reference = MultivariateNormal(*reference, validate_args=False).log_prob(u).masked_fill(~seen, 0).sum(2)
         log_evidence = posterior.log_normaliser + (log_reference - log_q).logsumexp(0) - math.log(samples)
-        log_reference, log_q = log_reference.mean(0), log_q.mean(0)
-        value = posterior.log_normaliser + log_reference - log_q
-        return ChainBound(value, posterior.log_normaliser, log_reference, log_q, log_evidence)
+        terms = posterior.log_normaliser, log_reference.mean(0), log_q.mean(0)
+        return ChainBound(terms[0] + terms[1] - terms[2], *terms, log_evidence)
 
-    def _checked(
-        self, recognition: Gaussian, reference: Gaussian | None, seen: Tensor | None
-    ) -> tuple[Gaussian, Gaussian, Tensor]:
+    def _checked(self, own: Gaussian, gamma: Gaussian | None, seen: Tensor | None) -> tuple[Gaussian, Gaussian, Tensor]:
         """The arguments, with what they are by default, and the covariance of a frame not seen put in order."""
-        mean, covariance = recognition
+        mean, covariance = own
         for name, part, dims in (("mean", mean, 3), ("covariance", covariance, 4)):
             check_tensor(name, part, dims)
             check_latents(name, part.flatten(0, -2))
@@ -203,12 +197,10 @@ class GaussianChain(nn.Module):
             )
         seen = torch.ones_like(mean[..., 0], dtype=torch.bool) if seen is None else seen
         if seen.shape != mean.shape[:2] or seen.dtype != torch.bool:
-            raise ValueError(
-                f"seen is {shape_of(seen)} of {seen.dtype}; expected {shape_of(mean[..., 0])} of torch.bool"
-            )
+            raise ValueError(f"seen: {shape_of(seen)} of {seen.dtype}; expected {shape_of(mean[..., 0])} of torch.bool")
         eye = _eye_like(covariance)
-        used = Gaussian(mean, torch.where(seen[..., None, None], covariance, eye))
-        return used, reference or Gaussian(mean.new_zeros(k), eye), seen
+        own = Gaussian(mean, torch.where(seen[..., None, None], covariance, eye))
+        return own, gamma or Gaussian(mean.new_zeros(k), eye), seen
 
 
 def unit_chain(transition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -239,10 +231,6 @@ def _normal(like: Tensor, *shape: int, generator: torch.Generator) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-def _log_normal(u: Tensor, gaussian: Gaussian) -> Tensor:
-    return torch.distributions.MultivariateNormal(*gaussian, validate_args=False).log_prob(u)
-
-
 def _root(name: str, covariance: Tensor) -> Tensor:
     root, failed = torch.linalg.cholesky_ex(covariance)
     if failed.any():
@@ -252,10 +240,6 @@ def _root(name: str, covariance: Tensor) -> Tensor:
 
 def _half_log_det(root: Tensor) -> Tensor:
     return root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector[..., None])[..., 0]
 
 
 def _solve(root: Tensor, right: Tensor) -> Tensor:

@@ -6,10 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from residuals import agree
+from statsmodels.datasets import sunspots
 from statsmodels.tsa.statespace import kalman_smoother
+from statsmodels.tsa.statespace.structural import UnobservedComponents
 from torch.func import functional_call
 
 from rpm_tutorial.chain import Gaussian, GaussianChain, unit_chain
+from rpm_tutorial.course.lessons import lesson_12
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -130,6 +133,45 @@ def test_a_public_kalman_filter_says_the_same_with_frames_missing():
         agree("Kalman smoother", found.mean[b] @ scale.T, torch.tensor(result.smoothed_state.T), tolerance=1e-9)
         covariance = torch.tensor(result.smoothed_state_cov).permute(2, 0, 1)
         agree("Kalman smoother", scale @ found.covariance[b] @ scale.T, covariance, tolerance=1e-9)
+
+
+def test_a_public_cycle_model_fills_the_sunspots_alike():
+    """Six years of thirty are hidden, and filled by statsmodels' damped cycle with noise and by the chain of the same numbers."""
+    y = torch.tensor(sunspots.load_pandas().endog.to_numpy())
+    assert torch.equal(y.float(), lesson_12.sunspots()), "the data are those that statsmodels ships"
+    seen = torch.arange(len(y)) % 30 >= 6
+    y = y - y[seen].mean()
+    peer = UnobservedComponents(
+        torch.where(seen, y, torch.nan).numpy(), irregular=True, cycle=True, stochastic_cycle=True, damped_cycle=True
+    )
+    numbers = [100.0, 300.0, 2 * math.pi / 11, 0.9]  # variances of the noise and of the cycle's; frequency, damping
+    peer.update(numbers)
+    names = ("transition", "selection", "state_cov", "obs_cov")
+    transition, selection, state_noise, noise = (torch.tensor(peer.ssm[name]) for name in names)
+    A, scale = unit_chain(transition, selection @ state_noise @ selection.T)
+    peer.ssm.initialize_known(torch.zeros(2).double().numpy(), (scale @ scale.T).numpy())  # else it starts anywhere
+    peer.ssm.loglikelihood_burn = 0
+    result = peer.smooth(numbers)
+    total = scale[0, 0].square() + noise[0, 0]  # the variance of y
+    rho = scale[0, 0] / total.sqrt()
+    recognition = Gaussian((rho * y / total.sqrt())[None, :, None], (1 - rho**2).expand(1, len(y), 1, 1))
+    found = GaussianChain(A).smooth(recognition, seen=seen[None])
+    alone = log_normal(y[seen, None], torch.zeros(1).double(), total.view(1, 1)).sum()
+    agree("log likelihood", found.log_normaliser[0], result.llf - alone, result.llf, tolerance=1e-9)
+    agree("filled", scale[0, 0] * found.mean[0, :, 0], torch.tensor(result.smoothed_state[0]), tolerance=1e-6)
+    band = total * (rho**2 * found.covariance[0, :, 0, 0] + 1 - rho**2)
+    agree("band", band, torch.tensor(result.smoothed_state_cov[0, 0]) + noise[0, 0], tolerance=1e-6)
+
+
+def test_the_pendulum_turns_as_fast_as_it_says_and_its_bob_is_where_it_says():
+    x, states = lesson_12.pendulum(50, 12, torch.Generator().manual_seed(0))
+    sine, cosine, velocity = states.unbind(2)
+    angle = torch.atan2(sine, cosine)
+    turn = torch.remainder(angle.diff() + math.pi, 2 * math.pi) - math.pi
+    speed = (velocity[:, 1:] + velocity[:, :-1]) / 2
+    agree("radians a frame", turn, 0.45 * speed, tolerance=0.15)
+    half = x[..., 8:].mean((2, 3)) - x[..., :8].mean((2, 3))  # of the picture: right of its middle, less left
+    assert torch.corrcoef(torch.stack([half.flatten(), sine.flatten()]))[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("seed", range(2))

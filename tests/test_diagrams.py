@@ -18,6 +18,7 @@ DIAGRAMS = {
     "graphical_model": diagrams.graphical_model(),
     "seven_lines": diagrams.seven_lines(),
     "reweighting": diagrams.reweighting(Q, torch.tensor([[1.0, 2.0, 4.0], [1.0, 1.0, 1.0]])),
+    "hidden_states": diagrams.hidden_states(),
     "course_map": diagrams.course_map(),
 }
 each = pytest.mark.parametrize("name", DIAGRAMS)

@@ -20,5 +20,5 @@ from .charts import (
     lines,
     tables,
 )  # fmt: skip
-from .diagrams import Diagram, course_map, graphical_model, reweighting, seven_lines, three_names
+from .diagrams import Diagram, course_map, graphical_model, hidden_states, reweighting, seven_lines, three_names
 from .latents import clouds, paths, training

@@ -98,6 +98,31 @@ def seven_lines() -> Diagram:
     return Diagram(640, 458, parts, caption, f"Seven boxes, one below the other. {lines[0]}; {alt}.")
 
 
+def hidden_states() -> Diagram:
+    """Lesson 12: (E25), a chain of latents and their frames, one of which was not seen."""
+    parts = [_text(20, 76, "states", anchor="start"), _text(20, 198, "frames", anchor="start")]
+    parts += [_text(400, 26, "prior P(Z): each state moves by A, and some noise", color=VERMILLION)]
+    for x, t in zip((190, 330, 470, 610), "₁₂₃₄"):
+        dark, line = t == "₃", f"stroke='{BLACK}' stroke-width='2'"
+        fill = f"fill='white' {line} stroke-dasharray='5 4'" if dark else f"fill='#DDDDDD' {line}"
+        parts += [f"<circle cx='{x}' cy='70' r='26' fill='white' {line}/>", _text(x, 76, f"z{t}", 20)]
+        parts += [f"<rect x='{x - 26}' y='166' width='52' height='52' {fill}/>", _text(x, 198, f"x{t}", 20)]
+        parts += [_path(f"M{x - 8} 97V164")]
+        parts += [_path(f"M{x - 114} 70H{x - 26}", VERMILLION, head=False)] * (t != "₁")
+        parts += [_path(f"M{x + 10} 164C{x + 28} 144 {x + 28} 118 {x + 14} 97", BLUE, True)] * (not dark)
+    parts += [_text(222, 128, "encoder", 13, "start", BLUE), _text(222, 146, "Q(u₁|x₁)", 13, "start", BLUE)]
+    parts += [_text(470, 238, "dark", 13)]
+    caption = (
+        "The model (E25). Grey frames are observed; the third was dark, and has no factor. The dashed encoders are no part of the "
+        "model: each defines the likelihood of its own frame."
+    )
+    alt = (
+        "Four latent states in a row, joined by lines: the prior P(Z). An arrow leads from each state down to its frame. Frames "
+        "one, two and four are grey, and from each a dashed arrow, the encoder, leads back to its state. Frame three is empty."
+    )
+    return Diagram(660, 250, parts, caption, alt)
+
+
 def reweighting(q_z_prime: Sequence[float], f: Sequence[Sequence[float]]) -> Diagram:
     """Lesson 3: (E7), the prior as Q(z') reweighted, a row for each z; f is the critic's table, not its logarithm."""
     q = [float(p) for p in q_z_prime]
