@@ -173,8 +173,10 @@ def neighbours_table() -> str:
         name = next((name for name in neighbours() if name.startswith(f"{row['number']}_")), None)
         title = link_to_neighbour(name) if name else row["number"]
         paper = f"[{row['paper']}](https://arxiv.org/abs/{row['arxiv']})"
-        rows.append((f"{title} · {paper}", row["optimises"], row["prior and normaliser"], row["beside ours"]))
-    return table(("notebook · paper", "what it optimises", "prior · normaliser", "beside ours"), rows)
+        columns = ("optimises", "prior and normaliser", "beside ours", "not reproduced")
+        rows.append((f"{title} · {paper}", *(row[column] for column in columns)))
+    heads = ("notebook · paper", "what it optimises", "prior · normaliser", "beside ours", "what we did not reproduce")
+    return table(heads, rows)
 
 
 def neighbours_contents() -> str:

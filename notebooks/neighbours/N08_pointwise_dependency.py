@@ -89,7 +89,7 @@ ways = {
 }
 for name, (objective, level) in ways.items():
     above = learned(objective) - counted.log()
-    print(f"{name:19}: log f is {above.mean():.4f} above log r, give or take {above.std():.0e}")
+    print(f"{name:19}: log f lies {abs(above.mean()):.4f} above log r")
     assert (above - level).abs().max() < 1e-4
 r_true = q_true / torch.outer(q_true.sum(1), q_true.sum(0))
 print(f"the counts' ratio is off the truth by up to {(counted - r_true).abs().max():.2f}")
@@ -171,9 +171,8 @@ rpm.figures.lines(
 # %%
 def least_squares(f):
     """The objective of a table of f itself; the cells off its diagonal are independent."""
-    n, squares = len(f), f.square()
-    first, second = f.diagonal().mean(), (squares.sum() - squares.diagonal().sum()) / 2
-    second = second / (n * (n - 1))
+    others = f[~torch.eye(len(f), dtype=torch.bool)]
+    first, second = f.diagonal().mean(), others.square().mean() / 2
     return rpm.Objective(first - second, first, second)
 
 
@@ -198,8 +197,7 @@ def plugged_in(way, nats, seed, steps=500):
     torch.manual_seed(seed)
     critic, fresh = rpm.Universal(dim), pairs(nats, 1000 + seed, n=512)
     objective, log_ratio = WAYS[way]
-    batches = pairs(nats, seed)
-    list(rpm.train(torch.nn.Identity(), critic, batches, steps, objective=objective))
+    list(rpm.train(torch.nn.Identity(), critic, pairs(nats, seed), steps, objective=objective))
     with torch.no_grad():
         found = [plug_in(log_ratio(critic(*next(fresh)))).value for _ in range(10)]
     return torch.stack(found).mean().item()
@@ -216,6 +214,7 @@ squares = [over_seeds(way, nats) for nats in (2.0, 5.0) for way in list(WAYS)[3:
 for (in_logs, plain), nats in zip((squares[:2], squares[2:]), (2.0, 5.0)):
     assert (abs(plain - nats) < abs(in_logs - nats) - 0.5).all()
     assert np.ptp(plain) < 0.3 and (plain < 0.75 * nats).all()
+assert squares[3].max() / 5 < squares[1].min() / 2 - 0.1, "a smaller share of more"
 
 # %%
 at_5 = {way: over_seeds(way, 5.0) for way in list(WAYS)[:3]} | {"squares": squares[3]}
@@ -223,8 +222,8 @@ off = {way: abs(found - 5) for way, found in at_5.items()}
 assert all((off["classifier"] < off[way] - 0.5).all() for way in off if way != "classifier")
 
 # %% [markdown]
-# So it is the parametrisation that fails, not least squares: of $f$ itself they repeat within a few tenths of a nat, but read too little, and the
-# less of it the more there is. The classifier comes closest. The paper's networks see both sides at once and train for 20 000 steps in 20 dimensions.
+# So it is the parametrisation that fails, not least squares: of $f$ itself they repeat within a few tenths of a nat, but read too little, and a smaller
+# share of it where there is more. The classifier comes closest. The paper's networks see both sides at once and train for 20 000 steps in 20 dimensions.
 # They are too slow for this page, so we don't say how far more training would carry each.
 #
 # ## Which pairs are pairs?
@@ -243,8 +242,9 @@ def halves(seed):
     return (left[450:], right[450:]), (left[:450], right[:450])
 
 
+# %%
 def found_by(objective, log_ratio, seed, steps=500):
-    """Shares of right answers: which of five, pair or not by the sign, by the best order."""
+    """Right answers: which of five, and pair or not by the sign; area under the ROC curve."""
     torch.manual_seed(seed)
     critic, (train, test) = rpm.Universal(32), halves(seed)
     batches = rpm.datasets.tensor_pairs(*train, 128, seed=seed)
@@ -267,11 +267,11 @@ for name, rows in runs.items():
     columns = [f"{c.mean():.2f} ({c.min():.2f} to {c.max():.2f})" for c in np.array(rows).T]
     print(f"{name:14}", " / ".join(columns))
 ours, nce = np.array(runs["classifier"]), np.array(runs["InfoNCE"])
-assert (ours[:, 0] > 0.75).all() and (nce[:, 0] > 0.75).all(), "chance is 0.2"
+assert (ours[:, 0] > 0.75).all() and (nce[:, 0] > ours[:, 0] - 0.02).all(), "chance is 0.2"
 assert (ours[:, 1] > nce[:, 1] + 0.03).all() and (ours[:, 2] > nce[:, 2] + 0.02).all()
 
 # %% [markdown]
-# Among five candidates of one row InfoNCE does as well as the classifier, since $c(z)$ is the same for all five. Asked about a single pair it does worse,
+# Among five candidates of one row InfoNCE does at least as well as the classifier, since $c(z)$ is the same for all five. Asked about a single pair it does worse,
 # by the sign and by any other threshold, since each row has another $c(z)$. The paper's .959 is of words and their texts, from 32 622 training pairs; here there
 # are 1 347 digits.
 #
