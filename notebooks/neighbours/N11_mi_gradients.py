@@ -267,5 +267,5 @@ rpm.lessons.neighbour_11.entropy_slope.check(entropy_slope)
 # ## What we saw
 #
 # Scores estimated from 256 samples give the slope of the information to within a fifth in eight dimensions, and two thirds of it in 32, as in the authors' runs; that of a critic trained for 300 steps falls further short, and
-# nears the truth with more. The same gradient trains an encoder of images, whose probe is at least that of InfoNCE. Seen from the RPM it is the ELBO's gradient under the optimal prior, with all that the optimal prior does not know: it
+# comes nearer with more. The same gradient trains an encoder of images, whose probe is at least that of InfoNCE. Seen from the RPM it is the ELBO's gradient under the optimal prior, with all that the optimal prior does not know: it
 # has no geometry (E17).
