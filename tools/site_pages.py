@@ -85,13 +85,12 @@ def start() -> str:
 
 
 def stored_figure(lesson: str, beginning: str, number: int, height: int) -> str:
-    """A figure that a lesson has stored, found by how its description begins; a static twin brings its slider."""
+    """A figure that a lesson has stored, found by how its description begins; a widget brings its controls."""
     notebook = json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text(encoding="utf-8"))
     shown = (o["data"] for cell in notebook["cells"] for o in cell.get("outputs", ()) if "data" in o)
-    found = ((d[site_notebooks.PLOTLY], "".join(d["text/plain"])) for d in shown if site_notebooks.PLOTLY in d)
-    plotly, alt = next((plotly, alt) for plotly, alt in found if alt.startswith(beginning))
-    plotly["layout"]["height"] = height
-    return site_notebooks.figure(plotly, alt, number)
+    found = (data for data in shown if site_notebooks.PLOTLY in data)
+    data = next(data for data in found if "".join(data["text/plain"]).startswith(beginning))
+    return site_notebooks.figure(data, number, height)
 
 
 def course_map() -> str:
