@@ -57,7 +57,7 @@ def read_source(path: Path) -> NotebookNode:
 def execute(notebook: NotebookNode, folder: Path) -> None:
     client = NotebookClient(
         notebook,
-        timeout=600,
+        timeout=1800,
         startup_timeout=600,
         record_timing=False,
         store_widget_state=False,

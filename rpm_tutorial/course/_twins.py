@@ -34,8 +34,8 @@ def static_twin(render, state_type) -> Figure:
     shown = [render(dataclasses.replace(default, **{first.name: value})) for value in values]
     fig = go.Figure(shown[current].plotly)
     fig.frames = [
-        go.Frame(data=f.plotly.data, layout={**_overlay(f), "title": _title(f)}, name=str(v))
-        for v, f in zip(values, shown)
+        go.Frame(data=traces, layout={**_overlay(f), "title": _title(f)}, name=str(v))
+        for v, f, traces in zip(values, shown, _changing([json.loads(f.plotly.to_json())["data"] for f in shown]))
     ]
     at_once = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
     names = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
@@ -50,6 +50,17 @@ def static_twin(render, state_type) -> Figure:
     return dataclasses.replace(shown[current], plotly=fig)
 
 
+def _changing(frames: list[list[dict]]) -> list[list[dict]]:
+    """The traces of each frame without what is the same in all: a page keeps that."""
+    return [
+        [
+            {key: value for key, value in trace.items() if key == "type" or any(f[k].get(key) != value for f in frames)}
+            for k, trace in enumerate(frame)
+        ]
+        for frame in frames
+    ]
+
+
 def _overlay(figure: Figure) -> dict:
     return {key: figure.plotly.layout[key] for key in ("shapes", "annotations", "xaxis", "yaxis", "coloraxis")}
 
@@ -61,8 +72,9 @@ def _title(figure: Figure) -> dict:
 
 
 def grid(render, state_type) -> str:
-    """The figures of all settings, packed; `unpacked` and `figure_at` read them. Numbers keep `DIGITS` digits.
+    """The figures of all settings, packed; `unpacked` and `figure_at` read them.
 
+    Numbers keep `DIGITS` digits, and sizes a tenth of a pixel.
     What settings share is stored once: a part of a figure (its path) has a list of values, and for each setting the place
     of its value there, counted from 1; 0 where the figure has no such part. Too large a grid keeps every second value of its
     longest slider, the first setting among them.
@@ -103,17 +115,17 @@ def _parts(figure: Figure):
     yield from ((("caption",), figure.caption), (("alt",), figure.alt))
 
 
-def _plain(value):
-    """A value of plotly's JSON, its typed arrays as lists and its numbers short."""
+def _plain(value, key: str = ""):
+    """A value of plotly's JSON, its typed arrays as lists and its numbers short; `key` is its name."""
     if isinstance(value, dict) and "bdata" in value:
         array = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
         value = array.reshape([int(side) for side in value.get("shape", str(array.size)).split(",")]).tolist()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {name: _plain(item, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item, key) for item in value]
     if isinstance(value, float):
-        short = float(f"{value:.{DIGITS}g}")
+        short = round(value, 1) if key == "size" else float(f"{value:.{DIGITS}g}")
         return None if math.isnan(value) else int(short) if short.is_integer() else short
     return value
 

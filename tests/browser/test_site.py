@@ -236,7 +236,9 @@ def test_the_controls_of_a_widget_stay_in_sight_while_its_figure_is_read(site, p
     visit(page, site / path_of(LESSONS[1]).with_suffix(".html"))
     for width, height in ((1366, 740), (800, 600), (683, 384), (360, 740)):  # the third is 1366 pixels at 200 %
         page.set_viewport_size({"width": width, "height": height})
-        page.locator(".rpm-caption").first.evaluate("caption => caption.scrollIntoView({ block: 'end' })")
+        page.locator(".rpm-caption").first.evaluate(
+            "caption => caption.scrollIntoView({ block: 'end', behavior: 'instant' })"
+        )
         for control in page.locator(CONTROLS).all():
             on_top = control.evaluate(
                 """control => {
