@@ -211,6 +211,7 @@ def test_a_stored_widget_has_its_settings_beside_its_twin(notebook):
     """The same run stored both: they agree wherever the twin's slider stops."""
     for data in build_notebooks.figures(nbformat.read(notebook, as_version=4)):
         if "sliders" in data[PLOTLY]["layout"]:
+            assert GRID in data, "remedy: make build"
             made, (twin,) = unpacked(data[GRID]), data[PLOTLY]["layout"]["sliders"]
             first, *others = made["controls"]
             names = [step["label"] for step in twin["steps"]] if first["menu"] else first["values"]

@@ -110,20 +110,20 @@ def _parts(figure: Figure):
     """What a figure is made of, each with the path to it: attributes of traces and of the layout, and its words."""
     drawn = json.loads(figure.plotly.to_json())
     for number, trace in enumerate(drawn["data"]):
-        yield from ((("data", number, key), _plain(value)) for key, value in trace.items())
-    yield from ((("layout", key), _plain(value)) for key, value in drawn["layout"].items())
+        yield from ((("data", number, key), plain(value)) for key, value in trace.items())
+    yield from ((("layout", key), plain(value)) for key, value in drawn["layout"].items())
     yield from ((("caption",), figure.caption), (("alt",), figure.alt))
 
 
-def _plain(value, key: str = ""):
+def plain(value, key: str = ""):
     """A value of plotly's JSON, its typed arrays as lists and its numbers short; `key` is its name."""
     if isinstance(value, dict) and "bdata" in value:
         array = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
         value = array.reshape([int(side) for side in value.get("shape", str(array.size)).split(",")]).tolist()
     if isinstance(value, dict):
-        return {name: _plain(item, name) for name, item in value.items()}
+        return {name: plain(item, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, key) for item in value]
+        return [plain(item, key) for item in value]
     if isinstance(value, float):
         short = round(value, 1) if key == "size" else float(f"{value:.{DIGITS}g}")
         return None if math.isnan(value) else int(short) if short.is_integer() else short

@@ -322,7 +322,7 @@ def _color_bar(title: str) -> dict:
 
 def _spread(ends: Mapping[str, float], values: np.ndarray) -> dict[str, float]:
     """Heights of the labels at the curves' ends, moved apart so that none covers another."""
-    gap, placed = 0.06 * (np.ptp(values) or 1), dict[str, float]()
+    gap, placed = 0.07 * (np.ptp(values) or 1), dict[str, float]()
     for name in sorted(ends, key=ends.__getitem__):
         placed[name] = max(ends[name], max(placed.values(), default=-np.inf) + gap)
     return placed
