@@ -209,7 +209,7 @@ def test_without_a_kernel_every_control_of_a_widget_works_by_keyboard_and_shows_
                     assert shown[1:] == [expected["caption"], expected["alt"]], path.name
                     assert figure_difference(expected["data"], shown[0]) is None, path.name
                 assert len({json.dumps(setting) for setting, *_ in seen}) == len(seen), path.name
-                assert len({caption for *_, caption, _ in seen}) == len(seen), path.name
+                assert len({(caption, said) for *_, caption, said in seen}) == len(seen), path.name
             widgets += 1
     assert widgets == 14 and page.visit.problems == []
 
