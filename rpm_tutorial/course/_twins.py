@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from .figures import Figure
 
 GRID = "application/vnd.rpm-tutorial.grid"
-LARGEST = 350_000  # characters of a packed grid: a page has few, and is to stay below 3 MB
+LARGEST = 500_000  # characters of a packed grid: a page, with plotly, is to stay below 3 MB, a notebook below 1 MiB
 DIGITS = 7
 SLIDER_HEIGHT, TITLE_HEIGHT = 170, 60  # pixels that a static twin adds to its figure, and those of them above the plot
 
@@ -131,9 +131,9 @@ def plain(value, key: str = ""):
 
 
 def _thinned(made: dict) -> dict:
-    """Every second value of the longest slider."""
+    """Every second value of the longest slider, of two the later."""
     shape = [len(control["values"]) for control in made["controls"]]
-    axis = max((k for k, control in enumerate(made["controls"]) if not control["menu"]), key=shape.__getitem__)
+    axis = max((k for k, control in enumerate(made["controls"]) if not control["menu"]), key=lambda k: (shape[k], k))
     longest = made["controls"][axis]
     kept = range(longest["start"] % 2, shape[axis], 2)
     control = longest | {"values": [longest["values"][k] for k in kept], "start": longest["start"] // 2}
