@@ -47,7 +47,8 @@ class Explorer(ipywidgets.VBox):
     """The live widget: a control per field of the state, a reset, the figure, and its summary in words, updated with it.
 
     `.state` is the state shown, `.figure` the `Figure` that `render` made of it. Everything works from the keyboard.
-    Where no kernel answers (GitHub, the static site, print), the static twin is shown instead.
+    Where no kernel answers (GitHub, print), the static twin is shown instead; for the site, a build stores the figures of all
+    settings beside it.
     """
 
     def __init__(self, render):
