@@ -12,9 +12,9 @@ In a cell tagged `reproducible` (an identity, a finite world) the numbers have t
 - or are both below 1e-9 in absolute value: residuals are rounding noise, which differs between processors;
 - in a figure they agree to 1e-6 relative plus 1e-9 absolute; its typed arrays are decoded first.
 
-Pictures and HTML aren't compared, nor is a widget's random id: what they show is in the text and the figure
-beside them. A widget without a figure, as a progress bar, leaves no output at all. A warning on stderr is
-text like any other.
+Pictures and HTML aren't compared, nor is a widget's random id, nor the figures of all its settings, which only a build
+stores: what they show is in the text and the figure beside them. A widget without a figure, as a progress bar, leaves no
+output at all. A warning on stderr is text like any other.
 """
 
 import base64
@@ -26,8 +26,10 @@ from itertools import zip_longest
 import numpy as np
 from build_notebooks import WIDGET, is_only_live
 
+from rpm_tutorial.course._twins import GRID
+
 REPRODUCIBLE = "reproducible"
-NOT_COMPARED = {WIDGET, "image/jpeg", "image/png", "image/svg+xml", "text/html"}
+NOT_COMPARED = {WIDGET, GRID, "image/jpeg", "image/png", "image/svg+xml", "text/html"}
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 ROUNDING_NOISE = Decimal("1e-9")
 FIGURE_RTOL, FIGURE_ATOL = 1e-6, 1e-9

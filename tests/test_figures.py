@@ -82,6 +82,42 @@ def test_colab_gets_a_page_of_its_own(monkeypatch):
     monkeypatch.setattr(figures.charts, "in_colab", lambda: True)
     shown = bundle(FIGURES["dots"])
     assert set(shown) == {"text/html", "text/plain"} and "plotly" in shown["text/html"]
+    assert '"showSendToCloud": false' in shown["text/html"]
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_no_figure_has_a_button_that_uploads_it(kind):
+    assert bundle(FIGURES[kind])["application/vnd.plotly.v1+json"]["config"] == {"showSendToCloud": False}
+
+
+@pytest.mark.parametrize(
+    ("x", "ticks"),
+    [
+        (np.geomspace(1, 100, 30), "1 10 100"),
+        (2 ** np.arange(1, 11), "10 100 1\u202f000"),
+        (np.geomspace(10, 10_000, 7), "10 100 1\u202f000 10\u202f000"),
+        (np.geomspace(10**-1.5, 10**0.5, 13), "0.03 0.1 0.3 1 3"),
+        (np.array([0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0]), "0.03 0.1 0.3 1"),
+        (np.linspace(2, 9, 15), "2 3 4 5 6 7 8 9"),
+        (np.geomspace(1e-7, 1, 40), "10<sup>-7</sup> 10<sup>-6</sup> 10<sup>-5</sup> 10<sup>-4</sup> 0.001 0.01 0.1 1"),
+        ((20, 80, 320, 1280), "20 80 320 1\u202f280"),
+    ],
+)
+def test_a_logarithmic_axis_has_ticks_that_a_person_would_choose(x, ticks):
+    axis = figures.lines(x, {"MI": x}, x_log=True, x_label="x", y_label="y", caption="").plotly.layout.xaxis
+    assert " ".join(axis.ticktext) == ticks and axis.type == "log"
+    assert len(axis.tickvals) == len(axis.ticktext) and min(axis.tickvals) > 0
+
+
+def test_a_level_line_stands_at_0_where_0_is_in_sight():
+    assert FIGURES["lines"].plotly.layout.yaxis.zeroline and FIGURES["dots"].plotly.layout.xaxis.zeroline
+
+
+def test_no_two_of_the_three_names_and_of_the_two_parts_share_a_colour():
+    for names in (("InfoNCE", "ELBO − C", "log evidence − C"), ("label", "instance", "InfoNCE")):
+        assert len({STYLES[name].color for name in names}) == 3
+    drawn = {trace.name: trace.line.color for trace in FIGURES["training"].plotly.data if trace.name}
+    assert (drawn["label nats"], drawn["instance nats"]) == (STYLES["label"].color, STYLES["instance"].color)
 
 
 def test_quantities_keep_styles_that_differ_by_more_than_colour_and_curves_are_labelled_at_their_ends():

@@ -1,8 +1,10 @@
 """Every widget of the course, found by itself and driven as a reader does, kernel side; and the pattern."""
 
 import dataclasses
+import functools
 import html
 import inspect
+import itertools
 import json
 import re
 import statistics
@@ -10,17 +12,22 @@ import time
 from dataclasses import dataclass
 from fractions import Fraction
 
+import build_notebooks
+import nbformat
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
 from budgets import exceeded
+from notebook_compare import figure_difference
 from residuals import MEASURED
 
 from rpm_tutorial import FiniteRPM, GaussianChain, datasets, lessons, priors
 from rpm_tutorial.chain import Gaussian
-from rpm_tutorial.course.figures import Figure, bundle, dots
-from rpm_tutorial.course.widgets import Explorer, choice, explore, slider, static_twin
+from rpm_tutorial.course import _twins
+from rpm_tutorial.course._twins import GRID, LARGEST, figure_at, grid, static_twin, unpacked
+from rpm_tutorial.course.figures import Figure, bundle, dots, lines
+from rpm_tutorial.course.widgets import STORED, Explorer, choice, explore, slider
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -129,6 +136,10 @@ def test_a_control_at_its_ends_changes_figure_and_summary_and_reset_restores_the
     assert explorer.state == explorer.state_type() and shown(explorer) == first
 
 
+def json_of(data) -> list[dict]:
+    return json.loads(go.Figure(data).to_json())["data"]
+
+
 def traces(data) -> str:
     return go.Figure(data).to_json()
 
@@ -147,11 +158,97 @@ def test_the_static_twin_shows_the_same_figures_as_the_widget(name):
         assert step.method == "animate" and tuple(step.args[0]) == (frame.name,)
         assert step.label == (f"{value:g}" if isinstance(value, float) else str(value))
         expected = render(dataclasses.replace(default, **{first.name: value})).plotly
-        assert traces(frame.data) == traces(expected.data)
+        assert traces([{**base, **new} for base, new in zip(*map(json_of, (twin.plotly.data, frame.data)))]) == traces(
+            expected.data
+        )
         for part in ("shapes", "annotations", "coloraxis"):
             assert frame.layout[part] == expected.layout[part]
     assert len(twin.plotly.frames) >= 5 and twin.plotly.frames[control.active].name == str(getattr(default, first.name))
     assert traces(twin.plotly.data) == traces(render(default).plotly.data) and twin.alt == render(default).alt
+
+
+def settings(state_type, made: dict):
+    """Each setting that a grid has: the places of its controls, and the state."""
+    options = [dict(field.metadata["options"]) for field in dataclasses.fields(state_type)]
+    for setting in itertools.product(*(range(len(control["values"])) for control in made["controls"])):
+        names = [control["values"][k] for control, k in zip(made["controls"], setting)]
+        yield setting, state_type(*(values[name] for values, name in zip(options, names, strict=True)))
+
+
+def in_tenths(data: list[dict]) -> list[dict]:
+    """The traces, each marker's size in tenths of a pixel: all that a page shows of it."""
+    sizes = [trace.get("marker", {}).get("size") for trace in data]
+    return [
+        trace | {"marker": trace["marker"] | {"size": [round(pixels, 1) for pixels in size]}}
+        if isinstance(size, list)
+        else trace
+        for trace, size in zip(data, sizes)
+    ]
+
+
+@pytest.mark.slow
+@each_render
+def test_without_a_kernel_a_page_shows_what_the_widget_shows_at_every_setting(name):
+    render, state_type = functools.cache(RENDERS[name]), explore(RENDERS[name]).state_type
+    packed = grid(render, state_type)
+    made, differ = unpacked(packed), []
+    labels = [field.metadata["label"] for field in dataclasses.fields(state_type)]
+    assert [control["label"] for control in made["controls"]] == labels
+    for setting, state in settings(state_type, made):
+        live, shown = render(state), figure_at(made, setting)
+        assert (shown.pop("caption"), shown.pop("alt")) == (live.caption, live.alt)
+        expected = {key: value for key, value in bundle(live)[PLOTLY].items() if key != "config"}
+        found = figure_difference(expected | {"data": in_tenths(expected["data"])}, shown)
+        differ += [f"{state}: {found}"] if found else []
+    assert differ == [] and len(packed) <= LARGEST
+    start = [control["start"] for control in made["controls"]]
+    assert dict(settings(state_type, made))[tuple(start)] == state_type()
+    MEASURED.append(f"widget {name}: {len(list(settings(state_type, made)))} settings in {len(packed) / 1e3:.0f} kB")
+
+
+@pytest.mark.parametrize("notebook", sorted(build_notebooks.NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_stored_widget_has_its_settings_beside_its_twin(notebook):
+    """The same run stored both: they agree wherever the twin's slider stops."""
+    for data in build_notebooks.figures(nbformat.read(notebook, as_version=4)):
+        if "sliders" in data[PLOTLY]["layout"]:
+            assert GRID in data, "remedy: make build"
+            made, (twin,) = unpacked(data[GRID]), data[PLOTLY]["layout"]["sliders"]
+            first, *others = made["controls"]
+            names = [step["label"] for step in twin["steps"]] if first["menu"] else first["values"]
+            frames = {frame["name"]: frame for frame in data[PLOTLY]["frames"]}
+            both = [step for step in twin["steps"] if step["label"] in names]
+            for step in both:
+                shown = figure_at(made, [names.index(step["label"]), *(control["start"] for control in others)])
+                frame = frames[step["args"][0][0]]
+                drawn = [{**base, **new} for base, new in zip(data[PLOTLY]["data"], frame["data"], strict=True)]
+                assert figure_difference(in_tenths(drawn), shown["data"]) is None
+                assert frame["layout"]["title"]["text"].replace("<br>", " ") == shown["caption"]
+            assert len(both) >= 4
+
+
+def test_too_large_a_grid_keeps_every_second_value_of_its_longest_slider_and_its_start(monkeypatch):
+    whole = unpacked(grid(picture, State))
+    assert [len(control["values"]) for control in whole["controls"]] == [5, 2, 4]
+    monkeypatch.setattr(_twins, "LARGEST", len(grid(picture, State)) - 1)
+    made = unpacked(grid(picture, State))
+    assert [control["values"] for control in made["controls"]] == [
+        ["0", "0.5", "1"],
+        ["plain", "fancy"],
+        ["1", "2", "3", "4"],
+    ]
+    assert [control["start"] for control in made["controls"]] == [1, 0, 1]
+    for setting, state in settings(State, made):
+        assert figure_at(made, setting)["caption"] == picture(state).caption
+        assert figure_at(made, setting)["data"][0]["x"] == [state.size, state.count]
+
+
+def test_what_settings_do_not_share_is_left_out_where_it_is_absent():
+    def render(state: State) -> Figure:
+        return lines([0, 1], {str(k): [0, k] for k in range(state.count)}, x_label="x", y_label="y", caption="")
+
+    made = unpacked(grid(render, State))
+    drawn = {state.count: [line["name"] for line in figure_at(made, k)["data"]] for k, state in settings(State, made)}
+    assert drawn == {1: ["0"], 2: ["0", "1"], 3: ["0", "1", "2"], 4: ["0", "1", "2", "3"]}
 
 
 @pytest.mark.slow
@@ -194,6 +291,12 @@ def test_the_bundle_has_a_static_twin_beside_the_live_widget():
     shown = Explorer(picture)._repr_mimebundle_()
     assert set(shown) == {"application/vnd.jupyter.widget-view+json", PLOTLY, "text/plain"}
     assert shown["text/plain"] == picture(State()).alt and shown[PLOTLY]["layout"]["sliders"]
+
+
+def test_a_build_stores_the_figures_of_all_settings_too(monkeypatch):
+    monkeypatch.setenv(STORED, "1")
+    assert Explorer(picture)._repr_mimebundle_()[GRID] == grid(picture, State)
+    assert build_notebooks.KERNEL_ENVIRONMENT[STORED] == "1"
 
 
 def test_a_page_is_given_the_figure_of_the_moment_whenever_it_comes():

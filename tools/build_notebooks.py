@@ -34,7 +34,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 IGNORED = "nbval-ignore-output"
 LARGE = 2**20  # bytes of a stored notebook
 PICTURE_SIZE = {"width": 700, "height": 450}  # unless the figure's layout says
-KERNEL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+KERNEL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "RPM_TUTORIAL_STORED": "1"}
 
 
 def read_source(path: Path) -> NotebookNode:
@@ -57,7 +57,7 @@ def read_source(path: Path) -> NotebookNode:
 def execute(notebook: NotebookNode, folder: Path) -> None:
     client = NotebookClient(
         notebook,
-        timeout=600,
+        timeout=1800,
         startup_timeout=600,
         record_timing=False,
         store_widget_state=False,

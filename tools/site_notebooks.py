@@ -1,6 +1,6 @@
 """Notebooks as the site shows them: each plotly figure becomes HTML that docs/_static/figures.js draws without a kernel.
 
-A static twin brings its frames along, and gets a plain range input in the place of plotly's slider, which no keyboard reaches.
+A widget brings the figures of all its settings along, packed, and gets a range input for each slider and a menu for each choice.
 """
 
 import html
@@ -10,7 +10,7 @@ import json
 import nbformat
 from nbformat import NotebookNode
 
-from rpm_tutorial.course.widgets import SLIDER_HEIGHT, TITLE_HEIGHT
+from rpm_tutorial.course._twins import GRID, figure_at, unpacked
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -22,49 +22,43 @@ def read(text: str) -> NotebookNode:
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace("](../docs/", "](../")
         for output in cell.get("outputs", ()):
-            data = output.get("data", {})
-            if PLOTLY in data:
-                output.data = NotebookNode({"text/html": figure(data[PLOTLY], data["text/plain"], next(numbers))})
+            if PLOTLY in output.get("data", {}):
+                output.data = NotebookNode({"text/html": figure(output.data, next(numbers))})
     return notebook
 
 
-def figure(plotly: dict, alt: str, number: int) -> str:
-    """The HTML of a plotly figure, `alt` its description in words."""
-    layout = {key: value for key, value in plotly["layout"].items() if key != "width"}  # as wide as the page
-    sliders = layout.pop("sliders", None)
-    drawn, controls, caption = {"data": plotly["data"], "layout": layout}, "", ""
-    if sliders:
-        drawn["frames"], captions = frames(plotly["frames"], sliders[0]["steps"])
-        drawn["captions"] = captions
-        layout.pop("title")
-        layout["height"] -= SLIDER_HEIGHT
-        layout["margin"]["t"] -= TITLE_HEIGHT
-        controls = range_input(sliders[0], f"twin-{number}")
-        alt = caption = captions[sliders[0]["active"]]
-        caption = f'<p class="rpm-caption" role="status">{html.escape(caption)}</p>'
-    code = json.dumps(drawn, separators=(",", ":")).replace("</", "<\\/")
+def figure(data: dict, number: int, height: int | None = None) -> str:
+    """The HTML of an output with a plotly figure; `number` tells its controls from those of the page's other figures."""
+    layout, alt, controls, caption = data[PLOTLY]["layout"], "".join(data["text/plain"]), "", ""
+    if GRID in data:
+        grid = unpacked(data[GRID])
+        shown = figure_at(grid, [control["start"] for control in grid["controls"]])
+        layout, alt = shown["layout"], shown["alt"]
+        rows = "".join(control(made, f"twin-{number}-{k}") for k, made in enumerate(grid["controls"]))
+        controls = f'<div class="rpm-controls">{rows}</div>'
+        caption = f'<p class="rpm-caption" role="status">{html.escape(shown["caption"])}</p>'
+        code = f'<script type="application/gzip">{data[GRID]}</script>'
+    elif "sliders" in layout:
+        raise ValueError("a widget was stored without the figures of its settings; remedy: make build")
+    else:
+        drawn = {"data": data[PLOTLY]["data"], "layout": layout}
+        text = json.dumps(drawn, separators=(",", ":")).replace("</", "<\\/")
+        code = f'<script type="application/json">{text}</script>'
     return (
         f'<div class="rpm-figure">{controls}<div class="rpm-scroll"><div class="rpm-plot" role="img" '
-        f'aria-label="{html.escape(alt)}" style="height:{layout["height"]}px"></div></div>{caption}'
-        f'<script type="application/json">{code}</script></div>'
+        f'aria-label="{html.escape(alt)}" style="height:{height or layout["height"]}px"></div></div>{caption}{code}</div>'
     )
 
 
-def frames(stored: list[dict], steps: list[dict]) -> tuple[list[dict], list[str]]:
-    """The frames in the order of the slider's steps, and the caption of each, which was the title of its figure."""
-    by_name = {frame["name"]: frame for frame in stored}
-    ordered = [by_name[step["args"][0][0]] for step in steps]
-    captions = [frame["layout"].pop("title")["text"].replace("<br>", " ") for frame in ordered]
-    return ordered, captions
-
-
-def range_input(slider: dict, name: str) -> str:
-    """A labelled range input over the steps of a plotly slider, its value in words beside it."""
-    labels, active = [step["label"] for step in slider["steps"]], slider["active"]
-    label = html.escape(slider["currentvalue"]["prefix"].removesuffix(": "))
-    values, shown = html.escape(json.dumps(labels)), html.escape(labels[active])
-    return (
-        f'<div class="rpm-control"><label for="{name}">{label}</label>'
-        f'<input type="range" id="{name}" max="{len(labels) - 1}" value="{active}" aria-valuetext="{shown}" '
-        f'data-values="{values}"><output for="{name}">{shown}</output></div>'
-    )
+def control(made: dict, name: str) -> str:
+    """A control of a grid under its label: a menu, or a range input with its value in words beside it."""
+    label, values, start = html.escape(made["label"]), [html.escape(value) for value in made["values"]], made["start"]
+    if made["menu"]:
+        options = "".join(f"<option{' selected' * (k == start)}>{value}</option>" for k, value in enumerate(values))
+        inside = f'<select id="{name}">{options}</select>'
+    else:
+        inside = (
+            f'<input type="range" id="{name}" max="{len(values) - 1}" value="{start}" aria-valuetext="{values[start]}">'
+            f'<output for="{name}">{values[start]}</output>'
+        )
+    return f'<div class="rpm-control"><label for="{name}">{label}</label>{inside}</div>'

@@ -1,6 +1,7 @@
 """What the site's pages say about the course, read from the notebooks and the library: no list of lessons is kept by hand."""
 
 import csv
+import dataclasses
 import html
 import json
 import re
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import doors
 import jupytext
+import plotly.graph_objects as go
 import site_notebooks
 import yaml
 
 import rpm_tutorial
-from rpm_tutorial.course.figures import diagrams
+from rpm_tutorial.course import _twins
+from rpm_tutorial.course.figures import Figure, diagrams
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, DOCS, BENCHMARK = ROOT / "notebooks", ROOT / "docs", ROOT / "bench" / "results.md"
@@ -84,14 +87,33 @@ def start() -> str:
     return f'<p class="doors">{row}</p>\n\nOn your machine: `{install}`'
 
 
-def stored_figure(lesson: str, beginning: str, number: int, height: int) -> str:
-    """A figure that a lesson has stored, found by how its description begins; a static twin brings its slider."""
+def stored(lesson: str, beginning: str) -> dict:
+    """A figure that a lesson has stored, found by how its description begins: the data of its output."""
     notebook = json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text(encoding="utf-8"))
     shown = (o["data"] for cell in notebook["cells"] for o in cell.get("outputs", ()) if "data" in o)
-    found = ((d[site_notebooks.PLOTLY], "".join(d["text/plain"])) for d in shown if site_notebooks.PLOTLY in d)
-    plotly, alt = next((plotly, alt) for plotly, alt in found if alt.startswith(beginning))
-    plotly["layout"]["height"] = height
-    return site_notebooks.figure(plotly, alt, number)
+    found = (data for data in shown if site_notebooks.PLOTLY in data)
+    return next(data for data in found if "".join(data["text/plain"]).startswith(beginning))
+
+
+def three_curves() -> str:
+    """The picture of lesson 0, with a slider that reads the three curves at a temperature."""
+    data = stored("00_start_here", "Lines of nats per pair, C taken away")
+    curves = _twins.plain(data[site_notebooks.PLOTLY]["data"])
+    temperatures = curves[0]["x"]
+    options = [(f"{temperature:.2g}", k) for k, temperature in enumerate(temperatures)]
+    metadata = {"label": "temperature", "menu": False, "options": options, "values": range(len(options))}
+    place = dataclasses.field(default=len(options) // 3, metadata=metadata)
+
+    def render(state) -> Figure:
+        drawn = {key: value for key, value in data[site_notebooks.PLOTLY].items() if key in ("data", "layout")}
+        figure = go.Figure(drawn)
+        figure.layout.shapes[0].update(x0=temperatures[state.place], x1=temperatures[state.place])
+        read = ", ".join(f"{curve['name']} {curve['y'][state.place]:.4f}" for curve in curves)
+        said = f"At temperature {options[state.place][0]}: {read} nats per pair."
+        return Figure(figure, said, f"Three curves, one on another. {said}", (), ())
+
+    state_type = dataclasses.make_dataclass("Place", [("place", int, place)], frozen=True)
+    return site_notebooks.figure(data | {site_notebooks.GRID: _twins.grid(render, state_type)}, 91, 320)
 
 
 def course_map() -> str:
@@ -253,9 +275,9 @@ def with_links(body: str, page: str) -> str:
 
 GENERATED = {
     "start": start,
-    "three curves": lambda: stored_figure("00_start_here", "Lines of nats per pair, C taken away", 91, 330),
-    "a slider": lambda: stored_figure(
-        "04_one_prior_one_objective", "Lines of L − C (nats per pair) against trust", 92, 440
+    "three curves": three_curves,
+    "a slider": lambda: site_notebooks.figure(
+        stored("04_one_prior_one_objective", "Lines of L − C (nats per pair) against trust"), 92, 440
     ),
     "lessons": cards,
     "course map": course_map,

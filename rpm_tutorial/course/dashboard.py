@@ -34,7 +34,7 @@ CHUNK, REST = 0.05, 0.03  # seconds of training, then for the page: Stop is answ
 REDRAW = 0.5  # seconds between two pictures, at the least
 AGAIN = "Change a setting and press Reset, or Load a checkpoint."
 KEPT = "The training is as it was: Resume continues it, and Stop saves it."
-WIDE = {"width": "40em"}
+WIDE = {"width": "40em", "max_width": "100%"}
 PAGE_TIMEOUT = 90.0  # seconds without a sign of the page; a hidden one may speak once a minute only
 
 

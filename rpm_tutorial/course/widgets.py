@@ -8,17 +8,18 @@ import dataclasses
 import functools
 import html
 import inspect
-import textwrap
+import json
+import os
 
 import anywidget
 import ipywidgets
-import plotly.graph_objects as go
 import traitlets
 
 from .._checks import check_number
-from .figures import Figure, bundle
+from ._twins import GRID, grid, static_twin
+from .figures import Figure, bundle, plotly_json
 
-SLIDER_HEIGHT, TITLE_HEIGHT = 170, 60  # pixels that a static twin adds to its figure, and those of them above the plot
+STORED = "RPM_TUTORIAL_STORED"  # set where a notebook is made to be read without a kernel
 
 
 def slider(default: float, low: float, high: float, step: float, label: str, unit: str = ""):
@@ -29,23 +30,25 @@ def slider(default: float, low: float, high: float, step: float, label: str, uni
     nearest = min(values, key=lambda value: abs(value - default))
     if abs(nearest - default) > 1e-6 * step:
         raise ValueError(f"the default {default} of {label!r} is no step; expected one, for example {nearest}")
-    metadata = {"values": values, "options": [(f"{v:g}", v) for v in values], "label": label, "unit": unit}
-    return dataclasses.field(default=nearest, metadata=metadata | {"control": ipywidgets.SelectionSlider})
+    shown = f"{label} ({unit})" if unit else label
+    metadata = {"values": values, "options": [(f"{v:g}", v) for v in values], "label": shown, "menu": False}
+    return dataclasses.field(default=nearest, metadata=metadata)
 
 
 def choice(options: dict[str, str] | dict[str, int] | list[str], label: str):
     """A field of a state that a menu sets: a list of values, or a dict from what is shown to the value; the first is default."""
     options = options if isinstance(options, dict) else {str(o): o for o in options}
     values = tuple(options.values())
-    metadata = {"values": values, "options": list(options.items()), "label": label, "unit": ""}
-    return dataclasses.field(default=values[0], metadata=metadata | {"control": ipywidgets.Dropdown})
+    metadata = {"values": values, "options": list(options.items()), "label": label, "menu": True}
+    return dataclasses.field(default=values[0], metadata=metadata)
 
 
 class Explorer(ipywidgets.VBox):
     """The live widget: a control per field of the state, a reset, the figure, and its summary in words, updated with it.
 
     `.state` is the state shown, `.figure` the `Figure` that `render` made of it. Everything works from the keyboard.
-    Where no kernel answers (GitHub, the static site, print), the static twin is shown instead.
+    Where no kernel answers (GitHub, print), the static twin is shown instead; for the site, a build stores the figures of all
+    settings beside it.
     """
 
     def __init__(self, render):
@@ -82,7 +85,8 @@ class Explorer(ipywidgets.VBox):
         self.summary.value = f"<div role='status'><p>{alt}</p><p><em>{caption}</em></p></div>"  # both are read out
 
     def _repr_mimebundle_(self, **kwargs):
-        return live_and_still(self, static_twin(self.render, self.state_type))
+        shown = live_and_still(self, static_twin(self.render, self.state_type))
+        return shown | {GRID: grid(self.render, self.state_type)} if STORED in os.environ else shown
 
 
 def live_and_still(live: ipywidgets.Widget, still: Figure) -> dict:
@@ -113,7 +117,7 @@ class Plot(ipywidgets.Box):
         self._drawing.kept = self._changes.heard == self._changes.asked != 0
         self._drawing.outputs = ({"output_type": "display_data", "data": bundle(figure), "metadata": {}},)
         if self._drawing.kept:
-            self._changes.figure = figure.plotly.to_json()
+            self._changes.figure = json.dumps(plotly_json(figure))
 
     def _answer(self, _change) -> None:
         """A page asks whether it hears; what it may have missed until now is sent again."""
@@ -150,8 +154,8 @@ class _Changes(anywidget.AnyWidget):
         }, 50);
         const hear = () => { if (model.get('answered') === mine) say('heard', mine); };
         const draw = () => {
-            const { data, layout } = JSON.parse(model.get('figure'));
-            window.Plotly.react(plot(), data, layout);
+            const { data, layout, config } = JSON.parse(model.get('figure'));
+            window.Plotly.react(plot(), data, layout, config);
         };
         model.on('change:answered', hear);
         model.on('change:figure', draw);
@@ -207,45 +211,6 @@ def explore(render) -> Explorer:
     return Explorer(render)
 
 
-def static_twin(render, state_type) -> Figure:
-    """The same figure without a kernel: its first control as plotly's own slider over frames made by the same `render`."""
-    first, default = dataclasses.fields(state_type)[0], state_type()
-    values, current = list(first.metadata["values"]), getattr(default, first.name)
-    if first.metadata["control"] is ipywidgets.SelectionSlider:  # nine frames are enough, the default among them
-        stride = -(-len(values) // 9)
-        values = values[values.index(current) % stride :: stride]
-    shown = [render(dataclasses.replace(default, **{first.name: value})) for value in values]
-    current = values.index(current)
-    fig = go.Figure(shown[current].plotly)
-    fig.frames = [
-        go.Frame(data=f.plotly.data, layout={**_overlay(f), "title": _title(f)}, name=str(v))
-        for v, f in zip(values, shown)
-    ]
-    at_once = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
-    names = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
-    steps = [
-        {"args": [[str(v)], at_once], "method": "animate", "label": name} for v, name in zip(values, names, strict=True)
-    ]
-    prefix = {"prefix": f"{_label(first)}: "}
-    fig.update_layout(
-        sliders=[{"active": current, "steps": steps, "currentvalue": prefix, "pad": {"t": 60}}],
-        title=_title(shown[current]),
-        height=fig.layout.height + SLIDER_HEIGHT,
-        margin_t=fig.layout.margin.t + TITLE_HEIGHT,
-    )
-    return dataclasses.replace(shown[current], plotly=fig)
-
-
-def _overlay(figure: Figure) -> dict:
-    return {key: figure.plotly.layout[key] for key in ("shapes", "annotations", "xaxis", "yaxis", "coloraxis")}
-
-
-def _title(figure: Figure) -> dict:
-    """The caption as a title, which changes with the frame."""
-    text = "<br>".join(textwrap.wrap(figure.caption, 105))
-    return {"text": text, "font": {"size": 12}, "x": 0.02, "y": 0.98, "yanchor": "top"}
-
-
 def _state_type(render):
     parameters = list(inspect.signature(render, eval_str=True).parameters.values())
     state_type = parameters[0].annotation if len(parameters) == 1 else None
@@ -258,13 +223,9 @@ def _state_type(render):
 
 
 def _control(field: dataclasses.Field):
-    options, look = field.metadata["options"], {"style": {"description_width": "16em"}, "layout": {"width": "40em"}}
-    return field.metadata["control"](options=options, value=field.default, description=_label(field), **look)
-
-
-def _label(field: dataclasses.Field) -> str:
-    unit = field.metadata["unit"]
-    return f"{field.metadata['label']} ({unit})" if unit else field.metadata["label"]
+    kind = ipywidgets.Dropdown if field.metadata["menu"] else ipywidgets.SelectionSlider
+    look = {"style": {"description_width": "16em"}, "layout": {"width": "40em", "max_width": "100%"}}
+    return kind(options=field.metadata["options"], value=field.default, description=field.metadata["label"], **look)
 
 
 def _steps(low: float, high: float, step: float) -> tuple:

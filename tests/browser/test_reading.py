@@ -63,6 +63,12 @@ def test_a_widget_is_drawn_and_works_before_its_own_modules_are_there(page):
     assert wait(page, "() => document.querySelector('.noUi-handle').ariaLabel"), "then they are there too"
 
 
+def test_a_figure_has_no_button_that_uploads_it(page):
+    drawn = page.locator(".rpm-explorer .modebar-btn")
+    titles = drawn.evaluate_all("buttons => buttons.map(button => button.dataset.title ?? button.ariaLabel)")
+    assert "Reset axes" in titles and [title for title in titles if "hare" in title or "loud" in title] == []
+
+
 def test_saving_leaves_the_source_and_a_saved_widget_is_its_static_twin_when_the_kernel_is_another(page, server):
     page.evaluate(
         "window.jupyterapp.shell.currentWidget.content.widgets[0].model.sharedModel.updateSource(0, 0, '# mine\\n')"

@@ -1,5 +1,6 @@
 """The site, built and opened from disk in a headless Chromium: what a reader without a network and without a mouse has."""
 
+import json
 import re
 import zipfile
 from dataclasses import dataclass, field
@@ -18,7 +19,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from budgets import HANG, exceeded
 from needs import NO_DEPRECATIONS, need_sphinx
+from notebook_compare import figure_difference
 from residuals import MEASURED
+
+from rpm_tutorial.course._twins import GRID, figure_at, unpacked
 
 ROOT = Path(__file__).parents[2]
 LESSONS, NEIGHBOURS = (
@@ -140,14 +144,17 @@ def grave(page, rules: list[str]) -> list[str]:
     ]
 
 
+CONTROLS = ".rpm-control :is(input, select)"
+
+
 def drawn_as_stored(page, notebook: Path) -> bool:
-    """Whether each stored figure is drawn, described and on white paper, and each twin has its slider."""
-    stored = [data[build_notebooks.PLOTLY] for data in build_notebooks.figures(nbformat.read(notebook, as_version=4))]
+    """Whether each stored figure is drawn, described and on white paper, and each widget has all its controls."""
+    stored = build_notebooks.figures(nbformat.read(notebook, as_version=4))
     plots = page.locator(".rpm-plot:has(.main-svg)").evaluate_all(
         "plots => plots.map(p => [getComputedStyle(p).backgroundColor, p.getAttribute('aria-label').length > 20])"
     )
-    twins = sum("sliders" in figure["layout"] for figure in stored)
-    return plots == [["rgb(255, 255, 255)", True]] * len(stored) and page.get_by_role("slider").count() == twins
+    controls = sum(len(unpacked(data[GRID])["controls"]) for data in stored if GRID in data)
+    return plots == [["rgb(255, 255, 255)", True]] * len(stored) and page.locator(CONTROLS).count() == controls
 
 
 def test_every_page_is_complete_light_quick_and_accessible(site, page):
@@ -164,7 +171,7 @@ def test_every_page_is_complete_light_quick_and_accessible(site, page):
         wrong += [(path.name, f"dark: {problem}") for problem in grave(page, ["color-contrast"])]
         if path in notebooks(site) and not drawn_as_stored(page, notebooks(site)[path]):
             wrong.append((path.name, "a stored figure is missing"))
-        for width in (1366, 1312, 1100, 1024, 360):  # laptops, tablets, a phone
+        for width in (1366, 1312, 1100, 1024, 800, 683, 360):  # laptops, one of them at 200 %, tablets, a phone
             page.set_viewport_size({"width": width, "height": 740})
             if page.evaluate("document.documentElement.scrollWidth") > width:
                 wrong.append((path.name, f"scrolls sideways in a window of {width} pixels"))
@@ -184,31 +191,62 @@ def test_a_broken_page_is_noticed(page, tmp_path: Path):
     assert "https://example.org/a.js" in seen.asked and "uncaught: missing is not defined" in seen.problems
 
 
-def test_a_static_twin_is_driven_by_keyboard(site, page):
-    twins = 0
-    for path in notebooks(site):
+def test_without_a_kernel_every_control_of_a_widget_works_by_keyboard_and_shows_the_stored_figure(site, page):
+    widgets = 0
+    for path, notebook in notebooks(site).items():
+        stored = build_notebooks.figures(nbformat.read(notebook, as_version=4))
+        grids = [unpacked(data[GRID]) for data in stored if GRID in data]
+        if not grids:
+            continue
         visit(page, path)
-        for slider in page.get_by_role("slider").all():
-            seen = [moved(slider, key) for key in ("Home", "ArrowRight", "ArrowRight", "End")]
-            pictures, values, texts, labels = zip(*seen)
-            for changes in (pictures, values, texts):
-                assert len(set(changes)) == len(seen), path.name
-            assert labels == texts
-            twins += 1
-    assert twins and page.visit.problems == []
+        boxes = page.locator(f".rpm-figure:has({CONTROLS})").all()
+        for box, grid in zip(boxes, grids, strict=True):
+            for k, control in enumerate(box.locator(CONTROLS).all()):
+                keys = ("ArrowDown", "ArrowUp") if grid["controls"][k]["menu"] else ("Home", "ArrowRight", "End")
+                seen = [moved(box, control, key) for key in keys]
+                for setting, *shown in seen:
+                    expected = figure_at(grid, setting)
+                    assert shown[1:] == [expected["caption"], expected["alt"]], path.name
+                    assert figure_difference(expected["data"], shown[0]) is None, path.name
+                assert len({json.dumps(setting) for setting, *_ in seen}) == len(seen), path.name
+                assert len({(caption, said) for *_, caption, said in seen}) == len(seen), path.name
+            widgets += 1
+    assert widgets == 14 and page.visit.problems == []
 
 
-def moved(slider, key: str) -> list[str]:
-    """A twin after a key: its picture, its value, its caption, and the description of its plot."""
-    slider.press(key)
-    slider.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
-    return slider.evaluate(
-        """slider => {
-            const box = slider.closest('.rpm-figure'), plot = box.querySelector('.rpm-plot');
-            return [plot.querySelector('.svg-container').innerHTML, slider.getAttribute('aria-valuetext'),
+def moved(box, control, key: str) -> list:
+    """A widget after a key: the places of its controls, what is drawn, its caption, and the description of its plot."""
+    control.press(key)
+    control.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
+    return box.evaluate(
+        """(box, controls) => {
+            const plot = box.querySelector('.rpm-plot'), places = [...box.querySelectorAll(controls)];
+            for (const control of places) {
+                const shown = control.parentElement.querySelector('output');
+                if (shown && shown.textContent !== control.getAttribute('aria-valuetext')) throw Error(shown.textContent);
+            }
+            return [places.map(control => control.selectedIndex ?? control.valueAsNumber), plot.data,
                     box.querySelector('.rpm-caption').textContent, plot.getAttribute('aria-label')];
-        }"""
+        }""",
+        CONTROLS,
     )
+
+
+def test_the_controls_of_a_widget_stay_in_sight_while_its_figure_is_read(site, page):
+    visit(page, site / path_of(LESSONS[1]).with_suffix(".html"))
+    for width, height in ((1366, 740), (800, 600), (683, 384), (360, 740)):  # the third is 1366 pixels at 200 %
+        page.set_viewport_size({"width": width, "height": height})
+        page.locator(".rpm-caption").first.evaluate(
+            "caption => caption.scrollIntoView({ block: 'end', behavior: 'instant' })"
+        )
+        for control in page.locator(CONTROLS).all():
+            on_top = control.evaluate(
+                """control => {
+                    const { left, right, top, bottom } = control.getBoundingClientRect();
+                    return document.elementFromPoint((left + right) / 2, (top + bottom) / 2) === control && right <= innerWidth;
+                }"""
+            )
+            assert on_top, f"{width} pixels"
 
 
 def test_the_first_screen_has_the_question_the_picture_a_slider_and_the_ways_in(site, page):
@@ -218,12 +256,16 @@ def test_the_first_screen_has_the_question_the_picture_a_slider_and_the_ways_in(
         "Run in Binder",
         "Run in Colab",
     ]
-    assert page.locator(".rpm-plot").first.bounding_box()["y"] + 200 < 900, "of a window 900 pixels high"
+    picture, slider = page.locator(".rpm-plot").first.bounding_box(), page.get_by_role("slider", name="temperature")
+    assert slider.bounding_box()["y"] < picture["y"] and picture["y"] + picture["height"] < 700, "of a window of 768"
+    slider.press("Home")
+    read = re.findall(r"\d\.\d{4}", page.locator(".rpm-caption").first.text_content())
+    assert len(read) == 3 and len(set(read)) == 1, "three names, one number"
+    assert page.get_by_role("combobox", name="prior").count() == 1
     slider = page.get_by_role("slider", name="offset t of the critic")
-    before = page.locator(".rpm-caption").first.text_content()
-    slider.focus()
-    page.keyboard.press("ArrowRight")
-    assert page.locator(".rpm-caption").first.text_content() != before
+    before = page.locator(".rpm-caption").last.text_content()
+    slider.press("ArrowRight")
+    assert page.locator(".rpm-caption").last.text_content() != before
     assert page.locator(".card").count() == len(LESSONS)
     page.set_viewport_size({"width": 360, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360, "nothing is cut off on a telephone"

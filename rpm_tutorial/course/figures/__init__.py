@@ -10,6 +10,7 @@ from .charts import (
     GREY,
     ORANGE,
     PURPLE,
+    SKY,
     STYLES,
     VERMILLION,
     Figure,
@@ -18,6 +19,7 @@ from .charts import (
     dots,
     images,
     lines,
+    plotly_json,
     tables,
 )  # fmt: skip
 from .diagrams import Diagram, course_map, graphical_model, hidden_states, reweighting, seven_lines, three_names

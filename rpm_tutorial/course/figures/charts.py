@@ -18,12 +18,14 @@ from torch import Tensor
 
 from ..environment import in_colab
 
-GREY, BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK = (
-    "#666666", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000",
+GREY, BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
+    "#666666", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
 )  # fmt: skip
 
 
 BESIDE = {"xanchor": "left", "xshift": 8, "showarrow": False}  # of a curve's end: its name
+
+CONFIG = {"showSendToCloud": False}  # no button that uploads a figure, which plotly would show
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,14 @@ STYLES: Mapping[str, Style] = {
     "P": Style(VERMILLION, "dash", "diamond"),
     "MI": Style(GREEN, "longdash", "triangle-up"),
     "InfoNCE": Style(PURPLE, "solid", "circle"),
-    "ELBO − C": Style(PURPLE, "dot", "x-thin-open"),
+    "ELBO − C": Style(SKY, "dot", "x-thin-open"),
     "log evidence − C": Style(BLACK, "dash", "cross-thin-open"),
     "DV": Style(ORANGE, "dashdot", "diamond"),
     "NWJ": Style(BLUE, "dot", "square"),
     "KL": Style(VERMILLION, "dash", "triangle-down"),
     "log N": Style(GREY, "dash", "line-ew-open"),
+    "label": Style(BLUE, "dash", "square-open"),  # nats of (E24)
+    "instance": Style(VERMILLION, "dot", "diamond-open"),
 }
 
 
@@ -79,8 +83,14 @@ class Figure:
 def bundle(figure: Figure) -> dict:
     """The MIME bundle of the plot alone, with its alt text as plain text."""
     if in_colab():
-        return {"text/html": figure.plotly.to_html(full_html=False, include_plotlyjs="cdn"), "text/plain": figure.alt}
-    return {"application/vnd.plotly.v1+json": json.loads(figure.plotly.to_json()), "text/plain": figure.alt}
+        page = figure.plotly.to_html(full_html=False, include_plotlyjs="cdn", config={**CONFIG})
+        return {"text/html": page, "text/plain": figure.alt}
+    return {"application/vnd.plotly.v1+json": plotly_json(figure), "text/plain": figure.alt}
+
+
+def plotly_json(figure: Figure) -> dict:
+    """The plot as the JSON that a page draws."""
+    return json.loads(figure.plotly.to_json()) | {"config": {**CONFIG}}
 
 
 def lines(
@@ -108,9 +118,8 @@ def lines(
     ys = {name: np.asarray(y, float) for name, y in curves.items()}
     if ceiling:
         ys[ceiling[0]] = np.full_like(x, ceiling[1])
-    fig = house_figure(
-        right=120, xaxis={"title": x_label, "type": "log" if x_log else "linear"}, yaxis={"title": y_label}
-    )
+    x_axis = {"type": "log", **log_ticks(x)} if x_log else {}
+    fig = house_figure(right=120, xaxis={"title": x_label, **x_axis}, yaxis={"title": y_label, **ZERO})
     seen = {name: np.flatnonzero(y >= floor) for name, y in ys.items()}
     values = np.concatenate([ys[name][k] for name, k in seen.items()])
     if floor > -np.inf:
@@ -171,7 +180,7 @@ def dots(
     fig = house_figure(
         right=20 if most == np.inf else 60,
         height=120 + 42 * len(names),
-        xaxis={"title": x_label, "range": [low - 0.15 * reach, min(high + 0.9 * reach, most)]},
+        xaxis={**ZERO, "title": x_label, "range": [low - 0.15 * reach, min(high + 0.9 * reach, most)]},
         yaxis={"range": [len(names) - 0.5, -0.5], "categoryorder": "array", "categoryarray": names},
     )
     fig.add_scatter(
@@ -263,7 +272,30 @@ def images(
     return Figure(fig, caption, alt + ".", ("row", "image" if below else "images", ""), table)
 
 
+def log_ticks(x: np.ndarray) -> dict:
+    """Ticks of a logarithmic axis: at a few values themselves, else 1, 10, 100, or between decades 3, or 2 and 5, in full."""
+    low, high = np.log10(x[x > 0].min()), np.log10(x.max())
+    decades, reach = 10.0 ** np.arange(np.floor(low) - 1, np.ceil(high) + 1), 0.06 * (high - low)
+    for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        ticks = np.outer(decades, digits).ravel()
+        ticks = ticks[(np.log10(ticks) > low - reach) & (np.log10(ticks) < high + reach)]
+        if len(ticks) >= 3:
+            break
+    values = np.unique(x) if len(x) <= 6 else ticks
+    return {"tickvals": values.tolist(), "ticktext": [_full(value) for value in values]}
+
+
+def _full(value: float) -> str:
+    """A number as it is written by hand: 10 000 and 0.03, but a power of ten where zeros would have to be counted."""
+    if 1e-4 < value < 1e6:
+        return f"{value:,.6g}".replace(",", "\u202f")
+    return f"{value / (power := 10 ** np.floor(np.log10(value))):.3g}·10<sup>{np.log10(power):.0f}</sup>".removeprefix(
+        "1·"
+    )
+
+
 # Plotly validates a template at every use; a small one keeps a figure under 10 ms, and "simple_white" would cost 30.
+ZERO = {"zeroline": True, "zerolinecolor": "#BBBBBB", "zerolinewidth": 1}  # a level line at 0, where 0 is in sight
 _AXIS = dict(showline=True, ticks="outside", showgrid=False, zeroline=False, linecolor=BLACK, automargin=True)
 _PAPER = dict(font={"size": 13, "color": BLACK}, paper_bgcolor="white", plot_bgcolor="white", xaxis=_AXIS, yaxis=_AXIS)
 _TEMPLATE = go.layout.Template(layout=_PAPER)
@@ -290,7 +322,7 @@ def _color_bar(title: str) -> dict:
 
 def _spread(ends: Mapping[str, float], values: np.ndarray) -> dict[str, float]:
     """Heights of the labels at the curves' ends, moved apart so that none covers another."""
-    gap, placed = 0.06 * (np.ptp(values) or 1), dict[str, float]()
+    gap, placed = 0.07 * (np.ptp(values) or 1), dict[str, float]()
     for name in sorted(ends, key=ends.__getitem__):
         placed[name] = max(ends[name], max(placed.values(), default=-np.inf) + gap)
     return placed

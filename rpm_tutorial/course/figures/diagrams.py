@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from IPython.display import publish_display_data
 
 from ...derivation import EQUATIONS
-from .charts import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
+from .charts import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def three_names() -> Diagram:
     parts += [_path("M165 76V96H350V120"), _path("M535 76V96H350", head=False)]
     parts += [_path(f"M350 164V184H{115 + 235 * k}V206") for k in range(3)]
     parts += _box(10, 208, 210, 86, ["InfoNCE", "how well x finds its partner", "among N candidates"], PURPLE)
-    parts += _box(245, 208, 210, 86, ["ELBO − C", "how probable the pair is", "under a model, at least"], PURPLE)
+    parts += _box(245, 208, 210, 86, ["ELBO − C", "how probable the pair is", "under a model, at least"], SKY)
     parts += _box(480, 208, 210, 86, ["log evidence − C", "how probable the pair is", "under that model"])
     parts += [_text(232, 258, "=", 22), _text(467, 258, "≤", 22)]
     parts += [_text(232, 318, "always", 13), _text(467, 318, "equal if x leaves no doubt about z", 13)]

@@ -15,7 +15,6 @@ from .charts import (
     STYLES,
     VERMILLION,
     Figure,
-    Style,
     _color_bar,
     house_figure,
     panes,
@@ -117,8 +116,8 @@ def training(history: Mapping[str, Sequence[float]], latents, labels, *, steps: 
     looks = {
         "InfoNCE": ("", STYLES["InfoNCE"]),
         "held-out InfoNCE": ("", STYLES["log evidence − C"]),
-        "label nats": ("2", Style(BLUE, "dash", "square")),
-        "instance nats": ("2", Style(ORANGE, "dot", "diamond")),
+        "label nats": ("2", STYLES["label"]),
+        "instance nats": ("2", STYLES["instance"]),
         "probe": ("3", STYLES["MI"]),
     }
     for name, (axis, style) in looks.items():

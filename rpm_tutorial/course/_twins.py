@@ -1,0 +1,174 @@
+"""A widget without a kernel: its figures, made by the same `render`.
+
+`static_twin` is for GitHub and JupyterLab: plotly's own slider over the first control. `grid` holds a figure for each setting
+of all controls, for a page with a script that picks the one asked for: the site.
+"""
+
+import base64
+import dataclasses
+import gzip
+import itertools
+import json
+import math
+import textwrap
+
+import numpy as np
+import plotly.graph_objects as go
+
+from .figures import Figure
+
+GRID = "application/vnd.rpm-tutorial.grid"
+LARGEST = 500_000  # characters of a packed grid: a page, with plotly, is to stay below 3 MB, a notebook below 1 MiB
+DIGITS = 7
+SLIDER_HEIGHT, TITLE_HEIGHT = 170, 60  # pixels that a static twin adds to its figure, and those of them above the plot
+
+
+def static_twin(render, state_type) -> Figure:
+    """The figure of the first settings, its first control as plotly's own slider over frames."""
+    first, default = dataclasses.fields(state_type)[0], state_type()
+    values = list(first.metadata["values"])
+    current = values.index(getattr(default, first.name))
+    if not first.metadata["menu"]:  # nine frames are enough, the default among them
+        stride = -(-len(values) // 9)
+        values, current = values[current % stride :: stride], current // stride
+    shown = [render(dataclasses.replace(default, **{first.name: value})) for value in values]
+    fig = go.Figure(shown[current].plotly)
+    fig.frames = [
+        go.Frame(data=traces, layout={**_overlay(f), "title": _title(f)}, name=str(v))
+        for v, f, traces in zip(values, shown, _changing([json.loads(f.plotly.to_json())["data"] for f in shown]))
+    ]
+    at_once = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
+    names = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+    steps = [{"args": [[str(v)], at_once], "method": "animate", "label": name} for v, name in zip(values, names)]
+    prefix = {"prefix": f"{first.metadata['label']}: "}
+    fig.update_layout(
+        sliders=[{"active": current, "steps": steps, "currentvalue": prefix, "pad": {"t": 60}}],
+        title=_title(shown[current]),
+        height=fig.layout.height + SLIDER_HEIGHT,
+        margin_t=fig.layout.margin.t + TITLE_HEIGHT,
+    )
+    return dataclasses.replace(shown[current], plotly=fig)
+
+
+def _changing(frames: list[list[dict]]) -> list[list[dict]]:
+    """The traces of each frame without what is the same in all: a page keeps that."""
+    return [
+        [
+            {key: value for key, value in trace.items() if key == "type" or any(f[k].get(key) != value for f in frames)}
+            for k, trace in enumerate(frame)
+        ]
+        for frame in frames
+    ]
+
+
+def _overlay(figure: Figure) -> dict:
+    return {key: figure.plotly.layout[key] for key in ("shapes", "annotations", "xaxis", "yaxis", "coloraxis")}
+
+
+def _title(figure: Figure) -> dict:
+    """The caption as a title, which changes with the frame."""
+    text = "<br>".join(textwrap.wrap(figure.caption, 105))
+    return {"text": text, "font": {"size": 12}, "x": 0.02, "y": 0.98, "yanchor": "top"}
+
+
+def grid(render, state_type) -> str:
+    """The figures of all settings, packed; `unpacked` and `figure_at` read them.
+
+    Numbers keep `DIGITS` digits, and sizes a tenth of a pixel.
+    What settings share is stored once: a part of a figure (its path) has a list of values, and for each setting the place
+    of its value there, counted from 1; 0 where the figure has no such part. Too large a grid keeps every second value of its
+    longest slider, the first setting among them.
+    """
+    fields, start = dataclasses.fields(state_type), state_type()
+    values = [field.metadata["values"] for field in fields]
+    controls = [
+        {
+            "label": field.metadata["label"],
+            "menu": field.metadata["menu"],
+            "values": [name for name, _ in field.metadata["options"]],
+            "start": every.index(getattr(start, field.name)),
+        }
+        for field, every in zip(fields, values)
+    ]
+    found: dict[tuple, tuple[dict[str, int], list[int]]] = {}
+    for number, setting in enumerate(itertools.product(*values)):
+        for path, value in _parts(render(state_type(*setting))):
+            pool, places = found.setdefault(path, ({}, []))
+            places += [0] * (number - len(places)) + [pool.setdefault(json.dumps(value), len(pool) + 1)]
+    settings = math.prod(map(len, values))
+    parts = [
+        [path, [json.loads(text) for text in pool], places + [0] * (settings - len(places))]
+        for path, (pool, places) in found.items()
+    ]
+    made = {"controls": controls, "parts": parts}
+    while len(packed := _packed(made)) > LARGEST:
+        made = _thinned(made)
+    return packed
+
+
+def _parts(figure: Figure):
+    """What a figure is made of, each with the path to it: attributes of traces and of the layout, and its words."""
+    drawn = json.loads(figure.plotly.to_json())
+    for number, trace in enumerate(drawn["data"]):
+        yield from ((("data", number, key), plain(value)) for key, value in trace.items())
+    yield from ((("layout", key), plain(value)) for key, value in drawn["layout"].items())
+    yield from ((("caption",), figure.caption), (("alt",), figure.alt))
+
+
+def plain(value, key: str = ""):
+    """A value of plotly's JSON, its typed arrays as lists and its numbers short; `key` is its name."""
+    if isinstance(value, dict) and "bdata" in value:
+        array = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
+        value = array.reshape([int(side) for side in value.get("shape", str(array.size)).split(",")]).tolist()
+    if isinstance(value, dict):
+        return {name: plain(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item, key) for item in value]
+    if isinstance(value, float):
+        short = round(value, 1) if key == "size" else float(f"{value:.{DIGITS}g}")
+        return None if math.isnan(value) else int(short) if short.is_integer() else short
+    return value
+
+
+def _thinned(made: dict) -> dict:
+    """Every second value of the longest slider, of two the later."""
+    shape = [len(control["values"]) for control in made["controls"]]
+    axis = max((k for k, control in enumerate(made["controls"]) if not control["menu"]), key=lambda k: (shape[k], k))
+    longest = made["controls"][axis]
+    kept = range(longest["start"] % 2, shape[axis], 2)
+    control = longest | {"values": [longest["values"][k] for k in kept], "start": longest["start"] // 2}
+    parts = []
+    for path, values, places in made["parts"]:
+        left = np.reshape(places, shape).take(kept, axis).ravel()
+        used = [k for k in dict.fromkeys(left.tolist()) if k]
+        new = {0: 0} | {k: place for place, k in enumerate(used, 1)}
+        parts.append([path, [values[k - 1] for k in used], [new[k] for k in left.tolist()]])
+    return {"controls": [control if k == axis else c for k, c in enumerate(made["controls"])], "parts": parts}
+
+
+def _packed(made: dict) -> str:
+    text = json.dumps(made, separators=(",", ":"), ensure_ascii=False)
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def unpacked(packed: str) -> dict:
+    """The controls of a grid, each with its label, its values as they are shown and the place of the first, and its parts."""
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
+
+
+def figure_at(made: dict, setting: list[int]) -> dict:
+    """The data and layout of an unpacked grid's figure, its caption and its description, at a place on each control."""
+    place = int(np.ravel_multi_index(setting, [len(control["values"]) for control in made["controls"]]))
+    figure: dict = {"data": [], "layout": {}}
+    for (kind, *path), values, places in made["parts"]:
+        if not places[place]:
+            continue
+        value = values[places[place] - 1]
+        if kind == "data":
+            figure["data"] += [{} for _ in range(path[0] + 1 - len(figure["data"]))]
+            figure["data"][path[0]][path[1]] = value
+        elif kind == "layout":
+            figure["layout"][path[0]] = value
+        else:
+            figure[kind] = value
+    return figure
