@@ -1,6 +1,6 @@
 // Whatever scrolls sideways can be scrolled by keyboard: it joins the order of Tab while it is wider than its room.
 
-const wide = 'pre, .rpm-scroll, .table-wrapper, .output';
+const wide = 'pre, .rpm-scroll, .table-wrapper, .output, p:has(math)';
 const watch = new ResizeObserver(entries => {
     for (const { target } of entries) {
         if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
