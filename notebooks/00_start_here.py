@@ -9,7 +9,7 @@
 # **Afterwards you can** say what a nat of InfoNCE is; train an encoder with InfoNCE in a few lines; compute the same number as an ELBO and as a
 # log evidence, and say when the three agree; tell how much of it is knowledge of the class, and how much of the single image; find your way through the lessons.
 #
-# **You need** PyTorch and basic probability: Bayes' rule, expectation, KL divergence. **Time** 50 minutes, of which the
+# **You need** PyTorch and basic probability: Bayes' rule, expectation, KL divergence. **Time** 55 minutes, of which the
 # computer takes one. **How to read**: run the cells in order with Shift+Enter. A question is followed by its folded
 # answer; an exercise checks itself; all numbers are in nats (natural logarithms: $\log 2$ nats are one bit).
 #

@@ -7,7 +7,7 @@
 # **Afterwards you can** name the prior behind an objective, and the objective that a prior gives; say which objective is the larger for the same critic,
 # and by which KL; distinguish the critic from the normaliser; say which of your losses changes when a constant is added to its scores.
 #
-# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb). **Time** 35 minutes.
+# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb). **Time** 40 minutes.
 #
 # **Whose result**: the paper has two of these priors, the optimal one (E6) and that of InfoNCE (E7). The objectives are older than it; that each belongs to a prior of its own, with the same encoder and likelihoods, (E9) to (E12), is this course's. (NWJ's prior is relaxed, and CLIP has two.)
 # Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
@@ -38,7 +38,8 @@ rpm.figures.tables(
     x_label="z′",
     y_label="z",
     unit="score (nats)",
-    caption="Scores above 1 mark pairs of latents that meet more often than by chance, up to the noise of the critic.",
+    caption="Scores above 1 mark pairs of latents that meet more often than by chance, "
+    "up to the noise of the critic.",
 )
 
 # %% [markdown] tags=["slide"]
@@ -143,7 +144,7 @@ rpm.figures.dots(
 # The three start from the same table $Q(z)Q(z')f$. The **critic** $f$ says which latents fit together. The **normaliser** says what the table is divided by: $Z(z)$, one for each row, or $\bar Z$, one for all. NWJ has none, and divides by the fixed number $e$. The two choices are independent.
 #
 # The widget has a critic with two errors to set, $\log f = 1 + \kappa \log r + c(z)$. The factor $\kappa$ scales the density ratio: at 1 the critic is right, above 1 it exaggerates the ratio, below 1 it weakens it. The
-# offset $t$ shifts the three rows by $c(z) = -t, 0, t$. Curves show the three objectives against $\kappa$; in a running lesson a menu picks the one whose KL to $Q(z,z')$ is drawn as a bar.
+# offset $t$ shifts the three rows by $c(z) = -t, 0, t$. Curves show the three objectives against $\kappa$; a menu picks the one whose KL to $Q(z,z')$ is drawn as a bar.
 #
 # **Predict** before you move the offset: which of the three curves stays where it is?
 #

@@ -7,7 +7,7 @@
 # **Afterwards you can** say why the ELBO *is* the log evidence for a deterministic encoder; compute the log evidence of any data set of pairs, without
 # making the table of all pairs; explain the $\log N$ ceiling in one line; draw $x'$ from the model, given $x$.
 #
-# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb). **Time** 45 minutes, of which the computer takes one.
+# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb). **Time** 60 minutes, of which the computer takes one.
 #
 # **Whose result**: that the ELBO equals the marginal likelihood for a deterministic encoder (E13) is the paper's
 # ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), announced in its abstract). That no limit is needed on a data set (E14), the ceiling (E23), and the tiles are this course's.
@@ -331,7 +331,7 @@ rpm.figures.images(
 #
 # ## Temperature against evidence
 #
-# Choose a temperature, and in a running lesson an image too. The bars show the probability $P(x'|x)$ of the eight $x'$ that the model finds most probable, and of ✓, the image's own other view. No temperature changes their order. It
+# Choose a temperature and an image. The bars show the probability $P(x'|x)$ of the eight $x'$ that the model finds most probable, and of ✓, the image's own other view. No temperature changes their order. It
 # changes how much is staked on each: a cold model bets nearly all on a few, a warm one spreads its bets.
 #
 # Two lines on top show what such a bet earns at each temperature, as $\log P(x,x') = \log P(x'|x) - \log 1000$. Dotted: $\log P(x_i,x'_i)$ of this one pair. Dashed: its mean over all 1 000 pairs, the log evidence. (The pictures are drawn whole. The encoder

@@ -8,7 +8,7 @@
 # **Afterwards you can** say what the ceiling $\log N$ means for the model; predict the bias of a batch, and recognise when the prediction
 # fails; choose between InfoNCE, NWJ and DV by their variance; report a number that does not depend on the training batch.
 #
-# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb), and of [lesson 4](04_one_prior_one_objective.ipynb) NWJ and DV. **Time** 50 minutes, of which the computer takes one.
+# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb), and of [lesson 4](04_one_prior_one_objective.ipynb) NWJ and DV. **Time** 65 minutes, of which the computer takes one.
 #
 # **Whose result**: the paper shows the equality with the ELBO in the limit of infinitely many samples ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), announced in its abstract). The ceiling $\log N$ is van den Oord, Li and
 # Vinyals' ([2018](https://arxiv.org/abs/1807.03748)). Poole, Ozair, van den Oord, Alemi and Tucker ([2019](https://arxiv.org/abs/1905.06922)) compare the biases and variances of these estimates. The law of the bias (E16), and where it fails, are worked out in this course.
@@ -303,7 +303,7 @@ assert gain[1] > (rows[64, 500][1] - rows[8, 500][1]) / 2
 #
 # ## The law, the samples and the ceiling
 #
-# Four-dimensional Gaussian pairs and the optimal critic. The mark is your $N$; the caption says how far the law is from the samples there. (On a page without a kernel only the information moves.)
+# Four-dimensional Gaussian pairs and the optimal critic. One control sets the MI, the other sets $N$, which the dotted line marks. The line of text says how far the law is there from the samples.
 #
 # **Predict**, before you move the sliders: at which MI is the law off by more than a nat at $N = 64$? And how far is it off at 6 nats: by one nat, ten, or more than a hundred?
 #

@@ -6,7 +6,7 @@
 # **Afterwards you can** make a representation useless without losing a nat of information; say which critics notice, and by how much; recognise an
 # estimate of the MI that falls where the MI does not.
 #
-# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 6](06_finite_batches.ipynb) for the estimates. **Time** 40 minutes, of which the computer takes one.
+# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb); [lesson 6](06_finite_batches.ipynb) for the estimates. **Time** 55 minutes, of which the computer takes one.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #

@@ -6,7 +6,7 @@
 #
 # **Afterwards you can** let the held-out evidence choose between two priors; say which prior can find the axes along which the world moves, and why; explain how two models with nearly equal evidence can have very different codes. (The *code* is the map from images to latents.)
 #
-# **You need** [lesson 7](07_why_not_mutual_information.ipynb). **Time** 45 minutes, of which the computer takes one.
+# **You need** [lesson 7](07_why_not_mutual_information.ipynb). **Time** 55 minutes, of which the computer takes one.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
@@ -441,7 +441,8 @@ fresh = np.array([judge(*fit, test) for fit in fits])
 for nats, r_squared, _ in fresh[fresh[:, 0].argsort()]:
     print(f"universal prior, fresh start: {nats:.2f} nats, R² {r_squared:.2f}")
 straight = fresh[:, 1] > 0.9
-assert straight.any()  # of eight other starts, of 500 steps, six were straight and two folded
+# of eight other starts, of 500 steps, six were straight and two folded
+assert straight.any()
 if not straight.all():
     assert fresh[~straight, 0].max() < fresh[straight, 0].min() - 0.02
 

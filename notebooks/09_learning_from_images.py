@@ -8,7 +8,7 @@
 # **Afterwards you can** train an encoder on CPU or GPU and continue it from a file; judge it against raw pixels *and* a random network; choose a
 # temperature by held-out evidence; split that evidence into label nats and instance nats; say which comparisons the evidence cannot make.
 #
-# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb) and [lesson 8](08_a_prior_is_an_assumption.ipynb). **Time** 45 minutes, of which the computer takes one and a half.
+# **You need** [lesson 5](05_the_evidence_of_a_data_set.ipynb) and [lesson 8](08_a_prior_is_an_assumption.ipynb). **Time** 60 minutes, of which the computer takes one and a half.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
@@ -155,8 +155,8 @@ rpm.figures.lines(
     ceiling=("log N", math.log(len(x))),
     x_label="training step",
     y_label="held-out evidence − C (nats per pair)",
-    caption="The evidence of 2 000 held-out pairs at steps 0, 75 and 150: it rises, nearly "
-    "alike for three seeds, and stays far from its ceiling, log 2 000.",
+    caption="The evidence of 2 000 held-out pairs at steps 0, 75 and 150: it rises, "
+    "nearly alike for three seeds, and stays far from its ceiling, log 2 000.",
 )
 
 # %% tags=["slide"]

@@ -10,7 +10,7 @@
 # short; give an encoder a prior that knows how things move, or a prior that learns how; tell a prior that cannot represent a law of motion from
 # a training that did not find it.
 #
-# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb) and [lesson 6](06_finite_batches.ipynb). **Time** 50 minutes.
+# **You need** [lesson 3](03_infonce_is_the_elbo.ipynb) and [lesson 6](06_finite_batches.ipynb). **Time** 60 minutes.
 #
 # **Whose result is it?** The chain and its sum of InfoNCE terms (E19) are the paper's
 # ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). Encoder, context and loss of CPC are van den Oord et al.'s (their sections 2.2 and

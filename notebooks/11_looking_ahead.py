@@ -8,7 +8,7 @@
 # **Afterwards you can** iterate a one-step prior to any horizon; say in nats what it is worth there; name the models that CPC with several horizons fits; read a
 # disagreement between horizons as a sign that the context is too short.
 #
-# **You need** [lesson 10](10_sequences.ipynb). **Time** 45 minutes.
+# **You need** [lesson 10](10_sequences.ipynb). **Time** 55 minutes.
 #
 # **Whose result is it?** Horizons with a critic each are CPC's (van den Oord, Li and Vinyals, [2018](https://arxiv.org/abs/1807.03748), section 2.2). The chain
 # (E19) is the paper's ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). CPC's horizons as several chains, and all measurements, are this course's.

@@ -7,7 +7,7 @@
 # **Afterwards you can** write the model of a sequence whose latents are uncertain; say why its likelihood is that of the Kalman filter (the exact recursion for a linear Gaussian chain that is seen through Gaussian noise); train its
 # encoder and its law of motion together, from frames alone; check whether its bands are honest; fill the gaps of a series of numbers.
 #
-# **You need** [lesson 10](10_sequences.ipynb). **Time** 40 minutes. Symbols are in the [notation](../docs/notation.md), words in the
+# **You need** [lesson 10](10_sequences.ipynb). **Time** 55 minutes. Symbols are in the [notation](../docs/notation.md), words in the
 # [glossary](../docs/glossary.md), objections in the [FAQ](../docs/faq.md).
 #
 # **Whose result is it?** Recognition-parametrised models with Gaussian latents in time are due to Walker, Soulat, Yu and Sahani

@@ -11,7 +11,7 @@
 # **Afterwards you can** say how this model and the course's model (E1) contain each other; run exact EM in it; say why two
 # observations do not determine the classes and three do; train a classifier of digits from pairs without labels.
 #
-# **You need** [lesson 2](02_the_elbo.ipynb) for the ELBO and [lesson 5](05_the_evidence_of_a_data_set.ipynb) for the evidence; nothing from lessons 6 to 12. **Time** 45 minutes.
+# **You need** [lesson 2](02_the_elbo.ipynb) for the ELBO and [lesson 5](05_the_evidence_of_a_data_set.ipynb) for the evidence; nothing from lessons 6 to 12. **Time** 50 minutes.
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
@@ -265,7 +265,7 @@ for name, runs in paths.items():
     ends = [(a - emissions[0]).abs().sum(0).max().item() / 2 for (*_, (_, a)) in runs]
     shares = [share for (*_, (share, _)) in runs]
     off[name] = torch.tensor(ends)
-    print(f"EM on {name:7} reaches at least {min(shares):.4f} of its ceiling (rounded);", end=" ")
+    print(f"EM on {name:7} reaches {min(shares):.4f} of its ceiling, rounded;", end=" ")
     print("classes are off by", ", ".join(f"{value:.3f}" for value in ends))
     assert min(shares) > 0.999
 assert off["triples"].max() < 0.01 and off["pairs"].max() > 0.25
@@ -295,7 +295,7 @@ for clear in (0, 0.5, 0.9, 0.99):
     pairs_of_classes = itertools.permutations(range(K), 2)
     ratio = max((B[:, i] / B[:, j]).min() for i, j in pairs_of_classes).item()
     limits.append(ratio / (1 + ratio))
-    print(f"x₂ comes from its class's own values in {clear:3.0%} of the cases:", end=" ")
+    print(f"x₂ has a value of its class's own in {clear:3.0%} of cases:", end=" ")
     print(f"a class can borrow at most ε = {limits[-1]:.4f}")
 A, pairs_of_classes = emissions[0], itertools.permutations(range(K), 2)
 mirror = max((A[:, i] / A[:, j]).min() for i, j in pairs_of_classes).item()

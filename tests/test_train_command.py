@@ -110,4 +110,4 @@ def test_a_printed_command_is_one_that_a_shell_takes_as_it_is_meant(name, tmp_pa
     program, *words = shown.splitlines()
     assert program == "rpm-tutorial" and shlex.split(command)[1:] == words
     context = cli.main.commands["evidence"].make_context("evidence", words[1:])
-    assert context.params["checkpoint"] == Path(name)
+    assert context.params["files"] == (Path(name),)

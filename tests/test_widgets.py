@@ -95,7 +95,7 @@ FACTORIES = {
 
 
 def renders() -> dict:
-    """Every public function of a lesson's module: one argument annotated with a state, or a factory above."""
+    """Every public function of a lesson's module that draws: one argument annotated with a state, or a factory above."""
     modules = [getattr(lessons, lesson) for lesson in lessons.LESSONS]
     public = {
         name: f
@@ -103,7 +103,8 @@ def renders() -> dict:
         for name, f in inspect.getmembers(module, inspect.isfunction)
         if f.__module__ == module.__name__ and not name.startswith("_")
     }
-    return {name: FACTORIES[name]() if name in FACTORIES else f for name, f in public.items()}
+    drawing = {name: f for name, f in public.items() if "Tensor" not in str(f.__annotations__.get("return"))}
+    return {name: FACTORIES[name]() if name in FACTORIES else f for name, f in drawing.items()}
 
 
 RENDERS = renders()
