@@ -269,7 +269,7 @@ def with_links(body: str, page: str) -> str:
         target = equations().get(match["number"])
         return f'<a href="{"../" * page.count("/")}{target}">{match[0]}</a>' if target else match[0]
 
-    not_text = r"<(?P<tag>script|pre|a|math|summary|h[1-6])\b.*?</(?P=tag)>|<[^>]+>"
+    not_text = r"<(?P<tag>script|pre|a|math|summary|option|h[1-6])\b.*?</(?P=tag)>|<[^>]+>"
     return re.sub(not_text + r"|\((?P<number>E\d+)\)", replace, body, flags=re.DOTALL)
 
 
