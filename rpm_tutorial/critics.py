@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._checks import any_entry, check_alike, check_latents, check_positive, check_scores, shape_of
+from ._checks import any_entry, check_alike, check_latents, check_number, check_positive, check_scores, shape_of
 from ._log_space import at_least_float32, float64, full_precision, saveable
 
 Scale: TypeAlias = float | Sequence[float] | Tensor  # one number, or one for each dimension
@@ -110,9 +110,13 @@ class LaplaceWalk(_Walk):
     def forward(self, z: Tensor, z_prime: Tensor) -> Tensor:
         """log_f of shape (n, m), from z of shape (n, d) and z' of shape (m, d)."""
         z, z_prime = _latents(z, z_prime, *self.log_scale.shape)
-        # A processor has no cdist in half precision.
-        a, b = (at_least_float32(side) / self.scale for side in (z, z_prime))
-        log_f = -torch.cdist(a, b, p=1).to(z.dtype)
+        a, b = at_least_float32(z), at_least_float32(z_prime)  # a processor has no cdist in half precision
+        if self.log_scale.dim():  # about their centre: far from 0, the quotients would lose a near pair's digits
+            centre = b.detach().mean(0)
+            log_f = -torch.cdist((a - centre) / self.scale, (b - centre) / self.scale, p=1)
+        else:
+            log_f = -torch.cdist(a, b, p=1) / self.scale
+        log_f = log_f.to(z.dtype)
         check_scores(log_f)
         return log_f
 
@@ -125,7 +129,7 @@ class VonMisesFisher(LinearCritic):
 
     def __init__(self, temperature: float = 0.1, *, learnable: bool = True):
         super().__init__()
-        self.log_temperature = _log_parameter("temperature", temperature, learnable)
+        self.log_temperature = _log_parameter("temperature", check_number("temperature", temperature), learnable)
 
     @property
     def temperature(self) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._checks import check_data, check_generator, check_range, check_tensor, seeded, shape_of, values_unchecked
+from ._checks import check_data, check_generator, check_range, check_tensor, one_of, seeded, shape_of, values_unchecked
 from ._images import REMEDIES, read_idx, render, view
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -62,8 +62,7 @@ def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> 
         FileNotFoundError: a file is missing and cannot be downloaded; the message names it and three remedies.
         OSError: a file is truncated or holds other data; likewise.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f'split is {split!r}; expected "train" or "test"')
+    one_of("split", split, ("train", "test"))
     prefix, count = ("train", 60_000) if split == "train" else ("t10k", 10_000)
     x = read_idx(_locate(f"{prefix}-images-idx3-ubyte.gz", folder), (count, 28, 28))
     labels = read_idx(_locate(f"{prefix}-labels-idx1-ubyte.gz", folder), (count,))
@@ -267,8 +266,7 @@ def moving_balls(
         ValueError: another `step`, a `scale` that is not positive, or a `size` below 5.
     """
     _check_frames(size, scale, generator)
-    if step not in ("gaussian", "laplace"):
-        raise ValueError(f'step is {step!r}; expected "gaussian" or "laplace"')
+    one_of("step", step, ("gaussian", "laplace"))
     position = torch.rand(n, 2 * balls, generator=generator)
     if step == "gaussian":
         noise = torch.randn(position.shape, generator=generator)

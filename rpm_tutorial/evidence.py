@@ -212,7 +212,8 @@ def _log_p(
     if side == "columns":
         q, k, bias = k, q, row_bias
     if bias is not None:  # as one more dimension: cheaper than to add it to each tile
-        q, k = torch.cat([q, torch.ones_like(q[:, :1])], 1), torch.cat([k, bias[:, None]], 1)
+        q = torch.cat([q, torch.ones_like(q[:, :1])], 1)  # before k, so that two copies are never alive at once
+        k = torch.cat([k, bias[:, None]], 1)
     if reduction == "mean" and block is None and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
         return by_strips(place, q, k)
     return by_tiles(InnerProduct(), place, block or block_for(z.device, inner_product=True), q, k)

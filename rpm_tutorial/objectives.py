@@ -65,7 +65,8 @@ def infonce(
 def symmetric_infonce(log_f: Tensor, q_joint: Tensor | None = None, *, reduction: str = "mean") -> Objective:
     """The symmetric (CLIP) objective: the mean of InfoNCE normalised over z' and over z. Source: (E12)."""
     s, q = prepare(log_f, q_joint)
-    log_Z = (log_mean_f(s, q, over="z'") + log_mean_f(s, q, over="z")[: len(s)]) / 2
+    paired = s if q is not None else s[:, : len(s)]  # no row has the further candidates for its own
+    log_Z = (log_mean_f(s, q, over="z'") + log_mean_f(paired, q, over="z")) / 2
     return average(s, log_Z, q, log_f.dtype, reduction)
 
 
@@ -164,7 +165,8 @@ def prepare(log_f: Tensor, q_joint: Tensor | None, q_z_prime: Tensor | None = No
     if q_z_prime is not None:
         check_candidates(log_f, q_z_prime)
     if q_joint is None and log_f.shape[0] <= log_f.shape[1]:
-        return log_f.float() if log_f.dtype.itemsize < 4 else log_f, None
+        wide = torch.promote_types(log_f.dtype, torch.float32)  # a tiny weight's 1 / q_z_prime would overflow it
+        return log_f.to(wide if q_z_prime is None else accumulation_dtype(log_f.device)), None
     return prepare_table(name, log_f, q_joint, q_z_prime)
 
 

@@ -56,10 +56,13 @@ def match(counts: Tensor) -> Tensor:
     """
     if counts.shape[0] > counts.shape[1]:  # scipy would leave rows out
         raise ValueError(f"counts has shape {shape_of(counts)}; expected a column for each row")
-    return torch.from_numpy(linear_sum_assignment(_array(counts), maximize=True)[1]).to(counts.device)
+    return torch.from_numpy(linear_sum_assignment(_array(counts), maximize=True)[1]).to(
+        getattr(counts, "device", "cpu")
+    )
 
 
 def _array(tensor: Tensor | np.ndarray) -> np.ndarray:
-    tensor = torch.as_tensor(tensor)
+    if not isinstance(tensor, Tensor):
+        return np.asarray(tensor)
     half = tensor.dtype in (torch.float16, torch.bfloat16)  # numpy has no bfloat16, and scikit-learn no float16
     return (tensor.float() if half else tensor).detach().cpu().numpy()

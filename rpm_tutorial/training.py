@@ -38,7 +38,7 @@ class LogRow(NamedTuple):
 
 
 class Trainer:
-    """Train encoder and critic to maximise the objective, by AdamW with one warm-up and decay, step by step.
+    """Train encoder and critic to maximise the objective, by AdamW or another optimiser, with one warm-up and decay.
 
     Iterating it trains to the end; `advance()` makes one step. `learning_rate` may be set between steps, and so may
     whatever the pairs and the critic let be set. `save` and `load` keep all of it, so that a training continued from a
@@ -59,7 +59,8 @@ class Trainer:
         objective: of a table of scores, in nats per pair; returns an `Objective`, as `infonce` does. A critic that keeps a
             queue of earlier z' returns its columns too, after the batch's.
         optimiser: called as optimiser(parameters, lr=learning_rate, weight_decay=weight_decay). Groups of parameters that it
-            makes with another lr keep their share of the learning rate. Its hooks clip gradients, and clamp a parameter.
+            makes with another lr keep their share of the learning rate. Its hooks clip gradients, and clamp a parameter. Its
+            `step()` takes no closure (so not LBFGS).
         group: a process group (`distributed.process_group()`), each of whose processes draws pairs of its own (see there).
             The batch of a step is all of theirs, so that negatives come from every process; all start from rank 0's
             parameters and stay equal. Batch norm sees its own process's rows. Every process calls `state_dict`, `save`,
@@ -103,6 +104,7 @@ class Trainer:
         parameters = [*self._networks.parameters()]  # one that two networks share counts once
         rate = self.learning_rate or 1.0
         self._optimiser = optimiser(parameters, lr=rate, weight_decay=float(weight_decay))
+        self._all = parameters  # also those that this optimiser leaves alone
         self._shares = [settings["lr"] / rate for settings in self._optimiser.param_groups]
         self.device, self._batches = parameters[0].device, iter(pairs)
         self._batch: tuple[Tensor, Tensor] | None = None  # that of a step which was interrupted, and takes it again
@@ -191,7 +193,8 @@ class Trainer:
                 latents = self.encoder(sides[0]), self.encoder_prime(sides[1])
             z, z_prime = (gather(side, self.group)[0] for side in latents)
             value = self.objective(self.critic(z, z_prime)).value
-        self._optimiser.zero_grad()
+        for parameter in self._all:
+            parameter.grad = None
         (-value).backward()
         if self.group is not None:
             average_gradients((self._networks,), self.group)
@@ -248,7 +251,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict) -> None:
         """Continue where `state` was taken; `ValueError`, and no change, if it is not of this encoder, critic, objective,
-        pairs and number of steps (from which the learning rate follows). The state itself stays as it is."""
+        optimiser, pairs and number of steps (from which the learning rate follows). The state itself stays as it is."""
         before, wrong = self.state_dict(), None
         try:
             self._set(own_part(state, self.group))
@@ -262,7 +265,7 @@ class Trainer:
             self._set(own_part(before, self.group))  # a module of other shapes takes those of its tensors that fit
             raise ValueError(
                 f"the saved state is not of this training: {reason(wrong)}. Expected the same encoder, critic, objective, "
-                "pairs and steps. Remedy: make the trainer as that one was; or take over its weights alone: "
+                "optimiser, pairs and steps. Remedy: make the trainer as that one was; or take over its weights alone: "
                 'encoder.load_state_dict(state["encoder"])'
             ) from wrong
         if "pairs" not in own_part(state, self.group):
@@ -356,7 +359,7 @@ def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable
     moments = {
         p: {k: t.clone() if torch.is_tensor(t) else t for k, t in of.items()} for p, of in optimiser.state.items()
     }
-    rates = [settings["lr"] for settings in optimiser.param_groups]
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimiser.param_groups]
     gpus = {p.device for p, _ in parameters if p.is_cuda}
     chance, of_gpus = torch.get_rng_state(), {gpu: torch.cuda.get_rng_state(gpu) for gpu in gpus}  # dropout's
 
@@ -367,8 +370,8 @@ def _snapshot(networks: nn.Module, optimiser: torch.optim.Optimizer) -> Callable
         for place, name, buffer, old in buffers:
             place[name] = buffer.copy_(old)  # the module may have put another one there
         optimiser.state = defaultdict(dict, moments)
-        for settings, rate in zip(optimiser.param_groups, rates):
-            settings["lr"] = rate
+        for group, before in zip(optimiser.param_groups, settings):
+            group.update(before)
         torch.clear_autocast_cache()
         torch.set_rng_state(chance)
         for gpu, state in of_gpus.items():

@@ -220,3 +220,12 @@ def test_what_a_constructor_names_is_learnable_unless_fixed(family, positive):
     assert f"{family.__name__}({positive}=0.05, learnable=False)" == repr(fixed)
     with pytest.raises(ValueError, match=f"{positive} is -1; expected a positive"):
         family(-1)
+
+
+@pytest.mark.parametrize("scale", [0.01, [0.01, 0.02, 0.01, 0.03]])
+def test_a_walk_keeps_its_digits_far_from_zero(scale):
+    z, step = torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(0))
+    far, near = 1000 + z, 1000 + z + 0.01 * step
+    exact = rpm.LaplaceWalk(scale).double()(far.double(), near.double())
+    found = rpm.LaplaceWalk(scale)(far, near)
+    assert ((found - exact).abs() / (1 + exact.abs())).max() < 1e-5

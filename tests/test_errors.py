@@ -119,6 +119,7 @@ BAD = {
     "critic: made for other columns": (ValueError, lambda: rpm.Bilinear(2, 3).double()(Z, Z_PRIME), "z has shape (3, 2) and z_prime (3, 2)", "expected 2 and 3 columns"),
     "critic: other columns than scales": (ValueError, lambda: rpm.RandomWalk([1.0, 2.0, 3.0]).double()(Z, Z_PRIME), "(3, 2)", "expected 3 and 3 columns"),
     "critic: one scale of two is negative": (ValueError, lambda: rpm.LaplaceWalk([1.0, -2.0]), "scale is -2.0", "expected a positive finite number"),
+    "critic: a temperature for each dimension": (TypeError, lambda: rpm.VonMisesFisher([0.1, 0.2]), "temperature is a list", "expected a number"),
     "critic: a table of scales": (ValueError, lambda: rpm.RandomWalk(EYE + 1), "scale has shape (2, 2)", "one for each dimension"),
     "critic: a map of other dimensions": (ValueError, lambda: rpm.LinearDynamics(3, A=EYE), "A has shape (2, 2)", "expected (3, 3)"),
     "critic: columns differ": (ValueError, lambda: rpm.RandomWalk().double()(Z, Z_PRIME[:, :1]), "(3, 2)", "(3, 1)", "expected the same number"),

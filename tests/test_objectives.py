@@ -143,9 +143,21 @@ def test_all_objectives_take_a_queue():
     f, pairs = log_f.exp(), log_f.diagonal()
     over_z = f[:, :n].mean(0).log()
     agree("CLIP, a queue", rpm.symmetric_infonce(log_f).value, (pairs - (f.mean(1).log() + over_z) / 2).mean())
+    masked = log_f.index_fill(1, torch.tensor(n), -torch.inf)  # a candidate that was left out
+    assert log_f.shape[1] > n
+    expected = (pairs - (masked.exp().mean(1).log() + over_z) / 2).mean()
+    agree("CLIP, a queue with a gap", rpm.symmetric_infonce(masked).value, expected)
     agree("DV, a queue", rpm.donsker_varadhan(log_f).value, pairs.mean() - f.mean().log())
     agree("NWJ, a queue", rpm.nwj(log_f).value, pairs.mean() - f.mean() / math.e)
     agree("Barber-Agakov, a queue", barber_agakov(log_f).value, (pairs - f.sum(1).log()).mean() + math.log(n))
+
+
+def test_a_candidate_of_tiny_weight_counts_in_float32_too():
+    weights, log_f = torch.tensor([0.0, -95.0]).softmax(0), torch.tensor([[0.0, 100.0], [0.0, 100.0]])
+    found = rpm.infonce(log_f, q_z_prime=weights).value
+    agree(
+        "a tiny weight", found.double(), rpm.infonce(log_f.double(), q_z_prime=weights.double()).value, tolerance=1e-4
+    )
 
 
 @pytest.mark.parametrize("of_each_z", [False, True], ids=["one for all z", "one for each z"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import rpm_tutorial as rpm
-from rpm_tutorial.course import _embeddings
+from rpm_tutorial.course import _embeddings, report as report_module
 from rpm_tutorial.course.cli import main
 
 N, DIM = 1000, 4
@@ -87,6 +87,39 @@ def test_label_and_instance_nats_add_up_to_the_best_critics_infonce(walk: rpm.Re
     assert 0.3 < walk.label < walk.label_entropy <= math.log(2)
 
 
+def test_a_bilinear_critic_of_more_dimensions_than_pairs_says_little_and_nothing_absurd():
+    found = score(rpm.report(*pairs(gaussian, n=400, dim=256)), "bilinear")
+    assert 0 < found.infonce < math.log(200)
+
+
+def test_where_zero_is_changes_neither_the_cosine_at_its_best_nor_the_bilinear_critic():
+    z, z_prime = pairs(gaussian, n=600)
+    near, far = rpm.report(z, z_prime), rpm.report(z + 10, z_prime + 10)
+    assert score(far, "bilinear").infonce == pytest.approx(score(near, "bilinear").infonce, abs=0.02)
+    assert score(far, "cosine").infonce > 2.5  # by directions alone, three of four dimensions
+
+
+def test_labels_are_split_by_a_critic_that_scored_all_pairs(monkeypatch):
+    monkeypatch.setattr(report_module, "WORK", 100_000)
+    z, z_prime = pairs(laplace, n=4000)
+    found = rpm.report(z, z_prime, z[:, 0] > 0)
+    assert score(found, "Laplace walk").rows < found.n == score(found, found.split).rows
+    assert found.label + found.instance == pytest.approx(score(found, found.split).infonce, abs=1e-4)
+
+
+def test_rows_of_the_fitting_half_are_noted_among_those_that_are_scored():
+    z, z_prime = pairs(gaussian)
+    found = rpm.report(z.repeat(2, 1), torch.cat([z_prime, z_prime + 1e-3]))
+    assert any("rows of z stand in the half that fitted" in note for note in found.notes)
+    assert not any("rows of z_prime stand in the half" in note for note in found.notes)
+
+
+def test_sides_of_two_dtypes_and_foreign_bytes_are_read(walk: rpm.Report):
+    z, z_prime = pairs(gaussian)
+    found = rpm.report(z.numpy().astype(">f4"), z_prime.double())
+    assert found.best.infonce == pytest.approx(walk.best.infonce, abs=1e-3)
+
+
 def test_arrays_half_precision_and_tensors_give_the_same_report(walk: rpm.Report):
     z, z_prime = pairs(gaussian)
     assert rpm.report(z.numpy(), z_prime.numpy(), (z[:, 0] > 0).numpy()) == walk
@@ -156,7 +189,10 @@ def test_each_trap_is_noted_where_it_is_and_only_there(made, words, there):
         (lambda z: (z, z[:, :2]), "Two widths: take the outputs of the projections"),
         (lambda z: (z[:100], z[:100]), "there are 100 pairs; expected at least 128"),
         (lambda z: (z, z), "z and z_prime are the same; expected the encodings"),
-        (lambda z: (torch.full_like(z, 0.1), z), "all alike"),
+        (lambda z: (torch.full_like(z, 0.1), z), "rows of z are all alike"),
+        (lambda z: (z, torch.ones_like(z)), "rows of z_prime are all alike"),
+        (lambda z: (z, z + 1, [None, *range(999)]), "1 labels are missing"),
+        (lambda z: (np.full((1000, 4), "a"), z), "expected numbers"),
         (lambda z: (z, z.index_fill(0, torch.tensor(7), math.nan)), "NaN"),
         (lambda z: (z, z + 1, range(5)), r"labels has shape \(5,\) for 1000 pairs"),
     ],
@@ -181,7 +217,7 @@ def written(folder: Path, kind: str) -> list[Path]:
     else:
         held = {"z_prime": torch.from_numpy(z_prime), "z": torch.from_numpy(z), "other": torch.ones(3, 3)}
         if kind == "pt":
-            torch.save(held, path)
+            torch.save((held["z"], held["z_prime"]), path)
         else:
             pytest.importorskip("safetensors.torch").save_file(held, path)
     return [path]
@@ -231,8 +267,16 @@ def test_the_command_prints_what_the_function_finds(tmp_path: Path, capsys, walk
     assert html.unescape(page.read_text()).endswith(f"<pre>{walk}</pre>")
 
 
-def test_an_option_for_embeddings_is_refused_with_a_training(tmp_path: Path, capsys):
-    rpm.save_checkpoint({"encoder": {}, "settings": {}}, tmp_path / "run.pt")
-    with pytest.raises(SystemExit):
-        main(["evidence", str(tmp_path / "run.pt"), "--json"], prog_name="rpm-tutorial")
-    assert "--json is for embeddings" in capsys.readouterr().err
+def test_what_is_typed_wrong_is_told_before_the_work(tmp_path: Path, capsys):
+    rpm.save_checkpoint({"encoder": {}, "critic": {}, "settings": {}}, tmp_path / "run.pt")
+    for arguments, words in {
+        f"{tmp_path / 'run.pt'} --json": "--json is for embeddings",
+        f"{tmp_path / 'no.npy'}": "no.npy does not exist. Remedy",
+        f"{tmp_path / 'run.pt'} --plot {tmp_path / 'no' / 'out.html'}": "does not exist. Remedy: make it first",
+        f"{tmp_path / 'x.parquet'}": "unknown ending; expected .npy",
+        f"{tmp_path / 'x.parquet'} {tmp_path / 'x.parquet'} --keys a b": "expected one file",
+    }.items():
+        (tmp_path / "x.parquet").touch()
+        with pytest.raises(SystemExit):
+            main(["evidence", *arguments.split()], prog_name="rpm-tutorial")
+        assert words in capsys.readouterr().err

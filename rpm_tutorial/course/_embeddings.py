@@ -18,6 +18,10 @@ def read(paths: tuple[Path, ...], keys: tuple[str, str] | None) -> tuple[Any, An
     No code in a file is run. Raises `ValueError` with what the file holds if it isn't clear which arrays are meant.
     """
     if len(paths) == 2:
+        if keys:
+            raise ValueError(
+                "--keys names two arrays of one file; expected one file, or two of one array each without it"
+            )
         return *(_only(path) for path in paths), None
     held = arrays(paths[0])
     tables = [name for name, array in held.items() if getattr(array, "ndim", 0) == 2]
@@ -32,15 +36,13 @@ def read(paths: tuple[Path, ...], keys: tuple[str, str] | None) -> tuple[Any, An
 
 def labels(path: Path):
     """One label a pair: an array of a file as above, or the lines of a text file."""
-    if path.suffix in (".txt", ".csv"):
+    if path.suffix == ".txt":
         return np.array(path.read_text(encoding="utf-8").splitlines())
     return _only(path, "labels")
 
 
 def arrays(path: Path) -> Mapping[str, Any]:
     """What the file holds, by name; an array on disk is mapped into memory where its format lets it."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist. Remedy: check the name, and the folder that you are in")
     try:
         match path.suffix:
             case ".npy":
@@ -54,6 +56,7 @@ def arrays(path: Path) -> Mapping[str, Any]:
                 return load_file(path)
             case ".pt" | ".pth":
                 state: Any = checkpoints.load_checkpoint(path)
+                state = dict(enumerate(state)) if isinstance(state, list | tuple) else state
                 return state if isinstance(state, dict) else {"array": state}
     except ModuleNotFoundError as error:
         raise ValueError(f"{path} needs a reader of its format. Remedy: python -m pip install {error.name}") from error

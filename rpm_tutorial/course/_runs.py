@@ -50,10 +50,10 @@ def trainer(settings: dict, device) -> Trainer:
 
 def is_training(path: Path) -> bool:
     """Whether the file is a checkpoint, and not one of embeddings."""
-    if path.suffix in (".npy", ".npz", ".safetensors"):
+    if path.suffix not in ("", ".pt", ".pth", ".ckpt"):
         return False
     state = checkpoints.load_checkpoint(path)
-    return isinstance(state, dict) and "encoder" in state
+    return isinstance(state, dict) and {"encoder", "critic"} <= set(state)
 
 
 def load(checkpoint: Path, device) -> dict:

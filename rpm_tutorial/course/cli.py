@@ -218,6 +218,11 @@ def evidence(files: tuple[Path, ...], seed: int, device: str | None, **options) 
         raise click.UsageError(
             f"{len(files)} files are given; expected a checkpoint, or one or two files of embeddings."
         )
+    for path in (*files, *filter(None, [options["labels"]])):
+        if not path.exists():
+            raise click.BadParameter(f"{path} does not exist. Remedy: check the name, and the folder that you are in.")
+    if options["plot"] and not options["plot"].absolute().parent.is_dir():
+        raise click.BadParameter(f"the folder {options['plot'].parent} does not exist. Remedy: make it first.")
     click.echo(LOADING, err=True)
     from . import _runs, environment
 
@@ -239,9 +244,8 @@ def _report(files, seed, device, *, keys, labels, as_json, plot) -> None:
     z, z_prime, own_labels = _embeddings.read(files, keys)
     found = report(z, z_prime, _embeddings.labels(labels) if labels else own_labels, seed=seed, device=device)
     if plot:
-        drawn = found.plot().plotly.to_html(full_html=False, include_plotlyjs=True)
         head = "<!doctype html><html lang='en'><meta charset='utf-8'><title>Evidence of embeddings</title>"
-        page = f"{head}{drawn}<pre>{html.escape(str(found))}</pre>"
+        page = f"{head}{found.plot().page()}<pre>{html.escape(str(found))}</pre>"
         plot.write_text(page, encoding="utf-8")
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found)
 

@@ -3,31 +3,25 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from scipy.stats import entropy
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .._checks import check_latents, seeded
 from .._log_space import at_least_float32, float64
-from ..critics import Bilinear, LaplaceWalk, RandomWalk, VonMisesFisher
+from ..critics import LaplaceWalk
 from ..evidence import dataset_evidence
 from ..labelled_evidence import label_evidence
-from ..objectives import infonce
+from ._fits import FITS, WORK, log_p_and_rank, some_rows
 from .environment import pick_device
 
-C = TypeVar("C", bound=nn.Module)
 LEAST = 128  # pairs: half to fit the critic, half to score
-STEPS, BATCH = 100, 1024  # of the bilinear critic's fit
 ROWS = 4096  # pairs whose rank is looked up among all candidates: to .8 % or better
-TRIED = 1024  # pairs by which a temperature or a scale is chosen, among all candidates
-WORK = 8_000_000_000  # |z - z'| entries that a choice (a tenth of it) or a score of the Laplace walk may take
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,8 @@ class Report:
     """The held-out evidence of pairs of embeddings under several priors; print it, or take `.scores`, `.to_dict()`, `.plot()`.
 
     Of N pairs, `fitted` chose each critic's parameters and `n` others were scored. `label` and `instance` are the two parts
-    of the best critic's InfoNCE (E24), if labels were given; `label_entropy` is the most that `label` can be.
+    of InfoNCE (E24) under the critic `split`, the best of those that scored all n, if labels were given; `label_entropy` is
+    the most that `label` can be.
     """
 
     n: int
@@ -64,6 +59,7 @@ class Report:
     label: float | None = None
     instance: float | None = None
     label_entropy: float | None = None
+    split: str | None = None
     notes: tuple[str, ...] = ()
     critics: dict[str, nn.Module] = field(default_factory=dict, repr=False, compare=False)
 
@@ -120,7 +116,7 @@ class Report:
             lines += [
                 "",
                 f"label nats     {self.label:.3f} of at most {self.label_entropy:.3f}: what tells labels apart",
-                f"instance nats  {self.instance:.3f}: what tells pairs of one label apart ({best.critic})",
+                f"instance nats  {self.instance:.3f}: what tells pairs of one label apart ({self.split})",
             ]
         lines += ["", *(f"note: {note}" for note in self.notes)]
         return "\n".join(lines)
@@ -157,106 +153,24 @@ def report(
     z, z_prime, names = _checked(z, z_prime, labels)
     chosen = pick_device(None if device is None else str(device))
     fit_half, held_out = torch.randperm(len(z), generator=seeded(seed)).tensor_split(2)
-    fit, pairs = ((_rows(z, half).to(chosen), _rows(z_prime, half).to(chosen)) for half in (fit_half, held_out))
-    if torch.equal(pairs[0], pairs[0][:1].expand_as(pairs[0])):
-        raise ValueError("the rows of z are all alike; expected embeddings that differ. Has the encoder collapsed?")
-    if torch.equal(*pairs):
-        raise ValueError("z and z_prime are the same; expected the encodings of x and of x', two views of one thing")
-    used = _effective_dim(pairs[0])
-    scores, modules, log_p = [], {}, {}
-    for name in tqdm(FITS, "critics", delay=2, leave=False):
-        modules[name], setting = FITS[name](*fit, seed)
-        score, log_p[name] = _scored(name, setting, modules[name], *pairs)
+    fit, pairs = (_half(z, z_prime, half, chosen) for half in (fit_half, held_out))
+    used, seen = min(map(_effective_dim, pairs)), [set(_digests(side)) for side in fit]
+    fits = {name: FITS[name](*fit, seed) for name in tqdm(FITS, "critics", delay=2, leave=False)}
+    del fit  # a quarter of the memory, which scoring needs
+    scores, log_p = [], {}
+    for name, (critic, setting) in tqdm(fits.items(), "evidence of each", delay=2, leave=False):
+        score, log_p[name] = _scored(name, setting, critic, *pairs)
         scores.append(score)
+    modules = {name: critic for name, (critic, _) in fits.items()}
     parts = {} if names is None else _label_parts(*pairs, names[held_out.numpy()], scores, modules)
-    notes = _notes(*pairs, scores, log_p, used)
+    notes = _notes(*pairs, scores, log_p, used, seen)
     return Report(len(held_out), len(fit_half), z.shape[1], used, tuple(scores), **parts, notes=notes, critics=modules)
-
-
-# Each fits a critic on pairs that are not scored, and says what it found.
-
-
-def _sphere(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
-    critic = _best(VonMisesFisher, z, z_prime, around=0.1)
-    return critic, f"temperature {critic.temperature.item():.3g}"
-
-
-def _gaussian(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
-    critic = _best(RandomWalk, z, z_prime, around=(z - z_prime).square().mean().sqrt().item())
-    return critic, f"scale {critic.scale.item():.3g}"
-
-
-def _laplace(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
-    critic = _best(LaplaceWalk, z, z_prime, around=(z - z_prime).abs().mean().item())
-    return critic, f"scale {critic.scale.item():.3g}"
-
-
-def _bilinear(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
-    """W from the sides' covariances, then by gradients; of all steps the one that is best on a tenth of these pairs."""
-    dim, n = z.shape[1], len(z) - len(z) // 10
-    linear = _whitened_covariance(z[:n], z_prime[:n])
-
-    def start(scale: float, learnable: bool = True) -> Bilinear:
-        critic = Bilinear(dim).to(z)
-        critic.W.copy_(scale * linear)
-        return critic
-
-    critic = _best(start, z[:n], z_prime[:n], around=1.0)
-    best, kept = -math.inf, critic.W.clone()
-    rate, draw = critic.W.square().mean().sqrt().item() / 10, seeded(seed)
-    optimiser = torch.optim.Adam(critic.parameters(), rate)
-    rows = torch.arange(n, len(z), device=z.device)[:TRIED]
-    for step in range(STEPS + 1):
-        if step % 10 == 0:
-            value = _of_rows(critic, z, z_prime, rows)[0].mean().item()
-            if value > best:
-                best, kept = value, critic.W.clone()
-        batch = torch.randperm(n, generator=draw)[:BATCH].to(z.device)
-        with torch.enable_grad():
-            optimiser.zero_grad()
-            (-infonce(critic(z[batch], z_prime[batch])).value).backward()
-        optimiser.param_groups[0]["lr"] = rate * (1 - step / (STEPS + 1))
-        optimiser.step()
-    critic.W.copy_(kept)
-    return critic, f"{dim} x {dim} matrix"
-
-
-def _whitened_covariance(z: Tensor, z_prime: Tensor) -> Tensor:
-    """C^-1 C_zz' C'^-1 of the two sides: of Gaussian latents, the bilinear part of the density ratio, up to a number."""
-    z, z_prime = (side - side.mean(0) for side in (z, z_prime))
-    within = [float64(side.T @ side / len(side)) for side in (z, z_prime)]
-    ridged = [of + 1e-3 * of.trace() / len(of) * torch.eye(len(of)).to(of) for of in within]
-    half = torch.linalg.solve(ridged[0], float64(z.T @ z_prime / len(z)))
-    return torch.linalg.solve(ridged[1], half.T).T
-
-
-FITS: dict[str, Callable[[Tensor, Tensor, int], tuple[nn.Module, str]]] = {
-    "cosine": _sphere,
-    "Gaussian walk": _gaussian,
-    "Laplace walk": _laplace,
-    "bilinear": _bilinear,
-}
-
-
-def _best(critic_of: Callable[..., C], z: Tensor, z_prime: Tensor, around: float) -> C:
-    """The critic whose one parameter gives these pairs the most evidence, within a factor of 100 of `around`."""
-
-    def made(log_parameter: float) -> C:
-        return critic_of(math.exp(log_parameter), learnable=False).to(z)
-
-    rows = _some(made(math.log(around)), z, TRIED, WORK // 10)
-
-    def loss(log_parameter: float) -> float:
-        return -_of_rows(made(log_parameter), z, z_prime, rows)[0].mean().item()
-
-    low, high = math.log(around) - math.log(100), math.log(around) + math.log(100)
-    return made(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 0.01}).x)
 
 
 def _scored(name: str, setting: str, critic: nn.Module, z: Tensor, z_prime: Tensor) -> tuple[CriticScore, Tensor]:
     """Its score, and log P(x'|x) of each pair, NaN where it was not computed."""
-    n, rows = len(z), _some(critic, z, ROWS, WORK)
-    of_rows, rank = _of_rows(critic, z, z_prime, rows)
+    n, rows = len(z), some_rows(critic, z, ROWS, WORK)
+    of_rows, rank = log_p_and_rank(critic, z, z_prime, rows)
     if isinstance(critic, LaplaceWalk):
         log_p = torch.full((n,), torch.nan, dtype=torch.float64).index_copy(0, rows.cpu(), float64(of_rows).cpu())
     else:
@@ -267,55 +181,45 @@ def _scored(name: str, setting: str, critic: nn.Module, z: Tensor, z_prime: Tens
     return CriticScore(name, setting, mean + math.log(n), mean - math.log(n), error, top_1, median, len(some)), log_p
 
 
-def _of_rows(critic: nn.Module, z: Tensor, z_prime: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Of some rows: log P(x'|x) among all candidates, and the rank of the own one, a tie counting half."""
-    log_p, ranks = [], []
-    for some in rows.split(256):
-        log_f = critic(z[some], z_prime)
-        own = log_f.gather(1, some[:, None])
-        log_p.append(own.squeeze(1) - log_f.logsumexp(1))
-        ranks.append(((log_f > own).sum(1) + (log_f >= own).sum(1) + 1) / 2)
-    return torch.cat(log_p), torch.cat(ranks)
-
-
-def _some(critic: nn.Module, z: Tensor, most: int, work: int) -> Tensor:
-    """At most so many rows, the same for each critic but the Laplace walk, which has no faster way than entry by entry."""
-    if isinstance(critic, LaplaceWalk):
-        most = min(most, max(LEAST // 2, work // z.numel()))
-    return torch.randperm(len(z), generator=seeded(0))[:most].to(z.device)
-
-
 def _label_parts(
     z: Tensor, z_prime: Tensor, labels: np.ndarray, scores: list[CriticScore], critics: dict[str, nn.Module]
-) -> dict[str, float]:
-    best = max(scores, key=lambda score: score.infonce)
+) -> dict:
+    """The two parts of the best evidence that is exact, so of all pairs."""
+    best = max((score for score in scores if score.rows == len(z)), key=lambda score: score.infonce)
     found = label_evidence(z, z_prime, critics[best.critic], labels.tolist())
     share = np.unique(labels, return_counts=True)[1] / len(labels)
-    return {"label": found.label.item(), "instance": found.instance.item(), "label_entropy": float(entropy(share))}
+    parts = {"label": found.label.item(), "instance": found.instance.item(), "split": best.critic}
+    return parts | {"label_entropy": float(entropy(share))}
 
 
 # What would make a reader trust the numbers too much
 
 
 def _notes(
-    z: Tensor, z_prime: Tensor, scores: list[CriticScore], log_p: dict[str, Tensor], used: float
+    z: Tensor, z_prime: Tensor, scores: list[CriticScore], log_p: dict[str, Tensor], used: float, seen: list
 ) -> tuple[str, ...]:
     n, first = len(z), max(scores, key=lambda score: score.infonce)
     notes = ["an encoder that was trained on these pairs knows them: the numbers then speak of memory, too"]
-    for name, side in {"z": z, "z_prime": z_prime}.items():
-        repeated = _repeated(side)
+    for name, side, fitted in (("z", z, seen[0]), ("z_prime", z_prime, seen[1])):
+        digests = _digests(side)
+        repeated = sum(count for count in Counter(digests).values() if count > 1)
         if repeated:
             notes.append(
                 f"{repeated} of {n} rows of {name} stand more than once: of equal candidates none can be told from another, "
                 "and no critic reaches the ceiling. Leave the repeated pairs out"
             )
-    length = z_prime.norm(dim=1)
-    spread = (length.std() / length.mean()).item()
-    if spread > 0.01:
-        notes.append(
-            f"the rows of z_prime vary in length by {spread:.0%}: the cosine doesn't see it, the others do. If your loss divides "
-            "each row by its length, do the same here"
-        )
+        known = sum(digest in fitted for digest in digests)
+        if known:
+            notes.append(
+                f"{known} of {n} rows of {name} stand in the half that fitted the critics, too: they were not held out"
+            )
+        length = side.norm(dim=1)
+        spread = (length.std() / length.mean()).item()
+        if spread > 0.01:
+            notes.append(
+                f"the rows of {name} vary in length by {spread:.0%}: the cosine doesn't see it, the others do. If your loss "
+                "divides each row by its length, do the same here"
+            )
     if used < 2 and z.shape[1] > 2:
         notes.append(f"the embeddings use {used:.1f} of {z.shape[1]} dimensions: they have nearly collapsed")
     if math.log(n) - first.infonce < 0.5:
@@ -337,25 +241,41 @@ def _ahead(lead: Tensor) -> bool:
     return bool(lead.mean() > 2 * lead.std() / math.sqrt(len(lead)))
 
 
-def _repeated(side: Tensor) -> int:
-    """How many rows equal another row."""
+def _digests(side: Tensor) -> list[bytes]:
+    """A short name of each row, the same for equal rows."""
     rows = side.cpu().contiguous().view(torch.uint8).numpy()
-    counts = Counter(hashlib.blake2b(row, digest_size=16).digest() for row in rows)
-    return sum(count for count in counts.values() if count > 1)
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
 
 
 def _effective_dim(z: Tensor) -> float:
     """(sum of the variances)^2 / sum of their squares, along the principal axes."""
     centred = z - z.mean(0)
     covariance = float64(centred.T @ centred / len(z))
-    return (covariance.trace().square() / covariance.square().sum()).item()
+    covariance = covariance / covariance.trace()
+    return (1 / covariance.square().sum()).item()
 
 
-def _rows(side: Tensor | np.ndarray, rows: Tensor) -> Tensor:
-    """A copy of these rows; of a memory-mapped file no others are read."""
-    chosen = side[rows.to(side.device)] if isinstance(side, Tensor) else torch.from_numpy(side[rows.numpy()])
-    check_latents("the embeddings", at_least_float32(chosen))
-    return at_least_float32(chosen)
+def _half(z, z_prime, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Copies of these rows of both sides, in one dtype of at least float32; of a memory-mapped file no others are read."""
+    found = []
+    for name, side in (("z", z), ("z_prime", z_prime)):
+        chosen = side[rows.to(side.device)] if isinstance(side, Tensor) else _native(side[rows.numpy()])
+        found.append(at_least_float32(chosen).to(device))
+        check_latents(name, found[-1])
+        if torch.equal(found[-1], found[-1][:1].expand_as(found[-1])):
+            raise ValueError(
+                f"the rows of {name} are all alike; expected embeddings that differ. Has the encoder collapsed?"
+            )
+    if torch.equal(*found):
+        raise ValueError("z and z_prime are the same; expected the encodings of x and of x', two views of one thing")
+    dtype = torch.promote_types(found[0].dtype, found[1].dtype)
+    return found[0].to(dtype), found[1].to(dtype)
+
+
+def _native(array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"the embeddings are of dtype {array.dtype}; expected numbers")
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def _checked(z, z_prime, labels):
@@ -371,4 +291,9 @@ def _checked(z, z_prime, labels):
     names = None if labels is None else np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
     if names is not None and names.shape != (len(z),):
         raise ValueError(f"labels has shape {names.shape} for {len(z)} pairs; expected ({len(z)},), one a pair")
+    missing = 0 if names is None else sum(label is None or label != label for label in names.tolist())  # None, NaN
+    if missing:
+        raise ValueError(
+            f"{missing} labels are missing (NaN or None); expected one for each pair: leave those pairs out"
+        )
     return z, z_prime, names

@@ -71,6 +71,11 @@ class Figure:
         publish_display_data(bundle(self))
         publish_display_data({"text/html": self._legend(), "text/plain": self.caption})
 
+    def page(self) -> str:
+        """Plot, caption and data as HTML that needs no network."""
+        drawn = self.plotly.to_html(full_html=False, include_plotlyjs=True, config={**CONFIG})
+        return f"<div role='img' aria-label='{html.escape(self.alt)}'>{drawn}</div>{self._legend()}"
+
     def _legend(self) -> str:
         head = "".join(f"<th scope='col'>{html.escape(str(c))}</th>" for c in self.columns)
         body = "".join("<tr>" + "".join(f"<td>{_cell(v)}</td>" for v in row) + "</tr>" for row in self.rows)

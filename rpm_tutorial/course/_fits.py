@@ -1,0 +1,134 @@
+"""How `rpm.report` fits its critics: a temperature or a scale by search, a matrix by gradients, on pairs that are not scored."""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+
+from .._checks import seeded
+from .._log_space import float64
+from ..critics import Bilinear, LaplaceWalk, LinearCritic, LinearForm, RandomWalk, VonMisesFisher
+from ..objectives import infonce
+
+C = TypeVar("C", bound=nn.Module)
+STEPS, BATCH = 100, 1024  # of the bilinear critic's fit
+TRIED = 1024  # pairs by which a temperature or a scale is chosen, among all candidates
+WORK = 8_000_000_000  # |z - z'| entries that a choice (a tenth of it) or a score of the Laplace walk may take
+
+
+def _sphere(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
+    apart = (1 - torch.cosine_similarity(z, z_prime)).mean().clamp(min=1e-7)
+    critic = _best(VonMisesFisher, z, z_prime, around=apart.item() / math.sqrt(z.shape[1]))
+    return critic, f"temperature {critic.temperature.item():.3g}"
+
+
+def _gaussian(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
+    critic = _best(RandomWalk, z, z_prime, around=(z - z_prime).square().mean().sqrt().item())
+    return critic, f"scale {critic.scale.item():.3g}"
+
+
+def _laplace(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
+    critic = _best(LaplaceWalk, z, z_prime, around=(z - z_prime).abs().mean().item())
+    return critic, f"scale {critic.scale.item():.3g}"
+
+
+class _AboutMeans(LinearCritic):
+    """A bilinear critic of both sides less their means, so that it doesn't matter where 0 is."""
+
+    mean: Tensor
+    mean_prime: Tensor
+
+    def __init__(self, dim: int, mean: Tensor, mean_prime: Tensor):
+        super().__init__()
+        self.bilinear = Bilinear(dim)
+        self.register_buffer("mean", mean)
+        self.register_buffer("mean_prime", mean_prime)
+
+    def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
+        """The scores as inner products."""
+        return self.bilinear.linear_form(z - self.mean, z_prime - self.mean_prime)
+
+
+def _bilinear(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
+    """W from the sides' covariances, then by gradients; a tenth of these pairs, of which W is not made, chooses its scale
+    and the best of all steps."""
+    dim, n = z.shape[1], len(z) - len(z) // 10
+    linear, means = _whitened_covariance(z[:n], z_prime[:n]), (z[:n].mean(0), z_prime[:n].mean(0))
+
+    def start(scale: float, learnable: bool = True) -> _AboutMeans:
+        critic = _AboutMeans(dim, *means).to(z)
+        critic.bilinear.W.copy_(scale * linear)
+        return critic
+
+    rows = torch.arange(n, len(z), device=z.device)[:TRIED]
+    critic = _best(start, z, z_prime, around=1.0, rows=rows)
+    W, best = critic.bilinear.W, -math.inf
+    kept = W.clone()
+    rate, draw = W.square().mean().sqrt().item() / 10, seeded(seed)
+    optimiser = torch.optim.Adam(critic.parameters(), rate)
+    for step in range(STEPS + 1):
+        if step % 10 == 0:
+            value = log_p_and_rank(critic, z, z_prime, rows)[0].mean().item()
+            if value > best:
+                best, kept = value, W.clone()
+        batch = torch.randperm(n, generator=draw)[:BATCH].to(z.device)
+        with torch.enable_grad():
+            optimiser.zero_grad()
+            (-infonce(critic(z[batch], z_prime[batch])).value).backward()
+        optimiser.param_groups[0]["lr"] = rate * (1 - step / (STEPS + 1))
+        optimiser.step()
+    W.copy_(kept)
+    return critic, f"{dim} x {dim} matrix"
+
+
+def _whitened_covariance(z: Tensor, z_prime: Tensor) -> Tensor:
+    """C^-1 C_zz' C'^-1 of the two sides: of Gaussian latents, the bilinear part of the density ratio, up to a number."""
+    z, z_prime = (side - side.mean(0) for side in (z, z_prime))
+    within = [float64(side.T @ side / len(side)) for side in (z, z_prime)]
+    ridged = [of + 1e-3 * of.trace() / len(of) * torch.eye(len(of)).to(of) for of in within]
+    half = torch.linalg.solve(ridged[0], float64(z.T @ z_prime / len(z)))
+    return torch.linalg.solve(ridged[1], half.T).T
+
+
+FITS: dict[str, Callable[[Tensor, Tensor, int], tuple[nn.Module, str]]] = {
+    "cosine": _sphere,
+    "Gaussian walk": _gaussian,
+    "Laplace walk": _laplace,
+    "bilinear": _bilinear,
+}
+
+
+def _best(critic_of: Callable[..., C], z: Tensor, z_prime: Tensor, around: float, rows: Tensor | None = None) -> C:
+    """The critic whose one parameter gives these rows the most evidence, within a factor of 100 of `around`."""
+
+    def made(log_parameter: float) -> C:
+        return critic_of(math.exp(log_parameter), learnable=False).to(z)
+
+    chosen = some_rows(made(math.log(around)), z, TRIED, WORK // 10) if rows is None else rows
+
+    def loss(log_parameter: float) -> float:
+        return -log_p_and_rank(made(log_parameter), z, z_prime, chosen)[0].mean().item()
+
+    low, high = math.log(around) - math.log(100), math.log(around) + math.log(100)
+    return made(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 0.01}).x)
+
+
+def log_p_and_rank(critic: nn.Module, z: Tensor, z_prime: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of some rows: log P(x'|x) among all candidates, and the rank of the own one, a tie counting half."""
+    log_p, ranks = [], []
+    for some in rows.split(256):
+        log_f = critic(z[some], z_prime)
+        own = log_f.gather(1, some[:, None])
+        log_p.append(own.squeeze(1) - log_f.logsumexp(1))
+        ranks.append(((log_f > own).sum(1) + (log_f >= own).sum(1) + 1) / 2)
+    return torch.cat(log_p), torch.cat(ranks)
+
+
+def some_rows(critic: nn.Module, z: Tensor, most: int, work: int) -> Tensor:
+    """At most so many rows, the same for each critic but the Laplace walk, which has no faster way than entry by entry."""
+    if isinstance(critic, LaplaceWalk):
+        most = min(most, max(64, work // z.numel()))
+    return torch.randperm(len(z), generator=seeded(0))[:most].to(z.device)
