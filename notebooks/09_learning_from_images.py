@@ -2,7 +2,7 @@
 # # Learning from images, with the evidence beside the probe
 #
 # Nobody knows the true latents of photographs of clothes, nor how much information one view has about the other. Two numbers remain, as in
-# practice. One is the **held-out evidence**: the mean log probability that the model gives to a pair that it was not trained on. All its values here are less the constant $C$ of the data. The other is the accuracy of a **probe**:
+# practice. One is the **held-out evidence**: the mean log probability that the model gives to a pair that it was not trained on. All its values here have the constant of [lesson 5](05_the_evidence_of_a_data_set.ipynb), $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$, subtracted. The other is the accuracy of a **probe**:
 # a small classifier that reads the class of an image from frozen features: the encoder is not trained with it. This lesson computes both, and says what each can and cannot judge.
 #
 # **Afterwards you can** train an encoder on CPU or GPU and continue it from a file; judge it against raw pixels *and* a random network; choose a
@@ -75,7 +75,7 @@ rpm.figures.images(
 #
 # <details><summary>Answer</summary>
 #
-# About as good. Whatever a training is said to have learned has to be measured against it.
+# About as good. So measure a trained network against the random one, too.
 # </details>
 
 
@@ -319,7 +319,7 @@ assert (own_best - nats["temperature 1"]).min() > 1.4  # 1.8 to 2.0
 
 # %% [markdown] tags=["slide"]
 # The table splits the three nats between the prior and the encoder. (They are a little more than the difference above, since the learned temperature was not the best one.) Read at temperature 1, both encoders earn the same: that prior cannot tell them apart. Now read each
-# at its own best temperature. The encoder that was trained at 1 regains well over a nat without any training: so much was lost by the prior that read it. The other 1.1 nats are the *encoder's*: trained
+# at its own best temperature. The encoder that was trained at 1 regains well over a nat without any training: this part of the loss was the prior's. The other 1.1 nats are the *encoder's*: trained
 # under a prior for which every partner is uncertain, it never learned to place partners precisely. To compare encoders, read each at its own best temperature; choose it on other pairs if the difference is small.
 #
 # ## What the evidence does not compare: different data

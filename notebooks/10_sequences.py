@@ -123,7 +123,7 @@ print(f"InfoNCE = {total:.12f}, residual {abs(elbo - C - total):.1e}")
 assert abs(elbo - C - total) < 1e-12
 
 # %% [markdown] tags=["slide"]
-# Both terms are negative here. A critic drawn at random can be worse than one that takes the latents for independent, which would earn 0.
+# The sum is negative here. A critic drawn at random can be worse than one that takes the latents for independent, which would earn 0.
 #
 # ## The chain pays for what the context forgets
 #
@@ -167,8 +167,7 @@ rpm.figures.images(
 )
 
 # %% [markdown] tags=["slide"]
-# We made this world, so we know how much frames 0 and 1 say about frame 2. Without pushes the ball would be at $p_0 + 2v$, and both are known: the start $p_0$ (uniform on
-# [.3, .7]) and the velocity $v$ (uniform within ±.05). Only the push is unknown. So the mutual information is the entropy of $p_2$ less the entropy of the push, in two independent dimensions. We
+# We made this world, so we know how much frames 0 and 1 say about frame 2. Without pushes the ball would be at $p_0 + 2v$, and frames 0 and 1 tell both: the start $p_0$ (drawn uniformly from [.3, .7]) and the velocity $v$ (drawn uniformly within ±.05). Only the push is unknown. So the mutual information is the entropy of $p_2$ less the entropy of the push, in two independent dimensions. We
 # average the density of $p_2$ over a grid of velocities.
 
 
@@ -345,8 +344,7 @@ assert (gap > -4 * error).all() and (gap < 0.15 + 4 * error).all()  # 0.06 to 0.
 
 # %% [markdown] tags=["slide"]
 # Why two nats? By (E8) a term is an information less a KL, $I(c;z_2) - \mathrm{KL}$. The walk loses in both (we print only the sum). Its context $z_1$ has forgotten the velocity, which costs
-# $I(z_0;z_2|z_1)$. And a ball does not step from $z_1$ by a Gaussian, which costs a KL. Constant velocity forgets nothing, and its KL is small. One line of the prior is worth
-# more than two nats.
+# $I(z_0;z_2|z_1)$. And a ball does not step from $z_1$ by a Gaussian, which costs a KL. Constant velocity forgets nothing, and its KL is small. The change of one line, `stays` to `keeps`, is worth more than two nats.
 #
 # ## How much of its velocity does a ball keep?
 #
@@ -448,8 +446,8 @@ assert velocity["walk + universal"].min() > 0.99 and velocity["universal"].min()
 # The table gives the mean of $I_{2048}$ over the seeds, and its range. Then it gives the percentage of the variance of position and velocity that a linear map does *not* explain, $1 - R^2$, on
 # the worst seed.
 #
-# - A run that stopped at half of the nats has found one coordinate of two: half of the position is unexplained. Its prior can represent the law: the linear one does, when it starts as a walk (cell above). So the *training* failed.
-# - Here a flexible prior was no gamble when it started as a rough one. Begin with a walk and add freedom to it. Restarts are the weaker remedy: from the random starts above, no linear run and one universal run of five escaped.
+# - A run from a random start that stopped at half of the nats has found one coordinate of two: half of the position is unexplained. Its prior can represent the law: the linear one does, when it starts as a walk (row `learned linear`). So the *training* failed.
+# - Here a flexible prior succeeded on every seed when it started as a walk. Begin with a walk and add freedom to it. Restarts are the weaker remedy: from the random starts above, no run escaped on these three seeds.
 # - The random walk is a wrong prior, and its encoder has the position nearly as well as that of constant velocity. Two things tell the priors apart: the nats, and the velocity. The velocity is a small difference of two latents, so the latents must be accurate.
 #
 # ## Exercises
@@ -524,7 +522,7 @@ for prior in ("constant velocity", "random walk"):
 # %% [markdown] tags=["slide"]
 # ## What we saw
 #
-# An InfoNCE prior for each step of a chain gives an ELBO that is a sum of InfoNCE terms, to rounding, and this sum is CPC's loss. What the context forgets costs a conditional mutual
+# An InfoNCE prior for each step of a chain gives an ELBO that is, less $C$, a sum of InfoNCE terms, to rounding; CPC's loss is minus this sum. What the context forgets costs a conditional mutual
 # information. The right law of motion was worth more than two nats a sequence. A matrix that had to learn the law found it, because it started as a walk.
 #
 # So far every prior looked one frame ahead. [Lesson 11](11_looking_ahead.ipynb) looks further, and asks which model CPC fits when it predicts several steps at once.

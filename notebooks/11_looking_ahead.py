@@ -81,7 +81,7 @@ for k in horizons:
 # %% [markdown] tags=["slide"]
 # ## Two priors, trained one step ahead
 #
-# These are lesson 10's encoder and prior. A Gaussian step leads from the context $c = A\,(z_0,z_1)$ to the frame that is predicted. For the random walk $A$ is fixed at $(0, 1)$; the learned linear prior starts from the same $A$ and trains it.
+# The encoder and the two priors are lesson 10's. A Gaussian step leads from the context $c = A\,(z_0,z_1)$ to the frame that is predicted. For the random walk $A$ is fixed at $(0, 1)$; the learned linear prior starts from the same $A$ and trains it.
 
 
 # %%
@@ -139,8 +139,7 @@ assert (A - keeps).abs().max() < 0.1, "constant velocity, on all seeds"
 # %% [markdown] tags=["slide"]
 # ## What a prior is worth at each horizon
 #
-# The law of `ahead` gives a Gaussian around the mean of $z_{1+k}$. We take it as the critic $f_k$ of horizon $k$. With (E7) it is a prior for frame $1+k$, so its
-# evidence is exact for that prior, and nothing has to be trained. (This is not exactly the forecast of the *chain*: the chain (E19) has a factor $Q(z_t)/Z(c_t)$ at each frame between, which we leave out. Away from the edges of the box $Q(z_t)$ hardly varies over the length of a step, so $Z(c_t) \approx Q(z_t)$ and the factor is about one. We have not measured the difference.)
+# The law of `ahead` gives a Gaussian around the mean of $z_{1+k}$. We take it as the critic $f_k$ of horizon $k$. With (E7) it defines a prior for frame $1+k$, whose evidence can be computed exactly, without any training. (This is not exactly the forecast of the *chain*: the chain (E19) has a factor $Q(z_t)/Z(c_t)$ at each frame between, which we leave out. Where $Q(z_t)$ hardly varies over the length of a step, $Z(c_t) \approx Q(z_t)$, if $f$ is scaled to a density of $z_t$, and the factor is about one. We have not measured the difference.)
 #
 # The most that any prior can earn is the mutual information, by the quadrature of lesson 10.
 
@@ -354,7 +353,7 @@ def error(weights, k):
 #
 # <details><summary>Answer</summary>
 #
-# Too little. About half of z₁ − z₀ is velocity, and a quarter is the shake of frame 1, which the forecast takes off. So the best law for horizon k adds half of z₁ − z₀ for each step, and takes the quarter off once. The iterated law treats its own forecast as a frame that was seen, and takes off a shake again at every step. Only a quarter of the last step is left each time, so the motion dies out.
+# Too little. About half of the variance of z₁ − z₀ is due to the velocity, and a quarter to the shake of frame 1. The forecast takes this quarter off. So the best law for horizon k adds half of z₁ − z₀ for each step, and takes the quarter off once. The iterated law treats its own forecast as a frame that was seen, and takes off a shake again at every step. Only a quarter of the last step is left each time, so the motion dies out.
 # </details>
 
 # %% tags=["reproducible", "slide"]

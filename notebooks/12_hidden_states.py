@@ -36,7 +36,7 @@ rpm.figures.hidden_states()
 # A frame that was not seen is summed out, and its factor drops: $P(x_t|z_t)$ is normalised. So hidden frames need no new idea. Let the prior be a Gaussian chain,
 # $z_{t+1} = A z_t + \text{noise}$, in units in which each $z_t$ is standard normal; the noise then has covariance $I - AA^\top$, since $AA^\top$ plus that of the noise has to be $I$ again.
 #
-# Our bowl is such a chain. Its state has four dimensions: row and column of the ball, then its velocity in both. In each direction, position and velocity turn into each other like a point on a circle, by 0.45 radians a frame for the row and 0.30 for the column, and keep 0.995 of their size; the noise makes up for the rest. A frame shows the position, never the velocity. So the encoder gives a distribution of the first two dimensions of $z_t$ alone. We call them $u_t$, and put $Q(u_t|x_t)/Q(u_t)$ in the place of $Q(z_t|x_t)/Q(z_t)$ in (E25).
+# Our bowl is such a chain. Its state has four dimensions: row and column of the ball, then its velocity in both. In each direction, position and velocity turn like the two coordinates of a point on a circle, by 0.45 radians a frame for the row and 0.30 for the column, and keep 0.995 of their size; the noise makes up for the rest. A frame shows the position, never the velocity. So the encoder gives a distribution of the first two dimensions of $z_t$ alone. We call them $u_t$, and put $Q(u_t|x_t)/Q(u_t)$ in the place of $Q(z_t|x_t)/Q(z_t)$ in (E25).
 
 
 # %%
@@ -129,7 +129,7 @@ assert (bound.log_evidence >= bound.value).all(), "importance weights of q's own
 # $(1+R)^{-1}$ is below the reference's, so $q$ can always be normalised. $A$ has four dimensions and starts near a multiple of the identity: no dimension is a velocity yet. Nobody says where the ball is.
 #
 # A chain that forgets little has an $A$ near one and little noise, $I - AA^\top$. Its parameter is a $W$ with $A = W/\sqrt{1+W^2}$ (in one dimension), which has a long way to go until $A$ is near one; so
-# its learning rate is twenty times the encoder's. And a start can get stuck, as in lesson 10: one latent then says nothing. Its bound shows that, on films that no training saw. So train three starts,
+# its learning rate is twenty times the encoder's. And a start can get stuck, as in lesson 10: its bound is then much lower, on films that no training saw. So train three starts,
 # and keep the one that has the highest bound.
 
 
@@ -206,8 +206,7 @@ assert 0.985 < kept.min() and kept.max() < 0.999
 assert (found - torch.tensor([0.30, 0.30, 0.45, 0.45])).abs().max() < 0.05
 
 # %% [markdown] tags=["slide"]
-# Both frequencies of the bowl came out, from frames that each show a position alone. An eigenvalue with an angle needs two dimensions for each
-# coordinate, and a frame shows one: the chain found a use for the dimensions that no frame shows.
+# Both frequencies of the bowl came out, from frames that each show a position alone. A swing needs two dimensions for each coordinate, and a frame shows one of them: the chain found a use for the dimensions that no frame shows.
 #
 # ## In the dark
 #
@@ -265,7 +264,7 @@ assert error["knows the truth"] < error["chain"] < 1.5 * error["knows the truth"
 #
 # ## Is the band honest?
 #
-# A band of 95 % is the posterior mean ± 1.96 posterior standard deviations. It should hold 95 of 100 coordinates in the dark. The cell counts how many it holds, and how many a band of half the width holds.
+# A band of 95 % is the posterior mean ± 1.96 posterior standard deviations. It should hold 95 of 100 coordinates in the dark, and a band of half the width (± 0.98 deviations) about two of three. The cell counts how many each of them holds.
 
 
 # %%
@@ -278,7 +277,7 @@ print(f"band {coverage(1):.3f}, half of it {coverage(0.5):.3f}")
 assert abs(coverage(1) - 0.95) < 0.03 and coverage(0.5) < 0.8
 
 # %% [markdown]
-# The truth is inside about as often as promised. That is no matter of course: with an $A$ a little too small the chain would forget faster than the ball does, and its bands would be too wide.
+# The truth is inside about as often as promised. That does not go without saying: with an $A$ a little too small the chain would forget faster than the ball does, and its bands would be too wide.
 #
 # Move the dark over the film and see the band open and close.
 #
@@ -302,7 +301,7 @@ rpm.explore(rpm.lessons.lesson_12.hidden(chain, recognised, M[:, 0], p[..., 0]))
 # Geophysical Data Center, in the public domain.) We hide the last six years of every thirty, learn from the others, and fill what was hidden.
 #
 # One number a year needs no network. In units of its standard deviation let it be jointly normal with $u_t$, with correlation $\rho$: then $Q(u_t|y_t) = \mathcal N(\rho y_t,\; 1-\rho^2)$, the
-# world is linear and Gaussian, and `log_normaliser` is the log evidence itself, (E26). So $A$ and $\rho$ are those of greatest likelihood: what a statistician calls a state-space model, fitted to the years shown. (With the same numbers, statsmodels fills the years
+# world is linear and Gaussian, and `log_normaliser` is the log evidence itself, (E26). So $A$ and $\rho$ are fitted by maximum likelihood, on windows of 24 years: what a statistician calls a state-space model, fitted to the years shown. (With the same numbers, statsmodels fills the years
 # alike, to rounding: a test of the library compares the two.)
 
 # %%
@@ -370,7 +369,7 @@ assert 10 < period < 12.5
 #
 # $$P(y_t|u_t) = \frac{Q(u_t|y_t)\,P_\text{true}(y_t)}{Q(u_t)}.$$
 #
-# On data that is a distribution over the numbers that were counted, each weighted by $Q(u_t|y)$. A number below zero was never counted, so none is expected.
+# $P_\text{true}$ is known only by the numbers that were counted. So this is a distribution over these numbers, each weighted by $Q(u_t|y)$. A number below zero was never counted, so none is expected.
 
 # %%
 def weighed(law, rho, paths=200):
@@ -408,7 +407,7 @@ rpm.figures.lines(range(1835, 1885), part_of, **axes, caption=caption)
 # The wider a pendulum swings, the slower. Noise drives this one, and friction brakes it, so that it swings now wide, now little:
 # $\ddot\theta = -\sin\theta - \text{friction} + \text{noise}$. Its state is $(\sin\theta, \cos\theta, \omega)$, with $\omega$ its velocity. A frame shows the bob alone, and the training is that of the ball.
 #
-# **Predict**: of which of the three can a chain tell what no frame alone does?
+# **Predict**: of which of the three does the chain know more than a single frame does?
 #
 # <details><summary>Answer</summary>
 #
@@ -435,13 +434,13 @@ for name, f in {"chain": law.smooth(single).mean, "frame": single.mean}.items():
     assert R2[2] > 0.7 if name == "chain" else R2[2] < 0.1
 
 # %% [markdown]
-# A linear chain is a rough law for a pendulum, and yet it finds the velocity. (Of the sine a frame alone says a little more: it has no law that is wrong.) Hromadka et al. report an R² of .91 for a
-# pendulum of theirs, with films, noise, networks and a readout of their own, so the two are no race.
+# A linear chain is a rough law for a pendulum, and yet it finds the velocity. (Of the sine and the cosine a frame alone says more: it has no law that is wrong.) Hromadka et al. report an R² of .91 for a
+# pendulum of theirs, with films, noise, networks and a readout of their own, so the two numbers cannot be compared.
 #
 # ## Where it fails
 #
 # The bound is tight where $Q(u_t)$ is close to the reference. Let two kinds of frame put $u$ at $m$ or at $-m$, with variance $1-m^2$: then $Q(u)$ has mean 0 and variance 1, as the reference
-# has, but two modes. One frame alone says nothing of any other, so its log evidence is 0, whatever $m$ is. The bound is $-\mathrm{KL}(Q(u)\,\|\,\Gamma)$.
+# has, but is a mixture of two Gaussians. By symmetry the model gives either kind its true share, so the log evidence of one frame, less $C$, is 0, whatever $m$ is. The bound is $-\mathrm{KL}(Q(u)\,\|\,\Gamma)$.
 
 # %% tags=["reproducible"]
 z, draw = torch.linspace(-8, 8, 8001).double(), torch.Generator().manual_seed(0)
@@ -541,12 +540,12 @@ rpm.lessons.lesson_12.update.check(after_frame)
 # ## Three numbers
 #
 # With an uncertain encoder the three numbers differ again. The *log evidence* of the sequences is `log_evidence`, by importance weights. The *ELBO* is `value`, below it, and
-# with no gap where Γ is Q(u_t). *InfoNCE* is what is left when recognition is certain and the prior is (E19).
+# with no gap where Γ is Q(u_t). *InfoNCE* is what is left when recognition is certain and each step of the prior is an InfoNCE prior (E28).
 #
 # ## What we saw
 #
-# A chain of latents with uncertain recognition is a prior times one factor a frame (E25). In a linear Gaussian world it is the Kalman filter. Its bound has three terms; the one with the mixture $Q(u_t)$ is estimated from samples. From noisy frames
-# alone it found both frequencies of a swinging ball, and where the ball is in the dark, with a band that held the truth as often as it promised. With recognition of two numbers it filled the sunspots' gaps, and
+# A chain of latents with uncertain recognition is a prior times one factor a frame (E25). In a linear Gaussian world its likelihood is the Kalman filter's. Its bound has three terms; the one with the mixture $Q(u_t)$ is estimated from samples. From noisy frames
+# alone it found both frequencies of a swinging ball, and, up to a linear map, where the ball is in the dark, with a band that held the truth about as often as it promised. With recognition of one parameter, $\rho$, it filled the sunspots' gaps, and
 # the evidence told that their state needs two dimensions. Where $Q(u_t)$ has several modes the bound is loose; where the world has, the chain is wrong.
 #
 # All along, each frame had a latent of its own. The next lesson ties all observations to *one* latent: [the other RPM](13_the_other_rpm.ipynb).
