@@ -4,7 +4,7 @@
 # You train an encoder on pairs with a contrastive loss, and the screen says **5.1 nats**. Nats *of what*? Is that good? Is it stuck at
 # $\log N$, or is there more to learn? And what did you assume about your data when you set the temperature to 0.1?
 #
-# These are questions about a probabilistic model. Behind the loss there is one, and this lesson finds it on your own machine, in a minute of computing.
+# Behind the loss stands a probabilistic model, and these are questions about it. This lesson finds the model on your own machine, in a minute of computing.
 #
 # **Afterwards you can** say what a nat of InfoNCE is; train an encoder with InfoNCE in a few lines; compute the same number as an ELBO and as a
 # log evidence, and say when the three agree; tell how much of it is knowledge of the class, and how much of the single image; find your way through the lessons.
@@ -33,7 +33,7 @@ rpm.figures.three_names()
 # evidence**, the log probability that the model gives to the data. Let $x$ be an input, $z$ what the encoder makes of it, and $C$ a constant of the data that no encoder can change.
 #
 # - InfoNCE *is* the ELBO of one model, less $C$: for every encoder and every critic. This lesson builds that model.
-# - The ELBO is never above the log evidence, and equals it when the encoder leaves no doubt, that is, when each $x$ has one certain $z$. A deterministic network leaves none.
+# - The ELBO is never above the log evidence, and equals it when the encoder leaves no doubt, that is, when each $x$ has one certain $z$ and each $x'$ one certain $z'$. A deterministic network leaves none.
 #
 # So for the encoders that most people train, the three are one number.
 #
@@ -101,8 +101,7 @@ print(f"InfoNCE                 {before.value:.3f} nats per pair")
 assert 0 < before.value < 1.5
 
 # %% [markdown]
-# You may know it as a cross-entropy, in which each row has to find its own column. That loss is $\log N - I_N$: it falls to 0 where $-I_N$ falls
-# to $-\log N$.
+# You may know it as a cross-entropy, in which each row has to find its own column. That loss is $\log N - I_N$: it is 0 where $I_N = \log N$.
 
 # %%
 cross_entropy = torch.nn.functional.cross_entropy(log_f, torch.arange(len(x)))
@@ -181,9 +180,9 @@ assert residual < 1e-11
 #
 # The encoder was an identity table, four terms were zero, and we typed the prior in. Of course InfoNCE came out. What was there to find?
 #
-# - *The prior is a distribution.* Its $N^2$ probabilities sum to one: that is what the $1/N$ and the $Z_i$ are for. Normalise it otherwise, and InfoNCE does not come out; normalise it not at all, and it is no distribution: the next cell tries both.
+# - *The prior is a distribution.* Its $N^2$ probabilities sum to one: that is what the $1/N$ and the $Z_i$ are for. With another normaliser InfoNCE does not come out; with none at all the table is no distribution: the next cell tries both.
 # - *Nobody wrote a decoder.* The likelihoods $P(x|z)$ are proper distributions over images all the same (lesson 1).
-# - *The data term is a constant.* An ELBO contains $\log P(x|z)$, which Bayes' rule makes of the encoder and of $P_\text{true}(x)$; beyond a list of images, $P_\text{true}(x)$ is unknown. Lesson 2 shows that it leaves as $C$ for every encoder. The identity table is not needed: the next section ends with an
+# - *The data term is a constant.* The ELBO of an RPM contains $\log P(x|z)$, which Bayes' rule makes of the encoder and of $P_\text{true}(x)$; beyond a list of images, $P_\text{true}(x)$ is unknown. Lesson 2 shows that it leaves as $C$ for every encoder. The identity table is not needed: the next section ends with an
 #   encoder that leaves doubt.
 #
 # One thing really is circular, and you should know it. $P_\text{true}$ and the candidates are the very pairs that are evaluated. Ten pairs and 40 000 pairs are two different $P_\text{true}$, so they give two models with two constants. So compare models on the same pairs, and never numbers of different data sets.
@@ -228,7 +227,7 @@ rpm.figures.dots(
 )
 
 # %% [markdown]
-# An encoder that leaves doubt keeps the first equality and loses the second. Here is one in a world of tables: six values of $x$ and seven of $x'$, three of $z$ and four of $z'$, and each row of $Q(z|x)$ is spread over all three. The scores are a 3 × 4 table, with 1 on the diagonal and 0 elsewhere. A pair $(x, x')$ no longer has one score
+# An encoder that leaves doubt keeps the first equality and in general loses the second. Here is one in a world of tables: six values of $x$ and seven of $x'$, three of $z$ and four of $z'$, and each row of $Q(z|x)$ is spread over all three. The scores are a 3 × 4 table, with 1 on the diagonal and 0 elsewhere. A pair $(x, x')$ no longer has one score
 # but several, so InfoNCE averages them over $z$ and $z'$. The evidence is larger than both, by a KL divergence that lesson 2 computes.
 
 # %% tags=["reproducible"]
@@ -316,11 +315,11 @@ dashboard
 # %% [markdown] tags=["slide"]
 # ## Twice the evidence: what does the probe do?
 #
-# **Predict**: let the dashboard run to its last step. The held-out InfoNCE doubles between step 100 and step 2 000. What does the probe do, and why?
+# **Predict**: let the dashboard run to its last step (if you changed the temperature, press **Reset** first). The held-out InfoNCE doubles between step 100 and step 2 000. What does the probe do, and why?
 #
 # <details><summary>Answer</summary>
 #
-# It hardly moves. A probe asks for the class only, and to know which of ten classes it is, is worth at most $\log 10 = 2.30$ nats. The model has most of them early. Most of the nats that come later tell apart images of one class, and no probe asks for those.
+# It hardly moves. A probe asks for the class only, and the class, one of ten, is worth at most $\log 10 = 2.30$ nats. The model has most of them early. Most of the nats that come later tell apart images of one class, and no probe asks for those.
 # </details>
 #
 # An exact identity says why. Given $x_i$, the model gives the candidate $x'_j$ the probability $P(x'_j|x_i) = f_{ij}/\sum_k f_{ik}$: a softmax over the row. Let $c$ be a label of the candidates, here the digit. The probability

@@ -35,7 +35,7 @@ rpm.figures.graphical_model()
 # The pairs come from the **data distribution** $P_\text{true}(x, x')$. Its two marginals are $P_\text{true}(x)$ and $P_\text{true}(x')$. Letters $P$ without the word "true" belong to the model, and $Q$ to the encoder. For a data set of $N$ pairs
 # $P_\text{true}$ is the list of pairs, each with probability $1/N$.
 #
-# To see every term we use a world so small that each is a table: six values of $x$ on a circle, seven of $x'$ on the same circle, three of $z$, four of $z'$. The places of $x$ and $x'$ are close in most pairs: how close, `coupling` sets; how little doubt the encoder leaves, `sharpness`. As the places lie on a circle, the last is a neighbour of the first: in the table, two opposite corners belong to the diagonal.
+# To see every term we use a world so small that each is a table: six values of $x$ on a circle, seven of $x'$ on the same circle, three of $z$, four of $z'$. The places of $x$ and $x'$ are close in most pairs; `coupling` sets how close, and `sharpness` how little doubt the encoder leaves. As the places lie on a circle, the last is a neighbour of the first: in the table, two opposite corners belong to the diagonal.
 
 # %% tags=["reproducible"]
 world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
@@ -217,7 +217,7 @@ assert worst < 5  # of 42 normal numbers, one exceeds 5 once in forty thousand t
 rpm.explore(rpm.lessons.lesson_01.ring)
 
 # %% [markdown]
-# A sharper encoder brings the model nearer to the data. It never gets there, because three values of $z$ stand for six of $x$. Every row $P(x'|x)$ of the model is a mixture of only three distributions, $P(x'|z)$, with the weights $Q(z|x)$. However sharp the encoder is, $x = 1$ lies halfway between two values of $z$, so its row is a mean of the rows of $x = 0$ and $x = 2$; in the data it has a peak of its own.
+# A sharper encoder brings the model nearer to the data. It never gets there, because three values of $z$ stand for six of $x$. Every row $P(x'|x)$ of the model is a mixture of only three distributions, $P(x'|z)$, with the weights $Q(z|x)$. However sharp the encoder is, $x = 1$ lies halfway between two values of $z$, so its row is nearly the mean of the rows of $x = 0$ and $x = 2$; in the data it has a peak of its own.
 
 # %% tags=["reproducible"]
 for sharpness in (0, 2, 8, 50):
@@ -257,7 +257,7 @@ rpm.lessons.lesson_01.pairs.check(pairs)
 #
 # **1. What do you have to train to get P(x|z) in an RPM?**
 # <details><summary>a decoder</summary>No: that is a VAE. Here the likelihood is what Bayes' rule makes of the encoder.</details>
-# <details><summary>the encoder, and nothing else</summary>Yes: the encoder is the only part with weights. With the data, it fixes P(x|z) completely by (E2).</details>
+# <details><summary>the encoder, and nothing else</summary>Yes: with the data, the encoder fixes P(x|z) completely by (E2). A critic may have weights too, but it belongs to the prior.</details>
 # <details><summary>the critic</summary>The critic shapes the prior P(z,z′); the likelihood does not contain it.</details>
 #
 # **2. Two encoders differ. Can their models have the same P(x,x′)?**

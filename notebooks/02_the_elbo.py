@@ -1,7 +1,7 @@
 # %% [markdown] tags=["slide"]
 # # The ELBO: seven lines, each with its number
 #
-# How do you train the model of lesson 1? Its likelihood contains $P_\text{true}(x)$, the distribution that images are drawn from, which nobody can write down, and the density $Q(z|x)$, which a deterministic network doesn't have. This lesson derives the ELBO of the model, and shows that both terms drop out of it.
+# How do you train the model of lesson 1? Its likelihood contains $P_\text{true}(x)$, the distribution that images are drawn from, which nobody can write down, and the density $Q(z|x)$, which a deterministic network doesn't have. This lesson derives the ELBO of the model, and shows that the first leaves it as a constant and the second cancels.
 #
 # The derivation has seven lines. We compute each line on a small model. All must give the same number, so a wrong step would be seen.
 #
@@ -110,7 +110,7 @@ assert abs(world.gap(independent)) < 1e-12
 #
 # ## Bayes' rule goes in
 #
-# So far this was variational inference in any model of the form (E1); only the remark on the prior $Q(z)Q(z')$ used more. Now we use that the likelihood is defined by (E2), $\log P(x|z) = \log Q(z|x) + \log P_\text{true}(x) - \log Q(z)$. Put this in for $x$ and for $x'$.
+# So far this was variational inference in any model of the form (E1); only the two examples of a zero gap used more. Now we use that the likelihood is defined by (E2), $\log P(x|z) = \log Q(z|x) + \log P_\text{true}(x) - \log Q(z)$. Put this in for $x$ and for $x'$.
 
 # %% tags=["reproducible", "slide"]
 log_p_x = world.p_x.log()[:, None, None, None]
@@ -158,7 +158,7 @@ print(f"residual {abs(line_4 - line_3):.1e}")
 assert abs(line_4 - line_3) < 1e-12 and abs(C - world.constant) < 1e-12
 
 # %% [markdown] tags=["slide"]
-# For the distribution that images are drawn from we cannot compute $C$ (for a list of $N$ distinct pairs it is $-2\log N$, lesson 0). It is the same for all encoders and all priors, so that training and comparing them go without it. "Up to a constant" means $C$ in
+# For the distribution that images are drawn from we cannot compute $C$ (for a list of $N$ distinct pairs it is $-2\log N$, lesson 0). It is the same for all encoders and all priors, so we can train and compare them without it. "Up to a constant" means $C$ in
 # this whole course.
 #
 # **What it needs**: that $H(x)$ and $H(x')$ are entropies of the data that the pairs come from. Change the augmentation, and $x$ has another distribution and $C$ another value.
@@ -206,7 +206,7 @@ assert abs(information - world.mutual_information) < 1e-12
 #
 # The library has the same seven lines as a function, here on our world and prior. Choose an assumption to break, then step through the lines: the line that needed it moves away from the line before. The menu offers
 #
-# - **dependent**: $z$ and $z'$ are drawn together, given $x$ and $x'$, but scored as if drawn apart
+# - **dependent**: $z$ and $z'$ are not independent, given $x$ and $x'$, but are scored as if they were
 # - **decoder**: $P(x|z)$ is a decoder of its own, flatter than Bayes' rule makes it
 # - **stale**: $P(x|z)$ is made from a blurred copy of the encoder
 # - **constant**: $C$ is computed for uniform observations

@@ -1,8 +1,7 @@
 # %% [markdown] tags=["slide"]
 # # InfoNCE is the ELBO: the prior that you have been using
 #
-# You chose an encoder, a similarity and a temperature, and a softmax over a batch did the rest. Nobody asked you for a prior. Yet by (E4) the ELBO
-# depends on two things only: on the pairs of latents that your encoder makes, and on the prior $P(z,z')$. So if InfoNCE is an ELBO, it has a prior.
+# You chose an encoder, a similarity and a temperature, and a softmax over a batch did the rest. Nobody asked you for a prior. Yet by (E4) the ELBO, up to $C$, depends on two things only: on the pairs of latents that your encoder makes, and on the prior $P(z,z')$. So if InfoNCE is an ELBO, it has a prior.
 # Which one?
 #
 # **Afterwards you can** write down the prior behind InfoNCE, and show that InfoNCE equals the ELBO exactly; name the prior that turns the ELBO into the
@@ -31,7 +30,7 @@ world = rpm.FiniteRPM.ring(coupling=3.0, sharpness=3.0)
 # ## The optimal prior turns the ELBO into the mutual information
 #
 # Lesson 2 ended with $L - C = I_Q(z;z') - \mathrm{KL}(Q(z,z')\,\|\,P(z,z'))$. Here $I_Q(z;z')$, or MI for short, is the mutual information of the
-# latents, and only the KL contains the prior. A KL is never negative, and it is zero where its two arguments are equal. So, for a given encoder, the prior with the highest ELBO is $Q(z,z')$ itself. It is called the **optimal prior**: optimal for the ELBO, not always for the log evidence:
+# latents, and only the KL contains the prior. A KL is never negative, and it is zero where its two arguments are equal. So, for a given encoder, the prior with the highest ELBO is $Q(z,z')$ itself. It is called the **optimal prior**, since it is optimal for the ELBO, though not always for the log evidence:
 #
 # $$P(z,z') = Q(z,z') \quad\Rightarrow\quad L - C = I_Q(z;z'). \tag{E6}$$
 
@@ -100,7 +99,7 @@ print(f"residual {abs(elbo - infonce):.1e} nats")
 assert abs(elbo - infonce) < 1e-12
 
 # %% [markdown] tags=["slide"]
-# This is the theorem of the course. The library's `infonce` is the line of `Z` two cells above and the first three lines of this cell, with names and checks.
+# This is the theorem of the course. The library's `infonce` is the line `Z = f @ world.q_z_prime` further up and the first three lines of the cell just above, with names and checks.
 #
 # ## I∞ and I_N are one formula on two distributions
 #
@@ -206,7 +205,7 @@ assert abs(divergence - (information - exact)) < 1e-12
 #
 # <details><summary>Answer</summary>
 #
-# Shorter: partners that lie close together ask for a small step. At $\rho = 0$ the partners are unrelated, and a longer step is always better. In between InfoNCE never reaches the MI: the critic has one number only, $a$, which cannot make both the mean and the variance right.
+# Shorter: partners that lie close together ask for a small step. At $\rho = 0$ the partners are unrelated, and a longer step is always better. For $0 < \rho < 1$ InfoNCE never reaches the MI: the critic has one number only, $a$, which cannot make both the mean and the variance right.
 # </details>
 
 # %% tags=["reproducible", "slide"]
@@ -217,14 +216,14 @@ rpm.explore(rpm.lessons.lesson_03.walk)
 
 # %% tags=["reproducible"]
 steps = torch.linspace(0.1, 5, 491).tolist()
-best_steps, gaps = [], []
+best_steps, shortfalls = [], []
 for rho in (0.2, 0.5, 0.8, 0.95):
     of_step = {s: rpm.gaussian.infonce_random_walk(rho, s) for s in steps}
     best = max(of_step, key=of_step.get)
     best_steps.append(best)
-    gaps.append(rpm.gaussian.mutual_information(rho) - of_step[best])
-    print(f"ρ = {rho:4}: best step {best:.2f}, MI − InfoNCE {gaps[-1]:.4f} nats")
-assert best_steps == sorted(best_steps, reverse=True) and min(gaps) > 0.001
+    shortfalls.append(rpm.gaussian.mutual_information(rho) - of_step[best])
+    print(f"ρ = {rho:4}: best step {best:.2f}, MI − InfoNCE {shortfalls[-1]:.4f} nats")
+assert best_steps == sorted(best_steps, reverse=True) and min(shortfalls) > 0.001
 
 # %% [markdown] tags=["slide"]
 # ## Exercises
@@ -285,6 +284,6 @@ assert abs(infonce - bound) < 1e-12 and abs(evidence - bound - gap) < 1e-12
 # %% [markdown] tags=["slide"]
 # ## What we saw
 #
-# InfoNCE is the ELBO under the prior $P(z)=Q(z)$, $P(z'|z) = Q(z') f/Z(z)$: equal for any critic, by (E4) and (E7), and to rounding for the one that we computed. It stays below the mutual information by the KL from
+# InfoNCE is the ELBO under the prior $P(z)=Q(z)$, $P(z'|z) = Q(z') f/Z(z)$: for any critic, as (E4) and (E7) show, and up to rounding for the one that we computed. It stays below the mutual information by the KL from
 # $Q(z,z')$ to that prior. The denominator of the softmax in your loss is the normaliser of a prior (times $N$), and a normaliser is a choice:
 # [lesson 4](04_one_prior_one_objective.ipynb) makes other choices, and each gives an objective that has a name.

@@ -1,7 +1,7 @@
 # %% [markdown] tags=["slide"]
 # # One prior, one objective: what MINE, NWJ and CLIP assume
 #
-# InfoNCE is one of several losses that score pairs of latents against strangers. MINE, NWJ and the loss of CLIP take the same encoder and the same critic,
+# InfoNCE is one of several losses that compare the scores of true pairs with those of mismatched ones. MINE, NWJ and the loss of CLIP take the same encoder and the same critic,
 # and give other numbers. Which of them is right? By (E4) every prior gives an objective. So we look for the prior behind each loss: MINE has one, NWJ has a table that need not sum to one, and CLIP has two. So the question becomes: which prior do you want?
 #
 # **Afterwards you can** name the prior behind an objective, and the objective that a prior gives; say which objective is the larger for the same critic,
@@ -75,7 +75,7 @@ assert abs(dv - elbo) < 1e-12
 #
 # $$\mathrm{KL}(Q\,\|\,\tilde P) = \mathbb E_Q \log(Q/\tilde P) + \textstyle\sum \tilde P - 1 .$$
 #
-# It is never negative, and zero only if $\tilde P = Q$, as a KL should be. $\tilde P$ is no model, so for it we *define* $L - C$ by (E5) with this KL. The result never exceeds the ELBO of DV's prior, which is $\tilde P$ divided by its sum, so it still bounds the evidence of DV's model:
+# It is never negative, and zero only if $\tilde P = Q$, as a KL should be. $\tilde P$ is no model, so for it we *define* $L - C$ by (E5) with this KL. DV's prior is $\tilde P$ divided by its sum. The result never exceeds the $L - C$ of that prior, so it still bounds the evidence of DV's model, less $C$:
 #
 # $$L - C = \mathbb E_{Q(z,z')} \log \frac{\tilde P(z,z')}{Q(z)\,Q(z')} + 1 - \textstyle\sum \tilde P = (\mathbb E\,s - 1) + (1 - \bar Z/e) = \mathbb E\,s - \bar Z/e, \tag{E10}$$
 #
@@ -137,7 +137,7 @@ rpm.figures.dots(
 )
 
 # %% [markdown] tags=["slide"]
-# A larger value for the same critic does not make InfoNCE the better objective to train on: its prior copies $Q(z)$ from the encoder, so that it cannot lose there, whatever the encoder makes of $z$. It is the ELBO of another model, and the size of the number does not say which model is right. None of the three has a $P(z)$ that you choose. If you want $z$ to have a certain distribution, a prior that says so is an assumption worth making.
+# A larger value for the same critic does not make InfoNCE the better objective to train on: its prior copies $Q(z)$ from the encoder, so that it cannot lose there, whatever the encoder makes of $z$. It is the ELBO of another model, and since the order is the same for all encoders and critics, it does not say which model is right. None of the three has a $P(z)$ that you choose. If you want $z$ to have a certain distribution, a prior that says so is an assumption worth making.
 #
 # ## A prior is a critic times a normaliser
 #
@@ -174,7 +174,7 @@ assert abs(moved["infonce"]) < 1e-12 and moved["donsker_varadhan"] < -0.1
 #
 # $$L - C = \mathbb E_{Q(z,z')}\log P(z'|z) + H(Q(z')), \tag{E11}$$
 #
-# the bound of Barber and Agakov (BA). In a finite world the entropy is a sum. For a network it is unknown, which is why InfoNCE, DV and NWJ keep $Q(z')$ as a factor: there it cancels.
+# the bound of Barber and Agakov (BA). In a finite world the entropy is a sum. For a network it is unknown. InfoNCE, DV and NWJ do not need it: their priors have $Q(z')$ as a factor, which cancels.
 #
 # Now all of them: four priors and one relaxed prior. Each is computed twice, as an ELBO by the sum (E3) and as the objective of its name.
 
@@ -229,7 +229,7 @@ print(f"ELBO of the averaged prior: {elbo:.6f} nats")
 assert abs((over_rows + over_columns) / 2 - clip) < 1e-12 and clip < elbo
 
 # %% [markdown] tags=["slide"]
-# So CLIP's objective is not the ELBO of the averaged prior. It is the mean of the ELBOs of two, and lies below the ELBO of the prior that averages theirs: still a lower bound on that model's evidence, and one that treats both sides alike.
+# So CLIP's objective is not the ELBO of the averaged prior. It is the mean of the ELBOs of two priors, and lies below the ELBO of their average: still a lower bound on the evidence of the averaged prior's model, and one that treats both sides alike.
 #
 # ## Exercises
 #
@@ -298,5 +298,5 @@ assert abs(evidence - bound - gap) < 1e-12
 # %% [markdown] tags=["slide"]
 # ## What we saw
 #
-# Four priors and a relaxed one gave five objectives, each equal to its ELBO up to rounding; CLIP's loss is the mean of two. For one critic NWJ, DV, InfoNCE and the MI come in a fixed order, and each step is one error of a prior. So
+# Four priors and a relaxed one gave five objectives, each equal to its ELBO up to rounding; CLIP's objective is the mean of two. For one critic NWJ, DV, InfoNCE and the MI come in a fixed order, and each step is one error of a prior. So
 # do not ask which bound is tighter. Ask what you want to assume of the latents. [Lesson 5](05_the_evidence_of_a_data_set.ipynb) goes from these small tables to tens of thousands of images.

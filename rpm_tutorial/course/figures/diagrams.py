@@ -58,7 +58,7 @@ def three_names() -> Diagram:
     parts += [_text(232, 258, "=", 22), _text(467, 258, "≤", 22)]
     parts += [_text(232, 318, "always", 13), _text(467, 318, "equal if x leaves no doubt about z", 13)]
     said = "A table of scores, read in three ways. InfoNCE is always the ELBO less C. The log evidence less C "
-    said += "is at least as large, and equal to both if every x has one certain z."
+    said += "is at least as large, and equal to both if every x has one certain z and every x′ one certain z′."
     return Diagram(700, 334, parts, said, said)
 
 
