@@ -5,6 +5,7 @@ PIP_ARGS =
 ONLY     =
 JOBS     = 2
 ROW      =
+SMALL    =
 FOLDER   =
 KIND     =
 IN_VENV  = .venv/bin/python
@@ -13,7 +14,7 @@ PYTEST   = OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q
 # The install leaves compiling to the first import, which has to keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lab test test-fast test-nightly test-matrix test-colab test-processors test-mutants build site book run-times bench clean
+.PHONY: help lab test test-fast test-nightly test-matrix test-colab test-processors test-mutants build site book run-times bench study clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -62,6 +63,9 @@ run-times: .venv/installed-test  ## run every lesson and note what it took, for 
 
 bench: .venv/installed-bench  ## measure dataset_evidence against others and the machine's limit (40 minutes, quiet machine)
 	@$(IN_VENV) bench/evidence.py
+
+study: .venv/installed-test  ## train what the study reports on, a row each (hours; SMALL=1 rehearses in a minute)
+	@$(IN_VENV) tools/study.py $(if $(SMALL),--small) $(if $(ONLY),--only $(ONLY))
 
 clean:  ## remove the environment and the caches
 	rm -rf .venv .mypy_cache .nox .pytest_cache .ruff_cache .hypothesis build dist

@@ -128,7 +128,7 @@ def shared(pagename: str, title: str) -> str:
 def add_files(app, exception) -> None:
     """The notebooks to download, and plotly once, packed: as it is it would be the heaviest thing on a page by far."""
     if exception is None:
-        for folder in ("notebooks", "notebooks/neighbours"):
+        for folder in ("notebooks", "notebooks/neighbours", "notebooks/study"):
             for notebook in (site_pages.ROOT / folder).glob("*.ipynb"):
                 shutil.copy(notebook, Path(app.outdir) / folder)
         with zipfile.ZipFile(Path(app.outdir) / "notebooks.zip", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -56,9 +56,11 @@ def answers(module: str, name: str) -> list[str]:
 
 
 def exercise_part(notebook: dict) -> str:
-    """The section with the exercises: from the last heading before the first of their cells to the next heading."""
+    """The section with the exercises: from the last heading before the first of their cells to the next heading; or ""."""
     texts = [handouts.source_of(cell) for cell in notebook["cells"]]
-    first = next(k for k, cell in enumerate(notebook["cells"]) if is_exercise(cell))
+    first = next((k for k, cell in enumerate(notebook["cells"]) if is_exercise(cell)), None)
+    if first is None:
+        return ""
     start = "\n".join(texts[:first]).rindex("\n## ")
     return re.split(r"(?m)^(?=## )", "\n".join(texts)[start + 1 :], maxsplit=2)[1]
 

@@ -25,8 +25,9 @@ from notebook_compare import figure_difference, outputs_difference, text_differe
 
 import rpm_tutorial as rpm
 
-LESSONS, NEIGHBOURS = (
-    sorted(folder.glob("*.py")) for folder in (build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS)
+LESSONS, NEIGHBOURS, STUDY = (
+    sorted(folder.glob("*.py"))
+    for folder in (build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS, build_notebooks.STUDY)
 )
 MOST_CELLS, MOST_CELLS_OF_A_NEIGHBOUR, MOST_LINES, MOST_COLUMNS = 45, 25, 15, 88
 LAYOUT_TOKENS = {
@@ -37,7 +38,7 @@ LAYOUT_TOKENS = {
     tokenize.DEDENT,
     tokenize.ENDMARKER,
 }
-each_source = pytest.mark.parametrize("source", LESSONS + NEIGHBOURS, ids=lambda path: path.stem)
+each_source = pytest.mark.parametrize("source", LESSONS + NEIGHBOURS + STUDY, ids=lambda path: path.stem)
 each_neighbour = pytest.mark.parametrize("source", NEIGHBOURS, ids=lambda path: path.stem)
 
 
@@ -253,7 +254,7 @@ def test_stored_outputs_are_fit_to_publish(source: Path):
     ("path", "name"),
     [
         (source.with_suffix(".ipynb"), name)
-        for source in LESSONS + NEIGHBOURS
+        for source in LESSONS + NEIGHBOURS + STUDY
         for name in re.findall(r"(?m)^rpm\.show_source\(rpm\.([\w.]+)\)", source.read_text(encoding="utf-8"))
     ],
 )

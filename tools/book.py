@@ -21,7 +21,13 @@ DRAWN = "() => !document.querySelector('.rpm-figure') || document.documentElemen
 
 def pages() -> list[str]:
     lessons = [f"notebooks/{name}" for name in site_pages.lessons()]
-    return ["index", *lessons, "neighbours", *(f"notebooks/neighbours/{name}" for name in site_pages.neighbours())]
+    return [
+        "index",
+        *lessons,
+        "neighbours",
+        *(f"notebooks/neighbours/{name}" for name in site_pages.neighbours()),
+        *(f"notebooks/study/{name}" for name in site_pages.study()),
+    ]
 
 
 def write(path: Path, names: list[str], browser: Browser) -> None:

@@ -1,6 +1,6 @@
 """Make the executed notebooks from their only source: notebooks/NN_name.py -> notebooks/NN_name.ipynb.
 
-    python tools/build_notebooks.py            build every notebook: the lessons, then the neighbours
+    python tools/build_notebooks.py            build every notebook: the lessons, then the neighbours and the study
     python tools/build_notebooks.py 02         build those whose name starts with 02; N10 is a neighbour
     python tools/build_notebooks.py --check    run nothing; say which .ipynb is not in step with its .py
 
@@ -28,7 +28,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-NEIGHBOURS = NOTEBOOKS / "neighbours"
+NEIGHBOURS, STUDY = NOTEBOOKS / "neighbours", NOTEBOOKS / "study"
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 IGNORED = "nbval-ignore-output"
@@ -215,9 +215,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="?", default="", help="build those whose name starts with this, as 02")
     parser.add_argument("--check", action="store_true", help="run nothing, compare sources and notebooks")
-    parser.add_argument("--folder", type=Path, help="only this folder  [default: lessons and neighbours]")
+    parser.add_argument("--folder", type=Path, help="only this folder  [default: all]")
     arguments = parser.parse_args()
-    folders = [arguments.folder] if arguments.folder else [NOTEBOOKS, NEIGHBOURS]
+    folders = [arguments.folder] if arguments.folder else [NOTEBOOKS, NEIGHBOURS, STUDY]
     if arguments.check:
         lines = [line for folder in folders for line in check(folder)]
         sys.exit("\n".join(["Out of step (remedy: make build):", *lines]) if lines else 0)

@@ -21,7 +21,7 @@ from rpm_tutorial.course.figures import Figure, diagrams
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, DOCS, BENCHMARK = ROOT / "notebooks", ROOT / "docs", ROOT / "bench" / "results.md"
-NEIGHBOURS = NOTEBOOKS / "neighbours"
+NEIGHBOURS, STUDY = NOTEBOOKS / "neighbours", NOTEBOOKS / "study"
 RUN_TIMES = DOCS / "run_times.csv"
 
 
@@ -38,7 +38,17 @@ def prose(name: str) -> str:
 @cache
 def neighbours() -> dict[str, str]:
     """The prose of each neighbour's notebook, by name, in order."""
-    read = {path.stem: jupytext.read(path, fmt="py:percent").cells for path in sorted(NEIGHBOURS.glob("*.py"))}
+    return _prose_in(NEIGHBOURS)
+
+
+@cache
+def study() -> dict[str, str]:
+    """The prose of the study's notebook, by name."""
+    return _prose_in(STUDY)
+
+
+def _prose_in(folder: Path) -> dict[str, str]:
+    read = {path.stem: jupytext.read(path, fmt="py:percent").cells for path in sorted(folder.glob("*.py"))}
     return {name: "\n\n".join(c.source for c in cells if c.cell_type == "markdown") for name, cells in read.items()}
 
 
@@ -137,7 +147,7 @@ def citation() -> str:
 
 def description(name: str) -> str:
     """A notebook in a sentence, for a link that is shared."""
-    text = neighbours().get(name) or prose(name)
+    text = neighbours().get(name) or study().get(name) or prose(name)
     return "Afterwards you can " + said(text, "Afterwards you can", r"\.\n") + "."
 
 

@@ -18,8 +18,8 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def notebooks() -> list[Path]:
-    """The course's notebooks, lessons before neighbours: those that the wheel brought along, or those of the checkout."""
-    return [*sorted(_folder().glob("[0-9]*.ipynb")), *sorted(_folder().glob("neighbours/N*.ipynb"))]
+    """The course's notebooks, lessons first: those that the wheel brought along, or those of the checkout."""
+    return [*sorted(_folder().glob("[0-9]*.ipynb")), *sorted(_folder().glob("*/*.ipynb"))]
 
 
 def place(path: Path, folder: Path, assignment: bool = False) -> Path:

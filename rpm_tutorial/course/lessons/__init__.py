@@ -1,4 +1,4 @@
-"""One module a lesson or neighbour: its exercises, and the widget that it shows; each loads on first use."""
+"""One module a lesson or neighbour: its exercises, and the widget that it shows; and the study's rows. Each loads on first use."""
 
 from pathlib import Path
 
@@ -9,4 +9,4 @@ LESSONS, NEIGHBOURS = (
     for kind in ("lesson", "neighbour")
 )
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=[*LESSONS, *NEIGHBOURS])
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=[*LESSONS, *NEIGHBOURS, "study"])
