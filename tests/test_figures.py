@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rpm_tutorial import figures
+from rpm_tutorial.course._stored import PLOTLY
 from rpm_tutorial.course.figures import STYLES, bundle
 
 X = [1, 2, 4, 8]
@@ -72,7 +73,7 @@ def test_a_figure_displays_as_a_plot_with_words_and_then_its_caption_and_table(k
     monkeypatch.setattr(figures.charts, "publish_display_data", shown.append)
     figure._ipython_display_()
     plot, legend = shown
-    assert plot == bundle(figure) and set(plot) == {"application/vnd.plotly.v1+json", "text/plain"}
+    assert plot == bundle(figure) and set(plot) == {PLOTLY, "text/plain"}
     assert plot["text/plain"] == figure.alt and legend["text/plain"] == figure.caption
     assert legend["text/html"].count("<tr>") == 1 + len(figure.rows) and "<summary>" in legend["text/html"]
     assert ("<em>A &lt;b&gt; &amp; c.</em>" in legend["text/html"]) == (figure.caption == WORDS["caption"])
@@ -87,7 +88,7 @@ def test_colab_gets_a_page_of_its_own(monkeypatch):
 
 @pytest.mark.parametrize("kind", FIGURES)
 def test_no_figure_has_a_button_that_uploads_it(kind):
-    assert bundle(FIGURES[kind])["application/vnd.plotly.v1+json"]["config"] == {"showSendToCloud": False}
+    assert bundle(FIGURES[kind])[PLOTLY]["config"] == {"showSendToCloud": False}
 
 
 @pytest.mark.parametrize(

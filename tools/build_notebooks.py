@@ -27,9 +27,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from rpm_tutorial.course._stored import PLOTLY
+
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NEIGHBOURS = NOTEBOOKS / "neighbours"
-PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 IGNORED = "nbval-ignore-output"
 LARGE = 2**20  # bytes of a stored notebook

@@ -5,14 +5,12 @@ A widget brings the figures of all its settings along, packed, and gets a range 
 
 import html
 import itertools
-import json
 
 import nbformat
 from nbformat import NotebookNode
 
+from rpm_tutorial.course._stored import PLOTLY, in_page
 from rpm_tutorial.course._twins import GRID, figure_at, unpacked
-
-PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def read(text: str) -> NotebookNode:
@@ -28,7 +26,10 @@ def read(text: str) -> NotebookNode:
 
 
 def figure(data: dict, number: int, height: int | None = None) -> str:
-    """The HTML of an output with a plotly figure; `number` tells its controls from those of the page's other figures."""
+    """The HTML of an output with a plotly figure.
+
+    `number` tells its controls from those of the page's other figures; `height`, in pixels, counts instead of the figure's own.
+    """
     layout, alt, controls, caption = data[PLOTLY]["layout"], "".join(data["text/plain"]), "", ""
     if GRID in data:
         grid = unpacked(data[GRID])
@@ -41,11 +42,10 @@ def figure(data: dict, number: int, height: int | None = None) -> str:
     elif "sliders" in layout:
         raise ValueError("a widget was stored without the figures of its settings; remedy: make build")
     else:
-        drawn = {"data": data[PLOTLY]["data"], "layout": layout}
-        text = json.dumps(drawn, separators=(",", ":")).replace("</", "<\\/")
-        code = f'<script type="application/json">{text}</script>'
+        code = in_page({"data": data[PLOTLY]["data"], "layout": layout})
+    own = f'data-height="{height}" ' if height else ""
     return (
-        f'<div class="rpm-figure">{controls}<div class="rpm-scroll"><div class="rpm-plot" role="img" '
+        f'<div class="rpm-figure">{controls}<div class="rpm-scroll"><div class="rpm-plot" role="img" {own}'
         f'aria-label="{html.escape(alt)}" style="height:{height or layout["height"]}px"></div></div>{caption}{code}</div>'
     )
 

@@ -5,18 +5,17 @@ whole text is in the notes. A code cell shows what it draws, or else prints; wit
 """
 
 import html
-import json
 import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from ._stored import PLOTLY, TITLE_HEIGHT, in_page
 from .handouts import source_of
 
 HERE = Path(__file__).parent
 FILES = "files"  # the folder, beside the pages, of what they share
-PLOTLY = "application/vnd.plotly.v1+json"
 _LEAD, _ENOUGH, _ITEM = 320, 600, 220  # letters of a text's beginning, of the lesson's last words, of a list's item
 _UNTOLD = "Quiz"  # which a class answers in the notebook
 _FORMULA = r"\$[^$]+\$|`[^`]+`"  # has no sentence's end in it
@@ -247,11 +246,8 @@ def _of_code(cell: dict, heading: str) -> Slide:
 
 
 def _plotly(figure: dict, alt: str) -> str:
-    code = json.dumps(figure, separators=(",", ":")).replace("</", "<\\/")
-    return (
-        f'<div class="chart" role="img" aria-label="{html.escape(alt)}">'
-        f'<script type="application/json">{code}</script></div>'
-    )
+    words = f'role="img" aria-label="{html.escape(alt)}" data-title-height="{TITLE_HEIGHT}"'
+    return f'<div class="chart" {words}>{in_page(figure)}</div>'
 
 
 def _with_guide(slides: list[Slide], guide: Guide) -> list[Slide]:

@@ -206,7 +206,7 @@ def test_without_a_kernel_every_control_of_a_widget_works_by_keyboard_and_shows_
                 seen = [moved(box, control, key) for key in keys]
                 for setting, *shown in seen:
                     expected = figure_at(grid, setting)
-                    assert shown[1:] == [expected["caption"], expected["alt"]], path.name
+                    assert shown[1:] == [expected["layout"]["height"], expected["caption"], expected["alt"]], path.name
                     assert figure_difference(expected["data"], shown[0]) is None, path.name
                 assert len({json.dumps(setting) for setting, *_ in seen}) == len(seen), path.name
                 assert len({(caption, said) for *_, caption, said in seen}) == len(seen), path.name
@@ -215,7 +215,7 @@ def test_without_a_kernel_every_control_of_a_widget_works_by_keyboard_and_shows_
 
 
 def moved(box, control, key: str) -> list:
-    """A widget after a key: the places of its controls, what is drawn, its caption, and the description of its plot."""
+    """A widget after a key: the places of its controls, what is drawn and how high, its caption, and its plot's description."""
     control.press(key)
     control.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
     return box.evaluate(
@@ -225,7 +225,7 @@ def moved(box, control, key: str) -> list:
                 const shown = control.parentElement.querySelector('output');
                 if (shown && shown.textContent !== control.getAttribute('aria-valuetext')) throw Error(shown.textContent);
             }
-            return [places.map(control => control.selectedIndex ?? control.valueAsNumber), plot.data,
+            return [places.map(control => control.selectedIndex ?? control.valueAsNumber), plot.data, plot.clientHeight,
                     box.querySelector('.rpm-caption').textContent, plot.getAttribute('aria-label')];
         }""",
         CONTROLS,

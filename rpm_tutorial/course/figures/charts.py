@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from .._stored import PLOTLY
 from ..environment import in_colab
 
 GREY, BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
@@ -90,7 +91,7 @@ def bundle(figure: Figure) -> dict:
     if in_colab():
         page = figure.plotly.to_html(full_html=False, include_plotlyjs="cdn", config={**CONFIG})
         return {"text/html": page, "text/plain": figure.alt}
-    return {"application/vnd.plotly.v1+json": plotly_json(figure), "text/plain": figure.alt}
+    return {PLOTLY: plotly_json(figure), "text/plain": figure.alt}
 
 
 def plotly_json(figure: Figure) -> dict:
