@@ -110,6 +110,31 @@ def test_a_logarithmic_axis_has_ticks_that_a_person_would_choose(x, ticks):
     assert len(axis.tickvals) == len(axis.ticktext) and min(axis.tickvals) > 0
 
 
+@pytest.mark.parametrize(
+    "x",
+    [np.linspace(1.01, 1.05, 30), np.full(8, 3.0), np.full(3, 3.0), 1 + 1e-9 * np.arange(4), np.linspace(3.1, 4.4, 9)],
+)
+def test_an_axis_too_narrow_for_such_ticks_has_plotlys_own(x):
+    figure = figures.lines(x, {"MI": x}, x_log=True, x_label="x", y_label="y", caption="").plotly
+    assert figure.layout.xaxis.tickvals is None and figure.layout.xaxis.type == "log"
+
+
+@pytest.mark.parametrize(("bad", "said"), [(0, "0.0"), (-1, "-1.0"), (np.nan, "nan")])
+def test_what_a_logarithmic_axis_has_no_place_for_is_refused(bad, said):
+    with pytest.raises(ValueError, match=f"x_log needs an x above 0 for each point; found {said}; leave"):
+        figures.lines([1, 2, bad], {"MI": [1, 2, 3]}, x_log=True, x_label="x", y_label="y", caption="")
+
+
+def test_more_curves_than_can_be_told_apart_are_refused_by_their_names():
+    curves = dict.fromkeys("abcd", [1, 2]) | {"MI": [1, 2], "ceiling": [3, 3]}
+    with pytest.raises(
+        ValueError, match="5 curves have no style of their own: a, b, c, d, ceiling; expected at most 4"
+    ):
+        figures.lines([0, 1], curves, x_label="x", y_label="y", caption="")
+    del curves["ceiling"]
+    assert len(figures.lines([0, 1], curves, ceiling=("top", 3), x_label="x", y_label="y", caption="").plotly.data) == 6
+
+
 def test_a_level_line_stands_at_0_where_0_is_in_sight():
     assert FIGURES["lines"].plotly.layout.yaxis.zeroline and FIGURES["dots"].plotly.layout.xaxis.zeroline
 

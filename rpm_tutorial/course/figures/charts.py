@@ -55,6 +55,9 @@ STYLES: Mapping[str, Style] = {
 }
 
 
+_UNNAMED = BLUE, VERMILLION, GREEN, ORANGE  # of curves that are no quantity of the course
+
+
 @dataclass(frozen=True)
 class Figure:
     """A plotly figure with what a reader needs beside it; it displays itself, caption and data table below.
@@ -114,14 +117,24 @@ def lines(
 ) -> Figure:
     """Curves over a shared x, each labelled at its end; a curve whose name is in `STYLES` is drawn in that style.
 
+    Raises `ValueError` for more than four curves of other names, and for an x that a logarithmic axis has no place for.
+
     Args:
         ceiling: name and height of a bound, drawn as a level line, grey and dashed unless its name has a style.
         floor: where the y axis starts, for curves that fall far below what is worth seeing.
         mark: an x to point out with a vertical line, for example a slider's position.
         gap: two heights at the mark, between which a bar is drawn in the style of KL.
     """
-    x, fallback = np.asarray(x, float), iter((BLUE, VERMILLION, GREEN, ORANGE))
-    ys = {name: np.asarray(y, float) for name, y in curves.items()}
+    x, ys = np.asarray(x, float), {name: np.asarray(y, float) for name, y in curves.items()}
+    if x_log and not (x > 0).all():
+        raise ValueError(f"x_log needs an x above 0 for each point; found {x[~(x > 0)][0]}; leave such points out")
+    unknown = [name for name in ys if name not in STYLES]
+    if len(unknown) > len(_UNNAMED):
+        raise ValueError(
+            f"{len(unknown)} curves have no style of their own: {', '.join(unknown)}; expected at most {len(_UNNAMED)}, "
+            "which can be told apart; draw fewer, or name quantities as in figures.STYLES"
+        )
+    fallback = iter(_UNNAMED)
     if ceiling:
         ys[ceiling[0]] = np.full_like(x, ceiling[1])
     x_axis = {"type": "log", **log_ticks(x)} if x_log else {}
@@ -279,8 +292,11 @@ def images(
 
 
 def log_ticks(x: np.ndarray) -> dict:
-    """Ticks of a logarithmic axis: at a few values themselves, else 1, 10, 100, or between decades 3, or 2 and 5, in full."""
-    low, high = np.log10(x[x > 0].min()), np.log10(x.max())
+    """Ticks of a logarithmic axis: at a few values themselves, else 1, 10, 100, or between decades 3, or 2 and 5, in full.
+
+    Where that leaves fewer than two, or two that read alike, plotly's own.
+    """
+    low, high = np.log10(x.min()), np.log10(x.max())
     decades, reach = 10.0 ** np.arange(np.floor(low) - 1, np.ceil(high) + 1), 0.06 * (high - low)
     for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
         ticks = np.outer(decades, digits).ravel()
@@ -288,7 +304,8 @@ def log_ticks(x: np.ndarray) -> dict:
         if len(ticks) >= 3:
             break
     values = np.unique(x) if len(x) <= 6 else ticks
-    return {"tickvals": values.tolist(), "ticktext": [_full(value) for value in values]}
+    texts = [_full(value) for value in values]
+    return {"tickvals": values.tolist(), "ticktext": texts} if len(set(texts)) == len(values) >= 2 else {}
 
 
 def _full(value: float) -> str:
