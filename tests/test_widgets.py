@@ -27,10 +27,10 @@ from residuals import MEASURED
 from rpm_tutorial import FiniteRPM, GaussianChain, datasets, lessons, priors
 from rpm_tutorial.chain import Gaussian
 from rpm_tutorial.course import _twins
-from rpm_tutorial.course._stored import PLOTLY
+from rpm_tutorial.course._stored import PLOTLY, STORED
 from rpm_tutorial.course._twins import GRID, LARGEST, figure_at, grid, static_twin, unpacked
 from rpm_tutorial.course.figures import Figure, bundle, dots, lines
-from rpm_tutorial.course.widgets import STORED, Explorer, choice, explore, slider
+from rpm_tutorial.course.widgets import Explorer, choice, explore, slider
 
 
 def retrieval():

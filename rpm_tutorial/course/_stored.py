@@ -3,6 +3,7 @@
 import json
 
 PLOTLY = "application/vnd.plotly.v1+json"
+STORED = "RPM_TUTORIAL_STORED"  # set where a notebook is made to be read without a kernel
 TITLE_HEIGHT = 60  # pixels above the plot of a static twin, for its caption
 
 

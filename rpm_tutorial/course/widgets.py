@@ -16,11 +16,9 @@ import ipywidgets
 import traitlets
 
 from .._checks import check_number
-from ._stored import PLOTLY
+from ._stored import PLOTLY, STORED
 from ._twins import GRID, grid, static_twin
 from .figures import Figure, bundle, plotly_json
-
-STORED = "RPM_TUTORIAL_STORED"  # set where a notebook is made to be read without a kernel
 
 
 def slider(default: float, low: float, high: float, step: float, label: str, unit: str = ""):
