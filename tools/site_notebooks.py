@@ -9,16 +9,17 @@ import itertools
 import nbformat
 from nbformat import NotebookNode
 
+from rpm_tutorial.course._markdown import formulas_in_html
 from rpm_tutorial.course._stored import PLOTLY, in_page
 from rpm_tutorial.course._twins import GRID, figure_at, unpacked
 
 
 def read(text: str) -> NotebookNode:
-    """A stored notebook, its figures turned into HTML, its links to docs/ into the site's; the site's reader of .ipynb files."""
+    """The site's reader of .ipynb files: figures become HTML, formulas within HTML become MathML, links to docs/ the site's."""
     notebook, numbers = nbformat.reads(text, as_version=4), itertools.count(1)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = cell.source.replace("](../docs/", "](../")
+            cell.source = formulas_in_html(cell.source.replace("](../docs/", "](../"))
         for output in cell.get("outputs", ()):
             if PLOTLY in output.get("data", {}):
                 output.data = NotebookNode({"text/html": figure(output.data, next(numbers))})
