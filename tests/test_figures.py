@@ -135,6 +135,24 @@ def test_more_curves_than_can_be_told_apart_are_refused_by_their_names():
     assert len(figures.lines([0, 1], curves, ceiling=("top", 3), x_label="x", y_label="y", caption="").plotly.data) == 6
 
 
+def test_a_band_is_filled_behind_the_curves_and_a_stretch_is_shaded_and_both_are_said():
+    figure = figures.lines(
+        [1, 2, 4],
+        {"truth": [1, 2, 3]},
+        band=([0, 0, 2], [2, 4, 4]),
+        shade=("dark", 1.5, 3),
+        x_label="x",
+        y_label="y",
+        caption="",
+    )
+    lower, upper, truth = figure.plotly.data
+    assert (list(lower.y), list(upper.y), upper.fill, truth.name) == ([0, 0, 2], [2, 4, 4], "tonexty", "truth")
+    (shape,), names = figure.plotly.layout.shapes, [note.text for note in figure.plotly.layout.annotations]
+    assert (shape.x0, shape.x1, shape.layer, names) == (1.5, 3, "below", ["truth", "dark"])
+    assert figure.alt.endswith("truth from 1 to 3, highest 3; a band, widest at 2 with 4; dark from 1.5 to 3.")
+    assert list(figure.columns) == ["x", "truth", "lower end", "upper end"] and list(figure.rows[1]) == [2, 2, 0, 4]
+
+
 def test_a_level_line_stands_at_0_where_0_is_in_sight():
     assert FIGURES["lines"].plotly.layout.yaxis.zeroline and FIGURES["dots"].plotly.layout.xaxis.zeroline
 
