@@ -58,8 +58,9 @@ def control(made: dict, name: str) -> str:
         options = "".join(f"<option{' selected' * (k == start)}>{value}</option>" for k, value in enumerate(values))
         inside = f'<select id="{name}">{options}</select>'
     else:
+        widest = max(map(len, values))  # so that the slider keeps its length under the hand that moves it
         inside = (
             f'<input type="range" id="{name}" max="{len(values) - 1}" value="{start}" aria-valuetext="{values[start]}">'
-            f'<output for="{name}">{values[start]}</output>'
+            f'<output for="{name}" style="min-width:{widest}ch">{values[start]}</output>'
         )
     return f'<div class="rpm-control"><label for="{name}">{label}</label>{inside}</div>'

@@ -249,6 +249,17 @@ def test_the_controls_of_a_widget_stay_in_sight_while_its_figure_is_read(site, p
             assert on_top, f"{width} pixels"
 
 
+def test_a_slider_keeps_its_length_while_its_value_grows(site, page):
+    visit(page, site / path_of(LESSONS[12]).with_suffix(".html"))
+    page.set_viewport_size({"width": 360, "height": 740})
+    for slider in page.locator(".rpm-control input").all():
+        lengths = set()
+        for key in ("Home", "End"):
+            slider.press(key)
+            lengths.add(slider.bounding_box()["width"])
+        assert len(lengths) == 1
+
+
 def test_the_first_screen_has_the_question_the_picture_a_slider_and_the_ways_in(site, page):
     visit(page, site / "index.html")
     assert [box.text_content() for box in page.locator(".doors a").all()][:3] == [
