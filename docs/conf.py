@@ -17,7 +17,7 @@ import plotly.offline  # noqa: E402
 import site_pages  # noqa: E402
 from docutils.nodes import SkipNode  # noqa: E402
 
-from rpm_tutorial.course.slides import mathml  # noqa: E402
+from rpm_tutorial.course._markdown import mathml  # noqa: E402
 
 project = "InfoNCE is variational inference"
 copyright = "the authors of rpm_tutorial; text CC BY 4.0, code MIT"

@@ -12,24 +12,27 @@ In a cell tagged `reproducible` (an identity, a finite world) the numbers have t
 - or are both below 1e-9 in absolute value: residuals are rounding noise, which differs between processors;
 - in a figure they agree to 1e-6 relative plus 1e-9 absolute; its typed arrays are decoded first.
 
-Pictures and HTML aren't compared, nor is a widget's random id, nor the figures of all its settings, which only a build
-stores: what they show is in the text and the figure beside them. A widget without a figure, as a progress bar, leaves no
-output at all. A warning on stderr is text like any other.
+A widget's figures at all its settings, which take longer than the rest of a notebook, are made by a build, and again where
+notebooks run on other arithmetic (tools/processors.py): then its controls have to agree, and of the figure at each setting
+all but the numbers, which are cut. tests/test_widgets.py compares them with the figures that every run makes.
+
+Pictures and HTML aren't compared, nor is a widget's random id: what they show is in the text and the figure beside them. A
+widget without a figure, as a progress bar, leaves no output at all. A warning on stderr is text like any other.
 """
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from decimal import Decimal
-from itertools import zip_longest
+from itertools import product, zip_longest
 
 import numpy as np
 from build_notebooks import WIDGET, is_only_live
 
-from rpm_tutorial.course._twins import GRID
+from rpm_tutorial.course._twins import GRID, figure_at, unpacked
 
 REPRODUCIBLE = "reproducible"
-NOT_COMPARED = {WIDGET, GRID, "image/jpeg", "image/png", "image/svg+xml", "text/html"}
+NOT_COMPARED = {WIDGET, "image/jpeg", "image/png", "image/svg+xml", "text/html"}
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 ROUNDING_NOISE = Decimal("1e-9")
 FIGURE_RTOL, FIGURE_ATOL = 1e-6, 1e-9
@@ -124,7 +127,19 @@ def figure_difference(old, new, numbers: bool = True) -> str | None:
     return None
 
 
-def comparable(outputs: list[dict]) -> Iterator[tuple[str, object]]:
+def grid_difference(old: str, new: str, _numbers: bool = False) -> str | None:
+    """The first difference of a widget's packed figures, but for their numbers, or None when they agree."""
+    stored, now = unpacked(old), unpacked(new)
+    if found := figure_difference(stored["controls"], now["controls"]):
+        return f"controls: {found}"
+    values = [control["values"] for control in stored["controls"]]
+    for setting in product(*(range(len(each)) for each in values)):
+        if found := figure_difference(figure_at(stored, setting), figure_at(now, setting), numbers=False):
+            return f"at {', '.join(each[k] for each, k in zip(values, setting))}: {found}"
+    return None
+
+
+def comparable(outputs: list[dict], left_out: Set[str] = NOT_COMPARED) -> Iterator[tuple[str, object]]:
     """What outputs say, as (kind, value) in their order; a stream's kind is its name, else its MIME type."""
     for output in outputs:
         if output["output_type"] == "stream":
@@ -132,19 +147,21 @@ def comparable(outputs: list[dict]) -> Iterator[tuple[str, object]]:
         elif output["output_type"] == "error":
             yield "error", f"{output['ename']}: {output['evalue']}"
         elif not is_only_live(output["data"]):
-            kinds = sorted(output["data"].keys() - NOT_COMPARED)
+            kinds = sorted(output["data"].keys() - left_out)
             yield from ((kind, output["data"][kind]) for kind in kinds)
 
 
 def outputs_difference(old: list[dict], new: list[dict], numbers: bool = True) -> str | None:
     """The first difference of two cells' outputs, numbers included or not, or None. Streams must have been merged."""
-    nothing = ("nothing", None)
-    for stored, now in zip_longest(comparable(old), comparable(new), fillvalue=nothing):
+    nothing, left_out = ("nothing", None), NOT_COMPARED
+    if not any(GRID in output.get("data", ()) for output in new):
+        left_out = NOT_COMPARED | {GRID}
+    for stored, now in zip_longest(comparable(old, left_out), comparable(new, left_out), fillvalue=nothing):
         if stored[0] != now[0]:
             return f"an output of kind {now[0]}, stored {stored[0]}\nstored: {stored[1]}\n   now: {now[1]}"
         kind, old_value, new_value = stored[0], stored[1], now[1]
         is_text = isinstance(old_value, str) and isinstance(new_value, str)
-        compare = text_difference if is_text else figure_difference
+        compare = grid_difference if kind == GRID else text_difference if is_text else figure_difference
         if found := compare(old_value, new_value, numbers):
             return f"{kind}: {found}"
     return None

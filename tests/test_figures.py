@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rpm_tutorial import figures
+from rpm_tutorial.course._stored import PLOTLY
 from rpm_tutorial.course.figures import STYLES, bundle
 
 X = [1, 2, 4, 8]
@@ -72,7 +73,7 @@ def test_a_figure_displays_as_a_plot_with_words_and_then_its_caption_and_table(k
     monkeypatch.setattr(figures.charts, "publish_display_data", shown.append)
     figure._ipython_display_()
     plot, legend = shown
-    assert plot == bundle(figure) and set(plot) == {"application/vnd.plotly.v1+json", "text/plain"}
+    assert plot == bundle(figure) and set(plot) == {PLOTLY, "text/plain"}
     assert plot["text/plain"] == figure.alt and legend["text/plain"] == figure.caption
     assert legend["text/html"].count("<tr>") == 1 + len(figure.rows) and "<summary>" in legend["text/html"]
     assert ("<em>A &lt;b&gt; &amp; c.</em>" in legend["text/html"]) == (figure.caption == WORDS["caption"])
@@ -87,7 +88,7 @@ def test_colab_gets_a_page_of_its_own(monkeypatch):
 
 @pytest.mark.parametrize("kind", FIGURES)
 def test_no_figure_has_a_button_that_uploads_it(kind):
-    assert bundle(FIGURES[kind])["application/vnd.plotly.v1+json"]["config"] == {"showSendToCloud": False}
+    assert bundle(FIGURES[kind])[PLOTLY]["config"] == {"showSendToCloud": False}
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,49 @@ def test_a_logarithmic_axis_has_ticks_that_a_person_would_choose(x, ticks):
     axis = figures.lines(x, {"MI": x}, x_log=True, x_label="x", y_label="y", caption="").plotly.layout.xaxis
     assert " ".join(axis.ticktext) == ticks and axis.type == "log"
     assert len(axis.tickvals) == len(axis.ticktext) and min(axis.tickvals) > 0
+
+
+@pytest.mark.parametrize(
+    "x",
+    [np.linspace(1.01, 1.05, 30), np.full(8, 3.0), np.full(3, 3.0), 1 + 1e-9 * np.arange(4), np.linspace(3.1, 4.4, 9)],
+)
+def test_an_axis_too_narrow_for_such_ticks_has_plotlys_own(x):
+    figure = figures.lines(x, {"MI": x}, x_log=True, x_label="x", y_label="y", caption="").plotly
+    assert figure.layout.xaxis.tickvals is None and figure.layout.xaxis.type == "log"
+
+
+@pytest.mark.parametrize(("bad", "said"), [(0, "0.0"), (-1, "-1.0"), (np.nan, "nan")])
+def test_what_a_logarithmic_axis_has_no_place_for_is_refused(bad, said):
+    with pytest.raises(ValueError, match=f"x_log needs an x above 0 for each point; found {said}; leave"):
+        figures.lines([1, 2, bad], {"MI": [1, 2, 3]}, x_log=True, x_label="x", y_label="y", caption="")
+
+
+def test_more_curves_than_can_be_told_apart_are_refused_by_their_names():
+    curves = dict.fromkeys("abcd", [1, 2]) | {"MI": [1, 2], "ceiling": [3, 3]}
+    with pytest.raises(
+        ValueError, match="5 curves have no style of their own: a, b, c, d, ceiling; expected at most 4"
+    ):
+        figures.lines([0, 1], curves, x_label="x", y_label="y", caption="")
+    del curves["ceiling"]
+    assert len(figures.lines([0, 1], curves, ceiling=("top", 3), x_label="x", y_label="y", caption="").plotly.data) == 6
+
+
+def test_a_band_is_filled_behind_the_curves_and_a_stretch_is_shaded_and_both_are_said():
+    figure = figures.lines(
+        [1, 2, 4],
+        {"truth": [1, 2, 3]},
+        band=([0, 0, 2], [2, 4, 4]),
+        shade=("dark", 1.5, 3),
+        x_label="x",
+        y_label="y",
+        caption="",
+    )
+    lower, upper, truth = figure.plotly.data
+    assert (list(lower.y), list(upper.y), upper.fill, truth.name) == ([0, 0, 2], [2, 4, 4], "tonexty", "truth")
+    (shape,), names = figure.plotly.layout.shapes, [note.text for note in figure.plotly.layout.annotations]
+    assert (shape.x0, shape.x1, shape.layer, names) == (1.5, 3, "below", ["truth", "dark"])
+    assert figure.alt.endswith("truth from 1 to 3, highest 3; a band, widest at 2 with 4; dark from 1.5 to 3.")
+    assert list(figure.columns) == ["x", "truth", "lower end", "upper end"] and list(figure.rows[1]) == [2, 2, 0, 4]
 
 
 def test_a_level_line_stands_at_0_where_0_is_in_sight():

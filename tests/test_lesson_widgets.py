@@ -184,12 +184,17 @@ def test_the_band_opens_where_nothing_is_seen_and_holds_the_chain_s_own_ball():
         chain, Gaussian(u, torch.full((20, 20, 1, 1), 1e-3)), torch.tensor([0.1, 0.5]), 0.5 + 0.1 * u[..., 0]
     )
     state = lessons.lesson_12.HiddenState(first=4, hidden=5, sequence=3)
-    truth, mean, upper, lower = (np.array(trace.y) for trace in render(state).plotly.data)
+    figure = render(state)
+    lower, upper, truth, mean = (np.array(trace.y) for trace in figure.plotly.data)
     width = upper - lower
     assert width[4:9].min() > 2 * np.delete(width, range(4, 9)).max() and 5 <= width.argmax() <= 7
     agree("the mean is the middle", mean, (upper + lower) / 2, tolerance=1e-6)
     agree("what is seen is known", mean[:4], truth[:4], tolerance=0.02)
-    assert "All frames were seen" in render(lessons.lesson_12.HiddenState(hidden=0)).caption
+    assert figure.plotly.data[1].fill == "tonexty", "between the ends"
+    (dark,) = figure.plotly.layout.shapes
+    assert (dark.x0, dark.x1) == (3.5, 8.5) and "not seen from 3.5 to 8.5" in figure.alt
+    whole = render(lessons.lesson_12.HiddenState(hidden=0))
+    assert "All frames were seen" in whole.caption and not whole.plotly.layout.shapes
 
 
 @pytest.mark.parametrize("prior, law", [("constant velocity", (-1.0, 2.0)), ("random walk", (0.0, 1.0))])

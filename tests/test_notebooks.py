@@ -24,6 +24,7 @@ from lesson_items import Cost
 from notebook_compare import figure_difference, outputs_difference, text_difference
 
 import rpm_tutorial as rpm
+from rpm_tutorial.course import _twins
 
 LESSONS, NEIGHBOURS, STUDY = (
     sorted(folder.glob("*.py"))
@@ -138,6 +139,29 @@ def test_a_widget_agrees_with_its_stored_static_twin(figure):
     live = display(**{PLOTLY: figure, WIDGET: {}, "text/plain": "alt"})
     assert outputs_difference([stored], [live]) is None
     assert outputs_difference([stored], [display(**{"text/plain": "alt"})])
+
+
+GRIDDED = {"controls": [{"label": "size", "menu": False, "values": ["1", "2"], "start": 0}]}
+
+
+def stored_grid(parts: list, controls: dict = GRIDDED) -> dict:
+    made = controls | {"parts": parts}
+    return display(**{PLOTLY: {"data": []}, _twins.GRID: _twins._packed(made), "text/plain": "alt"})
+
+
+def test_where_a_run_makes_a_widgets_figures_at_all_settings_they_agree_but_for_their_numbers():
+    points = [[["data", 0, "x"], [[1.5, 2], [1.5, None]], [1, 2]], [["caption"], ["I = 1.5"], [1, 1]]]
+    moved, others, gap = (copy.deepcopy(points) for _ in range(3))
+    moved[0][1], moved[1][1] = [[8.5, 2], [9.5, None]], ["I = 9.5", "I = 7.5"]
+    others[1][1], gap[0][2] = ["J = 1.5"], [1, 1]
+    stored = stored_grid(points)
+    assert outputs_difference([stored], [stored_grid(moved)]) is None
+    assert "at 1: figure.caption" in outputs_difference([stored], [stored_grid(others)])
+    assert "at 2: figure.data[0].x" in outputs_difference([stored], [stored_grid(gap)])
+    renamed = {"controls": [GRIDDED["controls"][0] | {"values": ["1", "3"]}]}
+    assert "controls" in outputs_difference([stored], [stored_grid(points, renamed)])
+    assert outputs_difference([stored], [display(**{PLOTLY: {"data": []}, "text/plain": "alt"})]) is None
+    assert outputs_difference([display(**{PLOTLY: {"data": []}, "text/plain": "alt"})], [stored])
 
 
 def test_a_progress_bar_leaves_nothing():

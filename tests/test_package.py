@@ -72,7 +72,7 @@ def test_each_floor_requires_what_it_imports_and_nothing_else():
     lower = [path for path in FILES if not module_of(path).startswith("course")]
     core, course = asked(PROJECT["dependencies"]), asked(PROJECT["optional-dependencies"]["course"])
     assert other_packages([ROOT / "__init__.py", *lower]) == core
-    others = {"latex2mathml", "nbconvert", "safetensors", "traitlets"}
+    others = {"latex2mathml", "markdown_it", "mdit_py_plugins", "pygments", "safetensors", "traitlets"}
     assert course <= other_packages(FILES) <= core | course | others, "the extra lab's, or a file format's"
 
 

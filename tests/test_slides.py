@@ -110,6 +110,41 @@ def test_of_a_lists_items_a_slide_shows_the_beginnings():
     assert first.startswith("- one.") and len(first) < 230 and second == "- two."
 
 
+@pytest.mark.parametrize(
+    ("marks", "shown"), [("- -", "- -"), ("* *", "- -"), ("1. 2.", "1. 2."), ("1) 2)", "1) 2)"), ("+ +", "- -")]
+)
+def test_a_list_right_below_its_sentence_is_a_list_whatever_its_marks(marks: str, shown: str):
+    first, second = marks.split()
+    (slide,) = talk(text(f"## Claim\n\nTwo:\n{first} one\n{second} two", "slide"))
+    expected = [f"{mark} {word}" for mark, word in zip(shown.split(), ("one", "two"))]
+    assert slide.shown == "\n\n".join(["Two:", "\n".join(expected)])
+
+
+def test_a_list_of_more_than_nine_items_keeps_all_of_them():
+    items = "\n".join(f"{k}. item {k}" for k in range(8, 13))
+    (slide,) = talk(text(f"## Claim\n\nFive:\n\n{items}", "slide"))
+    assert slide.shown == f"Five:\n\n{items}"
+
+
+def test_code_in_a_text_is_shown_as_it_was_written():
+    code = "```python\n# no heading\n\n**Predict** = critics[name](z)\n- x\n```"
+    (slide,) = talk(text(f"## Claim\n\nRun it:\n\n{code}\n\nMore.", "slide"))
+    assert slide.shown == f"Run it:\n\n{code}" and slide.notes.endswith("More.")
+    (slide,) = talk(
+        text(
+            f"## Claim\n\n**Predict** what\nthis is:\n\n{code}\n\n<details><summary>Answer</summary>\n\nSo.\n</details>",
+            "slide",
+        )
+    )
+    assert slide.shown == f"**Predict** what this is:\n\n{code}" and slide.answer == "So."
+
+
+def test_what_looks_like_a_link_in_code_or_a_formula_stays():
+    body = "Call `critics[name](z)` for $a[i](t)$ as in [lesson 4](04_one_prior_one_objective.ipynb)."
+    (slide,) = talk(text(f"## Claim\n\n{body}", "slide"))
+    assert slide.shown == "Call `critics[name](z)` for $a[i](t)$ as in lesson 4."
+
+
 def test_a_question_keeps_its_answer_back():
     (slide,) = talk(text(f"## Claim\n\n{QUESTION}\n\nSo it is.", "slide"))
     assert (slide.kind, slide.shown, slide.answer) == ("predict", "**Predict**: how many?", "Two.")
@@ -130,6 +165,13 @@ def test_a_cell_of_code_shows_what_it_draws_or_else_prints_and_its_code_where_th
     )
     assert [slide.kind for slide in found] == ["figure", "printed", "code"]
     assert "print(" not in found[1].shown and "1 &lt; 2" in found[1].shown and "print(1)" in found[2].shown
+
+
+def test_code_that_draws_is_shown_before_what_it_draws_where_it_is_the_point():
+    drawn = {"data": {slides.PLOTLY: PLOTLY, "text/plain": "a line"}}
+    before, after = talk(code("plot()", "slide-code", **drawn))
+    assert (before.kind, before.shown) == ("code", "```python\nplot()\n```")
+    assert after.kind == "figure" and "a line" in after.shown
 
 
 def test_numbers_stand_with_the_claim_or_below_the_answer_that_they_belong_to():
@@ -169,23 +211,6 @@ def test_a_lesson_that_begins_without_a_slide_is_refused():
 def test_a_cell_that_has_nothing_to_show_is_refused():
     with pytest.raises(ValueError, match="has to draw or print; this one does not: 'x = 1'"):
         talk(code("x = 1", "slide"))
-
-
-@pytest.mark.parametrize(
-    ("latex", "drawn", "not_drawn"),
-    [
-        (r"z' + \theta'", ">θ</mi><mo lspace", "<msup>"),
-        (r"z'_i", "</mo></mrow><mi>i</mi></msub>", "msubsup"),
-        (r"\mathbb E + \mathcal N(x)", "&Eopf;</mi><mo>+</mo><mi>&Nscr;", "mathvariant"),
-        (r"a =: b", "<mo>=:</mo>", "<mi>:"),
-        (r"\lVert z \rVert^2", '<mo stretchy="false" lspace="0" rspace="0">‖', "<mo>‖"),
-        (r"\texttt{log\_q}", "log_q", "\\"),
-        (r"\log(x)", 'rspace="0em">log</mo>', "<mi>log"),
-    ],
-)
-def test_mathml_is_mended_where_browsers_draw_it_unlike_tex(latex: str, drawn: str, not_drawn: str):
-    markup = re.sub("&#x([0-9A-F]+);", lambda m: chr(int(m[1], 16)), slides.mathml(latex, "inline"))
-    assert drawn in markup and not_drawn not in markup
 
 
 def test_a_lesson_that_the_guide_does_not_know_is_named():

@@ -1,7 +1,9 @@
 """Every widget of the course, found by itself and driven as a reader does, kernel side; and the pattern."""
 
+import base64
 import dataclasses
 import functools
+import gzip
 import html
 import inspect
 import itertools
@@ -9,7 +11,7 @@ import json
 import re
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from fractions import Fraction
 
 import build_notebooks
@@ -25,11 +27,10 @@ from residuals import MEASURED
 from rpm_tutorial import FiniteRPM, GaussianChain, datasets, lessons, priors
 from rpm_tutorial.chain import Gaussian
 from rpm_tutorial.course import _twins
+from rpm_tutorial.course._stored import PLOTLY, STORED
 from rpm_tutorial.course._twins import GRID, LARGEST, figure_at, grid, static_twin, unpacked
 from rpm_tutorial.course.figures import Figure, bundle, dots, lines
-from rpm_tutorial.course.widgets import STORED, Explorer, choice, explore, slider
-
-PLOTLY = "application/vnd.plotly.v1+json"
+from rpm_tutorial.course.widgets import Explorer, choice, explore, slider
 
 
 def retrieval():
@@ -243,6 +244,48 @@ def test_too_large_a_grid_keeps_every_second_value_of_its_longest_slider_and_its
         assert figure_at(made, setting)["data"][0]["x"] == [state.size, state.count]
 
 
+@pytest.mark.parametrize(
+    "state_type",
+    [
+        make_dataclass("Menus", [("kind", str, choice(["a", "b"], "kind"))], frozen=True),
+        make_dataclass("Three", [("size", int, slider(1, 0, 2, 1, "size"))], frozen=True),
+    ],
+)
+def test_too_large_a_grid_with_no_slider_to_thin_is_refused(state_type, monkeypatch):
+    monkeypatch.setattr(_twins, "LARGEST", 10)
+    with pytest.raises(ValueError, match=r"figures of \d settings take \d+ characters.*at most 10; remedy: fewer"):
+        grid(lambda state: dots({"a": 1.0}, x_label="x", caption="Words."), state_type)
+
+
+def test_a_grid_is_json_that_a_browser_reads_and_only_markers_have_sizes_in_tenths():
+    x, size = np.array([1.0, np.inf, -np.inf, np.nan]), np.array([6.26, 3.0, 3.0, 3.0])
+
+    def render(state: State) -> Figure:
+        figure = go.Figure(go.Scatter(x=x, y=x, marker_size=size), {"font_size": 12.34})
+        figure.add_histogram(x=[0.5], xbins={"start": 0, "end": 1, "size": 0.125})
+        return Figure(figure, "", "", (), ())
+
+    text = gzip.decompress(base64.b64decode(grid(render, State))).decode()
+    json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    drawn = figure_at(json.loads(text), [0, 0, 0])
+    points, bars = drawn["data"]
+    assert points["x"] == [1, None, None, None] and points["marker"]["size"] == [6.3, 3, 3, 3]
+    assert bars["xbins"]["size"] == 0.125 and drawn["layout"]["font"]["size"] == 12.34
+
+
+def test_a_static_twin_hides_the_traces_that_a_frame_lacks():
+    counts = make_dataclass("Counts", [("count", int, slider(2, 1, 4, 1, "count"))], frozen=True)
+
+    def render(state) -> Figure:
+        return lines([0, 1], {str(k): [k, 1] for k in range(state.count)}, x_label="x", y_label="y", caption="")
+
+    twin = static_twin(render, counts).plotly
+    assert [trace.visible for trace in twin.data] == [None, None, False, False]
+    for count, frame in enumerate(twin.frames, 1):
+        assert [trace.visible for trace in frame.data] == [True] * count + [False] * (4 - count)
+        assert [trace.name for trace in frame.data[:count]] == [str(k) for k in range(count)]
+
+
 def test_what_settings_do_not_share_is_left_out_where_it_is_absent():
     def render(state: State) -> Figure:
         return lines([0, 1], {str(k): [0, k] for k in range(state.count)}, x_label="x", y_label="y", caption="")
@@ -316,6 +359,15 @@ def test_a_page_is_given_the_figure_of_the_moment_whenever_it_comes():
     changes.asked = 2.0  # another page, which has not heard yet
     explorer.controls["size"].value = 0.75
     assert len(sent) == 2
+
+
+def test_a_figure_that_changes_is_serialised_once(monkeypatch):
+    explorer, calls, to_json = Explorer(picture), [], go.Figure.to_json
+    monkeypatch.setattr(go.Figure, "to_json", lambda figure: calls.append(figure) or to_json(figure))
+    changes = explorer.plot.children[1]
+    changes.asked = changes.answered = changes.heard = 1.0
+    explorer.controls["size"].value = 1
+    assert len(calls) == 1 and json.loads(changes.figure)["data"][0]["x"][0] == 1
 
 
 def test_a_render_without_a_state_is_refused():

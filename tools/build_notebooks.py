@@ -27,14 +27,15 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from rpm_tutorial.course._stored import PLOTLY, STORED
+
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NEIGHBOURS, STUDY = NOTEBOOKS / "neighbours", NOTEBOOKS / "study"
-PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 IGNORED = "nbval-ignore-output"
 LARGE = 2**20  # bytes of a stored notebook
 PICTURE_SIZE = {"width": 700, "height": 450}  # unless the figure's layout says
-KERNEL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "RPM_TUTORIAL_STORED": "1"}
+KERNEL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", STORED: "1"}
 
 
 def read_source(path: Path) -> NotebookNode:

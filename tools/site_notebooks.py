@@ -5,22 +5,21 @@ A widget brings the figures of all its settings along, packed, and gets a range 
 
 import html
 import itertools
-import json
 
 import nbformat
 from nbformat import NotebookNode
 
+from rpm_tutorial.course._markdown import formulas_in_html
+from rpm_tutorial.course._stored import PLOTLY, in_page
 from rpm_tutorial.course._twins import GRID, figure_at, unpacked
-
-PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def read(text: str) -> NotebookNode:
-    """A stored notebook, its figures turned into HTML, its links to docs/ into the site's; the site's reader of .ipynb files."""
+    """The site's reader of .ipynb files: figures become HTML, formulas within HTML become MathML, links to docs/ the site's."""
     notebook, numbers = nbformat.reads(text, as_version=4), itertools.count(1)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = cell.source.replace("](../docs/", "](../")
+            cell.source = formulas_in_html(cell.source.replace("](../docs/", "](../"))
         for output in cell.get("outputs", ()):
             if PLOTLY in output.get("data", {}):
                 output.data = NotebookNode({"text/html": figure(output.data, next(numbers))})
@@ -28,7 +27,10 @@ def read(text: str) -> NotebookNode:
 
 
 def figure(data: dict, number: int, height: int | None = None) -> str:
-    """The HTML of an output with a plotly figure; `number` tells its controls from those of the page's other figures."""
+    """The HTML of an output with a plotly figure.
+
+    `number` tells its controls from those of the page's other figures; `height`, in pixels, counts instead of the figure's own.
+    """
     layout, alt, controls, caption = data[PLOTLY]["layout"], "".join(data["text/plain"]), "", ""
     if GRID in data:
         grid = unpacked(data[GRID])
@@ -41,11 +43,10 @@ def figure(data: dict, number: int, height: int | None = None) -> str:
     elif "sliders" in layout:
         raise ValueError("a widget was stored without the figures of its settings; remedy: make build")
     else:
-        drawn = {"data": data[PLOTLY]["data"], "layout": layout}
-        text = json.dumps(drawn, separators=(",", ":")).replace("</", "<\\/")
-        code = f'<script type="application/json">{text}</script>'
+        code = in_page({"data": data[PLOTLY]["data"], "layout": layout})
+    own = f'data-height="{height}" ' if height else ""
     return (
-        f'<div class="rpm-figure">{controls}<div class="rpm-scroll"><div class="rpm-plot" role="img" '
+        f'<div class="rpm-figure">{controls}<div class="rpm-scroll"><div class="rpm-plot" role="img" {own}'
         f'aria-label="{html.escape(alt)}" style="height:{height or layout["height"]}px"></div></div>{caption}{code}</div>'
     )
 
@@ -57,8 +58,9 @@ def control(made: dict, name: str) -> str:
         options = "".join(f"<option{' selected' * (k == start)}>{value}</option>" for k, value in enumerate(values))
         inside = f'<select id="{name}">{options}</select>'
     else:
+        widest = max(map(len, values))  # so that the slider keeps its length under the hand that moves it
         inside = (
             f'<input type="range" id="{name}" max="{len(values) - 1}" value="{start}" aria-valuetext="{values[start]}">'
-            f'<output for="{name}">{values[start]}</output>'
+            f'<output for="{name}" style="min-width:{widest}ch">{values[start]}</output>'
         )
     return f'<div class="rpm-control"><label for="{name}">{label}</label>{inside}</div>'

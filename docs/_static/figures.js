@@ -21,7 +21,11 @@ const draw = async box => {
     const plot = box.querySelector('.rpm-plot'), script = box.querySelector('script');
     const controls = [...box.querySelectorAll('.rpm-control :is(input, select)')];
     const config = { responsive: true, displayModeBar: false };
-    const show = ({ data, layout: { width, height, ...layout } }) => Plotly.react(plot, data, layout, config);
+    const show = ({ data, layout: { width, ...layout } }) => {
+        layout.height = Number(plot.dataset.height ?? layout.height);  // a page may ask for its own
+        plot.style.height = `${layout.height}px`;
+        return Plotly.react(plot, data, layout, config);
+    };
     if (!controls.length) return show(JSON.parse(script.textContent));
     const grid = JSON.parse(await unpacked(script.textContent));
     const update = () => {

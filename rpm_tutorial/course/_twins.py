@@ -15,12 +15,13 @@ import textwrap
 import numpy as np
 import plotly.graph_objects as go
 
+from ._stored import TITLE_HEIGHT
 from .figures import Figure
 
 GRID = "application/vnd.rpm-tutorial.grid"
 LARGEST = 500_000  # characters of a packed grid: a page, with plotly, is to stay below 3 MB, a notebook below 1 MiB
 DIGITS = 7
-SLIDER_HEIGHT, TITLE_HEIGHT = 170, 60  # pixels that a static twin adds to its figure, and those of them above the plot
+SLIDER_HEIGHT = 170  # pixels that a static twin adds to its figure, its title's among them
 
 
 def static_twin(render, state_type) -> Figure:
@@ -32,10 +33,12 @@ def static_twin(render, state_type) -> Figure:
         stride = -(-len(values) // 9)
         values, current = values[current % stride :: stride], current // stride
     shown = [render(dataclasses.replace(default, **{first.name: value})) for value in values]
-    fig = go.Figure(shown[current].plotly)
+    fig, drawn = go.Figure(shown[current].plotly), [json.loads(f.plotly.to_json())["data"] for f in shown]
+    most = max(map(len, drawn))  # a frame changes traces, and can neither add nor remove one
+    fig.add_traces([{"type": "scatter", "visible": False}] * (most - len(fig.data)))
     fig.frames = [
         go.Frame(data=traces, layout={**_overlay(f), "title": _title(f)}, name=str(v))
-        for v, f, traces in zip(values, shown, _changing([json.loads(f.plotly.to_json())["data"] for f in shown]))
+        for v, f, traces in zip(values, shown, _changing(drawn, most))
     ]
     at_once = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
     names = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
@@ -50,8 +53,14 @@ def static_twin(render, state_type) -> Figure:
     return dataclasses.replace(shown[current], plotly=fig)
 
 
-def _changing(frames: list[list[dict]]) -> list[list[dict]]:
-    """The traces of each frame without what is the same in all: a page keeps that."""
+def _changing(frames: list[list[dict]], most: int) -> list[list[dict]]:
+    """The traces of each frame without what is the same in all: a page keeps that.
+
+    Where frames differ in their number of traces, each is whole, and the traces that it lacks are hidden.
+    """
+    if any(len(frame) != most for frame in frames):
+        lacking = {"type": "scatter", "visible": False}
+        return [[{"visible": True} | t for t in frame] + [lacking] * (most - len(frame)) for frame in frames]
     return [
         [
             {key: value for key, value in trace.items() if key == "type" or any(f[k].get(key) != value for f in frames)}
@@ -72,9 +81,9 @@ def _title(figure: Figure) -> dict:
 
 
 def grid(render, state_type) -> str:
-    """The figures of all settings, packed; `unpacked` and `figure_at` read them.
+    """The figures of all settings, packed; `unpacked` and `figure_at` read them. `ValueError` if they are too large.
 
-    Numbers keep `DIGITS` digits, and sizes a tenth of a pixel.
+    Numbers keep `DIGITS` digits, and sizes of markers a tenth of a pixel.
     What settings share is stored once: a part of a figure (its path) has a list of values, and for each setting the place
     of its value there, counted from 1; 0 where the figure has no such part. Too large a grid keeps every second value of its
     longest slider, the first setting among them.
@@ -100,9 +109,15 @@ def grid(render, state_type) -> str:
         [path, [json.loads(text) for text in pool], places + [0] * (settings - len(places))]
         for path, (pool, places) in found.items()
     ]
-    made = {"controls": controls, "parts": parts}
+    made: dict = {"controls": controls, "parts": parts}
     while len(packed := _packed(made)) > LARGEST:
-        made = _thinned(made)
+        if (axis := _longest(made["controls"])) is None:
+            raise ValueError(
+                f"the figures of {math.prod(len(control['values']) for control in made['controls'])} settings take "
+                f"{len(packed)} characters, and no slider is left to thin; expected at most {LARGEST}; "
+                "remedy: fewer choices in the menus, or figures of fewer points"
+            )
+        made = _thinned(made, axis)
     return packed
 
 
@@ -110,30 +125,41 @@ def _parts(figure: Figure):
     """What a figure is made of, each with the path to it: attributes of traces and of the layout, and its words."""
     drawn = json.loads(figure.plotly.to_json())
     for number, trace in enumerate(drawn["data"]):
-        yield from ((("data", number, key), plain(value)) for key, value in trace.items())
-    yield from ((("layout", key), plain(value)) for key, value in drawn["layout"].items())
+        yield from ((("data", number, key), plain(value, key)) for key, value in trace.items())
+    yield from ((("layout", key), plain(value, key)) for key, value in drawn["layout"].items())
     yield from ((("caption",), figure.caption), (("alt",), figure.alt))
 
 
-def plain(value, key: str = ""):
-    """A value of plotly's JSON, its typed arrays as lists and its numbers short; `key` is its name."""
+def plain(value, *path: str):
+    """A value of plotly's JSON, its typed arrays as lists and its numbers short, with gaps for what is no number.
+
+    `path` has the names that lead to it.
+    """
     if isinstance(value, dict) and "bdata" in value:
         array = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
         value = array.reshape([int(side) for side in value.get("shape", str(array.size)).split(",")]).tolist()
     if isinstance(value, dict):
-        return {name: plain(item, name) for name, item in value.items()}
+        return {name: plain(item, *path, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [plain(item, key) for item in value]
+        return [plain(item, *path) for item in value]
     if isinstance(value, float):
-        short = round(value, 1) if key == "size" else float(f"{value:.{DIGITS}g}")
-        return None if math.isnan(value) else int(short) if short.is_integer() else short
+        if not math.isfinite(value):
+            return None
+        short = round(value, 1) if path[-2:] == ("marker", "size") else float(f"{value:.{DIGITS}g}")
+        return int(short) if short.is_integer() else short
     return value
 
 
-def _thinned(made: dict) -> dict:
-    """Every second value of the longest slider, of two the later."""
+def _longest(controls: list[dict]) -> int | None:
+    """The place of the slider with the most values, of two the later; None where none keeps two of every second."""
+    lengths = {k: len(c["values"]) for k, c in enumerate(controls) if not c["menu"]}
+    left = [k for k, length in lengths.items() if len(range(controls[k]["start"] % 2, length, 2)) >= 2]
+    return max(left, key=lambda k: (lengths[k], k), default=None)
+
+
+def _thinned(made: dict, axis: int) -> dict:
+    """Every second value of a slider, the one that it starts with among them."""
     shape = [len(control["values"]) for control in made["controls"]]
-    axis = max((k for k, control in enumerate(made["controls"]) if not control["menu"]), key=lambda k: (shape[k], k))
     longest = made["controls"][axis]
     kept = range(longest["start"] % 2, shape[axis], 2)
     control = longest | {"values": [longest["values"][k] for k in kept], "start": longest["start"] // 2}

@@ -5,6 +5,7 @@ const byId = id => document.getElementById(id);
 const speaking = location.search === '?speaker';
 let place = 0, told = false, other = speaking ? window.opener : null, since = Date.now();
 
+const asked = () => (parseInt(location.hash.slice(1)) || 1) - 1;  // by the address
 const show = (slide, answered, tell = true) => {
     place = Math.max(0, Math.min(slides.length - 1, slide));
     told = answered;
@@ -61,7 +62,8 @@ const caption = (box, layout, frames) => {
     line.textContent = text(layout);
     box.after(line);
     [layout, ...frames.map(frame => frame.layout)].forEach(part => delete part?.title);
-    [layout.height, layout.margin.t] = [layout.height - 60, layout.margin.t - 60];
+    layout.height -= box.dataset.titleHeight;
+    layout.margin.t -= box.dataset.titleHeight;
     return ({ step }) => { line.textContent = texts.get(step.args[0][0]) ?? ''; };
 };
 
@@ -79,9 +81,11 @@ const draw = box => {
     if (slid) plot.on('plotly_sliderchange', slid);
 };
 
+const read = lines => byId('speaker').scrollBy(0, 30 * lines);  // the notes
 const keys = {
     ArrowRight: on, ArrowDown: on, PageDown: on, ' ': on, Enter: on, ArrowLeft: back, ArrowUp: back, PageUp: back,
     Home: () => show(0, false), End: () => show(slides.length - 1, false), f: full, s: speak,
+    ...speaking && { ArrowDown: () => read(2), ArrowUp: () => read(-2) },
 };
 addEventListener('keydown', event => {
     const act = keys[event.key] ?? keys[event.key.toLowerCase()];
@@ -90,12 +94,14 @@ addEventListener('keydown', event => {
     event.preventDefault();
     act();
 });
-addEventListener('message', event => {
-    other = event.source;
-    if (event.data === 'hello') show(place, told);
-    else show(event.data.slide, event.data.told, false);
+// The other window alone is heard: the one that opened this, or one that this has opened, even before it was loaded again.
+addEventListener('message', ({ source, data }) => {
+    if (!source || source === window || (speaking ? source !== window.opener : source.opener !== window)) return;
+    other = source;
+    if (data === 'hello') show(place, told);
+    else if (Number.isInteger(data?.slide)) show(data.slide, data.told === true, false);
 });
-addEventListener('hashchange', () => show(Number(location.hash.slice(1)) - 1 || 0, false));
+addEventListener('hashchange', () => show(asked(), false));
 addEventListener('resize', fit);
 for (const [id, act] of Object.entries({ on, back, full, speak, reset: () => { since = Date.now(); } })) {
     byId(id).addEventListener('click', act);
@@ -111,6 +117,6 @@ if (speaking) {
 fit();
 document.querySelectorAll('section:not(.title, .figure)').forEach(enlarge);
 document.querySelectorAll('.chart').forEach(draw);
-show(Number(location.hash.slice(1)) - 1 || 0, false, !speaking);
+show(asked(), false, !speaking);
 other?.postMessage('hello', '*');
 document.documentElement.dataset.drawn = 'true';

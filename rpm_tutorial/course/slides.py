@@ -1,26 +1,26 @@
 """A lesson as a talk: slides of the cells with the tag `slide`, and with what docs/teaching.md and the text say as notes.
 
-A text's headings and questions begin slides. A slide shows how the text begins, its equations, lists and tables; the
-whole text is in the notes. A code cell shows what it draws, or else prints; with the tag `slide-code` its code, too.
+A text's headings and questions begin slides. A slide shows how the text begins, its equations, lists, tables and code;
+the whole text is in the notes. A code cell shows what it draws, or else prints; with the tag `slide-code` its code, too.
 """
 
 import html
-import json
 import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from ._markdown import as_html, blocks
+from ._stored import PLOTLY, TITLE_HEIGHT, in_page
 from .handouts import source_of
 
 HERE = Path(__file__).parent
 FILES = "files"  # the folder, beside the pages, of what they share
-PLOTLY = "application/vnd.plotly.v1+json"
 _LEAD, _ENOUGH, _ITEM = 320, 600, 220  # letters of a text's beginning, of the lesson's last words, of a list's item
 _UNTOLD = "Quiz"  # which a class answers in the notebook
 _FORMULA = r"\$[^$]+\$|`[^`]+`"  # has no sentence's end in it
-_BULLET = r"(?m)^(?:- |\d\. )"
+_APART = {"math_block", "table", "bullet_list", "ordered_list", "fence", "code_block"}  # what a slide shows whole
 _EXERCISE = r"\*\*\d\."
 
 
@@ -54,17 +54,17 @@ def deck(notebook: dict, guide: Guide) -> list[Slide]:
     for cell in notebook["cells"]:
         text = source_of(cell)
         if cell["cell_type"] == "code":
-            if _is_slide(cell):
-                _add(slides, _of_code(cell, heading))
+            for slide in _of_code(cell, heading) if _is_slide(cell) else ():
+                _add(slides, slide)
             continue
         parts = _parts(text)
         for part in parts:
             if found := re.match(r"#{1,2} (.+)\n*", part):
                 heading, part = found[1], part[found.end() :]
             only = len(parts) == 1 or bool(found)
-            slide = _of_text(part, heading, only) if _is_slide(cell) and heading != _UNTOLD else None
-            if slide:
-                _add(slides, slide)
+            shown = _of_text(part, heading, only) if _is_slide(cell) and heading != _UNTOLD else None
+            if shown:
+                _add(slides, shown)
             elif not slides:
                 raise ValueError(f"the first cell has no tag `slide`: {text[:60]!r}")
             else:
@@ -106,25 +106,6 @@ def add_files(folder: Path) -> None:
     (folder / FILES / "plotly.js").write_text(get_plotlyjs(), encoding="utf-8")
 
 
-def mathml(latex: str, display: str) -> str:
-    """MathML, which browsers draw without a script; mended where they would draw it unlike TeX."""
-    import latex2mathml.converter
-
-    markup = latex2mathml.converter.convert(latex, display=display)
-    markup = re.sub(r'<mi mathvariant="double-struck">(\w)</mi>', r"<mi>&\1opf;</mi>", markup)
-    markup = re.sub(r'<mi mathvariant="script">(\w)</mi>', r"<mi>&\1scr;</mi>", markup)
-    markup = markup.replace(r"\_", "_").replace("<mo>&#x0003D;</mo><mi>:</mi>", "<mo>=:</mo>")
-    markup = markup.replace("<mo>&#x02016;</mo>", '<mo stretchy="false" lspace="0" rspace="0">&#x02016;</mo>')
-    prime = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'  # the sign is raised by itself
-    letter, raised = r"(<mi>(?:\w|&#x\w+;)</mi>)", "<mi>&#x02032;</mi>"
-    markup = re.sub(rf"<msup>{letter}{raised}</msup>", prime, markup)
-    markup = re.sub(rf"<msubsup>{letter}(<m[in]>\w+</m[in]>){raised}</msubsup>", rf"<msub>{prime}\2</msub>", markup)
-    operator = '<mo form="prefix" lspace="0.167em" rspace="{}em">'
-    markup = re.sub(r"<mi>(log|exp|max|min)</mi>(?=(<mo[^>]*>&#x00028;)?)",
-                    lambda m: operator.format(0 if m[2] else 0.167) + m[1] + "</mo>", markup)  # fmt: skip
-    return markup
-
-
 def _add(slides: list[Slide], slide: Slide) -> None:
     """Begin a slide, or go on with the one before: a question with the words that lead to it, a number with its claim."""
     before = slides[-1] if slides else None
@@ -143,7 +124,7 @@ def _add(slides: list[Slide], slide: Slide) -> None:
 
 def _goes_on(before: Slide, slide: Slide) -> bool:
     """Whether a text goes on where the slide before ended: a question behind words alone, the next exercise."""
-    words_alone = not any(map(_is_apart, before.shown.split("\n\n")))
+    words_alone = all(block.kind == "paragraph" for block in blocks(before.shown))
     return slide.kind == "predict" and words_alone or bool(re.match(_EXERCISE, slide.shown))
 
 
@@ -153,11 +134,15 @@ def _is_slide(cell: dict) -> bool:
 
 def _parts(text: str) -> list[str]:
     """A text cut before its headings and questions, and behind the answers of these."""
-    return [
-        part
-        for part in re.split(r"(?m)^(?=#{1,2} )|(?=\*\*Predict\*\*)|(?<=</details>)\n(?=\n(?!<details>))", text)
-        if part.strip()
-    ]
+    cuts, answered = [0], False
+    for block in blocks(text):
+        if answered and not block.source.startswith("<details>"):
+            cuts.append(block.start)
+        answered = block.source.endswith("</details>")
+        if block.kind in ("heading", "paragraph"):
+            cuts += [block.start + found.start() for found in re.finditer(r"^#{1,2} |\*\*Predict\*\*", block.source)]
+    parts = (text[start:end].strip() for start, end in pairwise([*cuts, len(text)]))
+    return [part for part in parts if part]
 
 
 def _of_text(text: str, heading: str, only: bool) -> Slide | None:
@@ -165,40 +150,28 @@ def _of_text(text: str, heading: str, only: bool) -> Slide | None:
     if text.startswith("**Predict**"):
         question, _, answer = text.partition("<details>")
         answer = re.sub(r"(?s).*?</summary>|</details>.*", "", answer)
-        return Slide("predict", heading, _line(question), answer.strip(), text)
+        asked = [_line(block.source) if block.kind == "paragraph" else block.source for block in blocks(question)]
+        return Slide("predict", heading, "\n\n".join(asked), answer.strip(), text)
     shown = _shown(text, _ENOUGH if heading.startswith("What we saw") else _LEAD)
-    rich = any(map(_is_apart, shown))
+    rich = any(block.kind in _APART for block in blocks(text))
     return Slide("text", heading, "\n\n".join(shown), "", text) if shown and (only or rich) else None
 
 
 def _shown(text: str, most: int) -> list[str]:
-    """How a text begins, and its equations, lists and tables, each with the sentence before it."""
+    """How a text begins, and its equations, lists, tables and code, each with the sentence before it."""
     shown: list[str] = []
-    blocks = [block.strip() for block in re.split(r"\n\s*\n", text) if block.strip()]
-    told = False
-    for before, block in pairwise(["", *blocks]):
-        if _is_apart(block):
-            if _is_prose(before) and (intro := _sentences(before)[-1]) not in " ".join(shown):
+    told, intro = False, ""
+    for block in blocks(text):
+        if block.kind in _APART:
+            if intro not in " ".join(shown):
                 shown.append(intro)
-            shown.append(_list(block) if re.match(_BULLET, block) else block)
-        elif _is_prose(block) and (not told or re.match(_EXERCISE, block)):
-            shown.append(_beginning(block, most))
+            items = [f"{mark}{_beginning(item, _ITEM)}" for mark, item in block.items if item]
+            shown.append("\n".join(items) or block.source)
+        elif block.kind == "paragraph" and (not told or re.match(_EXERCISE, block.source)):
+            shown.append(_beginning(block.source, most))
             told = True
+        intro = _sentences(block.source)[-1] if block.kind == "paragraph" else ""
     return shown
-
-
-def _is_apart(block: str) -> bool:
-    """Whether a block is an equation, a table, a list or printed."""
-    return block.startswith(("$$", "|", "<pre")) or bool(re.match(_BULLET, block))
-
-
-def _is_prose(block: str) -> bool:
-    return bool(block) and not block.startswith("<") and not _is_apart(block)
-
-
-def _list(block: str) -> str:
-    bullets, items = re.findall(_BULLET, block), re.split(_BULLET, block)[1:]
-    return "\n".join(bullet + _beginning(item, _ITEM) for bullet, item in zip(bullets, items))
 
 
 def _beginning(text: str, most: int) -> str:
@@ -212,7 +185,7 @@ def _beginning(text: str, most: int) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    line = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", _line(text))
+    line = re.sub(rf"({_FORMULA})|\[([^\]]+)\]\([^)]+\)", lambda found: found[1] or found[2], _line(text))
     found = re.findall(rf"(?:{_FORMULA}|.)+?(?:(?<!et al)[.?!][)”\"*]*(?=\s|$)|$)", line)
     return [sentence.strip() for sentence in found if sentence.strip()]
 
@@ -221,8 +194,9 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _of_code(cell: dict, heading: str) -> Slide:
-    """What a cell draws, or else prints; its code if it is tagged so."""
+def _of_code(cell: dict, heading: str) -> list[Slide]:
+    """What a cell draws, or else prints; with its code if it is tagged so, of a drawing on a slide before it."""
+    code = f"```python\n{source_of(cell)}\n```" if "slide-code" in cell["metadata"]["tags"] else ""
     drawn = caption = ""
     for output in cell["outputs"]:
         data = output.get("data", {})
@@ -234,24 +208,20 @@ def _of_code(cell: dict, heading: str) -> Slide:
         if found := re.search(r"<p><em>(.+?)</em></p>", page):
             caption = f'<p class="caption">{found[1]}</p>'
     if drawn:
-        return Slide("figure", heading, f"{drawn}\n{caption}")
+        figure = Slide("figure", heading, f"{drawn}\n{caption}")
+        return [Slide("code", heading, code), figure] if code else [figure]
     texts = ["".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for o in cell["outputs"]]
     if not any(texts):
         raise ValueError(
             f"a cell with the tag `slide` has to draw or print; this one does not: {source_of(cell)[:60]!r}"
         )
     printed = f"<pre class='printed'><code>{html.escape(''.join(texts).rstrip())}</code></pre>"
-    if "slide-code" not in cell["metadata"]["tags"]:
-        return Slide("printed", heading, printed)
-    return Slide("code", heading, f"```python\n{source_of(cell)}\n```\n\n{printed}")
+    return [Slide("code", heading, f"{code}\n\n{printed}") if code else Slide("printed", heading, printed)]
 
 
 def _plotly(figure: dict, alt: str) -> str:
-    code = json.dumps(figure, separators=(",", ":")).replace("</", "<\\/")
-    return (
-        f'<div class="chart" role="img" aria-label="{html.escape(alt)}">'
-        f'<script type="application/json">{code}</script></div>'
-    )
+    words = f'role="img" aria-label="{html.escape(alt)}" data-title-height="{TITLE_HEIGHT}"'
+    return f'<div class="chart" {words}>{in_page(figure)}</div>'
 
 
 def _with_guide(slides: list[Slide], guide: Guide) -> list[Slide]:
@@ -279,39 +249,18 @@ def _section(slide: Slide, place: int, number: int, told: Guide) -> str:
     if slide.kind == "figure":
         body = slide.shown
     else:
-        body = re.sub(r"<p><strong>Predict</strong>[:,]? *(.)", _predict, _html(slide.shown))
+        body = re.sub(r"<p><strong>Predict</strong>[:,]? *(.)", _predict, as_html(slide.shown))
     if slide.answer:
-        body += f'<div class="answer">{_html(slide.answer)}</div>'
+        body += f'<div class="answer">{as_html(slide.answer)}</div>'
     if slide.kind == "title":
         body += (
             f'<p class="foot">Lesson {number}, {sum(told.minutes.values())} minutes. Text and figures: CC BY 4.0</p>'
         )
     return (
-        f'<section id="{place}" class="{slide.kind}" tabindex="-1"><{level}>{_html(slide.heading, inline=True)}</{level}>'
-        f'<div class="body">{body}</div><aside class="notes">{_html(slide.notes)}</aside></section>'
+        f'<section id="{place}" class="{slide.kind}" tabindex="-1"><{level}>{as_html(slide.heading, inline=True)}</{level}>'
+        f'<div class="body">{body}</div><aside class="notes">{as_html(slide.notes)}</aside></section>'
     )
 
 
 def _predict(start: re.Match) -> str:
     return f'<p class="kind">Predict</p><p class="question">{start[1].upper()}'
-
-
-def _html(markdown: str, inline: bool = False) -> str:
-    """Markdown with formulas as HTML. Links to other pages of the course are left out: they have no place in a talk."""
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-
-    class Renderer(IPythonRenderer):
-        def inline_math(self, body: str) -> str:
-            return mathml(body, "inline")
-
-        def block_math(self, body: str) -> str:
-            tag = re.search(r"\\tag\{(\w+)\}", body)
-            latex = body.replace(tag[0], "") if tag else body
-            number = f"<span>({tag[1]})</span>" if tag else ""
-            return f'<div class="equation">{mathml(latex.strip(), "block")}{number}</div>'
-
-    markdown = re.sub(r"\[([^\]]+)\]\((?!http)[^)]+\)", r"\1", markdown)
-    made = MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True)).render(markdown).strip()
-    made = re.sub(r"(?s)(<math[^>]*inline(?:(?!</math>).)*</math>[.,;:?!)]+)", r'<span class="whole">\1</span>', made)
-    made = re.sub(r'(?s)<p>(<div class="equation">.*?</div>)</p>', r"\1", made)
-    return made.removeprefix("<p>").removesuffix("</p>") if inline else made

@@ -16,10 +16,9 @@ import ipywidgets
 import traitlets
 
 from .._checks import check_number
+from ._stored import PLOTLY, STORED
 from ._twins import GRID, grid, static_twin
 from .figures import Figure, bundle, plotly_json
-
-STORED = "RPM_TUTORIAL_STORED"  # set where a notebook is made to be read without a kernel
 
 
 def slider(default: float, low: float, high: float, step: float, label: str, unit: str = ""):
@@ -115,9 +114,10 @@ class Plot(ipywidgets.Box):
         """Put another figure in the place of the one shown."""
         self.figure = figure
         self._drawing.kept = self._changes.heard == self._changes.asked != 0
-        self._drawing.outputs = ({"output_type": "display_data", "data": bundle(figure), "metadata": {}},)
+        shown = bundle(figure)
+        self._drawing.outputs = ({"output_type": "display_data", "data": shown, "metadata": {}},)
         if self._drawing.kept:
-            self._changes.figure = json.dumps(plotly_json(figure))
+            self._changes.figure = json.dumps(shown.get(PLOTLY) or plotly_json(figure))  # Colab's is a page
 
     def _answer(self, _change) -> None:
         """A page asks whether it hears; what it may have missed until now is sent again."""

@@ -206,7 +206,7 @@ def test_without_a_kernel_every_control_of_a_widget_works_by_keyboard_and_shows_
                 seen = [moved(box, control, key) for key in keys]
                 for setting, *shown in seen:
                     expected = figure_at(grid, setting)
-                    assert shown[1:] == [expected["caption"], expected["alt"]], path.name
+                    assert shown[1:] == [expected["layout"]["height"], expected["caption"], expected["alt"]], path.name
                     assert figure_difference(expected["data"], shown[0]) is None, path.name
                 assert len({json.dumps(setting) for setting, *_ in seen}) == len(seen), path.name
                 assert len({(caption, said) for *_, caption, said in seen}) == len(seen), path.name
@@ -215,7 +215,7 @@ def test_without_a_kernel_every_control_of_a_widget_works_by_keyboard_and_shows_
 
 
 def moved(box, control, key: str) -> list:
-    """A widget after a key: the places of its controls, what is drawn, its caption, and the description of its plot."""
+    """A widget after a key: the places of its controls, what is drawn and how high, its caption, and its plot's description."""
     control.press(key)
     control.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
     return box.evaluate(
@@ -225,7 +225,7 @@ def moved(box, control, key: str) -> list:
                 const shown = control.parentElement.querySelector('output');
                 if (shown && shown.textContent !== control.getAttribute('aria-valuetext')) throw Error(shown.textContent);
             }
-            return [places.map(control => control.selectedIndex ?? control.valueAsNumber), plot.data,
+            return [places.map(control => control.selectedIndex ?? control.valueAsNumber), plot.data, plot.clientHeight,
                     box.querySelector('.rpm-caption').textContent, plot.getAttribute('aria-label')];
         }""",
         CONTROLS,
@@ -247,6 +247,17 @@ def test_the_controls_of_a_widget_stay_in_sight_while_its_figure_is_read(site, p
                 }"""
             )
             assert on_top, f"{width} pixels"
+
+
+def test_a_slider_keeps_its_length_while_its_value_grows(site, page):
+    visit(page, site / path_of(LESSONS[12]).with_suffix(".html"))
+    page.set_viewport_size({"width": 360, "height": 740})
+    for slider in page.locator(".rpm-control input").all():
+        lengths = set()
+        for key in ("Home", "End"):
+            slider.press(key)
+            lengths.add(slider.bounding_box()["width"])
+        assert len(lengths) == 1
 
 
 def test_the_first_screen_has_the_question_the_picture_a_slider_and_the_ways_in(site, page):

@@ -5,7 +5,6 @@ from pathlib import Path
 import pypdf
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from needs import need_sphinx
 
 from rpm_tutorial.course.cli import main
 
@@ -24,7 +23,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def export(folder: Path, only: str = "") -> list[Path]:
-    need_sphinx()
     main(["export", "--slides", str(folder), "--only", only], standalone_mode=False)
     return sorted(folder.glob("*.html"))
 
@@ -110,7 +108,43 @@ def test_the_speakers_window_has_the_notes_and_moves_with_the_slides(talk):
     window.wait_for_selector("section.now[id='3']")
     window.keyboard.press("ArrowLeft")
     talk.wait_for_selector("section.now[id='2']")
+    talk.reload()
+    window.keyboard.press("ArrowRight")
+    talk.wait_for_selector("section.now[id='3']")
     window.close()
+
+
+def test_the_speakers_notes_are_scrolled_by_arrows(talk):
+    with talk.expect_popup() as opened:
+        talk.keyboard.press("Shift+S")
+    window, scrolled = opened.value, "document.getElementById('speaker').scrollTop"
+    window.wait_for_selector("section.now[id='1']")
+    speaker = window.locator("#speaker")
+    assert speaker.evaluate("notes => notes.scrollHeight > notes.clientHeight"), "the notes are long"
+    window.keyboard.press("ArrowDown")
+    window.wait_for_function(f"{scrolled} > 0")
+    window.keyboard.press("ArrowUp")
+    window.wait_for_function(f"{scrolled} === 0")
+    assert place(window) == place(talk) == ("1", False)
+    window.close()
+
+
+STRANGERS = """() => new Promise(done => {
+    postMessage({ slide: 4, told: false }, '*');
+    const frame = document.createElement('iframe');
+    frame.srcdoc = "<script>for (const data of [null, {}, 'hello', { slide: 4 }]) parent.postMessage(data, '*')</script>";
+    frame.onload = () => setTimeout(done, 100);
+    document.body.append(frame);
+})"""
+
+
+def test_neither_a_strangers_message_nor_an_odd_address_moves_the_slides(talk):
+    talk.keyboard.press("ArrowRight")
+    talk.evaluate(STRANGERS)
+    assert place(talk) == ("2", False)
+    for address, slide in (("#2.5", "2"), ("#x", "1"), ("#-3", "1"), ("#3e9", "3")):
+        talk.evaluate("address => { location.hash = address; }", address)
+        talk.wait_for_function("slide => document.querySelector('section.now')?.id === slide", arg=slide)
 
 
 def test_the_slider_of_a_figure_moves_it_and_its_caption(talk):

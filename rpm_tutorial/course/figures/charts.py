@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from .._stored import PLOTLY
 from ..environment import in_colab
 
 GREY, BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
@@ -51,7 +52,13 @@ STYLES: Mapping[str, Style] = {
     "log N": Style(GREY, "dash", "line-ew-open"),
     "label": Style(BLUE, "dash", "square-open"),  # nats of (E24)
     "instance": Style(VERMILLION, "dot", "diamond-open"),
+    "truth": Style(GREY, "solid", "circle-open"),  # as the data
+    "posterior mean": Style(BLUE, "solid", "square"),  # as Q
 }
+
+
+_FILL, _SHADE = "rgba(0, 114, 178, 0.25)", "#E6E6E6"  # of a band: BLUE, pale; and of a stretch behind it
+_UNNAMED = BLUE, VERMILLION, GREEN, ORANGE  # of curves that are no quantity of the course
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def bundle(figure: Figure) -> dict:
     if in_colab():
         page = figure.plotly.to_html(full_html=False, include_plotlyjs="cdn", config={**CONFIG})
         return {"text/html": page, "text/plain": figure.alt}
-    return {"application/vnd.plotly.v1+json": plotly_json(figure), "text/plain": figure.alt}
+    return {PLOTLY: plotly_json(figure), "text/plain": figure.alt}
 
 
 def plotly_json(figure: Figure) -> dict:
@@ -110,23 +117,42 @@ def lines(
     floor: float = -np.inf,
     mark: float | None = None,
     gap: tuple[float, float] | None = None,
+    band: tuple[ArrayLike, ArrayLike] | None = None,
+    shade: tuple[str, float, float] | None = None,
 ) -> Figure:
     """Curves over a shared x, each labelled at its end; a curve whose name is in `STYLES` is drawn in that style.
+
+    Raises `ValueError` for more than four curves of other names, and for an x that a logarithmic axis has no place for.
 
     Args:
         ceiling: name and height of a bound, drawn as a level line, grey and dashed unless its name has a style.
         floor: where the y axis starts, for curves that fall far below what is worth seeing.
         mark: an x to point out with a vertical line, for example a slider's position.
         gap: two heights at the mark, between which a bar is drawn in the style of KL.
+        band: the lower and upper ends of what is filled behind the curves, for example an interval.
+        shade: name and two ends of a stretch of x that is grey.
     """
-    x, fallback = np.asarray(x, float), iter((BLUE, VERMILLION, GREEN, ORANGE))
-    ys = {name: np.asarray(y, float) for name, y in curves.items()}
+    x, ys = np.asarray(x, float), {name: np.asarray(y, float) for name, y in curves.items()}
+    if x_log and not (x > 0).all():
+        raise ValueError(f"x_log needs an x above 0 for each point; found {x[~(x > 0)][0]}; leave such points out")
+    unknown = [name for name in ys if name not in STYLES]
+    if len(unknown) > len(_UNNAMED):
+        raise ValueError(
+            f"{len(unknown)} curves have no style of their own: {', '.join(unknown)}; expected at most {len(_UNNAMED)}, "
+            "which can be told apart; draw fewer, or name quantities as in figures.STYLES"
+        )
+    fallback = iter(_UNNAMED)
     if ceiling:
         ys[ceiling[0]] = np.full_like(x, ceiling[1])
     x_axis = {"type": "log", **log_ticks(x)} if x_log else {}
     fig = house_figure(right=120, xaxis={"title": x_label, **x_axis}, yaxis={"title": y_label, **ZERO})
     seen = {name: np.flatnonzero(y >= floor) for name, y in ys.items()}
-    values = np.concatenate([ys[name][k] for name, k in seen.items()])
+    filled = dict(zip(("lower end", "upper end"), (np.asarray(end, float) for end in band or ())))
+    values = np.concatenate([*(ys[name][k] for name, k in seen.items()), *filled.values()])
+    for name, end in filled.items():  # before the curves, so that it lies behind them
+        fill = {"fill": "tonexty", "fillcolor": _FILL} if name == "upper end" else {}
+        edge = {"color": BLUE, "dash": "dot", "width": 1}
+        fig.add_scatter(x=x, y=end, name=name, mode="lines", line=edge, showlegend=False, **fill)
     if floor > -np.inf:
         fig.layout.yaxis.range = [floor, values.max() + 0.05 * (values.max() - floor)]
     ends = _spread({name: ys[name][k[-1]] for name, k in seen.items() if len(k)}, values)
@@ -145,6 +171,11 @@ def lines(
             )
     if mark is not None:
         fig.add_vline(mark, line={"color": GREY, "dash": "dot"})
+    if shade is not None:
+        name, *stretch = shade
+        fig.add_vrect(*stretch, fillcolor=_SHADE, line_width=0, layer="below")
+        middle = np.mean(np.log10(stretch) if x_log else stretch)
+        fig.add_annotation(x=middle, y=1, yref="paper", yanchor="bottom", text=name, font_color=GREY, showarrow=False)
     if gap is not None:
         bar = {"color": STYLES["KL"].color, "width": 4}
         fig.add_shape(type="line", x0=mark, x1=mark, y0=gap[0], y1=gap[1], line=bar)
@@ -155,8 +186,14 @@ def lines(
         first, last, highest = map(three_digits, (ys[name][k[0]], ys[name][k[-1]], ys[name][k].max()))
         return f"{name} from {first} to {last}, highest {highest}"
 
-    trends = "; ".join(trend(name, k) for name, k in seen.items())
-    alt = f"Lines of {y_label} against {x_label}, from {x[0]:.3g} to {x[-1]:.3g}: {trends}."
+    said = [trend(name, k) for name, k in seen.items()]
+    if filled:
+        width = filled["upper end"] - filled["lower end"]
+        said.append(f"a band, widest at {x[np.nanargmax(width)]:.3g} with {three_digits(np.nanmax(width))}")
+    if shade is not None:
+        said.append(f"{shade[0]} from {shade[1]:.3g} to {shade[2]:.3g}")
+    alt = f"Lines of {y_label} against {x_label}, from {x[0]:.3g} to {x[-1]:.3g}: {'; '.join(said)}."
+    ys |= filled
     kept = np.unique(np.linspace(0, len(x) - 1, 21).round().astype(int))  # a table is read, not plotted
     rows = [[float(x[i]), *(float(y[i]) for y in ys.values())] for i in kept]
     return Figure(fig, caption, alt, [x_label, *ys], rows)
@@ -278,8 +315,11 @@ def images(
 
 
 def log_ticks(x: np.ndarray) -> dict:
-    """Ticks of a logarithmic axis: at a few values themselves, else 1, 10, 100, or between decades 3, or 2 and 5, in full."""
-    low, high = np.log10(x[x > 0].min()), np.log10(x.max())
+    """Ticks of a logarithmic axis: at a few values themselves, else 1, 10, 100, or between decades 3, or 2 and 5, in full.
+
+    Where that leaves fewer than two, or two that read alike, plotly's own.
+    """
+    low, high = np.log10(x.min()), np.log10(x.max())
     decades, reach = 10.0 ** np.arange(np.floor(low) - 1, np.ceil(high) + 1), 0.06 * (high - low)
     for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
         ticks = np.outer(decades, digits).ravel()
@@ -287,7 +327,8 @@ def log_ticks(x: np.ndarray) -> dict:
         if len(ticks) >= 3:
             break
     values = np.unique(x) if len(x) <= 6 else ticks
-    return {"tickvals": values.tolist(), "ticktext": [_full(value) for value in values]}
+    texts = [_full(value) for value in values]
+    return {"tickvals": values.tolist(), "ticktext": texts} if len(set(texts)) == len(values) >= 2 else {}
 
 
 def _full(value: float) -> str:

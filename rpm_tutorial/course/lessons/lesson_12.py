@@ -45,10 +45,12 @@ def hidden(chain: GaussianChain, recognition: Gaussian, to_row: Tensor, row: Ten
         mean = known.mean[0, :, :k] @ to_row[:k] + to_row[k]
         half = 1.96 * (known.covariance[0, :, :k, :k] @ to_row[:k] @ to_row[:k]).sqrt()
         widest, inside = half.max().item(), ((row[i] - mean).abs() <= half).float().mean().item()
-        gap = f"Frames {state.first} to {last - 1} were not seen" if last > state.first else "All frames were seen"
+        gap = f"Frames {state.first} to {last - 1} were not seen" if state.hidden else "All frames were seen"
         return lines(
             range(frames),
-            {"truth": row[i], "posterior mean": mean, "upper end": mean + half, "lower end": mean - half},
+            {"truth": row[i], "posterior mean": mean},
+            band=(mean - half, mean + half),
+            shade=("not seen", state.first - 0.5, last - 0.5) if state.hidden else None,
             x_label="frame",
             y_label="row of the ball (sides of the box)",
             caption=(
