@@ -284,7 +284,7 @@ rpm.figures.lines(
 # ## Train one yourself
 #
 # The next cell makes a new model and trains it for 100 steps. The rest is yours: **Resume** trains on while you read, the sliders
-# change the training as it runs, **Stop** saves it, **Reset** begins again. The other cells stay usable meanwhile.
+# change the training as it runs, **Stop** saves it, **Reset** begins again. The other cells stay usable meanwhile. (On the course's site no kernel runs: there a slider goes through this training to its end.)
 
 # %%
 torch.manual_seed(1)

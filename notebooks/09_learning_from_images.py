@@ -389,7 +389,7 @@ assert largest == 0 if device.type == "cpu" else largest < 1e-3
 # ## Train it yourself
 #
 # The dashboard goes on training the first encoder; the cell below makes the first hundred of these steps. **Resume** continues, **Pause** stops for a while; the sliders change the temperature and the
-# strength of the views while it runs. It draws four panels:
+# strength of the views while it runs. (On the site a slider goes through the same training.) It draws four panels:
 #
 # - InfoNCE of the training batches, and that of 1 000 held-out pairs, which is their evidence less $C$ (it may lie above the first: it has 1 000 candidates and not 128, so another ceiling);
 # - the two parts of the latter, label nats and instance nats;

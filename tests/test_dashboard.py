@@ -16,6 +16,8 @@ from residuals import MEASURED
 
 import rpm_tutorial as rpm
 from rpm_tutorial import dashboard, encoders, probes
+from rpm_tutorial.course import _twins
+from rpm_tutorial.course._stored import STORED
 from rpm_tutorial.course.dashboard import TrainingDashboard
 from rpm_tutorial.course.figures import bundle
 
@@ -84,6 +86,20 @@ def test_reset_gives_the_same_training_again():
         board.reset()
         assert torch.equal(parameters(board), beginning) and board.history["step"] == [0]
         assert board.settings["temperature"].value == pytest.approx(0.2) and board.settings["strength"].value == 1.0
+
+
+def test_a_page_without_a_kernel_brings_the_training_to_its_end_along_which_itself_stays_where_it_is(monkeypatch):
+    board, whole = make(), make()
+    board.advance(4)
+    assert _twins.GRID not in board._repr_mimebundle_()
+    monkeypatch.setenv(STORED, "1")
+    made = _twins.unpacked(board._repr_mimebundle_()[_twins.GRID])
+    assert board.trainer.step == 4 and board.history["step"] == [0, 4]
+    whole.advance(STEPS)
+    assert [control["values"] for control in made["controls"]] == [["4", "8", "12"]]
+    assert [_twins.figure_at(made, [k])["alt"] for k in (0, 2)] == [board.figure.alt, whole.figure.alt]
+    board.advance(STEPS)
+    assert same(board, whole)
 
 
 def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ nothing left behind. JupyterLab answers widgets beside the cells, in another thr
 """
 
 import asyncio
+import dataclasses
 import functools
 import html
 import math
@@ -27,6 +28,8 @@ from ..checkpoints import load_checkpoint, save_checkpoint
 from ..labelled_evidence import label_evidence
 from ..training import Trainer, encode
 from ._page import Page
+from ._stored import STORED
+from ._twins import GRID, grid
 from .figures import training
 from .widgets import Accessibility, Plot, live_and_still
 
@@ -35,6 +38,7 @@ REDRAW = 0.5  # seconds between two pictures, at the least
 AGAIN = "Change a setting and press Reset, or Load a checkpoint."
 KEPT = "The training is as it was: Resume continues it, and Stop saves it."
 WIDE = {"width": "40em", "max_width": "100%"}
+PICTURES = 12  # of the rest of a training, on a page without a kernel
 PAGE_TIMEOUT = 90.0  # seconds without a sign of the page; a hidden one may speak once a minute only
 
 
@@ -362,7 +366,27 @@ class TrainingDashboard(ipywidgets.VBox):
         self._show_count()
 
     def _repr_mimebundle_(self, **kwargs):
-        return live_and_still(self, self.figure)
+        shown = live_and_still(self, self.figure)
+        return shown | {GRID: self._to_the_end()} if STORED in os.environ else shown
+
+    @_alone
+    def _to_the_end(self) -> str:
+        """For a page without a kernel: what Resume would draw up to the last step. The training itself stays where it is."""
+        here, pictures = self._everything(), {self.trainer.step: self.figure}
+        stride = self.every * -(-(self.trainer.steps - self.trainer.step) // (PICTURES * self.every))
+        while self.trainer.step < self.trainer.steps:
+            for _ in range(min(stride, self.trainer.steps - self.trainer.step)):
+                self._one_step()
+            pictures[self.trainer.step] = self._picture()
+        self._restore(here)
+        slider = {
+            "label": "step",
+            "menu": False,
+            "options": [(str(step), step) for step in pictures],
+            "values": [*pictures],
+        }
+        first = dataclasses.field(default=next(iter(pictures)), metadata=slider)
+        return grid(lambda at: pictures[at.step], dataclasses.make_dataclass("At", [("step", int, first)], frozen=True))
 
 
 def _halves(labels: Tensor) -> tuple[Tensor, Tensor]:
