@@ -90,9 +90,8 @@ def runs() -> list[Run]:
     every = []
     for seed in SEEDS:
         every += [Run("clothes", critic, dim, seed) for critic, dim in itertools.product(CRITICS, DIMS)]
-        every += [
-            Run(kind, c, dim, seed) for kind in ("sprites", "weak") for c, dim in itertools.product(CRITICS, FEW_DIMS)
-        ]
+        every += [Run("sprites", critic, dim, seed) for critic, dim in itertools.product(CRITICS, FEW_DIMS)]
+        every += [Run("weak", critic, 32, seed) for critic in CRITICS]
         every += [Run("normaliser", objective=objective, seed=seed) for objective in OBJECTIVES]
         every += [Run("referee", c, seed=seed, objective=o) for c, o in itertools.product(REFEREES_BY, REFEREES)]
         every += [Run("steps", seed=seed, steps=MARKS[-1])]
@@ -296,7 +295,7 @@ def main(only: str, small: bool, rows: Path | None) -> None:
     missing = [run for run in wanted if tuple(map(str, run)) not in there]
     pairs: dict[str, Pairs] = {}
     with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*Run._fields, "step", "seconds", *MEASURED, "machine"])
+        writer = csv.DictWriter(file, [*Run._fields, "step", "seconds", *MEASURED, "machine"], lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
         for run in tqdm(missing, "trainings", initial=len(wanted) - len(missing), total=len(wanted)):

@@ -81,10 +81,16 @@ def machines() -> list[str]:
     return [f"{count} trainings on {machine}" for machine, count in found.items()]
 
 
-def rank_correlation(of: Mapping, other: Mapping) -> np.ndarray:
-    """Spearman's, over the keys that both have, one a seed."""
-    one, two = (np.array([table[key] for key in of]) for table in (of, other))
-    return np.array([spearmanr(a, b).statistic for a, b in zip(one.T, two.T)])
+def rank_correlation(of: Mapping, other: Mapping, *, within: bool = False) -> np.ndarray:
+    """Spearman's, over all keys, one a seed; `within`: of the keys that share their last part, and of these the mean."""
+    groups = (
+        [[key for key in of if key[-1] == last] for last in dict.fromkeys(key[-1] for key in of)] if within else [[*of]]
+    )
+    found = []
+    for keys in groups:
+        one, two = (np.array([table[key] for key in keys]) for table in (of, other))
+        found.append([spearmanr(a, b).statistic for a, b in zip(one.T, two.T)])
+    return np.mean(found, axis=0)
 
 
 def over_seeds(numbers: np.ndarray, digits: int = 2) -> str:
