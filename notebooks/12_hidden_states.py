@@ -386,18 +386,21 @@ number, probability = weighed(*laws[2])
 below = probability.cumsum(1)
 
 # %% tags=["slide"]
-curves = {"97.5 %": y.clone(), "2.5 %": y.clone(), "filled": y.clone(), "data": y}
-curves["filled"][~shown] = probability @ number
-for name, level in (("97.5 %", 0.975), ("2.5 %", 0.025)):
-    curves[name][~shown] = number[(below < level).sum(1).clamp(max=len(number) - 1)]
-inside = (curves["2.5 %"] <= y) & (y <= curves["97.5 %"])
+filled, low, high = y.clone(), y.clone(), y.clone()
+filled[~shown] = probability @ number
+for end, level in ((low, 0.025), (high, 0.975)):
+    end[~shown] = number[(below < level).sum(1).clamp(max=len(number) - 1)]
+inside = (low <= y) & (y <= high)
 print(f"{inside[~shown].sum()} of {(~shown).sum()} hidden years inside the band")
-assert 0.8 <= inside[~shown].float().mean() and curves["2.5 %"].min() >= 0
+assert 0.8 <= inside[~shown].float().mean() and low.min() >= 0
 part = slice(135, 185)
-caption = "In the two gaps the band opens; it does not reach below zero."
-axes = {"x_label": "year", "y_label": "sunspots, the year's mean"}
-part_of = {name: curve[part] for name, curve in curves.items()}
-rpm.figures.lines(range(1835, 1885), part_of, **axes, caption=caption)
+rpm.figures.lines(
+    range(1835, 1885),
+    {"filled": filled[part], "data": y[part]},
+    band=(low[part], high[part]),
+    x_label="year", y_label="sunspots, the year's mean",
+    caption="In the two gaps the band of 95 % opens; it does not reach below zero.",
+)
 
 # %% [markdown]
 # Six hidden years are half a swing, so the band is wide. Sixty of them, which come in sixes, are few to count by: other years hidden would give other counts.

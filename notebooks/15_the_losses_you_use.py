@@ -152,7 +152,7 @@ assert far > math.log(B) and decoupled > infonce
 #
 # ## MoCo: a queue is another Q(z′)
 #
-# MoCo ([He et al. 2020](https://arxiv.org/abs/1911.05722)) keeps a queue of $K$ earlier keys (its word for latents $z'$) (its word for latents $z'$), and a momentum encoder so that they age slowly. A row has its partner and the queue as
+# MoCo ([He et al. 2020](https://arxiv.org/abs/1911.05722)) keeps a queue of $K$ earlier keys (its word for latents $z'$), and a momentum encoder so that they age slowly. A row has its partner and the queue as
 # candidates; the keys get no gradient. If they follow $Q(z')$, that is InfoNCE with $K$ strangers. If the encoder has moved on, they follow an older $\tilde Q(z')$, whose mean of $f$ is
 # $\tilde Z(z)$. Then the rows sum to $Z/\tilde Z$, and for a long queue the value is off by $-\mathbb E\log \tilde Z(z)/Z(z)$. To see it, let all latents lie around one direction, and turn those in the queue away from it, as if an older encoder had made them:
 
