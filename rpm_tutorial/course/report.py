@@ -223,7 +223,7 @@ def _notes(
     if uneven:
         notes.append(
             f"the rows of {' and '.join(uneven)} vary in length by {' and '.join(uneven.values())}: the cosine doesn't see it, "
-            "the others do. If your loss divides each row by its length, do the same here"
+            "the others do. If your loss divides each row by its length, do the same here: the others may gain much"
         )
     if used < 2 and z.shape[1] > 2:
         notes.append(f"the embeddings use {used:.1f} of {z.shape[1]} dimensions: they have nearly collapsed")
