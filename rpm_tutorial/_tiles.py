@@ -20,11 +20,33 @@ STRIP_ENTRIES = {"cpu": 2**23, "cuda": 2**26}  # of a strip's table: 32 and 256 
 STRIP_ROWS = {"cpu": (32, 128), "cuda": (128, 4096)}  # at least and at most: a processor's cache prefers few
 
 
+class Partners(NamedTuple):
+    """The labels of rows and of columns, and 1 / the number of a row's partners, which are the columns of its label."""
+
+    of_rows: Tensor
+    of_columns: Tensor
+    share: Tensor
+
+
 class Place(NamedTuple):
-    """The columns of row 0's pair and of its own view, if that is no candidate. Those of row i are i further."""
+    """The columns of row 0's pair and of its own view, if that is no candidate. Those of row i are i further.
+
+    With `partners`, a row's score is the mean over all of them in the place of its pair's.
+    """
 
     pair: int = 0
     itself: int | None = None
+    partners: Partners | None = None
+
+
+def place_of(first: int, rows: int, columns: int, labels: Tensor | None, itself: int | None = None) -> Place:
+    """Where the rows meet their pairs, or, with labels of all rows, their partners."""
+    if labels is None:
+        return Place(first, itself)
+    others = labels if itself is not None else labels.new_full((columns - len(labels),), -1)  # a queue has no label
+    of_rows, of_columns = labels[first : first + rows], torch.cat([labels, others])
+    number = of_columns[of_columns >= 0].bincount()[of_rows] - int(itself is not None)
+    return Place(first, itself, Partners(of_rows, of_columns, 1 / number.to(accumulation_dtype(number.device))))
 
 
 def by_tiles(critic: nn.Module, place: Place, block: int, z: Tensor, z_prime: Tensor) -> Tensor:
@@ -83,14 +105,19 @@ class _ByTiles(torch.autograd.Function):
     def forward(ctx, critic, place, block, z, z_prime, *parameters):
         # One number a row may be large and their difference small: of these, all digits.
         dtype = torch.promote_types(z.dtype, torch.float32)
-        positive, log_sum = torch.full((2, len(z)), -torch.inf, dtype=accumulation_dtype(z.device), device=z.device)
+        log_sum = torch.full((len(z),), -torch.inf, dtype=accumulation_dtype(z.device), device=z.device)
+        positive = torch.zeros_like(log_sum)
         tiles = _tiles(place.pair, block, z, z_prime)
         with _progress(len(tiles), "evidence") as bar, values_unchecked():
             for rows, columns, own in tiles:
                 log_f = scores(critic, z[rows], z_prime[columns]).to(dtype)
-                found = log_f.diagonal(own)  # from the tile: rounded as in the sum, so that no row exceeds 0
-                start = rows.start + max(0, -own)
-                positive[start : start + len(found)] = found
+                if place.partners is None:
+                    found = log_f.diagonal(own)  # from the tile: rounded as in the sum, so that no row exceeds 0
+                    start = rows.start + max(0, -own)
+                    positive[start : start + len(found)] = found
+                else:
+                    others = ~_partners(place, rows, columns, own)
+                    positive[rows] += place.partners.share[rows] * log_f.masked_fill(others, 0).sum(1)
                 # A critic may keep what it returns; the table of an inner product is ours to overwrite.
                 table = log_f if isinstance(critic, InnerProduct) else log_f.clone()
                 _hide_(table, place, own, -torch.inf)
@@ -123,7 +150,11 @@ class _ByTiles(torch.autograd.Function):
                 weight = (log_f.detach().to(high.dtype) - high[rows, None]).exp_().mul_(low[rows, None])
                 _hide_(weight, ctx.place, own, 0.0)
                 mass[rows] += weight.sum(1)
-                weight.diagonal(own).add_(1)  # d(log f_ii - log sum_j f_ij) / dlog_f
+                if ctx.place.partners is None:
+                    weight.diagonal(own).add_(1)  # d(log f_ii - log sum_j f_ij) / dlog_f
+                else:
+                    partners = _partners(ctx.place, rows, columns, own)
+                    weight += partners * ctx.place.partners.share[rows, None].to(weight)
                 parts = torch.autograd.grad(
                     log_f,
                     (tile_z, tile_z_prime, *parameters),
@@ -189,6 +220,14 @@ def _hide_(table: Tensor, place: Place, own: int, value: float) -> None:
     """Put the value where a row meets its own view, in a tile whose rows meet their pairs on the diagonal `own`."""
     if place.itself is not None:
         table.diagonal(own + place.itself - place.pair).fill_(value)
+
+
+def _partners(place: Place, rows: slice, columns: slice, own: int) -> Tensor:
+    """Which entries of a tile are partners."""
+    assert place.partners is not None
+    same = place.partners.of_rows[rows, None] == place.partners.of_columns[columns]
+    _hide_(same, place, own, False)
+    return same
 
 
 def _logsumexp_(table: Tensor) -> Tensor:

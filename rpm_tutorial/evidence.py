@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeGuard
 
 import numpy as np
@@ -11,9 +12,19 @@ from tqdm.auto import tqdm
 
 from ._checks import check_alike, check_latents, one_of, shape_of, values_unchecked
 from ._log_space import accumulation_dtype, float64, full_precision, saveable
-from ._tiles import InFloat32, InnerProduct, Place, Transposed, block_for, by_strips, by_tiles, check_normalisers
+from ._tiles import (
+    InFloat32,
+    InnerProduct,
+    Place,
+    Transposed,
+    block_for,
+    by_strips,
+    by_tiles,
+    check_normalisers,
+    place_of,
+)
 from .critics import LinearCritic, change_between_calls, check_is_module, in_training_mode, scores
-from .distributed import check_same, gather, mean_over_ranks
+from .distributed import check_same, everyones, gather, mean_over_ranks
 
 
 class Evidence(NamedTuple):
@@ -57,6 +68,7 @@ def dataset_evidence(
     critic: nn.Module,
     *,
     candidates: Tensor | None = None,
+    labels: Tensor | Sequence | None = None,
     normalise: Literal["rows", "columns", "both", "views"] = "rows",
     reduction: Literal["mean", "none"] = "mean",
     block: int | None = None,
@@ -73,6 +85,9 @@ def dataset_evidence(
             autocast is off inside.
         critic: an `nn.Module` from (n, d), (m, d) to log_f of shape (n, m), pair by pair and the same at each call.
         candidates: further z', shape (k, d), over which the normaliser runs as over those of the pairs: a queue.
+        labels: N numbers or words: all pairs of one label are then partners of each other, alike, as `infonce` has it with
+            q_joint_ij = 1 / (N n_c) for the n_c pairs of a label, and I_N is at most the entropy of the labels. Over
+            "views" it is SupCon's, and log 2N - value the loss.
         normalise: the prior's normaliser runs over z' ("rows"), over z ("columns"), or "both": the symmetric objective,
             the mean of the two models' evidences (E12). "views" is NT-Xent's: each side's latents are 2N rows, whose
             candidates are all other views of both sides, so that log 2N - value is the loss.
@@ -81,7 +96,7 @@ def dataset_evidence(
             the size that suit critic and device.
         group: a `torch.distributed` process group, whose every process holds its own rows of z and z'. The value is
             that of all rows, on each process; for gradients and an example see `rpm_tutorial.distributed`. Candidates
-            are the same on each.
+            are the same on each, labels those of its own rows.
     Raises:
         TypeError: the critic is no `nn.Module` (tensors that a plain function captures would get no gradient), or
             returns no tensor.
@@ -108,10 +123,14 @@ def dataset_evidence(
     one_of("normalise", normalise, ("rows", "columns", "both", "views"))
     one_of("reduction", reduction, ("mean", "none"))
     if candidates is not None:
-        _check_candidates(candidates, z_prime, normalise, group)
+        _check_candidates(candidates, z_prime, normalise)
+    if group is not None:
+        given = {"candidates": candidates if candidates is None else _digest(candidates), "labels": labels is not None}
+        check_same(given, group, z.device)
     if normalise == "views" and z.shape[1] != z_prime.shape[1]:
         found = f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}"
         raise ValueError(f'{found}; expected views of one kind for normalise="views", which scores a side with itself')
+    of_all = None if labels is None else label_numbers(labels, z, group)
     z, z_prime, critic = _in_float32(z, z_prime, critic)
     directions = []
     with full_precision(z.device):
@@ -119,14 +138,16 @@ def dataset_evidence(
         if normalise in ("rows", "both"):
             columns, first, n = gather(z_prime, group)
             columns = columns if candidates is None else torch.cat([columns, saveable(candidates).to(z)])
-            directions.append(_log_p(z, columns, critic, Place(first), block, "rows", reduction))
+            place = place_of(first, len(z), len(columns), of_all)
+            directions.append(_log_p(z, columns, critic, place, block, "rows", reduction))
         if normalise in ("columns", "both"):
             columns, first, n = gather(z, group)
-            directions.append(_log_p(columns, z_prime, critic, Place(first), block, "columns", reduction))
+            place = place_of(first, len(z), n, of_all)
+            directions.append(_log_p(columns, z_prime, critic, place, block, "columns", reduction))
         if normalise == "views":
             (all_z, first, n), (all_z_prime, *_) = gather(z, group), gather(z_prime, group)
             for own, side, other in ((z, all_z_prime, all_z), (z_prime, all_z, all_z_prime)):
-                columns, place = torch.cat([side, other]), Place(first, itself=n + first)
+                columns, place = torch.cat([side, other]), place_of(first, len(z), 2 * n, of_all, itself=n + first)
                 directions.append(_log_p(own, columns, critic, place, block, "rows", reduction))
     if reduction == "mean":  # each direction is a sum over the pairs already, or has one number for each
         log_p = mean_over_ranks(torch.stack([float64(log_p).sum() for log_p in directions]).mean() / n, group)
@@ -214,7 +235,8 @@ def _log_p(
     if bias is not None:  # as one more dimension: cheaper than to add it to each tile
         q = torch.cat([q, torch.ones_like(q[:, :1])], 1)  # before k, so that two copies are never alive at once
         k = torch.cat([k, bias[:, None]], 1)
-    if reduction == "mean" and block is None and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
+    learns = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
+    if learns and reduction == "mean" and block is None and place.partners is None:
         return by_strips(place, q, k)
     return by_tiles(InnerProduct(), place, block or block_for(z.device, inner_product=True), q, k)
 
@@ -261,12 +283,23 @@ def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
         )
 
 
-def _check_candidates(candidates: Tensor, z_prime: Tensor, normalise: str, group) -> None:
+def label_numbers(labels: Tensor | Sequence, z: Tensor, group=None) -> Tensor:
+    """The labels of all processes' rows as numbers from 0, in the order of their ranks."""
+    names = np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
+    if names.shape != (len(z),):
+        raise ValueError(f"labels has shape {names.shape} for {len(z)} pairs; expected ({len(z)},), one a pair")
+    if group is not None:
+        names = np.concatenate([np.asarray(of_one) for of_one in everyones(names.tolist(), group, z.device)])
+    return torch.from_numpy(np.unique(names, return_inverse=True)[1]).to(z.device)
+
+
+def _check_candidates(candidates: Tensor, z_prime: Tensor, normalise: str) -> None:
     check_latents("candidates", candidates)
     check_alike("z_prime", z_prime, "candidates", candidates)
     found = f"candidates has shape {shape_of(candidates)}, z_prime {shape_of(z_prime)}, and normalise is {normalise!r}"
     if candidates.shape[1] != z_prime.shape[1] or normalise != "rows":
         raise ValueError(f'{found}; expected further z_prime, of as many columns, and "rows", which runs over them')
-    if group is not None:
-        content = candidates.detach().cpu().contiguous().view(torch.uint8).numpy().data
-        check_same({"candidates": zlib.crc32(content)}, group, z_prime.device)
+
+
+def _digest(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)

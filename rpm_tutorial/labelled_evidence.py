@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ._log_space import float64
-from .evidence import dataset_evidence
+from .evidence import dataset_evidence, label_numbers
 
 
 class LabelEvidence(NamedTuple):
@@ -42,9 +42,7 @@ def label_evidence(z: Tensor, z_prime: Tensor, critic: nn.Module, labels: Tensor
         >>> z = torch.nn.functional.one_hot(labels).double()
         >>> label_evidence(z, z, VonMisesFisher(0.01).double(), labels)      # label: log 10 = 2.30; instance: 0
     """
-    names = np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
-    if names.shape != (len(z),):
-        raise ValueError(f"labels has shape {names.shape} for {len(z)} pairs; expected ({len(z)},), one a pair")
+    label_of = label_numbers(labels, z).cpu().numpy()
     everything = dataset_evidence(z, z_prime, critic, reduction="none")
     if not everything.infonce.isfinite().all():
         first = int((~everything.infonce.isfinite()).nonzero()[0])
@@ -54,7 +52,6 @@ def label_evidence(z: Tensor, z_prime: Tensor, critic: nn.Module, labels: Tensor
         )
     infonce = float64(everything.infonce).mean()
     instance = torch.zeros_like(infonce)
-    _, label_of = np.unique(names, return_inverse=True)
     for pairs in np.split(label_of.argsort(kind="stable"), np.bincount(label_of).cumsum()[:-1]):
         if len(pairs) > 1:  # of one pair alone, nothing is left to tell apart
             own = torch.from_numpy(pairs).to(z.device)

@@ -103,16 +103,27 @@ def evidence(group, ways=tuple(WAYS), dtype=torch.float64) -> None:
     precise = dtype == torch.float64
     for way in ways:
         further = torch.randn(9, DIM, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
-        for own in (*({"normalise": side} for side in ("rows", "columns", "both", "views")), {"candidates": further}):
+        sides: list[dict] = [{"normalise": side} for side in ("rows", "columns", "both", "views")]
+        for own in (*sides, {"candidates": further}, {"labels": nearest}, {"labels": nearest, "normalise": "views"}):
             torch.manual_seed(0)
             make, options = WAYS[way]
             critic = make().to(dtype)
-            of = partial(dataset_evidence, critic=critic, **own, **options)
+            of = partial(evidence_by, critic=critic, **own, **options)
             two_agree_with_one(of, critic, pairs(dtype), group, f"{way}, {dtype}", 1e-12 if precise else 1e-6)
-        for other, words in ((further + group.rank(), "differ in candidates"), (None, "make different calls")):
-            with pytest.raises(ValueError, match=words):
-                own = further if other is None and group.rank() else other
-                dataset_evidence(*pairs(dtype), critic, candidates=own, group=group)
+        for other in (further + group.rank(), (None, further)[group.rank()]):
+            with pytest.raises(ValueError, match="differ in candidates"):
+                dataset_evidence(*pairs(dtype), critic, candidates=other, group=group)
+        with pytest.raises(ValueError, match="differ in labels"):
+            dataset_evidence(*pairs(dtype), critic, labels=(None, range(N))[group.rank()], group=group)
+
+
+def nearest(z: torch.Tensor) -> list[str]:
+    """Words as labels of rows, several rows each."""
+    return [f"near {place}" for place in z[:, 0].round().int().tolist()]
+
+
+def evidence_by(z, z_prime, labels=None, **options) -> rpm.Evidence:
+    return dataset_evidence(z, z_prime, labels=labels and labels(z), **options)
 
 
 def two_agree_with_one(of, critic: nn.Module, sides, group, name: str, tolerance: float) -> None:

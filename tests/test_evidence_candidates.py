@@ -1,10 +1,10 @@
-"""dataset_evidence with other candidates than the other side's: a queue, and NT-Xent's views."""
+"""dataset_evidence with other candidates than the other side's, or more partners than one: a queue, NT-Xent's views, labels."""
 
 import math
 
 import pytest
 import torch
-from evidence_cases import agree_each, each_critic, each_way, gradients, made, pairs
+from evidence_cases import Masked, agree_each, each_critic, each_side, each_way, gradients, made, pairs
 from residuals import agree
 from torch.nn import functional as F
 
@@ -89,3 +89,70 @@ def test_half_precision_is_float32_of_the_same_numbers(kind, dtype):
     agree("half precision = float32: other candidates", found.value, expected.value, tolerance=2e-6)
     if kind == "a queue":
         assert torch.autograd.grad(found.value, further)[0].dtype == dtype
+
+
+# Several partners: all pairs of one label
+
+LABELS = torch.tensor([3, 1, 3, 0, 1, 3, 3, 0, 3, 7])  # of unequal sizes; one label has one pair
+
+
+OF_TABLE = {
+    "rows": rpm.infonce,
+    "columns": lambda log_f, q: rpm.infonce(log_f.T, q.T),
+    "both": rpm.symmetric_infonce,
+}
+
+
+def shared_mass(labels: torch.Tensor) -> torch.Tensor:
+    """q_joint: 1/N for each row, in equal parts for its partners."""
+    same = (labels[:, None] == labels).double()
+    return same / same.sum(1, keepdim=True) / len(labels)
+
+
+@each_critic
+@each_side
+def test_pairs_of_one_label_are_partners_as_q_joint_has_it(name, normalise):
+    critic, (z, z_prime) = made(name), pairs(len(LABELS))
+    if name == "Masked":
+        critic = Masked(reach=100.0).double()
+    for block in (3, None):
+        dense = OF_TABLE[normalise](critic(z, z_prime), shared_mass(LABELS)).value
+        found = dataset_evidence(z, z_prime, critic, labels=LABELS, normalise=normalise, block=block)
+        agree("(E14), partners by label: value", found.value, dense)
+        slopes = gradients(found.value, z, z_prime, critic), gradients(dense, z, z_prime, critic)
+        agree_each("(E14), partners by label: gradients", *slopes)
+        options = {"labels": LABELS, "normalise": normalise, "reduction": "none", "block": block}
+        each = dataset_evidence(z, z_prime, critic, **options).value
+        agree("(E14), partners by label: each pair", each.mean(), dense)
+
+
+@each_critic
+def test_views_of_one_label_are_the_partners_of_supcon(name):
+    critic, (z, z_prime) = made(name), pairs(len(LABELS))
+    both, labels = torch.cat([z, z_prime]), LABELS.repeat(2)
+    itself = torch.eye(len(both), dtype=torch.bool)
+    log_p = critic(both, both).masked_fill(itself, -torch.inf).log_softmax(1)
+    partners = (labels[:, None] == labels) & ~itself
+    loss = -(log_p.masked_fill(~partners, 0).sum(1) / partners.sum(1)).mean()
+    found = dataset_evidence(z, z_prime, critic, labels=LABELS, normalise="views").value
+    agree("(E14), partners by label: SupCon", math.log(len(both)) - found, loss)
+    slopes = gradients(-found, z, z_prime, critic), gradients(loss, z, z_prime, critic)
+    agree_each("(E14), partners by label: SupCon's gradients", *slopes)
+
+
+def test_a_queue_has_no_partner_among_the_pairs():
+    critic, (z, z_prime), further = made("RandomWalk"), pairs(len(LABELS)), queue(4)
+    log_f, q = critic(z, torch.cat([z_prime, further])), F.pad(shared_mass(LABELS), (0, 4))
+    dense = rpm.infonce(log_f, q, q_z_prime=torch.full((14,), 1 / 14, dtype=q.dtype)).value
+    found = dataset_evidence(z, z_prime, critic, labels=LABELS, candidates=further).value
+    agree("(E14), partners by label: a queue", found, dense)
+
+
+def test_a_label_each_is_no_label_and_one_for_all_is_chance():
+    critic, (z, z_prime) = made("LaplaceWalk"), pairs(12)
+    plain = dataset_evidence(z, z_prime, critic)
+    each = dataset_evidence(z, z_prime, critic, labels=[f"pair {i}" for i in range(12)])
+    agree("(E14), partners by label: a label each", each.value, plain.value)
+    assert dataset_evidence(z, z_prime, critic, labels=[0] * 12).value < 0
+    with pytest.raises(ValueError, match=r"labels has shape \(3,\) for 12 pairs"):
+        dataset_evidence(z, z_prime, critic, labels=[0, 1, 2])

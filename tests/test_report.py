@@ -3,6 +3,7 @@
 import html
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,16 @@ def test_labels_are_split_by_a_critic_that_scored_all_pairs(monkeypatch):
     assert found.label + found.instance == pytest.approx(score(found, found.split).infonce, abs=1e-4)
 
 
+def test_the_ceiling_of_repeated_rows_is_the_one_that_no_critic_passes():
+    z, z_prime = (side[torch.arange(N) // 2 * 2] for side in almost_equal(*pairs(gaussian)))
+    found = rpm.report(z, z_prime)
+    lost = float(
+        next(re.findall(r"at least ([.\d]+) nats below", note) for note in found.notes if "more than once" in note)[0]
+    )
+    assert 0.2 < lost < math.log(2) and found.best.infonce == pytest.approx(found.ceiling - lost, abs=0.05)
+    assert found.best.infonce < found.ceiling - lost
+
+
 def test_rows_of_the_fitting_half_are_noted_among_those_that_are_scored():
     z, z_prime = pairs(gaussian)
     found = rpm.report(z.repeat(2, 1), torch.cat([z_prime, z_prime + 1e-3]))
@@ -173,6 +184,8 @@ def unrelated(z, z_prime):
         (almost_equal, "too few pairs for their nats", True),
         (of_equal_length, "too few pairs for their nats", False),
         (unrelated, "These pairs don't choose", True),
+        (unrelated, "* stands at the end of the range", True),
+        (of_equal_length, "* stands at the end of the range", False),
         (of_unequal_length, "These pairs don't choose", False),
         (of_equal_length, "trained on these pairs knows them", True),
     ],
@@ -280,3 +293,13 @@ def test_what_is_typed_wrong_is_told_before_the_work(tmp_path: Path, capsys):
         with pytest.raises(SystemExit):
             main(["evidence", *arguments.split()], prog_name="rpm-tutorial")
         assert words in capsys.readouterr().err
+
+
+def test_too_little_memory_asks_for_fewer_pairs(tmp_path: Path, monkeypatch, capsys):
+    def full(*arguments, **options):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+
+    monkeypatch.setattr(report_module, "report", full)
+    with pytest.raises(SystemExit):
+        main(["evidence", *map(str, written(tmp_path, "npy"))], prog_name="rpm-tutorial")
+    assert "Remedy: fewer pairs, or --device cpu" in capsys.readouterr().err

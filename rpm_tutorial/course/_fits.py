@@ -1,7 +1,7 @@
 """How `rpm.report` fits its critics: a temperature or a scale by search, a matrix by gradients, on pairs that are not scored."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -15,24 +15,26 @@ from ..objectives import infonce
 
 C = TypeVar("C", bound=nn.Module)
 STEPS, BATCH = 100, 1024  # of the bilinear critic's fit
+STRIP = 2_000_000  # entries of a table that stand in memory at once
 TRIED = 1024  # pairs by which a temperature or a scale is chosen, among all candidates
+AT_END = "*"  # marks a parameter that the search left at an end of its range
 WORK = 8_000_000_000  # |z - z'| entries that a choice (a tenth of it) or a score of the Laplace walk may take
 
 
 def _sphere(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
     apart = (1 - torch.cosine_similarity(z, z_prime)).mean().clamp(min=1e-7)
-    critic = _best(VonMisesFisher, z, z_prime, around=apart.item() / math.sqrt(z.shape[1]))
-    return critic, f"temperature {critic.temperature.item():.3g}"
+    critic, mark = _best(VonMisesFisher, z, z_prime, around=apart.item() / math.sqrt(z.shape[1]))
+    return critic, f"temperature {critic.temperature.item():.3g}{mark}"
 
 
 def _gaussian(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
-    critic = _best(RandomWalk, z, z_prime, around=(z - z_prime).square().mean().sqrt().item())
-    return critic, f"scale {critic.scale.item():.3g}"
+    critic, mark = _best(RandomWalk, z, z_prime, around=(z - z_prime).square().mean().sqrt().item())
+    return critic, f"scale {critic.scale.item():.3g}{mark}"
 
 
 def _laplace(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
-    critic = _best(LaplaceWalk, z, z_prime, around=(z - z_prime).abs().mean().item())
-    return critic, f"scale {critic.scale.item():.3g}"
+    critic, mark = _best(LaplaceWalk, z, z_prime, around=(z - z_prime).abs().mean().item())
+    return critic, f"scale {critic.scale.item():.3g}{mark}"
 
 
 class _AboutMeans(LinearCritic):
@@ -64,7 +66,7 @@ def _bilinear(z: Tensor, z_prime: Tensor, seed: int) -> tuple[nn.Module, str]:
         return critic
 
     rows = torch.arange(n, len(z), device=z.device)[:TRIED]
-    critic = _best(start, z, z_prime, around=1.0, rows=rows)
+    critic, _ = _best(start, z, z_prime, around=1.0, rows=rows)
     W, best = critic.bilinear.W, -math.inf
     kept = W.clone()
     rate, draw = W.square().mean().sqrt().item() / 10, seeded(seed)
@@ -101,8 +103,11 @@ FITS: dict[str, Callable[[Tensor, Tensor, int], tuple[nn.Module, str]]] = {
 }
 
 
-def _best(critic_of: Callable[..., C], z: Tensor, z_prime: Tensor, around: float, rows: Tensor | None = None) -> C:
-    """The critic whose one parameter gives these rows the most evidence, within a factor of 100 of `around`."""
+def _best(
+    critic_of: Callable[..., C], z: Tensor, z_prime: Tensor, around: float, rows: Tensor | None = None
+) -> tuple[C, str]:
+    """The critic whose one parameter gives these rows the most evidence, within a factor of 100 of `around`; a mark if that
+    is one of the two ends."""
 
     def made(log_parameter: float) -> C:
         return critic_of(math.exp(log_parameter), learnable=False).to(z)
@@ -113,18 +118,36 @@ def _best(critic_of: Callable[..., C], z: Tensor, z_prime: Tensor, around: float
         return -log_p_and_rank(made(log_parameter), z, z_prime, chosen)[0].mean().item()
 
     low, high = math.log(around) - math.log(100), math.log(around) + math.log(100)
-    return made(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 0.01}).x)
+    best = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 0.01}).x
+    return made(best), AT_END if min(best - low, high - best) < 0.05 else ""
 
 
 def log_p_and_rank(critic: nn.Module, z: Tensor, z_prime: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Of some rows: log P(x'|x) among all candidates, and the rank of the own one, a tie counting half."""
-    log_p, ranks = [], []
-    for some in rows.split(256):
-        log_f = critic(z[some], z_prime)
+    log_p, ranks = z.new_empty(
+        2, len(rows)
+    )  # not a list of parts, which would lie between the strips' memory and split it
+    parts = (of.split(_height(z_prime)) for of in (rows, log_p, ranks))
+    for some, its_log_p, its_rank, log_f in zip(*parts, _strips(critic, z[rows], z_prime)):
         own = log_f.gather(1, some[:, None])
-        log_p.append(own.squeeze(1) - log_f.logsumexp(1))
-        ranks.append(((log_f > own).sum(1) + (log_f >= own).sum(1) + 1) / 2)
-    return torch.cat(log_p), torch.cat(ranks)
+        its_log_p.copy_(own.squeeze(1) - log_f.logsumexp(1))
+        its_rank.copy_(((log_f > own).sum(1) + (log_f >= own).sum(1) + 1) / 2)
+    return log_p, ranks
+
+
+def _height(z_prime: Tensor) -> int:
+    return max(1, STRIP // len(z_prime))
+
+
+def _strips(critic: nn.Module, z: Tensor, z_prime: Tensor) -> Iterator[Tensor]:
+    """The table of scores, some rows at a time; of z' a linear critic's features are made once."""
+    if not isinstance(critic, LinearCritic):
+        yield from (critic(some, z_prime) for some in z.split(_height(z_prime)))
+        return
+    q, k, row_bias, column_bias = critic.linear_form(z, z_prime)
+    biases = [None] * len(z) if row_bias is None else row_bias.split(_height(z_prime))
+    for some, bias in zip(q.split(_height(z_prime)), biases):
+        yield LinearForm(some, k, bias, column_bias).table().to(z)
 
 
 def some_rows(critic: nn.Module, z: Tensor, most: int, work: int) -> Tensor:

@@ -43,7 +43,8 @@ class Commands(click.Group):
         except RuntimeError as error:
             if not any(words in str(error) for words in NO_MEMORY):
                 raise
-            why, remedy = str(error).splitlines()[0], "a smaller --dim or --batch-size, or --device cpu"
+            smaller = "fewer pairs" if context.invoked_subcommand == "evidence" else "a smaller --dim or --batch-size"
+            why, remedy = str(error).splitlines()[0], f"{smaller}, or --device cpu"
             raise click.ClickException(f"There is too little memory ({why}). Remedy: {remedy}") from error
 
 

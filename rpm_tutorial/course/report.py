@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections import Counter
+import mmap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -17,7 +17,7 @@ from .._log_space import at_least_float32, float64
 from ..critics import LaplaceWalk
 from ..evidence import dataset_evidence
 from ..labelled_evidence import label_evidence
-from ._fits import FITS, WORK, log_p_and_rank, some_rows
+from ._fits import AT_END, FITS, WORK, log_p_and_rank, some_rows
 from .environment import pick_device
 
 LEAST = 128  # pairs: half to fit the critic, half to score
@@ -98,9 +98,7 @@ class Report:
         best, lines = self.best, []
         lines.append(f"pairs          N = {self.n} scored; {self.fitted} others fitted the critics")
         lines.append(f"embeddings     {self.dim} dimensions, of which {self.effective_dim:.1f} are used")
-        lines.append(
-            f"chance         InfoNCE 0; log evidence {-2 * self.ceiling:.3f} = -2 log N; top-1 {1 / self.n:.2%}"
-        )
+        lines.append(f"chance         InfoNCE 0; log evidence {-2 * self.ceiling:.3f} = -2 log N; top-1 1 in {self.n}")
         lines.append(
             f"ceiling        InfoNCE {self.ceiling:.3f} = log N; {best.critic} is {self.ceiling - best.infonce:.3f} below"
         )
@@ -153,10 +151,14 @@ def report(
     z, z_prime, names = _checked(z, z_prime, labels)
     chosen = pick_device(None if device is None else str(device))
     fit_half, held_out = torch.randperm(len(z), generator=seeded(seed)).tensor_split(2)
-    fit, pairs = (_half(z, z_prime, half, chosen) for half in (fit_half, held_out))
-    used, seen = min(map(_effective_dim, pairs)), [set(_digests(side)) for side in fit]
+    fit = _half(z, z_prime, fit_half, chosen)
+    used = min(
+        map(_effective_dim, _half(z, z_prime, held_out, chosen))
+    )  # checked before the work, and read again after it
+    seen = [set(_digests(side)) for side in fit]
     fits = {name: FITS[name](*fit, seed) for name in tqdm(FITS, "critics", delay=2, leave=False)}
-    del fit  # a quarter of the memory, which scoring needs
+    del fit  # one half at a time is in memory
+    pairs = _half(z, z_prime, held_out, chosen)
     scores, log_p = [], {}
     for name, (critic, setting) in tqdm(fits.items(), "evidence of each", delay=2, leave=False):
         score, log_p[name] = _scored(name, setting, critic, *pairs)
@@ -200,26 +202,29 @@ def _notes(
 ) -> tuple[str, ...]:
     n, first = len(z), max(scores, key=lambda score: score.infonce)
     notes = ["an encoder that was trained on these pairs knows them: the numbers then speak of memory, too"]
-    for name, side, fitted in (("z", z, seen[0]), ("z_prime", z_prime, seen[1])):
-        digests = _digests(side)
-        repeated = sum(count for count in Counter(digests).values() if count > 1)
-        if repeated:
-            notes.append(
-                f"{repeated} of {n} rows of {name} stand more than once: of equal candidates none can be told from another, "
-                "and no critic reaches the ceiling. Leave the repeated pairs out"
-            )
-        known = sum(digest in fitted for digest in digests)
-        if known:
-            notes.append(
-                f"{known} of {n} rows of {name} stand in the half that fitted the critics, too: they were not held out"
-            )
-        length = side.norm(dim=1)
-        spread = (length.std() / length.mean()).item()
-        if spread > 0.01:
-            notes.append(
-                f"the rows of {name} vary in length by {spread:.0%}: the cosine doesn't see it, the others do. If your loss "
-                "divides each row by its length, do the same here"
-            )
+    digests = {"z": _digests(z), "z_prime": _digests(z_prime)}
+    alike = {name: np.unique(of, return_inverse=True, return_counts=True)[1:] for name, of in digests.items()}
+    numbers = {
+        name: counts[which] for name, (which, counts) in alike.items()
+    }  # of the rows that equal this one, itself too
+    repeated = _counted({name: int((number > 1).sum()) for name, number in numbers.items()}, n)
+    if repeated:
+        lost = max(np.log(number).mean() for number in numbers.values())
+        notes.append(
+            f"{repeated} stand more than once: equal ones can't be told apart, so InfoNCE stays at least {lost:.3f} nats "
+            "below log N. Where whole pairs are repeated, leave them out"
+        )
+    known = _counted({name: sum(d in fitted for d in of) for (name, of), fitted in zip(digests.items(), seen)}, n)
+    if known:
+        notes.append(f"{known} stand in the half that fitted the critics, too: they were not held out")
+    lengths = {name: side.norm(dim=1) for name, side in (("z", z), ("z_prime", z_prime))}
+    spread = {name: (length.std() / length.mean()).item() for name, length in lengths.items()}
+    uneven = {name: f"{part:.0%}" for name, part in spread.items() if part > 0.01}
+    if uneven:
+        notes.append(
+            f"the rows of {' and '.join(uneven)} vary in length by {' and '.join(uneven.values())}: the cosine doesn't see it, "
+            "the others do. If your loss divides each row by its length, do the same here: the others may gain much"
+        )
     if used < 2 and z.shape[1] > 2:
         notes.append(f"the embeddings use {used:.1f} of {z.shape[1]} dimensions: they have nearly collapsed")
     if math.log(n) - first.infonce < 0.5:
@@ -227,12 +232,22 @@ def _notes(
             f"InfoNCE is within {math.log(n) - first.infonce:.2f} nats of log N = {math.log(n):.2f}: too few pairs for their nats. "
             "More pairs would show more"
         )
+    if any(score.setting.endswith(AT_END) for score in scores):
+        notes.append(
+            f"{AT_END} stands at the end of the range that was searched: at the upper end, the critic knows next to nothing of "
+            "these pairs; at the lower, a sharper one would be worth more"
+        )
     level = [name for name in log_p if name != first.critic and not _ahead(log_p[first.critic] - log_p[name])]
     if level:
         notes.append(
             f"{', '.join(level)}: less than two standard errors below {first.critic}. These pairs don't choose between them"
         )
     return tuple(notes)
+
+
+def _counted(rows: dict[str, int], n: int) -> str:
+    """How many rows of which side; nothing if there are none."""
+    return " and ".join(f"{count} of {n} rows of {name}" for name, count in rows.items() if count)
 
 
 def _ahead(lead: Tensor) -> bool:
@@ -260,6 +275,7 @@ def _half(z, z_prime, rows: Tensor, device: torch.device) -> tuple[Tensor, Tenso
     found = []
     for name, side in (("z", z), ("z_prime", z_prime)):
         chosen = side[rows.to(side.device)] if isinstance(side, Tensor) else _native(side[rows.numpy()])
+        _forget_pages(side)
         found.append(at_least_float32(chosen).to(device))
         check_latents(name, found[-1])
         if torch.equal(found[-1], found[-1][:1].expand_as(found[-1])):
@@ -270,6 +286,14 @@ def _half(z, z_prime, rows: Tensor, device: torch.device) -> tuple[Tensor, Tenso
         raise ValueError("z and z_prime are the same; expected the encodings of x and of x', two views of one thing")
     dtype = torch.promote_types(found[0].dtype, found[1].dtype)
     return found[0].to(dtype), found[1].to(dtype)
+
+
+def _forget_pages(side) -> None:
+    """Of a memory-mapped file, let go what was read: it would count as memory of ours until the system needs it."""
+    while not isinstance(side, mmap.mmap | None):
+        side = getattr(side, "base", None)
+    if side is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        side.madvise(mmap.MADV_DONTNEED)
 
 
 def _native(array: np.ndarray) -> Tensor:
