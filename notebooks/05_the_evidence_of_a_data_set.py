@@ -10,7 +10,7 @@
 # **You need** [lesson 3](03_infonce_is_the_elbo.ipynb). **Time** 60 minutes, of which the computer takes one.
 #
 # **Whose result**: that the ELBO equals the marginal likelihood for a deterministic encoder (E13) is the paper's
-# ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), announced in its abstract). That no limit is needed on a data set (E14), the ceiling (E23), and the tiles are this course's.
+# ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495), announced in its abstract). That no limit is needed on a data set (E14), the reading of the ceiling by (E23), and the evaluation tile by tile are this course's.
 # Beside it: [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
@@ -124,7 +124,7 @@ assert abs(P.sum() - 1) < 1e-12 and torch.allclose(
 )
 
 # %% [markdown] tags=["slide"]
-# Average its logarithm over the $N$ pairs that did occur: that is the log evidence. The constant of lesson 2, $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$, is $-2\log N$
+# Average $\log P(x_i, x'_i)$ over the $N$ pairs that did occur: that is the log evidence. The constant of lesson 2, $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$, is $-2\log N$
 # here, since each $x_i$ and each $x'_i$ has probability $1/N$. So
 #
 # $$\frac1N\sum_i \log P(x_i, x'_i) + 2 \log N = I_N,$$
@@ -292,7 +292,7 @@ rpm.figures.lines(
 )
 
 # %% [markdown] tags=["slide"]
-# On ten pairs the ceiling is so near that a better encoder could hardly score higher; on thirty it is half a nat away, on tens of thousands many. So judge an encoder on as many pairs as
+# On ten pairs the ceiling is so near that a better encoder could hardly score higher; on thirty it is half a nat away, and on tens of thousands it is several nats away. So judge an encoder on as many pairs as
 # you have, and compare two encoders on the same pairs.
 #
 # ## The model can be sampled: x′ given x
@@ -327,7 +327,7 @@ rpm.figures.images(
 )
 
 # %% [markdown] tags=["slide"]
-# The model was never told a class. Still, most of what it draws has the class of $x$, because the encoder puts the views of such images close together.
+# The model was never told a class. Still, on average more than half of its probability lies on the class of $x$, because the encoder puts the views of such images close together.
 #
 # ## Temperature against evidence
 #
@@ -341,7 +341,7 @@ rpm.figures.images(
 #
 # <details><summary>Answer</summary>
 #
-# Colder. Where ✓ is the first favourite, a cold bet wins at most the nats that were missing to certainty. Where it isn't, a cold bet loses many nats, and the mean of the logarithms counts those. The cell below the widget counts all images.
+# Colder. Where ✓ is the most probable $x'$, a colder model gains only until $P(x'|x)$ of ✓ is 1, so by at most the $-\log P(x'|x)$ that it had. Where it isn't, a very cold model can lose many nats, and the mean of the logarithms counts those. The cell below the widget counts all images.
 # </details>
 
 # %% tags=["slide"]
@@ -425,7 +425,7 @@ print(f"falling: {falling:.4f}; rising: {rises:.4f}")
 #
 # ## The three numbers of this world
 #
-# The world is the list of 1 000 pairs, and the encoder is deterministic. So InfoNCE, the ELBO and the log evidence are one number; each is computed by its own code.
+# The world is the list of 1 000 pairs, and the encoder is deterministic. So InfoNCE, the ELBO less $C$ and the log evidence less $C$ are one number; each is computed by its own code.
 
 # %%
 world = rpm.FiniteRPM(p_true, torch.eye(len(p_true), dtype=torch.float64))

@@ -101,7 +101,7 @@ for n, found, spread, predicted in zip(counts, measured, error, law):
 assert (abs(measured - law) < 4 * error + 2 * law / torch.tensor(counts)).all()
 
 # %% [markdown] tags=["slide"]
-# The measured bias is within a fifth of the law at four candidates, and within the sampling error of it at 16 and 64. Halving the bias takes twice the batch.
+# The measured bias is within a fifth of the law at four candidates, and within two standard errors of it at 16 and 64. Halving the bias takes twice the batch.
 #
 # ## The law fails where f has heavy tails, and where N is below $e^{2\,\mathrm{MI}}$
 #
@@ -147,7 +147,7 @@ rpm.figures.lines(
 )
 
 # %% [markdown] tags=["slide"]
-# Only the optimal critic is sure to be too low. Another critic can be too *high* on a batch, compared with its own $I_\infty$: a critic that exaggerates $f$ gives a few strangers enormous scores, which lower $I_\infty$, and most small batches contain none of these.
+# The optimal critic is too low on average, at any $N$. Another critic can be too *high* on a batch, compared with its own $I_\infty$: a critic that exaggerates $f$ gives a few strangers enormous scores, which lower $I_\infty$, and most small batches contain none of these.
 
 # %% tags=["reproducible", "slide"]
 z, z_prime = rpm.gaussian.sample(2048, 0.4, 1, generator=rng)
@@ -221,7 +221,7 @@ rpm.figures.lines(
 )
 
 # %% [markdown] tags=["slide"]
-# The curves of NWJ and DV are still too low: 200 batches do not contain the worst ones. Most of NWJ's variance is that of its $\bar Z$, a mean of $f$ over $64\cdot63$ pairs of
+# The curve of NWJ is still too low: 200 batches do not contain the worst ones. Most of NWJ's variance is that of its $\bar Z$, a mean of $f$ over $64\cdot63$ pairs of
 # strangers. The variance of one $f$ is $\chi^2$. The cells $(i,j)$ and $(j,i)$ of the table are positively correlated, all others uncorrelated, so the standard deviation of $\bar Z$ is at least $\sqrt{\chi^2/(64\cdot63)}$. Compare that with the spread of NWJ over 2 000 batches.
 
 # %% tags=["reproducible", "slide"]
@@ -241,7 +241,7 @@ assert (
 )
 
 # %% [markdown] tags=["slide"]
-# The missing spread comes from pairs of strangers that are so rare that most batches contain none. InfoNCE on 64 pairs cannot show 5 nats. On far more than $e^{2\,\mathrm{MI}}$ pairs, here tens of thousands, it nearly does, and lesson 5 makes that cheap. To *train* one needs a steady direction rather than a value. A small variance of the value suggests a steady gradient, which this lesson does not measure.
+# The missing spread comes from pairs of strangers that are so rare that most batches contain none. InfoNCE on 64 pairs cannot show 5 nats. By (E16) it comes close on far more pairs than $e^{2\,\mathrm{MI}}$, which is more than ten thousand here. Lesson 5 makes that cheap. To *train* one needs a steady direction rather than a value. A small variance of the value suggests a steady gradient, which this lesson does not measure.
 #
 # ## Train with small batches, evaluate on many pairs
 #
@@ -309,7 +309,7 @@ assert gain[1] > (rows[64, 500][1] - rows[8, 500][1]) / 2
 #
 # <details><summary>Answer</summary>
 #
-# Between 2 and 3 nats, once $e^{2\,\mathrm{MI}}$ is well above 64; and by more than a thousand at 6 nats. The batch itself is never that far off: it misses two nats there. At the optimal critic $I_N$ is never negative on average. So a law that predicts a bias larger than the MI only tells that it does not hold.
+# Between 2 and 3 nats, once $e^{2\,\mathrm{MI}}$ is well above 64; and by more than a thousand at 6 nats. The batch itself is never that far off: it misses two nats there. At the optimal critic $I_N$ is never negative on average. So where the law predicts a bias larger than the MI, the law does not hold.
 # </details>
 
 # %% tags=["reproducible", "slide"]
@@ -393,8 +393,7 @@ print(f"{value:.4f} nats from a batch of 8, whose ceiling is log 8 = {ceiling:.4
 #
 # ## The three numbers of this world
 #
-# Treat a batch as a data set of its own, as in lesson 5. It has 64 pairs, $C$ is $-2\log 64$, and the encoder is deterministic. Then InfoNCE, the ELBO and the log evidence are one number, exactly. It is not the mutual information of the
-# distribution that the batch came from: the error of a batch, whose mean is the bias and whose spread is the variance, is a difference between two models: that of the 64 pairs and that of their source.
+# Treat a batch as a data set of its own, as in lesson 5. It has 64 pairs, $C$ is $-2\log 64$, and the encoder is deterministic. Then InfoNCE, the ELBO less $C$ and the log evidence less $C$ are one number, exactly. It is not the mutual information of the source, the distribution that the batch came from. The difference of the two is the error of the batch: its mean is the bias, and its variance is that of InfoNCE above. It compares two models, that of the 64 pairs and that of their source.
 
 # %% tags=["reproducible"]
 pairs = rpm.gaussian.sample(64, 0.9, 6, generator=torch.Generator().manual_seed(0))

@@ -70,7 +70,7 @@ assert (
 # $$h_k(z) = R(k\lVert z\rVert)\, z.$$
 #
 # The twist of $-k$ undoes it. The Jacobian of $h_k$ has determinant 1 everywhere: in polar coordinates it only adds $kr$ to the angle. So $h_k$ moves probability without squeezing it. Each point keeps its
-# distance from the origin, and the density of this Gaussian depends on that distance alone. So $h_k(z)$ is Gaussian again. We twist both $z$ and $z'$.
+# distance from the origin, and the density of this Gaussian depends on that distance alone. So $h_k(z)$ is Gaussian again, though not jointly with $h_k(z')$. We twist both $z$ and $z'$.
 
 
 # %%
@@ -126,10 +126,9 @@ assert abs(straight - knowing) < 1e-9 and abs(straight - information) < 0.1
 #
 # The twist does not change the MI. So each nat that the walk loses is a nat more of KL. To be fair to the walk, we choose its scale anew for each twist.
 #
-# On a sample we have only $I_N$: that of the walk stands for $I_\infty$, and that of the optimal critic for the MI. So the KL is estimated by $I_N$ of the optimal critic less $I_N$ of the walk, both on the same 2 000 pairs. And we ask what a *linear probe* still reads: the straight $z$, predicted
-# from the twisted one by least squares on half of the pairs and scored on the other half, with $R^2 = 1$ for a perfect prediction and 0 for one no better than the mean.
+# On a sample we have only $I_N$: that of the walk stands for $I_\infty$, and that of the optimal critic for the MI. So the KL is estimated by $I_N$ of the optimal critic less $I_N$ of the walk, both on the same 2 000 pairs. And a *linear probe* predicts the straight $z$, that before the twist, from the twisted one. It is fitted by least squares on half of the pairs and scored on the other half: $R^2 = 1$ for a perfect prediction, 0 for one no better than the mean.
 #
-# **Predict**: at $k = 2$ a point at distance 1 turns by two radians, and its partner, typically 0.4 further out or in, by 0.9 radians more or less. How much
+# **Predict**: at $k = 2$ a point at distance 1 turns by two radians, and its partner, typically $\sqrt{1-\rho^2} \approx 0.44$ further out or in, by about 0.9 radians more or less. How much
 # of the 1.66 nats does the walk keep?
 #
 # <details><summary>Answer</summary>
@@ -171,7 +170,7 @@ assert abs(information - straight_walk - 0.035) < 1e-3
 assert 0.02 < straight - walk[0] < 0.06
 
 # %% [markdown] tags=["slide"]
-# Even at k = 0 the walk's prior is not the true one. Given $z$, the data have mean $0.90\,z$ and variance 0.19 in each dimension. The walk at its best scale says $0.83\,z$ and 0.17, since its one number must set both ([lesson 3](03_infonce_is_the_elbo.ipynb)): that costs 0.035 nats. (On a sample the cost comes out a little different, since $I_N$ stands for $I_\infty$.)
+# Even at k = 0 the walk's prior is not the true one. Given $z$, the data have mean $0.90\,z$ and variance 0.19 in each dimension. The walk says $\frac{a}{1+a}\,z$ and $\frac{1}{1+a}$, with $a = 1/\sigma^2$ ([lesson 3](03_infonce_is_the_elbo.ipynb)). Its one number must set both, and even at the best scale that costs 0.035 nats. (On a sample the cost comes out a little different, since $I_N$ stands for $I_\infty$.)
 #
 # The information stayed. The evidence of the walk fell, and so did the $R^2$ of a linear probe. Both depend on *where* a latent lies; the information does not.
 #
@@ -272,10 +271,12 @@ print(f"of ten times as many pairs: {ten_times:.2f} at k = 2.0")
 assert estimated[2.0] + 0.05 < ten_times < information
 
 # %% [markdown] tags=["slide"]
-# KSG falls, although by (E17) the MI does not. It has too few pairs for the spiral: of ten times as many it reads more. That the walk's value falls is another matter: it does not estimate the MI. It is the evidence of a model, and that model is wrong about twisted latents. Where a closed form of the MI exists,
+# KSG falls, although by (E17) the MI does not. For the spiral 2 000 pairs are too few: from ten times as many it finds more. That the walk's value falls is another matter: it does not estimate the MI. It is the evidence of a model, and that model is wrong about twisted latents. Where a closed form of the MI exists,
 # as here, trust it rather than an estimate.
 #
 # ## Twist it yourself
+#
+# The widget has 800 pairs of its own, so its evidence differs a little from that above.
 #
 # **Predict**, before you move the slider: at which strength has the linear probe lost half of its R²?
 #

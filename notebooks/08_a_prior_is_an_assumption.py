@@ -54,7 +54,7 @@ rpm.figures.images(
 #
 # $$\mathbb E\log P(x,x') - C = I_{\text{true}}(x;x') - \mathrm{KL}\big(P_{\text{true}}(x,x')\,\|\,P(x,x')\big). \tag{E23}$$
 #
-# We judge on 2 048 pairs. Their mean has an error of 0.02 to 0.03 nats a ball, so that a measured evidence may come out slightly above the ceiling. (On $N$ given pairs there is another
+# We judge on 2 048 pairs. Their mean has a sampling error, so that a measured evidence may come out slightly above the ceiling. (On $N$ given pairs there is another
 # ceiling, $\log N$, here 7.6 nats and far away.)
 
 
@@ -108,8 +108,7 @@ def judge(encoder, critic, test):  # I_N in nats, R² and MCC on held-out frames
 
 
 # %% [markdown]
-# The random weights that a network starts with may **fold** the box, like a sheet of paper: two places far apart in the box get the same latent, and training does not unfold the code. The evidence then stays far
-# lower, under either prior (lesson 16 shows such a fold on a circle). We want to compare priors, not starts, so each prior gets its best start: we begin three times, train 40 steps, and
+# The random weights that a network starts with may **fold** the box, like a sheet of paper: two places far apart in the box get the same latent, and training does not unfold the code. The evidence then stays lower (further down some starts do so under a third prior; lesson 16 shows a fold on a circle). We want to compare priors, not starts, so each prior gets its best start: we begin three times, train 40 steps (60 for three balls), and
 # go on with the one whose InfoNCE *on the training batches* is highest. Neither held-out frames nor positions take part in that choice.
 
 
@@ -183,7 +182,7 @@ for step, terms in {"gaussian": gaussian_terms, "laplace": laplace_terms}.items(
 # %% [markdown] tags=["slide"]
 # The evidence chose the right prior in all six comparisons. $R^2$ hardly separates them: a linear map reads the positions from every one of these encoders, with $R^2$ above 0.99. And it needs the true positions, which the evidence does not. Each difference is the logarithm of a *held-out
 # likelihood ratio*, per pair: how much more probable one fitted model makes the held-out pairs than the other. It is no Bayes factor, which would average over all encoders and scales
-# instead of taking fitted ones. The number behind each ± is the standard error of the difference, a mean over 2 048 pairs.
+# instead of taking fitted ones. In the lines with *leads by*, the number behind ± is the standard error of the difference, a mean over 2 048 pairs; in the other lines it is the standard deviation over the three seeds.
 #
 # ## Equal R², different axes
 #
@@ -261,7 +260,7 @@ assert abs(walk[:, 2].mean() - in_six) < 0.1
 #
 # <details><summary>Answer</summary>
 #
-# Along the diagonals. The steps decide.
+# Its diagonals. The steps decide.
 # </details>
 
 
@@ -314,7 +313,7 @@ assert mcc.mean() > in_the_plane + 0.03
 #
 # ## Nearly the same nats, another code
 #
-# Lesson 7 twisted latents by hand: each point was turned about the middle, by an angle that grows with its distance. We now do it with pixels. We *choose* a bad start: an encoder trained to output $v$ after a twist by the angle $3\lVert v\rVert$, where $v$ is the true position, seen from the middle of the box and scaled to variance 1 in each coordinate. The twisted box looks like a **whirl**.
+# Lesson 7 twisted latents by hand: each point was turned about the middle, by an angle that grows with its distance. Now an encoder makes the twist, from pixels. We *choose* a bad start: an encoder trained to output $v$ after a twist by the angle $3\lVert v\rVert$, where $v$ is the true position, seen from the middle of the box and scaled to variance 1 in each coordinate. The twisted box looks like a **whirl**.
 #
 # From this start we train twice: once under the random walk, and once under a **universal prior**. The critic of the latter is two networks, $\log f = a(z)\cdot b(z')$, which can
 # come close to any function of $z$ and $z'$, so that it assumes next to nothing of the motion (E6). This critic first learns the whirl, while the encoder stands still.
@@ -408,7 +407,7 @@ rpm.figures.clouds(
 )
 
 # %% [markdown]
-# Both models are at the ceiling, within the error of 2 048 pairs. The random walk is ahead by hundredths of a nat, presumably because the universal critic had to learn what the walk assumes. One code is a
+# Both models are at the ceiling, to within 0.05 nats. The random walk is ahead by hundredths of a nat, presumably because the universal critic had to learn what the walk assumes. One code is a
 # map of the box, the other a whirl. A critic that knew the whirl perfectly would score it exactly as the walk scores the map, as in lesson 7.
 #
 # This whirl may be due to two choices of ours: when we stopped the training, and where we started it. First the time. We begin at the first whirl again and train three times as long, 1 200 steps, with batches of 64:
@@ -447,8 +446,7 @@ if not straight.all():
     assert fresh[~straight, 0].max() < fresh[straight, 0].min() - 0.02
 
 # %% [markdown] tags=["slide"]
-# No fresh start ends with both the full evidence and a bad code. Some codes are straight. The others have a low $R^2$ and lower nats, as a fold gives them. (Trained for longer, a universal
-# critic earns most of a fold's nats back, though in the starts that we tried never all of them.) So a straight code is not the work of the universal prior. It comes from the network: with random weights it usually maps the box without a whirl, and nothing in this prior adds one. That is an assumption too. Nobody wrote it down, and the evidence under this prior cannot test it: the whirl has nearly the same evidence.
+# No fresh start ends with both the full evidence and a bad code. Some codes are straight. The others have a low $R^2$ and lower nats, as a fold gives them. (Not shown here: trained for longer, a universal critic earns most of a fold's nats back, though in the starts that we tried never all of them.) So a straight code is not the work of the universal prior. It comes from the network: with random weights it usually maps the box without a whirl, and nothing in this prior adds one. To rely on the network is an assumption too. Nobody wrote it down, and the evidence under this prior cannot test it: the whirl has nearly the same evidence.
 #
 # ## Watch the code unfold
 #
@@ -504,7 +502,7 @@ rpm.lessons.lesson_08.posterior.check(posterior)
 # **1. The Laplace prior finds the axes of three balls, and the random walk does not, because…**
 # <details><summary>the random walk trains worse</summary>Its R² is as high. It has found the positions, up to a rotation.</details>
 # <details><summary>the scores of the walk do not change when both sides are rotated</summary>Yes. Whatever the objective cannot see, it cannot choose.</details>
-# <details><summary>heavy tails are always better</summary>On Gaussian steps they lose in nats, and the axes that they report are none of the steps'.</details>
+# <details><summary>heavy tails are always better</summary>On Gaussian steps they lose in nats, and the axes that they report are not those of the steps, which have none.</details>
 #
 # **2. Model a has R² 0.99 and lower held-out evidence than model b with R² 0.6. You conclude…**
 # <details><summary>a is the better model of the data</summary>b is the better model of the pairs: it gives them a higher probability. R² asks about positions, which the pairs do not show directly.</details>
@@ -513,7 +511,7 @@ rpm.lessons.lesson_08.posterior.check(posterior)
 #
 # **3. The universal prior has no geometry. From a default start its codes are often straight all the same. Why?**
 # <details><summary>the information prefers straight codes</summary>It cannot: (E17).</details>
-# <details><summary>the network and its start rarely make a whirl</summary>Yes, by no choice of ours, and not every time.</details>
+# <details><summary>the network and its start rarely make a whirl</summary>Yes. We did not choose that, and some starts fold instead.</details>
 # <details><summary>the critic is not quite universal</summary>It is small, which may help; but from the scrambled start it comes near the ceiling with much of the whirl left.</details>
 #
 # ## What we saw

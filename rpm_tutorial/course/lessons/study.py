@@ -11,7 +11,7 @@ import numpy as np
 from IPython.display import Markdown
 from scipy.stats import spearmanr
 
-from ..figures import Figure
+from ..figures import Figure, charts
 from ..figures.charts import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, Style, house_figure, log_ticks, panes
 
 SPHERES = ("sphere 0.05", "sphere 0.2", "sphere 1", "sphere")
@@ -25,6 +25,11 @@ STYLES = {
     "Laplace walk": Style(VERMILLION, "dash", "triangle-up"),
     "bilinear": Style(GREEN, "solid", "diamond"),
     "separable": Style(GREEN, "dash", "cross"),
+    "label nats": charts.STYLES["label"],
+    "instance nats": charts.STYLES["instance"],
+    "evidence − C": charts.STYLES["log evidence − C"],
+    "probe of z": charts.STYLES["MI"],
+    "probe of features": Style(ORANGE, "dash", "x"),
 }
 FALLBACK = tuple(
     Style(color, dash, symbol)
@@ -140,8 +145,8 @@ def curves(
     Each panel has for each line the seeds' numbers at each x, which is on a logarithmic axis.
     """
     y_labels = [y_label] * len(panels) if isinstance(y_label, str) else y_label
-    fig = house_figure(height=400, **panes(tuple(panels), 0.32 / len(panels)))
-    fig.update_layout(legend={"orientation": "h", "y": -0.2}, margin_b=100)
+    fig = house_figure(height=420, **panes(tuple(panels), 0.32 / len(panels)))
+    fig.update_layout(legend={"orientation": "h", "y": -0.26}, margin_b=120)
     rows, seen = [], dict[str, Style]()
     for k, (panel, lines) in enumerate(panels.items(), start=1):
         axis = "" if k == 1 else str(k)
