@@ -285,7 +285,7 @@ rpm.explore(rpm.lessons.lesson_13.classes(emissions[0], paths))
 #
 # $$\frac{\varepsilon}{1-\varepsilon} = \min_{x_2} \frac{P(x_2|i)}{P(x_2|j)}.$$
 #
-# If some $x_2$ occurs in class $j$ and never in class $i$, this is zero, and class $j$ can borrow nothing. The mirror move, in which the classes of $x_2$ borrow, has the same limit with $x_1$ in the place of $x_2$. So both observations have to be clear. The cell shows one of the two limits: it makes $x_2$ clearer step by step, and takes the two classes between which most can be borrowed.
+# If some $x_2$ occurs in class $j$ and never in class $i$, this is zero, and class $j$ can borrow nothing. The mirror move, in which the classes of $x_2$ borrow, has the same limit with $x_1$ in the place of $x_2$. So both observations have to be clear. The cell makes $x_2$ clearer step by step, and prints the limit for the two classes between which most can be borrowed. Its last line is the limit of the mirror move, which stays the same, as $x_1$ does.
 
 # %% tags=["reproducible", "slide"]
 own = torch.eye(K, dtype=torch.float64)[torch.arange(5) % K]  # a class for each x₂
@@ -367,7 +367,7 @@ def evidence(f, f_prime):
 
 
 # %% [markdown]
-# What is the M-step of a network? There is no closed form, so we take one gradient step on the bound, with $q$ held fixed. Right after an E-step this gradient *equals* the gradient of the evidence: the two differ by a KL, which is zero there, so at its minimum, and its gradient is zero too. So a training on the evidence is EM, with one gradient step as its M-step. (Ours takes AdamW's steps, each on a batch of 256 with the batch's own $F(z)$. So unlike EM on tables it may also fall.) The cell checks this, and that the function agrees with the library's tables (a data set of $n$ pairs is a table with $1/n$ on its diagonal, as in lesson 5).
+# What is the M-step of a network? There is no closed form, so we take one gradient step on the bound, with $q$ held fixed. Right after an E-step this gradient *equals* the gradient of the evidence: the two differ by a KL, which is zero there, so at its minimum, and its gradient is zero too. So a training on the evidence is EM, with one gradient step as its M-step. (Our training takes AdamW's steps, each on a batch of 256 with the batch's own $F(z)$. So, unlike in EM on tables, the evidence may also fall.) The cell checks this, and that the function agrees with the library's tables (a data set of $n$ pairs is a table with $1/n$ on its diagonal, as in lesson 5).
 
 # %% tags=["reproducible"]
 weights = {k: v.detach().double().requires_grad_() for k, v in starts(1, seed).items()}
@@ -386,12 +386,11 @@ print(f"gradients of bound and of evidence: {difference:.1e} apart")
 assert residual < 1e-12 and difference < 1e-12
 
 # %% [markdown] tags=["slide"]
-# **Predict**: a category has no name, so we match categories with digits one to one, by the labels of test images, and count how many images then agree. How many of the
-# twelve networks agree with nine labels in ten?
+# **Predict**: a category has no name, so we match categories with digits one to one, by the labels of test images, and count how many images then agree. How many of the twelve networks agree with more than nine labels in ten?
 #
 # <details><summary>Answer</summary>
 #
-# Half to two thirds. The others have a lower agreement, as if two digits shared a category and one digit took two: the widget of lesson 14 shows it.
+# About half of them, or more. The others have a lower agreement, as if two digits shared a category and one digit took two: the widget of lesson 14 shows it.
 # </details>
 
 # %%

@@ -96,7 +96,7 @@ def train(objective, pairs, weights, steps=200, every=10):
 # %% [markdown] tags=["slide"]
 # ## The evidence chooses the restart
 #
-# Lesson 13 ended with twelve networks. Half to two thirds had found the ten digits; the others agreed less with the labels. Only labels could tell them apart.
+# Lesson 13 ended with twelve networks. About half of them, or more, had found the ten digits; the others agreed less with the labels. Only labels could tell them apart.
 #
 # **Predict**: can you tell them apart without labels, by the evidence of the pairs that they were trained on?
 #
@@ -263,15 +263,15 @@ assert after > 9 and ends > 1.5
 #
 # $$L - C \;\le\; \text{log evidence} - C \;\le\; I_{\text{true}}(x;x'),$$
 #
-# and the first is an equality for *certain* codes, in which each $x$ has one category (E13). So becoming certain closes the gap between the two. The ELBO may rise by that although the evidence does not rise, or even falls.
+# and the first is an equality for *certain* codes, in which each $x$ has one category (E13). So becoming certain closes the gap between the two. In this way the ELBO may rise even if the evidence stays, or falls.
 #
-# For a fair comparison we take the *best* result of each objective, because single starts differ, as we saw above. For the ELBO we need no starts: its trainings end near certain codes. There are $4^8 = 65\,536$ of these, and we try them all. For the evidence we take eight random starts, and one at the best certain code. Why certain codes? With an encoder for each side, $L - C$ is linear in the table $Q(z|x)$ and convex in $Q(z'|x')$. Such a function is largest at a corner, where every row has a single 1: its maximum *is* reached by certain codes. The second cell below checks both properties at random tables. With one table for both sides, as here, that is no proof. So the last cell of this section looks at where trainings on the ELBO end.
+# For a fair comparison we take the *best* result of each objective, because single starts differ, as we saw above. For the ELBO we need no starts: its trainings end near certain codes. There are $4^8 = 65\,536$ of these, and we try them all. For the evidence we take eight random starts, and one near the best certain code. Why certain codes? With an encoder for each side, $L - C$ is linear in the table $Q(z|x)$ and convex in $Q(z'|x')$. Such a function is largest at a corner, where every row has a single 1: its maximum *is* reached by certain codes. The second cell below checks both properties at random tables. With one table for both sides, as here, that is no proof. So the last cell of this section looks at where trainings on the ELBO end.
 #
 # **Predict**: by how much does the encoder trained on the evidence beat the best certain code, in evidence? Does it depend on $\beta$?
 #
 # <details><summary>Answer</summary>
 #
-# At $\beta = 1$ it does not, not even from a start at that code. The stickier the prior, the larger the gain.
+# At $\beta = 1$ it does not, not even from a start near that code. The stickier the prior, the larger the gain.
 # </details>
 
 
@@ -362,7 +362,7 @@ assert gap < 0.03 and max(bound for _, bound in on_elbo) < elbo + 1e-3
 
 # %% [markdown] tags=["slide"]
 # The eight trainings on the ELBO end well below the best certain code. So a comparison of single starts would mix two things: poor starts, which eight restarts did not mend here, and the objective. What remains is the gain above: at $\beta = 2$ and 3 the evidence keeps doubt that its model can use. At $\beta = 1$,
-# where the prior allows $z' \ne z$ more often, no start, not even one at the best certain code, found a use for doubt.
+# where the prior allows $z' \ne z$ more often, no start, not even one near the best certain code, found a use for doubt.
 #
 # So: are your latents categorical, and can you afford the sum over them? Then train the evidence, from several starts. Are your encoders deterministic, as in InfoNCE? Then the two are one
 # (E13), and the question does not arise.
@@ -394,7 +394,7 @@ rpm.lessons.lesson_14.found_all.check(found_all)
 # ## Quiz
 #
 # **1. Twelve restarts of one model, no labels. You keep the network with…**
-# <details><summary>the most even categories</summary>A network that splits one digit and merges two uses its ten categories nearly as evenly (9.3 of 10), and evenness does not ask whether the two images of a pair agree.</details>
+# <details><summary>the most even categories</summary>A network that splits one digit and merges two uses its ten categories nearly as evenly, and evenness does not ask whether the two images of a pair agree.</details>
 # <details><summary>the highest evidence of the training pairs</summary>Yes: it is one model and one data set, so the likelihood compares the fits.</details>
 # <details><summary>the most certain categories</summary>A merged category can be certain too. The evidence asks whether both images of a pair agree, and how much that says.</details>
 #
@@ -410,7 +410,7 @@ rpm.lessons.lesson_14.found_all.check(found_all)
 #
 # ## What we saw
 #
-# The evidence of the training pairs chose among restarts as labels would have. Where recognition is uncertain, the ELBO charges for each disagreement of two independent draws: undecided encoders collapse, and decided ones become certain. The evidence of the same model keeps several categories, though not all ten, and keeps doubt on the ring where doubt is of use. How much that is worth depends on the prior, from nothing to a sixth of a nat on the ring.
+# The evidence of the training pairs chose among restarts as labels would have. Where recognition is uncertain, the ELBO charges for each disagreement of two independent draws: from random starts, encoders collapse on the digits and become certain on the ring. The evidence of the same model keeps several categories, though not all ten, and keeps doubt on the ring where doubt is of use. How much that is worth depends on the prior, from nothing to a sixth of a nat on the ring.
 #
 # The three numbers of the ring at $\beta = 3$, for the best certain code and for the best training on the evidence:
 

@@ -9,8 +9,7 @@
 #
 # **You need** [lesson 4](04_one_prior_one_objective.ipynb) for priors and normalisers, and [lesson 6](06_finite_batches.ipynb) for batches. **Time** 45 minutes.
 #
-# **Whose result**: the losses are their authors', cited where they stand. The paper shows that InfoNCE is an ELBO; that the others are, each in its own
-# way, this course's. Beside it: [the libraries' own losses](../docs/losses.md), compared with these tables; [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
+# **Whose result**: the losses are their authors', cited where they stand. The paper shows that InfoNCE is an ELBO; how the other losses relate to it is this course's, unless a source is named. Beside it: [the libraries' own losses](../docs/losses.md), compared with these tables; [notation](../docs/notation.md), [glossary](../docs/glossary.md), [questions and answers](../docs/faq.md).
 
 # %%
 import math
@@ -102,7 +101,7 @@ assert abs(information - math.log(16 / 3)) < 1e-12 and objective < information
 
 # %% [markdown] tags=["slide"]
 # Our scores are sharp, and know nothing of two of a view's three partners. So the value is negative: confidently wrong, and no bug.
-# The ceiling fell with the number of partners, from $\log 16$ to $\log 16/3$ (a view is no partner of its own): a view with many partners says less about which one it is. A duplicate, or a stranger who is really a partner (a
+# The ceiling fell with the number of partners, from $\log 16$ to $\log 16/3$ (a view is no partner of its own): a view with many partners says less about which of them comes with it. A duplicate, or a stranger who is really a partner (a
 # *false negative*), is the same matter: give its cell a share of the row's mass in $Q(z,z')$, and the loss is still minus an ELBO, but for a constant.
 #
 # ## Label smoothing: some pairs are strangers
@@ -147,7 +146,7 @@ assert far > math.log(B) and decoupled > infonce
 
 # %% [markdown] tags=["slide"]
 # Row by row, $e^{\text{DCL}} = e^{\text{cross-entropy}} - 1$: nearly the same where the loss is large, and without a floor where it goes to zero.
-# The rows of $Q(z')f/Z$ no longer sum to one over the batch, so this number is not the evidence of any model of the batch. It is an estimate of $I_\infty$ (E7): $Z$ is right on average, its logarithm too low
+# The rows of $Q(z')f/Z$ no longer sum to one over the batch, so this number is not the evidence of any model of the batch. It is an estimate of $I_\infty$, which is InfoNCE with all of $Q(z')$ as candidates ([lesson 3](03_infonce_is_the_elbo.ipynb)): $Z$ is right on average, its logarithm too low
 # (Jensen's inequality), and so the value is too *high* on average. Use DCL to train, and `rpm.dataset_evidence` to say what was learned.
 #
 # ## MoCo: a queue is another Q(z′)
@@ -264,10 +263,10 @@ assert accumulated < gathered < math.log(256) and accumulated < math.log(64)
 # These have no candidates. VICReg pulls the two views together, BYOL the prediction of one to the other (both of length 1): $-\lVert z-z'\rVert^2$ is the score of the random walk, up to its scale, from which InfoNCE subtracts $\log Z(z)$. Alone, it would be best for a
 # constant encoder. Barlow Twins asks that each coordinate of $z$ correlate with its partner's. What stands in the place of $\log Z$:
 #
-# - VICReg ([Bardes et al. 2021](https://arxiv.org/abs/2105.04906)) keeps each coordinate's standard deviation above one, and covariances near zero; Barlow Twins ([Zbontar et al. 2021](https://arxiv.org/abs/2103.03230)) standardises the coordinates and makes the cross-correlation of the sides the identity. Both keep the latents spread out, but only in their variances and covariances.
+# - VICReg ([Bardes et al. 2021](https://arxiv.org/abs/2105.04906)) keeps each coordinate's standard deviation above one by a hinge (a penalty below one, none above), and covariances near zero; Barlow Twins ([Zbontar et al. 2021](https://arxiv.org/abs/2103.03230)) standardises the coordinates and makes the cross-correlation of the sides the identity. Both keep the latents spread out, but only in their variances and covariances.
 # - BYOL ([Grill et al. 2020](https://arxiv.org/abs/2006.07733)) and SimSiam ([Chen and He 2020](https://arxiv.org/abs/2011.10566)) have nothing there: a predictor and a stopped gradient, and in BYOL a slowly moving target, keep them from the constant in practice, by how they train, not by what they minimise.
 #
-# So none of them is an ELBO of our family, and their losses have no unit. Their encoders can be judged all the same, and so can what is missing:
+# So none of them is an ELBO of our family, and their losses have no unit. Their encoders can be judged all the same. The cell does so, and shows that the pull alone is best for a constant, which is worth nothing:
 
 # %% tags=["reproducible", "slide"]
 walk = rpm.RandomWalk(scale=0.1).double()
@@ -298,7 +297,7 @@ bound = world.elbo(log_prior).value - world.constant
 agree(bound, (q * log_prior).sum() + entropies)
 
 # %% [markdown]
-# That much is exact. With a random walk for $P$, the pull of VICReg is $-\mathbb E\log P$ up to a number. Its other terms stand for the entropies, one of each for either side, and are approximations. For
+# That much is exact. With a random walk for $P$, the pull of VICReg is $-\mathbb E\log P$ up to a number. Its other terms, one of variances and one of covariances for each side, take the place of the entropies, as approximations. For
 # Gaussian latents with correlations $R$, an entropy loses $-\tfrac12\log\det R$ nats to them, and $\tfrac14\sum_{i\ne j}R_{ij}^2$ is that to second order: a
 # penalty on squares, as VICReg's. **Predict**: three coordinates correlate by 0.4 each, then by −0.4. Which loses more entropy?
 #
@@ -317,7 +316,7 @@ for r in (0.1, 0.4, -0.4):
 assert squares < 0.6 * lost, "and blind to a plane"
 
 # %% [markdown]
-# Nor does the hinge count what a standard deviation above one adds, and no second moment sees what is not Gaussian: [two sets of latents](../docs/losses.md) to which VICReg gives one value are worth
+# Nor does VICReg's hinge count what a standard deviation above one adds, and no second moment sees what is not Gaussian: [two sets of latents](../docs/losses.md) to which VICReg gives one value are worth
 # different nats. BYOL and SimSiam have no term for the entropies at all.
 
 # %% [markdown] tags=["slide"]
@@ -373,7 +372,7 @@ rpm.lessons.lesson_15.own_column.check(own_column)
 # <details><summary>log 256 − 2.1, about 3.4</summary>In NT-Xent both sides are candidates.</details>
 #
 # **2. DCL reads 9 nats on a batch of 512 pairs. Is that a bug?**
-# <details><summary>Yes, nothing exceeds log 512</summary>No probability of a model of the batch does; DCL's rows do not sum to one.</details>
+# <details><summary>Yes, nothing exceeds log 512</summary>The evidence of a model of the batch never does. But DCL's rows do not sum to one, so its value is no such evidence.</details>
 # <details><summary>No: without the partner in the denominator there is no ceiling</summary>Yes. It is an estimate of $I_\infty$, too high on average, and can be negative as well.</details>
 #
 # **3. SigLIP's loss falls when you double the batch. So the model got better?**
@@ -396,5 +395,5 @@ assert max(abs(infonce - bound), abs(infonce - evidence)) < 1e-10
 # %% [markdown] tags=["slide"]
 # ## What we saw
 #
-# Most losses of practice are InfoNCE of another table: they differ in who is a pair and who is a candidate, and a logarithm minus their value is InfoNCE in nats. Some are not: SigLIP fits the ratio without a normaliser,
+# Many of these losses are InfoNCE of another table: they differ in who is a pair and who is a candidate, and a logarithm minus their value is InfoNCE in nats. Some are not: SigLIP fits the ratio without a normaliser,
 # DCL and a stale queue are normalised by something else, VICReg and BYOL have no strangers. All leave an encoder behind, and evidence can judge it. Next, [a prior of your own](16_your_own_prior.ipynb).

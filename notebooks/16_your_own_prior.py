@@ -337,7 +337,7 @@ assert share > 3 / 20 and gain.median() > 0
 
 # %% [markdown] tags=["slide"]
 # These are wars, famines, epidemics, and their ends. Under Gaussian steps they are almost impossible, and each costs that prior many nats; under Laplace steps they are merely rare. Remember `reduction="none"`, which gives the evidence of each pair: before you trust
-# a difference in evidence, see whether it comes from many pairs or from a few. Here it comes from a few; but the median pair gains too, and the other splits agree.
+# a difference in evidence, see whether it comes from many pairs or from a few. Here it comes from a few; but the median pair gains too, and on the other splits the same prior wins.
 #
 # One assumption of this prior may still be wrong: that life expectancy drifts by as many years at 40 as at 80. So let an encoder stretch the axis, and keep the prior: the latent drifts
 # by the same amount at every level, whatever that is in years.
@@ -379,7 +379,7 @@ rpm.figures.lines(
 # ## Two views, two encoders
 #
 # Third example: two tables with the same rows. For each of 569 cell samples, scikit-learn's breast cancer data hold the means of ten features of the cell nuclei ($x$) and
-# the standard errors of the same features ($x'$). Two questions: how many latents should the code have, and should one encoder serve both views? For one encoder a view, `rpm.train` takes a second encoder for $x'$, `encoder_prime`.
+# the standard errors of the same features ($x'$). Two questions: how many latents should the code have, and should one encoder serve both views? If each view has an encoder of its own, `rpm.train` takes the one for $x'$ as `encoder_prime`.
 #
 # The number of latents is part of the model, and held-out evidence can choose it. We try 2, 4 and 6 latents, with a linear encoder for each view.
 
@@ -535,7 +535,7 @@ shown = ", ".join(f"{name} {value.mean():.2f}" for name, value in worlds.items()
 print(f"InfoNCE = ELBO − C = log evidence − C, in nats a pair: {shown}")
 
 # %% [markdown]
-# **Where to go on.** The paper, [arXiv 2107.02495](https://arxiv.org/abs/2107.02495), now reads as a summary of what you have run. The library's file `objectives.py` (in the folder `rpm_tutorial`) defines InfoNCE and its relatives in some two hundred lines.
+# **Where to go on.** The paper, [arXiv 2107.02495](https://arxiv.org/abs/2107.02495), now reads as a summary of what you have run. The library's file `objectives.py` (in the folder `rpm_tutorial`) defines InfoNCE and its relatives.
 # And there are your own pairs. First choose what belongs together: the evidence cannot choose that for you, because another choice is other data (lesson 9). Then write down several ways in which $z'$ may follow from $z$,
 # and let held-out evidence choose among them. Evidence does not say whether the latents serve your purpose: lesson 9 found that it does not predict a probe. So have a probe for your purpose, too.
 #

@@ -17,6 +17,7 @@ TRIED = {
     "test-colab": ["KIND=--help"],
     "test-processors": ["KIND=--help"],
     "build": ["ONLY=N06"],
+    "study": ["SMALL=1"],
 }
 ELSEWHERE = {"lab", "site", "test-fast"}
 UNTRIED = {

@@ -270,6 +270,8 @@ largest = (best_dim["at its best β"] == 64).mean()
 top = min(sphere["as trained"], key=lambda c: -sphere["as trained"][c].mean())
 behind = sphere["at its best β"]["sphere"] - sphere["at its best β"]["sphere 0.2"]
 ahead = sphere["probe of z"]["sphere 0.2"] - sphere["probe of z"]["sphere"]
+
+# %%
 found = [
     ("From step 400 to 3 200 the instance nats grow",
      say(late["instance nats"]), late["instance nats"].min() > 0),
@@ -319,6 +321,8 @@ trained = "labels", "VICReg", "NT-Xent", "InfoNCE"
 least, best = min(trained, key=nats.get), max(trained, key=accuracy.get)
 between = [nats["untrained"] < nats[k] < nats["InfoNCE"] for k in trained[1:3]]
 apart = [accuracy[k] - accuracy["InfoNCE"] for k in trained[1:3]]
+
+# %%
 found = [
     ("Of the trained encoders, labels have least evidence", least, least == "labels"),
     ("and the best probe of z", best, best == "labels"),
