@@ -355,7 +355,7 @@ assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.5
 #
 # ## What forty-eight encoders say
 #
-# We compared a handful of trainings. [A study](study/what_the_evidence_chooses.ipynb) made 285, with every image of Fashion-MNIST, and its rows come with the course. Here are its 48 encoders of eight priors and six dimensions, from three seeds.
+# We compared a handful of trainings. [A study](study/what_the_evidence_chooses.ipynb) made more than 250, with every image of Fashion-MNIST, and its rows come with the course. Here are its 48 encoders of eight priors and six dimensions, from three seeds.
 #
 # **Predict**: order them by evidence, then by the probe of $z$. Are the two orders alike? And for the eight encoders of one dimension?
 #

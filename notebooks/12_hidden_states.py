@@ -58,7 +58,7 @@ bowl = rpm.GaussianChain(swing(angles), learnable=False)
 #
 # $$\log P(X) - \sum_t \log P_\text{true}(x_t) = \log \int P(Z) \prod_t \frac{Q(u_t|x_t)}{Q(u_t)}\,dZ \tag{E26}$$
 #
-# is the log likelihood of the Kalman filter less that of each frame alone. The filter, written out:
+# is the log likelihood of the Kalman filter less that of each frame alone. In the code `smooth` computes the integral exactly (its `log_normaliser`), here with a standard normal as $Q(u_t)$. The filter, written out:
 
 
 # %% tags=["reproducible"]
@@ -87,7 +87,7 @@ one = torch.distributions.Normal(x.new_zeros(()), (1 + s**2) ** 0.5)
 alone = one.log_prob(x).sum((1, 2))
 world = torch.stack([kalman(frames, exact.transition, s) for frames in x]) - alone
 residual = (model - world).abs().max()
-pair = f"{model.tolist()[0]:.6f} and {world.tolist()[0]:.6f}"
+pair = f"{model.mean():.6f} and {world.mean():.6f}"
 print(f"nats a sequence {pair}, residual {residual:.1e}")
 assert residual < 1e-9
 
@@ -96,7 +96,7 @@ assert residual < 1e-9
 #
 # ## The bound has three terms
 #
-# An encoder's $Q(u_t)$ is no Gaussian: it is the mixture of $Q(u_t|x_t)$ over the data. So take a Gaussian *reference* $\Gamma$ in its place, here the standard normal. The
+# An encoder's $Q(u_t)$ is in general no Gaussian: it is the mixture of $Q(u_t|x_t)$ over the data. So take a Gaussian *reference* $\Gamma$ in its place, here the standard normal. The
 # distribution $q(Z|X) \propto P(Z)\prod_t Q(u_t|x_t)/\Gamma(u_t)$ is then Gaussian, and is computed exactly, forwards and backwards once through the frames. It is not the model's
 # posterior, unless $\Gamma$ is $Q(u_t)$; in a variational bound it may take its place:
 #
@@ -121,14 +121,14 @@ assert (bound.value - parts).abs().max() < 1e-9
 assert (bound.log_evidence >= bound.value).all(), "importance weights of q's own paths"
 
 # %% [markdown] tags=["slide"]
-# With five sequences the mixture is far from a standard normal: this is another model than the one above, and the bound lies below its evidence. (`log_evidence` estimates that evidence: it draws many $Z$ from $q$, averages $P(X,Z)/q(Z|X)$, and takes the logarithm. By Jensen's inequality it is too low on average itself.) Training maximises the bound on batches, whose sequences also stand in for the data in the mixture $Q(u_t)$; that has a bias, as in lesson 6.
+# With five sequences the mixture is far from a standard normal: this is another model than the one above, and the bound lies below its evidence. (`log_normaliser` is the integral of the check above.) (`log_evidence` estimates that evidence: it draws many $Z$ from $q$, averages $P(X,Z)/q(Z|X)$, and takes the logarithm. By Jensen's inequality it is too low on average itself.) Training maximises the bound on batches, whose sequences also stand in for the data in the mixture $Q(u_t)$; that has a bias, as in lesson 6.
 #
 # ## Train the encoder and the law of motion together
 #
 # Now the observations are frames of 16 × 16 noisy pixels. The encoder sees one frame and gives, for each of two dimensions, a mean and what the frame adds to the reference's precision of one, $R \ge 0$; the covariance
 # $(1+R)^{-1}$ is below the reference's, so $q$ can always be normalised. $A$ has four dimensions and starts near a multiple of the identity: no dimension is a velocity yet. Nobody says where the ball is.
 #
-# A chain that forgets little has an $A$ near one and little noise, $I - AA^\top$. Its parameter is a $W$ with $A = W/\sqrt{1+W^2}$ (in one dimension), which has a long way to go until $A$ is near one; so
+# A chain that forgets little has an $A$ near an orthogonal matrix (in one dimension: near one) and little noise, $I - AA^\top$. Its parameter is a $W$ with $A = W/\sqrt{1+W^2}$ (in one dimension), which has a long way to go until $A$ is near one; so
 # its learning rate is twenty times the encoder's. And a start can get stuck, as in lesson 10: its bound is then much lower, on films that no training saw. So train three starts,
 # and keep the one that has the highest bound.
 
@@ -260,7 +260,7 @@ assert error["chain"] < error["straight across"] / 2
 assert error["knows the truth"] < error["chain"] < 1.5 * error["knows the truth"]
 
 # %% [markdown] tags=["slide"]
-# Six frames are long for a ball that swings: a straight line leaves the bowl, and even a line that ends at the right place misses the turn in between. The chain knows the swing.
+# Six frames are long for a ball that swings: a straight line runs on where the ball turns back, and even a line that ends at the right place misses the turn in between. The chain knows the swing.
 #
 # ## Is the band honest?
 #
@@ -301,7 +301,7 @@ rpm.explore(rpm.lessons.lesson_12.hidden(chain, recognised, M[:, 0], p[..., 0]))
 # Geophysical Data Center, in the public domain.) We hide the last six years of every thirty, learn from the others, and fill what was hidden.
 #
 # One number a year needs no network. In units of its standard deviation let it be jointly normal with $u_t$, with correlation $\rho$: then $Q(u_t|y_t) = \mathcal N(\rho y_t,\; 1-\rho^2)$, the
-# world is linear and Gaussian, and `log_normaliser` is the log evidence itself, (E26). So $A$ and $\rho$ are fitted by maximum likelihood, on windows of 24 years: what a statistician calls a state-space model, fitted to the years shown. (With the same numbers, statsmodels fills the years
+# world is linear and Gaussian, and `log_normaliser` is the log evidence less $C$, exactly (E26). So $A$ and $\rho$ are fitted by maximum likelihood, on windows of 24 years (they begin anywhere, and hidden years in them drop): what a statistician calls a state-space model, fitted to the years shown. (With the same $A$ and $\rho$, statsmodels fills the years
 # alike, to rounding: a test of the library compares the two.)
 
 # %%
@@ -335,7 +335,7 @@ def fitted(d, seed=0, steps=150):
 
 
 # %% [markdown] tags=["slide"]
-# How many dimensions has the sun's state? A chain of one can only fade; a swing needs two. We ask the evidence: how many nats are the hidden years worth, given those that are shown?
+# How many dimensions has the sun's state? A chain of one can only fade, or flip its sign each year; a swing needs two. We ask the evidence: how many nats are the hidden years worth, given those that are shown?
 #
 # $$\log\frac{P(\text{hidden years}|\text{years shown})}{\prod_t P_\text{true}(y_t)} = \texttt{log\_normaliser}\text{ of all years} - \texttt{log\_normaliser}\text{ of those shown}$$
 #
@@ -443,7 +443,7 @@ for name, f in {"chain": law.smooth(single).mean, "frame": single.mean}.items():
 # ## Where it fails
 #
 # The bound is tight where $Q(u_t)$ is close to the reference. Let two kinds of frame put $u$ at $m$ or at $-m$, with variance $1-m^2$: then $Q(u)$ has mean 0 and variance 1, as the reference
-# has, but is a mixture of two Gaussians. By symmetry the model gives either kind its true share, so the log evidence of one frame, less $C$, is 0, whatever $m$ is. The bound is $-\mathrm{KL}(Q(u)\,\|\,\Gamma)$.
+# has, but is a mixture of two Gaussians. By symmetry the model gives either kind its true share, so the log evidence of one frame, less $C$, is 0, whatever $m$ is. The prior of one frame is $\Gamma$, so $q$ is $Q(u|x)$ itself, and the bound is on average $-\mathrm{KL}(Q(u)\,\|\,\Gamma)$.
 
 # %% tags=["reproducible"]
 z, draw = torch.linspace(-8, 8, 8001).double(), torch.Generator().manual_seed(0)
@@ -466,7 +466,7 @@ rpm.figures.lines(apart, curves, x_label="m, half the distance of the modes", **
 # The bound is not easily lost: up to $m = 0.7$ it is enough that mean and variance are right. Beyond, the modes part, and it falls. So training would rather not use such latents: an encoder whose
 # $Q(u)$ is Gaussian pays nothing.
 #
-# The chain itself has one mode too. Take a ball that sits at $1$ or at $-1$, and changes its seat in one of twenty frames; a chain with $A = 0.9$ has its mean, its variance and its correlations.
+# The chain's posterior is Gaussian, so it has one mode as well. Take a ball that sits at $1$ or at $-1$, and changes its seat in one of twenty frames; a chain with $A = 0.9$ has its mean, its variance and its correlations.
 # It is seen at $1$, then six frames are dark, then it is seen at $-1$.
 
 # %% tags=["reproducible", "slide"]
@@ -486,7 +486,7 @@ assert (off < 1.96).all() and (off > 0.98).all()
 #
 # ## Certain recognition gives lesson 10 back
 #
-# Let recognition speak of every dimension of $z_t$. As $Q(z_t|x_t)$ narrows to a point, only the steps of the chain are left: the sum over $t$ of $\log P(z_t|z_{t-1})/Q(z_t)$. Now let the prior step be
+# Let recognition speak of every dimension of $z_t$. As $Q(z_t|x_t)$ narrows to a point, only the steps of the chain are left of the log evidence less $C$: the sum over $t$ of $\log\big(P(z_t|z_{t-1})/Q(z_t)\big)$. Now let the prior step be lesson 10's, with its context $c_t$, critic $f$ and normaliser $Z(c_t)$,
 #
 # $$P(z_t|z_{<t}) = Q(z_t)\,\frac{f(c_t,z_t)}{Z(c_t)}$$
 #
@@ -542,13 +542,13 @@ rpm.lessons.lesson_12.update.check(after_frame)
 #
 # ## Three numbers
 #
-# With an uncertain encoder the three numbers differ again. The *log evidence* of the sequences is `log_evidence`, by importance weights. The *ELBO* is `value`, below it, and
+# With an uncertain encoder the three numbers differ again. The *log evidence* of the sequences is `log_evidence`, by importance weights. The *ELBO* is `value`, below it (both less $C$), and
 # with no gap where Γ is Q(u_t). *InfoNCE* is what is left when recognition is certain and each step of the prior is an InfoNCE prior (E28).
 #
 # ## What we saw
 #
 # A chain of latents with uncertain recognition is a prior times one factor a frame (E25). In a linear Gaussian world its likelihood is the Kalman filter's. Its bound has three terms; the one with the mixture $Q(u_t)$ is estimated from samples. From noisy frames
 # alone it found both frequencies of a swinging ball, and, up to a linear map, where the ball is in the dark, with a band that held the truth about as often as it promised. With recognition of one parameter, $\rho$, it filled the sunspots' gaps, and
-# the evidence told that their state needs two dimensions. Where $Q(u_t)$ has several modes the bound is loose; where the world has, the chain is wrong.
+# the evidence told that their state needs two dimensions. Where $Q(u_t)$ has several modes the bound is loose; where the world's own posterior has several, the chain is wrong.
 #
 # All along, each frame had a latent of its own. The next lesson ties all observations to *one* latent: [the other RPM](13_the_other_rpm.ipynb).

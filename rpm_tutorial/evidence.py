@@ -86,8 +86,8 @@ def dataset_evidence(
         critic: an `nn.Module` from (n, d), (m, d) to log_f of shape (n, m), pair by pair and the same at each call.
         candidates: further z', shape (k, d), over which the normaliser runs as over those of the pairs: a queue.
         labels: N numbers or words: all pairs of one label are then partners of each other, alike, as `infonce` has it with
-            q_joint_ij = 1 / (N n_c) for the n_c pairs of a label, and I_N is at most the entropy of the labels. Over
-            "views" it is SupCon's, and log 2N - value the loss.
+            q_joint_ij = 1 / (N n_c) for the n_c pairs of a label, and, without candidates, I_N is at most the entropy of
+            the labels. Over "views" a row has 2 n_c - 1 partners: it is SupCon's, and log 2N - value the loss.
         normalise: the prior's normaliser runs over z' ("rows"), over z ("columns"), or "both": the symmetric objective,
             the mean of the two models' evidences (E12). "views" is NT-Xent's: each side's latents are 2N rows, whose
             candidates are all other views of both sides, so that log 2N - value is the loss.
@@ -283,11 +283,22 @@ def _check_pairs(z: Tensor, z_prime: Tensor, critic: nn.Module) -> None:
         )
 
 
+def label_names(labels: Tensor | Sequence | np.ndarray, n: int) -> np.ndarray:
+    """The labels of n pairs, all there."""
+    names = np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
+    if names.shape != (n,):
+        raise ValueError(f"labels has shape {names.shape} for {n} pairs; expected ({n},), one a pair")
+    missing = sum(label is None or label != label for label in names.tolist())  # NaN
+    if missing:
+        raise ValueError(
+            f"{missing} labels are missing (NaN or None); expected one for each pair: leave those pairs out"
+        )
+    return names
+
+
 def label_numbers(labels: Tensor | Sequence, z: Tensor, group=None) -> Tensor:
     """The labels of all processes' rows as numbers from 0, in the order of their ranks."""
-    names = np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
-    if names.shape != (len(z),):
-        raise ValueError(f"labels has shape {names.shape} for {len(z)} pairs; expected ({len(z)},), one a pair")
+    names = label_names(labels, len(z))
     if group is not None:
         names = np.concatenate([np.asarray(of_one) for of_one in everyones(names.tolist(), group, z.device)])
     return torch.from_numpy(np.unique(names, return_inverse=True)[1]).to(z.device)

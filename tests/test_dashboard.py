@@ -98,6 +98,11 @@ def test_a_page_without_a_kernel_brings_the_training_to_its_end_along_which_itse
     whole.advance(STEPS)
     assert [control["values"] for control in made["controls"]] == [["4", "8", "12"]]
     assert [_twins.figure_at(made, [k])["alt"] for k in (0, 2)] == [board.figure.alt, whole.figure.alt]
+    monkeypatch.setattr(board.trainer, "advance", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        board._repr_mimebundle_()
+    monkeypatch.undo()
+    assert board.trainer.step == 4
     board.advance(STEPS)
     assert same(board, whole)
 

@@ -156,3 +156,10 @@ def test_a_label_each_is_no_label_and_one_for_all_is_chance():
     assert dataset_evidence(z, z_prime, critic, labels=[0] * 12).value < 0
     with pytest.raises(ValueError, match=r"labels has shape \(3,\) for 12 pairs"):
         dataset_evidence(z, z_prime, critic, labels=[0, 1, 2])
+
+
+@pytest.mark.parametrize("missing", [None, math.nan])
+def test_missing_labels_are_no_class_of_their_own(missing):
+    for of in (dataset_evidence, lambda *pair, labels: rpm.label_evidence(*pair, labels)):
+        with pytest.raises(ValueError, match="2 labels are missing .*: leave those pairs out"):
+            of(*pairs(6), made("RandomWalk"), labels=[missing, 1, missing, 2, 1, 3])

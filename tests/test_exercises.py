@@ -86,7 +86,7 @@ OTHERWISE = {
     "lesson_07.best_scale": lambda rho: ((u := (math.sqrt(9 - 8 * rho) - 1) / 2) / (1 - u)) ** 0.5,
     "lesson_07.lost_by_merging": lambda q: lost_in_two_rows(q),
     "lesson_08.laplace_scores": lambda z, z_prime, b: (z[:, None] - z_prime).abs().sum(2) / -b,
-    "lesson_08.log_bayes_factor": lambda a, b, n: (a - 2 * math.log(n)) * n - (b - 2 * math.log(n)) * n,
+    "lesson_08.log_likelihood_ratio": lambda a, b, n: (a - 2 * math.log(n)) * n - (b - 2 * math.log(n)) * n,
     "lesson_08.posterior": lambda infonce, n: (weight := (n * (infonce - infonce.max())).exp()) / weight.sum(),
     "lesson_09.top_one": lambda log_f: sum(row.argmax().item() == i for i, row in enumerate(log_f)) / len(log_f),
     "lesson_09.typical_probability": lambda infonce, n: math.exp(infonce - math.log(n)),

@@ -206,7 +206,7 @@ def test_each_trap_is_noted_where_it_is_and_only_there(made, words, there):
         (lambda z: (z, torch.ones_like(z)), "rows of z_prime are all alike"),
         (lambda z: (z, z + 1, [None, *range(999)]), "1 labels are missing"),
         (lambda z: (np.full((1000, 4), "a"), z), "expected numbers"),
-        (lambda z: (z, z.index_fill(0, torch.tensor(7), math.nan)), "NaN"),
+        (lambda z: (z, (z + 1).index_fill(0, torch.tensor(7), math.nan)), "NaN"),
         (lambda z: (z, z + 1, range(5)), r"labels has shape \(5,\) for 1000 pairs"),
     ],
 )

@@ -43,8 +43,9 @@ def test_a_rehearsal_trains_one_of_each_and_goes_on_where_it_was_stopped(tmp_pat
     assert rows(path)[:-1] == found[:-1] and len(rows(path)) == len(found)
 
 
-def test_the_stored_rows_are_those_of_all_trainings():
-    stored = rows(Path(study.__file__).with_name("study.csv"))
+def test_the_stored_rows_are_those_of_all_trainings_and_where_the_program_goes_on():
+    assert Path(study.__file__).with_name("study.csv") == program.ROWS
+    stored = rows(program.ROWS)
     last = [row for row in stored if row["step"] == row["steps"]]
     assert {tuple(row[name] for name in program.Run._fields) for row in last} == {
         tuple(map(str, run)) for run in program.runs()
@@ -52,23 +53,35 @@ def test_the_stored_rows_are_those_of_all_trainings():
     assert len(last) == len(program.runs())
 
 
+def test_no_beta_is_an_end_of_the_search():
+    assert all(2e-4 < float(row["beta"]) < 7000 for row in rows(program.ROWS))
+
+
 def test_no_row_has_more_nats_than_there_can_be():
     n = program.PAIRS - program.TUNE
-    for row in rows(Path(study.__file__).with_name("study.csv")):
+    for row in rows(program.ROWS):
         assert float(row["infonce"]) <= float(row["tuned"]) + 0.1 and float(row["tuned"]) < math.log(n)
         for name, values in {"class": 10, **program.FACTORS}.items():
             if row.get(f"nats of {name}"):
                 assert float(row[f"nats of {name}"]) < math.log(values) + 0.01
 
 
-def test_a_pair_of_sprites_shares_all_factors_but_the_angle():
+def test_a_pair_of_sprites_shares_all_factors_but_the_angle(monkeypatch):
     x, x_prime, factors = program.sprite_pairs(200, torch.Generator().manual_seed(0))
-    assert x.shape == x_prime.shape == (200, 1, 28, 28) and 0 <= x.min() <= x.max() <= 1
+    assert 0 <= x.min() <= x.max() <= 1
     column, row = factors[:, 2].double(), factors[:, 3].double()
-    ink = (x_prime[:, 0].double() - 0.05).clamp(min=0)
-    across = (ink.sum(1) * torch.arange(28)).sum(1) / ink.sum((1, 2))
-    down = (ink.sum(2) * torch.arange(28)).sum(1) / ink.sum((1, 2))
-    assert np.corrcoef(across, column)[0, 1] > 0.9 and np.corrcoef(down, row)[0, 1] > 0.9
+    for side in (x, x_prime):
+        ink = (side[:, 0].double() - 0.05).clamp(min=0)
+        across = (ink.sum(1) * torch.arange(28)).sum(1) / ink.sum((1, 2))
+        down = (ink.sum(2) * torch.arange(28)).sum(1) / ink.sum((1, 2))
+        assert np.corrcoef(across, column)[0, 1] > 0.9 and np.corrcoef(down, row)[0, 1] > 0.9
+    drawn = []
+    monkeypatch.setattr(
+        program, "sprite", lambda factors: drawn.append(factors) or torch.zeros(len(factors), 1, 28, 28)
+    )
+    program.sprite_pairs(200, torch.Generator().manual_seed(0))
+    of_x, of_x_prime = drawn
+    assert torch.equal(of_x[:, :4], of_x_prime[:, :4]) and not torch.equal(of_x[:, 4], of_x_prime[:, 4])
 
 
 def test_the_best_beta_is_a_stationary_point_of_the_evidence():

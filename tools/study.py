@@ -26,9 +26,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import rpm_tutorial as rpm
+from rpm_tutorial.course.report import _effective_dim
+from rpm_tutorial.training import _rise_and_fall
 
 ROOT = Path(__file__).parent.parent
-ROWS = ROOT / "rpm_tutorial" / "course" / "study.csv"
+ROWS = ROOT / "rpm_tutorial" / "course" / "lessons" / "study.csv"
 STEPS, BATCH, RATE = 400, 256, 2e-3
 PAIRS, TUNE = 10_000, 2000
 SEEDS, DIMS, FEW_DIMS = (0, 1, 2), (2, 4, 8, 16, 32, 64), (2, 8, 32)
@@ -177,10 +179,10 @@ def trained(run: Run, pairs: Pairs, device: torch.device) -> Iterator[tuple[int,
 
 
 def referee(encoder: nn.Module, run: Run, pairs: Pairs, device: torch.device) -> None:
-    """Train by a loss that is no model of pairs, at the course's learning rate and its schedule."""
+    """Train by a loss that is no model of pairs, with the optimiser, learning rate and schedule of `rpm.train`."""
     head = nn.Linear(run.dim, 10).to(device)
-    optimiser = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=run.steps + 1, pct_start=0.1)
+    optimiser = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], RATE, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rise_and_fall(step, run.steps))
     batches, draw = pairs.batches(run.seed), torch.Generator(device).manual_seed(run.seed)
     images = rpm.datasets.fashion_mnist("train")
     for _ in range(run.steps):
@@ -224,7 +226,7 @@ def measured(encoder: nn.Module, critic: nn.Module, pairs: Pairs) -> dict[str, f
         some = slice(n + k * count, n + (k + 1) * count)
         if n + SUBSETS * count <= len(z):
             found[f"of {count} pairs, {k}"] = rpm.dataset_evidence(z[some], z_prime[some], tempered).infonce.item()
-    found["effective dim"] = effective_dim(z)
+    found["effective dim"] = _effective_dim(z)
     return found | probed(encoder, pairs)
 
 
@@ -235,13 +237,7 @@ def best_beta(log_f: Tensor) -> float:
         scores = math.exp(log_beta) * log_f
         return (scores.logsumexp(1) - scores.diagonal()).mean().item()
 
-    return math.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 0.01}).x)
-
-
-def effective_dim(z: Tensor) -> float:
-    """(sum of eigenvalues)^2 / sum of their squares, of the covariance of z."""
-    covariance = (z - z.mean(0)).double().T @ (z - z.mean(0)).double()
-    return (covariance.trace().square() / covariance.square().sum()).item()
+    return math.exp(minimize_scalar(loss, bounds=(-9, 9), method="bounded", options={"xatol": 0.01}).x)
 
 
 def probed(encoder: nn.Sequential, pairs: Pairs) -> dict[str, float]:
@@ -289,9 +285,12 @@ def of_machine(device: torch.device) -> str:
 @click.option("--rows", type=click.Path(path_type=Path), help="The file of rows, another than the course's.")
 def main(only: str, small: bool, rows: Path | None) -> None:
     path = rows or (ROOT / "build" / "study.csv" if small else ROWS)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     device, there = rpm.setup(), done(path)
     wanted = [run for run in (rehearsal() if small else runs()) if run.kind.startswith(only)]
+    if not wanted:
+        kinds = ", ".join(dict.fromkeys(run.kind for run in runs()))
+        raise click.UsageError(f"no kind of training starts with {only!r}; there are {kinds}.")
     missing = [run for run in wanted if tuple(map(str, run)) not in there]
     pairs: dict[str, Pairs] = {}
     with open(path, "a", newline="", encoding="utf-8") as file:

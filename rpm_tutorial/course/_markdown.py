@@ -57,7 +57,7 @@ def as_html(markdown: str, inline: bool = False) -> str:
 
 def with_formulas(page: str) -> str:
     """HTML that an author wrote, its formulas as MathML: a parser of Markdown leaves them as they are."""
-    within = r"(?s)(<(pre|code|script|style)\b.*?</\2>|</?[a-z][^>]*>)|(?<!\\)\$([^$\n]+)\$"
+    within = r"(?s)(<(pre|code|script|style)\b.*?</\2>|</?[a-z][^>]*>)|(?<!\\)\$(?!\s)([^$\n]+)(?<!\s)\$(?!\d)"
     return re.sub(within, lambda found: found[1] or mathml(html.unescape(found[3]), "inline"), page)
 
 

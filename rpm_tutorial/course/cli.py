@@ -258,9 +258,9 @@ def _report(files, seed, device, *, keys, labels, as_json, plot) -> None:
 @click.option("--nbgrader", type=FOLDER, help="A course for nbgrader, each notebook an assignment.", metavar="DIR")
 @click.option("--only", default="", help="Notebooks whose name starts with this, as 02 or N10.", metavar="NN")
 def export(only: str, **folders: Path | None) -> None:
-    """Write the lessons, and the paper's neighbours, for a class.
+    """Write the lessons, the paper's neighbours and the study for a class.
 
-    The folders have to be new or empty. Slides need no network; the neighbours have none. For nbgrader (0.9 or newer),
+    The folders have to be new or empty. Slides need no network; only lessons have them. For nbgrader (0.9 or newer),
     run `nbgrader generate_assignment NN_NAME` in DIR; an exercise is worth one point.
 
     \b
@@ -284,10 +284,11 @@ def export(only: str, **folders: Path | None) -> None:
         if kind == "slides":
             _export_slides(chosen, folder)
             continue
-        for path in chosen:
+        taken = [path for path in chosen if kind != "nbgrader" or handouts.has_exercises(handouts.read(path))]
+        for path in taken:
             target = handouts.place(path, folder, assignment=kind == "nbgrader")
             handouts.write(getattr(handouts, kind)(handouts.read(path)), target)
-        click.echo(f"{len(chosen)} notebooks for {kind} in {folder}")
+        click.echo(f"{len(taken)} notebooks for {kind} in {folder}")
 
 
 def _export_slides(paths: list[Path], folder: Path) -> None:

@@ -371,14 +371,17 @@ class TrainingDashboard(ipywidgets.VBox):
 
     @_alone
     def _to_the_end(self) -> str:
-        """For a page without a kernel: what Resume would draw up to the last step. The training itself stays where it is."""
+        """For a page without a kernel: what Resume would draw up to the last step. The training itself stays where it is, if
+        its pairs have a `state_dict`."""
         here, pictures = self._everything(), {self.trainer.step: self.figure}
         stride = self.every * -(-(self.trainer.steps - self.trainer.step) // (PICTURES * self.every))
-        while self.trainer.step < self.trainer.steps:
-            for _ in range(min(stride, self.trainer.steps - self.trainer.step)):
-                self._one_step()
-            pictures[self.trainer.step] = self._picture()
-        self._restore(here)
+        try:
+            while self.trainer.step < self.trainer.steps:
+                for _ in range(min(stride, self.trainer.steps - self.trainer.step)):
+                    self._one_step()
+                pictures[self.trainer.step] = self._picture()
+        finally:
+            self._restore(here)
         slider = {
             "label": "step",
             "menu": False,

@@ -19,7 +19,8 @@ _PACKAGE = Path(__file__).parents[1]
 
 def notebooks() -> list[Path]:
     """The course's notebooks, lessons first: those that the wheel brought along, or those of the checkout."""
-    return [*sorted(_folder().glob("[0-9]*.ipynb")), *sorted(_folder().glob("*/*.ipynb"))]
+    folders = "", "neighbours", "study"  # and no .ipynb_checkpoints
+    return [path for folder in folders for path in sorted((_folder() / folder).glob("*.ipynb"))]
 
 
 def place(path: Path, folder: Path, assignment: bool = False) -> Path:
@@ -47,6 +48,10 @@ def write(notebook: dict, path: Path) -> None:
 
 def source_of(cell: dict) -> str:
     return "".join(cell["source"])  # a list of lines, or one text
+
+
+def has_exercises(notebook: dict) -> bool:
+    return any(map(_is_exercise, notebook["cells"]))
 
 
 def _is_exercise(cell: dict) -> bool:

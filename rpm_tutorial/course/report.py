@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from .._checks import check_latents, seeded
 from .._log_space import at_least_float32, float64
 from ..critics import LaplaceWalk
-from ..evidence import dataset_evidence
+from ..evidence import dataset_evidence, label_names
 from ..labelled_evidence import label_evidence
 from ._fits import AT_END, FITS, WORK, log_p_and_rank, some_rows
 from .environment import pick_device
@@ -151,10 +151,8 @@ def report(
     z, z_prime, names = _checked(z, z_prime, labels)
     chosen = pick_device(None if device is None else str(device))
     fit_half, held_out = torch.randperm(len(z), generator=seeded(seed)).tensor_split(2)
+    used = min(map(_effective_dim, _half(z, z_prime, held_out, chosen)))  # checked before the work, read again after it
     fit = _half(z, z_prime, fit_half, chosen)
-    used = min(
-        map(_effective_dim, _half(z, z_prime, held_out, chosen))
-    )  # checked before the work, and read again after it
     seen = [set(_digests(side)) for side in fit]
     fits = {name: FITS[name](*fit, seed) for name in tqdm(FITS, "critics", delay=2, leave=False)}
     del fit  # one half at a time is in memory
@@ -312,12 +310,4 @@ def _checked(z, z_prime, labels):
         )
     if len(z) < LEAST:
         raise ValueError(f"there are {len(z)} pairs; expected at least {LEAST}: half fit the critics, half are scored")
-    names = None if labels is None else np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
-    if names is not None and names.shape != (len(z),):
-        raise ValueError(f"labels has shape {names.shape} for {len(z)} pairs; expected ({len(z)},), one a pair")
-    missing = 0 if names is None else sum(label is None or label != label for label in names.tolist())  # None, NaN
-    if missing:
-        raise ValueError(
-            f"{missing} labels are missing (NaN or None); expected one for each pair: leave those pairs out"
-        )
-    return z, z_prime, names
+    return z, z_prime, None if labels is None else label_names(labels, len(z))

@@ -84,7 +84,7 @@ def _two_models(seed: int) -> tuple:
     return 1.4 + 0.1 * seed, 1.503, 100 * (seed + 1)
 
 
-log_bayes_factor = Exercise(
+log_likelihood_ratio = Exercise(
     prompt=(
         "Return log of (probability of the n pairs under model a / under model b), given their InfoNCE values, in nats per pair."
     ),

@@ -81,9 +81,9 @@ def values(name: str, by: Sequence[str], **where: str | float | Sequence) -> dic
 
 
 def machines() -> list[str]:
-    """What the rows were computed on, and how many trainings each machine made."""
+    """What the rows were computed on, and how many of them each machine made."""
     found = Counter(row["machine"] for row in _rows() if row["step"] == row["steps"])
-    return [f"{count} trainings on {machine}" for machine, count in found.items()]
+    return [f"{count} rows made on {machine}" for machine, count in found.items()]
 
 
 def rank_correlation(of: Mapping, other: Mapping, *, within: bool = False) -> np.ndarray:
