@@ -229,7 +229,7 @@ def test_the_installed_command_brings_the_lessons_along(installed: dict, tmp_pat
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    ours = [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("neighbours/*.ipynb")]
+    ours = [path for folder in ("", "neighbours", "study") for path in (ROOT / "notebooks" / folder).glob("*.ipynb")]
     assert run("export", "--student", "handout") == f"{len(ours)} notebooks for student in handout\n"
     given = {path.relative_to(tmp_path / "handout") for path in (tmp_path / "handout").rglob("*.ipynb")}
     assert given == {path.relative_to(ROOT / "notebooks") for path in ours}

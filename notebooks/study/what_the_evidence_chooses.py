@@ -112,7 +112,7 @@ assert (best_dim["at its best β"] >= 32).all()
 # %%
 where = {"kind": "clothes", "dim": 16, "critic": study.SPHERES}
 sphere = {t: study.values(n, ["critic"], **where) for t, n in NUMBERS.items()}
-study.table(sphere)
+study.table(sphere, "critic")
 
 # %% [markdown]
 # The learned temperature has the most evidence, as trained and at the best β. The probe of $z$ prefers 0.2 by less than a hundredth. Trained at 1, the encoder learns least.
@@ -154,7 +154,7 @@ study.curves(
 # %%
 by = ["objective"]
 normaliser = {t: study.values(n, by, kind="normaliser") for t, n in NUMBERS.items()}
-study.table(normaliser)
+study.table(normaliser, "objective")
 
 # %% [markdown]
 # ## How many pairs does a choice need?
@@ -197,7 +197,7 @@ for title, critic in itertools.product(NUMBERS, ("sphere", "Gaussian walk")):
     referee[title][critic, "InfoNCE"] = clothes[title][critic, 16]
 del referee["as trained"]
 referee = study.better_critic(referee, by="at its best β")
-study.table(referee)
+study.table(referee, "encoder")
 
 # %% [markdown]
 # Of the trained encoders the classifier has the best probes, and half of InfoNCE's evidence: its loss asks for the class, never for the image. NT-Xent is nearly the loss of *sphere 0.2*, and has nearly the numbers of that row above. Raw pixels have a better probe than any $z$ of 16 dimensions, and less than a nat of evidence. An untrained network's features have a probe of 0.79, trained ones 0.80 to 0.82: this task leaves little to choose.
@@ -213,7 +213,7 @@ for kind, title in {"clothes": "full strength", "weak": "weaker views"}.items():
     for what in ("at its best β", "probe of z", "probe of features"):
         found = study.values(NUMBERS[what], ["critic"], kind=kind, **where)
         views[f"{what}, {title}"] = found
-study.table(views)
+study.table(views, "critic")
 
 # %% [markdown]
 # On the weaker views all eight critics have more evidence, by more than a nat, and worse probes. For the probe, a choice by evidence would be wrong each time. [Lesson 9](../09_learning_from_images.ipynb) says why: the augmentation sets how much there is to know.

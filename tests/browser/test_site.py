@@ -25,8 +25,9 @@ from residuals import MEASURED
 from rpm_tutorial.course._twins import GRID, figure_at, unpacked
 
 ROOT = Path(__file__).parents[2]
-LESSONS, NEIGHBOURS = (
-    sorted(folder.glob("*.ipynb")) for folder in (build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS)
+LESSONS, NEIGHBOURS, STUDY = (
+    sorted(folder.glob("*.ipynb"))
+    for folder in (build_notebooks.NOTEBOOKS, build_notebooks.NEIGHBOURS, build_notebooks.STUDY)
 )
 LARGEST, FIRST_PAINT = 3_000_000, 1.5  # bytes of the files that a page asks for, seconds
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
@@ -111,7 +112,7 @@ def pages(site: Path) -> list[Path]:
 
 def notebooks(site: Path) -> dict[Path, Path]:
     """The page of each notebook, in the order of the course."""
-    return {site / path_of(notebook).with_suffix(".html"): notebook for notebook in LESSONS + NEIGHBOURS}
+    return {site / path_of(notebook).with_suffix(".html"): notebook for notebook in LESSONS + NEIGHBOURS + STUDY}
 
 
 def path_of(notebook: Path) -> Path:
@@ -211,7 +212,7 @@ def test_without_a_kernel_every_control_of_a_widget_works_by_keyboard_and_shows_
                 assert len({json.dumps(setting) for setting, *_ in seen}) == len(seen), path.name
                 assert len({(caption, said) for *_, caption, said in seen}) == len(seen), path.name
             widgets += 1
-    assert widgets == 14 and page.visit.problems == []
+    assert widgets == 16 and page.visit.problems == []
 
 
 def moved(box, control, key: str) -> list:
@@ -310,7 +311,7 @@ def test_code_is_copied_by_a_button_and_a_shared_link_says_what_it_leads_to(site
 
 def test_the_notebooks_can_be_taken_along(site):
     with zipfile.ZipFile(site / "notebooks.zip") as archive:
-        assert {*archive.namelist()} == {path_of(notebook).as_posix() for notebook in LESSONS + NEIGHBOURS}
+        assert {*archive.namelist()} == {path_of(notebook).as_posix() for notebook in LESSONS + NEIGHBOURS + STUDY}
 
 
 def test_pages_are_printed_as_one_pdf_with_an_outline(site, browser, monkeypatch, tmp_path: Path):

@@ -118,9 +118,10 @@ def better_critic(columns: Mapping[str, Mapping], by: str) -> dict[str, dict]:
     return {"read by": best} | {title: {w: column[c, w] for w, c in best.items()} for title, column in columns.items()}
 
 
-def table(columns: Mapping[str, Mapping[str, np.ndarray | str]]) -> Markdown:
-    """A row for each key of these columns: the mean over seeds, and in brackets the smallest and the largest."""
-    lines = [["", *columns], ["---"] * (1 + len(columns))]
+def table(columns: Mapping[str, Mapping[str, np.ndarray | str]], of: str) -> Markdown:
+    """A row for each key of these columns, which is a critic or whatever `of` says: the mean over seeds, and in brackets the
+    smallest and the largest."""
+    lines = [[of, *columns], ["---"] * (1 + len(columns))]
     for key in next(iter(columns.values())):
         cells = (column[key] for column in columns.values())
         lines.append([key, *(cell if isinstance(cell, str) else over_seeds(cell) for cell in cells)])
@@ -130,7 +131,7 @@ def table(columns: Mapping[str, Mapping[str, np.ndarray | str]]) -> Markdown:
 def verdicts(found: Sequence[tuple[str, str, bool]]) -> Markdown:
     """Of each expectation what was found, and whether it was as expected."""
     lines = [f"| {said} | {number} | {'✓' if held else '✗'} |" for said, number, held in found]
-    return Markdown("\n".join(["| expected | found | |", "| --- | --- | --- |", *lines]))
+    return Markdown("\n".join(["| expected | found | held |", "| --- | --- | --- |", *lines]))
 
 
 def curves(
