@@ -52,8 +52,8 @@ probes = "probe of z", "probe of features"
 panels = {probe: (evidence, clothes[probe]) for probe in probes}
 at_16 = ({k: v for k, v in t.items() if k[1] == 16} for t in panels["probe of z"])
 study.scatter(
-    {**panels, "probe of z, 16 dimensions": tuple(at_16)},
-    x_label="evidence − C (nats per pair)",
+    {**panels, "z, 16 dimensions": tuple(at_16)},
+    x_label="evidence − C (nats)",
     y_label="accuracy",
     caption="A mark for each critic and dimension, larger for more dimensions; bars "
     "over seeds. Along a line the dimension grows; the panel at the right has one.",
