@@ -231,7 +231,9 @@ class Tries:
             path = Path(folder) / "found"
 
             def work() -> int:
-                cover = coverage.Coverage(data_file=None, include=[f"{PACKAGE}/*.py"], config_file=False)
+                cover = coverage.Coverage(
+                    data_file=None, include=[f"{PACKAGE}/*.py", f"{PACKAGE}/*/*.py"], config_file=False
+                )
                 cover.start()
                 seconds = run(session, session.items, cover.switch_context)
                 cover.stop()
@@ -255,7 +257,7 @@ class Tries:
                 files[name.split("::")[0]].append(name)
 
         def rank(file: str) -> tuple[bool, float]:
-            return not Path(file).stem.startswith(f"test_{module.strip('_')}"), sum(
+            return not Path(file).stem.startswith(f"test_{module.split('.')[-1].strip('_')}"), sum(
                 seconds[name] for name in files[file]
             )
 
