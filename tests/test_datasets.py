@@ -273,3 +273,17 @@ def test_the_twist_is_a_turn_that_grows_with_distance_is_undone_and_keeps_volume
     agree("the twist: e^{ik|z|} z", datasets.twist(z, k), torch.view_as_real(as_complex))
     agree("the twist: undone", datasets.twist(datasets.twist(z, k), -k), z)
     agree("the twist: volume", jacobian.det(), torch.ones(50, dtype=torch.float64), tolerance=1e-12)
+
+
+@pytest.mark.parametrize("step", ["gaussian", "laplace"])
+def test_balls_come_from_their_generator_alone(step: str):
+    one = moving_balls(5, step=step, generator=seeded())
+    torch.rand(3)  # moves torch's global generator
+    assert torch.equal(moving_balls(5, step=step, generator=seeded()).position_prime, one.position_prime)
+
+
+def test_views_are_flipped_unless_it_is_asked_otherwise():
+    x = torch.rand(40, 1, 6, 6, generator=seeded())
+    plain = two_views(x, strength=0.0, generator=seeded())
+    assert all(torch.equal(a, b) for a, b in zip(plain, two_views(x, strength=0.0, flip=True, generator=seeded())))
+    assert not torch.equal(plain[0], two_views(x, strength=0.0, flip=False, generator=seeded())[0])
