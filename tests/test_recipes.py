@@ -13,6 +13,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="u
 FIRST, *BLOCKS = re.findall(r"(?s)```python\n(.*?)```", PAGE)
 TITLES = re.findall(r"(?m)^## (.+)$", PAGE)
 RECIPES = dict(zip(TITLES, BLOCKS, strict=True))
+BY_TORCHRUN = ("Several processes", "DistributedDataParallel")
 OF_OTHERS = {"PyTorch Lightning": "lightning", "Accelerate": "accelerate"}  # of the nightly group alone
 
 
@@ -34,7 +35,7 @@ def run(folder: Path, code: str, *before: str, **variables: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("title", [title for title in TITLES if title not in {*OF_OTHERS, "Several processes"}])
+@pytest.mark.parametrize("title", [title for title in TITLES if title not in {*OF_OTHERS, *BY_TORCHRUN}])
 def test_a_recipe_runs(title, tmp_path):
     run(tmp_path, FIRST + RECIPES[title])
 
@@ -55,9 +56,12 @@ def test_a_plain_loop_learns(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_recipe_of_several_processes_trains_on_the_pairs_of_all(tmp_path):
+@pytest.mark.parametrize("title", BY_TORCHRUN)
+def test_a_recipe_of_several_processes_trains_on_the_pairs_of_all(title, tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
-    run(tmp_path, FIRST + RECIPES["Several processes"], *torchrun, MASTER_ADDR="127.0.0.1", GLOO_SOCKET_IFNAME="lo")
+    local = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    losses = re.findall(r"(\S+) on process", run(tmp_path, FIRST + RECIPES[title], *torchrun, **local))
+    assert len(losses) == (0 if title == "Several processes" else 2) and len(set(losses)) <= 1, "one loss for all"
 
 
 @pytest.mark.nightly
