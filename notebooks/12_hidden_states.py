@@ -121,7 +121,7 @@ assert (bound.value - parts).abs().max() < 1e-9
 assert (bound.log_evidence >= bound.value).all(), "importance weights of q's own paths"
 
 # %% [markdown] tags=["slide"]
-# With five sequences the mixture is far from a standard normal: this is another model than the one above, and the bound lies below its evidence. (`log_normaliser` is the integral of the check above.) (`log_evidence` estimates that evidence: it draws many $Z$ from $q$, averages $P(X,Z)/q(Z|X)$, and takes the logarithm. By Jensen's inequality it is too low on average itself.) Training maximises the bound on batches, whose sequences also stand in for the data in the mixture $Q(u_t)$; that has a bias, as in lesson 6.
+# With five sequences the mixture is far from a standard normal: this is another model than the one above, and the bound lies below its evidence. (`log_normaliser` is the integral of the check above. `log_evidence` estimates this model's log evidence less $C$: it averages $P(X,Z)/q(Z|X)$ over many $Z$ drawn from $q$, and takes the logarithm. By Jensen's inequality this estimate, too, is too low on average.) Training maximises the bound on batches, whose sequences also stand in for the data in the mixture $Q(u_t)$; that has a bias, as in lesson 6.
 #
 # ## Train the encoder and the law of motion together
 #
@@ -301,8 +301,7 @@ rpm.explore(rpm.lessons.lesson_12.hidden(chain, recognised, M[:, 0], p[..., 0]))
 # Geophysical Data Center, in the public domain.) We hide the last six years of every thirty, learn from the others, and fill what was hidden.
 #
 # One number a year needs no network. In units of its standard deviation let it be jointly normal with $u_t$, with correlation $\rho$: then $Q(u_t|y_t) = \mathcal N(\rho y_t,\; 1-\rho^2)$, the
-# world is linear and Gaussian, and `log_normaliser` is the log evidence less $C$, exactly (E26). So $A$ and $\rho$ are fitted by maximum likelihood, on windows of 24 years (they begin anywhere, and hidden years in them drop): what a statistician calls a state-space model, fitted to the years shown. (With the same $A$ and $\rho$, statsmodels fills the years
-# alike, to rounding: a test of the library compares the two.)
+# world is linear and Gaussian, and `log_normaliser` is the log evidence less $C$, exactly (E26). So $A$ and $\rho$ are fitted by maximum likelihood, on windows of 24 years (they begin anywhere, and hidden years in them drop): what a statistician calls a state-space model, fitted to the years shown. (With the same $A$ and $\rho$, statsmodels finds the same likelihood and the same states in the hidden years, to rounding: a test of the library compares the two.)
 
 # %%
 y = rpm.lessons.lesson_12.sunspots()
@@ -337,7 +336,7 @@ def fitted(d, seed=0, steps=150):
 # %% [markdown] tags=["slide"]
 # How many dimensions has the sun's state? A chain of one can only fade, or flip its sign each year; a swing needs two. We ask the evidence: how many nats are the hidden years worth, given those that are shown?
 #
-# $$\log\frac{P(\text{hidden years}|\text{years shown})}{\prod_t P_\text{true}(y_t)} = \texttt{log\_normaliser}\text{ of all years} - \texttt{log\_normaliser}\text{ of those shown}$$
+# $$\log\frac{P(\text{hidden years}|\text{years shown})}{\prod_{t\text{ hidden}} P_\text{true}(y_t)} = \texttt{log\_normaliser}\text{ of all years} - \texttt{log\_normaliser}\text{ of those shown}$$
 #
 # **Predict**: does the evidence rise from one dimension to two, and from two to three?
 #
@@ -369,7 +368,7 @@ assert 10 < period < 12.5
 #
 # $$P(y_t|u_t) = \frac{Q(u_t|y_t)\,P_\text{true}(y_t)}{Q(u_t)}.$$
 #
-# $P_\text{true}$ is known only by the numbers that were counted. So this is a distribution over these numbers, each weighted by $Q(u_t|y)$. A number below zero was never counted, so none is expected.
+# In the fit $P_\text{true}$ was a normal distribution; here it is the numbers of the years shown, each as likely as the others. So this is a distribution over these numbers, each weighted by $Q(u_t|y)$. A number below zero was never counted, so none is expected.
 
 # %%
 def weighed(law, rho, paths=200):
@@ -437,12 +436,12 @@ for name, f in {"chain": law.smooth(single).mean, "frame": single.mean}.items():
     assert R2[2] > 0.7 if name == "chain" else R2[2] < 0.1
 
 # %% [markdown]
-# A linear chain is a rough law for a pendulum, and yet it finds the velocity. (Of the sine and the cosine a frame alone says more: it has no law that is wrong.) Hromadka et al. report an R² of .91 for a
-# pendulum of theirs, with films, noise, networks and a readout of their own, so the two numbers cannot be compared.
+# A linear chain is a rough law for a pendulum, and yet it finds the velocity. (Of the sine and the cosine a frame alone says more: presumably the chain's law, which is wrong here, blurs what the frame shows.) Hromadka et al. report an R² of .91 for a
+# pendulum of theirs, with films, noise, networks and a readout of their own, so their number and ours cannot be compared.
 #
 # ## Where it fails
 #
-# The bound is tight where $Q(u_t)$ is close to the reference. Let two kinds of frame put $u$ at $m$ or at $-m$, with variance $1-m^2$: then $Q(u)$ has mean 0 and variance 1, as the reference
+# The bound is tight where $Q(u_t)$ is close to the reference. Let two kinds of frame, equally frequent, put $u$ at $m$ or at $-m$, with variance $1-m^2$: then $Q(u)$ has mean 0 and variance 1, as the reference
 # has, but is a mixture of two Gaussians. By symmetry the model gives either kind its true share, so the log evidence of one frame, less $C$, is 0, whatever $m$ is. The prior of one frame is $\Gamma$, so $q$ is $Q(u|x)$ itself, and the bound is on average $-\mathrm{KL}(Q(u)\,\|\,\Gamma)$.
 
 # %% tags=["reproducible"]
@@ -463,8 +462,7 @@ curves = {"log evidence": 0 * z[:9], "bound": bounds}
 rpm.figures.lines(apart, curves, x_label="m, half the distance of the modes", **said)
 
 # %% [markdown]
-# The bound is not easily lost: up to $m = 0.7$ it is enough that mean and variance are right. Beyond, the modes part, and it falls. So training would rather not use such latents: an encoder whose
-# $Q(u)$ is Gaussian pays nothing.
+# The bound is not easily lost: up to $m = 0.7$ it is enough that mean and variance are right. Beyond, the modes part, and it falls. So training would rather not use such latents: an encoder whose $Q(u)$ is the reference pays nothing.
 #
 # The chain's posterior is Gaussian, so it has one mode as well. Take a ball that sits at $1$ or at $-1$, and changes its seat in one of twenty frames; a chain with $A = 0.9$ has its mean, its variance and its correlations.
 # It is seen at $1$, then six frames are dark, then it is seen at $-1$.
@@ -486,11 +484,11 @@ assert (off < 1.96).all() and (off > 0.98).all()
 #
 # ## Certain recognition gives lesson 10 back
 #
-# Let recognition speak of every dimension of $z_t$. As $Q(z_t|x_t)$ narrows to a point, only the steps of the chain are left of the log evidence less $C$: the sum over $t$ of $\log\big(P(z_t|z_{t-1})/Q(z_t)\big)$. Now let the prior step be lesson 10's, with its context $c_t$, critic $f$ and normaliser $Z(c_t)$,
+# Let recognition speak of every dimension of $z_t$. As $Q(z_t|x_t)$ narrows to a point, only the steps of the chain are left of the log evidence less $C$: the sum over $t\ge2$ of $\log\big(P(z_t|z_{t-1})/Q(z_t)\big)$, if $P(z_1)=Q(z_1)$. Now let the prior step be lesson 10's, with its context $c_t$, critic $f$ and normaliser $Z(c_t)$,
 #
 # $$P(z_t|z_{<t}) = Q(z_t)\,\frac{f(c_t,z_t)}{Z(c_t)}$$
 #
-# in the place of the Gaussian one. Then each term of the sum is $\log\big(f(c_t,z_t)/Z(c_t)\big)$, and the sum is lesson 10's (E19). We call this limit (E28). The cell checks that only the steps are left, with a standard normal as $Q(z_t)$ and the Gaussian step:
+# in the place of the Gaussian one. Then each term of the sum is $\log\big(f(c_t,z_t)/Z(c_t)\big)$, and the sum, averaged over the data, is lesson 10's (E19). We call this limit (E28). The cell checks that only the steps are left, with a standard normal as $Q(z_t)$ and the Gaussian step:
 
 # %% tags=["reproducible"]
 z = exact.sample(3, 6, generator=torch.Generator().manual_seed(2))
@@ -506,7 +504,7 @@ assert off < 1e-5  # what a variance of 1e-9 leaves
 # %% [markdown] tags=["slide"]
 # ## Exercises
 #
-# **1.** In one dimension $z_{t+1} = a z_t$ + noise of variance $1 - a^2$. Return the variance of $z_k$ given $z_0$, while nothing in between is seen.
+# **1.** In one dimension $z_{t+1} = a z_t$ + noise of variance $1 - a^2$. Return the variance of $z_k$ given $z_0$, when nothing after $z_0$ is seen.
 
 
 # %% tags=["exercise"]
@@ -547,8 +545,8 @@ rpm.lessons.lesson_12.update.check(after_frame)
 #
 # ## What we saw
 #
-# A chain of latents with uncertain recognition is a prior times one factor a frame (E25). In a linear Gaussian world its likelihood is the Kalman filter's. Its bound has three terms; the one with the mixture $Q(u_t)$ is estimated from samples. From noisy frames
+# A chain of latents with uncertain recognition is a prior times one factor a frame (E25). In a linear Gaussian world its likelihood is the Kalman filter's. Its bound has three terms; the two under $\mathbb E_q$ are estimated from samples. From noisy frames
 # alone it found both frequencies of a swinging ball, and, up to a linear map, where the ball is in the dark, with a band that held the truth about as often as it promised. With recognition of one parameter, $\rho$, it filled the sunspots' gaps, and
-# the evidence told that their state needs two dimensions. Where $Q(u_t)$ has several modes the bound is loose; where the world's own posterior has several, the chain is wrong.
+# the evidence told that their state needs two dimensions. Where the modes of $Q(u_t)$ lie far apart the bound is loose; where the world's own posterior has several modes, the chain is wrong.
 #
 # All along, each frame had a latent of its own. The next lesson ties all observations to *one* latent: [the other RPM](13_the_other_rpm.ipynb).
