@@ -30,12 +30,12 @@ rpm.figures.three_names()
 
 # %% [markdown] tags=["slide"]
 # **The claim.** Contrastive learning maximises **InfoNCE**. Variational inference maximises the **ELBO** of a model, its evidence lower bound. Statistics maximises the **log
-# evidence**, the log probability that the model gives to the data. Let $x$ be an input, $z$ what the encoder makes of it, and $C$ a constant of the data that no encoder can change.
+# evidence**, the log probability that the model gives to the data. Let $(x, x')$ be a pair of inputs, $z$ and $z'$ what the encoders make of them, and $C$ a constant of the data that no encoder can change. A **critic** is a function that scores how well $z$ and $z'$ fit together.
 #
 # - InfoNCE *is* the ELBO of one model, less $C$: for every encoder and every critic. This lesson builds that model.
 # - The ELBO is never above the log evidence, and equals it when the encoder leaves no doubt, that is, when each $x$ has one certain $z$ and each $x'$ one certain $z'$. A deterministic network leaves none.
 #
-# So for the encoders that most people train, the three are one number.
+# So for the encoders that most people train, the three are one number once $C$ is taken away.
 #
 # **Whose result**: both halves of the claim are in the paper's abstract, for infinitely many negatives. That they hold on any data set of any number of pairs $N$, and that InfoNCE splits into nats for the class and nats for the single image (E24), are this course's.
 #
@@ -79,7 +79,7 @@ print(f"log_f has shape {tuple(log_f.shape)}; its diagonal averages")
 print(f"{pairs_alone:.2f}, the whole table {everything:.2f}")
 
 # %% [markdown] tags=["slide"]
-# InfoNCE asks how much better the right partner scores than a partner picked at random. With $N$ pairs,
+# InfoNCE asks how much better the right partner scores than a partner picked at random. Write $f_{ij}$ for $f(z_i, z'_j)$ and $s_{ij}$ for its logarithm. With $N$ pairs,
 #
 # $$I_N = \frac1N\sum_i \Big[\, s_{ii} - \log \frac1N \sum_j f_{ij} \Big].$$
 #
@@ -128,7 +128,7 @@ rpm.figures.lines(
 # %% [markdown]
 # ## First name: InfoNCE
 #
-# The number to keep comes from pairs that training has not seen, all 500 of them in one table. For the identities that follow we compute in float64, to check them to the last digit. `rpm.infonce` is the function that training used. Its code stands below the value: the two terms of the formula.
+# From here on InfoNCE is computed on pairs that training has not seen, all 500 of them in one table. For the identities that follow we compute in float64, to check them to the last digit. `rpm.infonce` is the function that training used. Its code stands below the value: the two terms of the formula.
 
 # %%
 critic.double()
@@ -161,7 +161,7 @@ for name, term in elbo._asdict().items():
         print(f"{name:22} {term:9.4f}")
 
 # %% [markdown]
-# The terms are averages over the data, and `value` is their sum, the last two with a minus. Four are zero, since every image has a latent to itself: given the image the latent is certain, given the latent the image is, and $\log 1 = 0$. Only the term of the prior is left.
+# The terms are averages over the data, and `value` is their sum, the last two with a minus. Four are zero, since every image has a latent to itself: the image determines the latent, the latent determines the image, and $\log 1 = 0$. Only the term of the prior is left.
 #
 # The constant is $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$. It contains no encoder and no critic. On this list $P_\text{true}(x) = 1/500$ for each $x$, so $C = -2\log 500$. Take it away and compare.
 
@@ -181,8 +181,8 @@ assert residual < 1e-11
 # The encoder was an identity table, four terms were zero, and we typed the prior in. Of course InfoNCE came out. What was there to find?
 #
 # - *The prior is a distribution.* Its $N^2$ probabilities sum to one: that is what the $1/N$ and the $Z_i$ are for. With another normaliser InfoNCE does not come out; with none at all the table is no distribution: the next cell tries both.
-# - *Nobody wrote a decoder.* The likelihoods $P(x|z)$ are proper distributions over images all the same (lesson 1).
-# - *The data term is a constant.* The ELBO of an RPM contains $\log P(x|z)$, which Bayes' rule makes of the encoder and of $P_\text{true}(x)$; beyond a list of images, $P_\text{true}(x)$ is unknown. Lesson 2 shows that it leaves as $C$ for every encoder. The identity table is not needed: the next section ends with an
+# - *Nobody wrote a decoder.* The likelihoods $P(x|z)$ are proper distributions over images nevertheless (lesson 1).
+# - *The data term is a constant.* The ELBO of an RPM contains $\log P(x|z)$, which Bayes' rule makes of the encoder and of $P_\text{true}(x)$; beyond a list of images, $P_\text{true}(x)$ is unknown. Lesson 2 shows that this term is the constant $C$, for every encoder. The identity table is not needed: the next section ends with an
 #   encoder that leaves doubt.
 #
 # One thing really is circular, and you should know it. $P_\text{true}$ and the candidates are the very pairs that are evaluated. Ten pairs and 40 000 pairs are two different $P_\text{true}$, so they give two models with two constants. So compare models on the same pairs, and never numbers of different data sets.
@@ -205,7 +205,7 @@ assert other < infonce - 0.01 and total_without > 2
 # The model also assigns a probability to every pair, $P(x, x')$, by summing over all latents. Its logarithm, averaged over
 # the data, is the log evidence: the number by which statisticians compare models. An ELBO lies below it.
 #
-# **Predict**: by how much, here?
+# **Predict**: by how much does our ELBO lie below the log evidence?
 #
 # <details><summary>Answer</summary>
 #
@@ -227,7 +227,7 @@ rpm.figures.dots(
 )
 
 # %% [markdown]
-# An encoder that leaves doubt keeps the first equality and in general loses the second. Here is one in a world of tables: six values of $x$ and seven of $x'$, three of $z$ and four of $z'$, and each row of $Q(z|x)$ is spread over all three. The scores are a 3 × 4 table, with 1 on the diagonal and 0 elsewhere. A pair $(x, x')$ no longer has one score
+# For an encoder that leaves doubt, InfoNCE still equals the ELBO less $C$, but the log evidence is in general larger. Here is one in a world of tables: six values of $x$ and seven of $x'$, three of $z$ and four of $z'$, and each row of $Q(z|x)$ is spread over all three. The scores are a 3 × 4 table, with 1 on the diagonal and 0 elsewhere. A pair $(x, x')$ no longer has one score
 # but several, so InfoNCE averages them over $z$ and $z'$. The evidence is larger than both, by a KL divergence that lesson 2 computes.
 
 # %% tags=["reproducible"]
@@ -276,7 +276,7 @@ rpm.figures.lines(
 )
 
 # %% [markdown]
-# At the peak the prior explains the held-out pairs best. This temperature lies below the trained one. Training is not done: 400 steps were too few for the temperature. In the longer training below it goes on falling.
+# At the peak the prior explains the held-out pairs best. The temperature of the peak is lower than the trained one: 400 steps were too few. In the longer training below, the temperature goes on falling.
 #
 # To choose a temperature by held-out InfoNCE is to choose a prior by its evidence. This is what the identity is good for: a design decision of contrastive learning becomes a
 # modelling assumption that data can judge.
@@ -375,7 +375,7 @@ rpm.figures.lines(
 
 # %% [markdown]
 # So the held-out InfoNCE of your own training is two numbers in one. The label nats say how well the scores point to the right class; the instance nats, how well they point
-# to the right image within it. You need labels of the held-out pairs only. Neither number is the accuracy of a probe. A model that finds the right image has its label too, even if the latents of a class don't lie together: so label nats can be near 2.30 while a probe, which has to judge an image from other images of its class, is often wrong.
+# to the right image within it. The parts are those at each step's own temperature. You need labels of the held-out pairs only. Neither number is the accuracy of a probe. A model that finds the right image has its label too, even if the latents of a class don't lie together: so label nats can be near 2.30 while a probe, which has to judge an image from other images of its class, is often wrong.
 #
 # ## Find your way
 #
@@ -383,7 +383,7 @@ rpm.figures.lines(
 # |---|---|
 # | [1 The model](01_the_model.ipynb) | build an RPM from an encoder, without a decoder |
 # | [2 The ELBO](02_the_elbo.ipynb) | derive the bound line by line, and say what each line assumes |
-# | [3 InfoNCE is the ELBO](03_infonce_is_the_elbo.ipynb) | write down the prior behind InfoNCE, and say why it is loose as a bound and exact as an ELBO |
+# | [3 InfoNCE is the ELBO](03_infonce_is_the_elbo.ipynb) | write down the prior behind InfoNCE, and say why InfoNCE is loose as a bound on the mutual information (MI) and exact as an ELBO |
 # | [4 One prior, one objective](04_one_prior_one_objective.ipynb) | name the objective that a prior gives, and the prior behind MINE, NWJ and CLIP |
 # | [5 The evidence of a data set](05_the_evidence_of_a_data_set.ipynb) | compute the log evidence of tens of thousands of pairs and sample from the model |
 # | [6 Finite batches](06_finite_batches.ipynb) | predict the bias and variance of a batch, and say what its ceiling means |
@@ -392,7 +392,7 @@ rpm.figures.lines(
 # | [9 Learning from images](09_learning_from_images.ipynb) | train on images, read the held-out evidence beside the probe, stop and resume |
 # | [10 Sequences](10_sequences.ipynb) | read CPC as a chain, and let an encoder find the law of motion |
 # | [11 Looking ahead](11_looking_ahead.ipynb) | iterate a prior, and say which models CPC's horizons are |
-# | [12 Hidden states](12_hidden_states.ipynb) | say where a hidden ball is and how sure you are, and whether the band is honest |
+# | [12 Hidden states](12_hidden_states.ipynb) | say where an unseen ball is, with an error band, and test the band against the truth |
 # | [13 The other RPM](13_the_other_rpm.ipynb) | run exact EM with one shared latent, and learn digits from pairs without labels |
 # | [14 ELBO against evidence](14_elbo_against_evidence.ipynb) | train categorical latents on the bound or on the evidence, and let the evidence choose the restart |
 # | [15 The losses you use](15_the_losses_you_use.ipynb) | write NT-Xent, CLIP, MoCo, SupCon, DCL or SigLIP as InfoNCE of a table, or say why it is none |
@@ -449,8 +449,7 @@ rpm.lessons.lesson_00.log_evidence.check(log_evidence)
 #
 # ## The three numbers of this world
 #
-# The world is the 500 held-out pairs, and the trained encoder leaves no doubt about $z$: the three are one. Lessons 1 to 6 end with the
-# three numbers of their own worlds, which need not agree.
+# The world is the 500 held-out pairs, and the trained encoder leaves no doubt about $z$: the three are one. Each lesson ends with the three numbers of its own world, which need not agree.
 
 # %%
 print("  ".join(f"{name} {number:.4f}" for name, number in names.items()), "nats")
@@ -466,4 +465,4 @@ print("  ".join(f"{name} {number:.4f}" for name, number in names.items()), "nats
 # - **Is it stuck at log N?** No value exceeds $\log N$, since no probability exceeds one. If yours is close to it, evaluate on more pairs (lessons 5 and 6).
 # - **What does the temperature assume?** How far from $z$ the prior lets $z'$ lie; the evidence can judge it (lessons 5 and 8).
 #
-# Why the three agree begins with a likelihood that nobody had to write: [lesson 1](01_the_model.ipynb).
+# Why do the three agree? [Lesson 1](01_the_model.ipynb) begins: it builds the model, whose likelihood follows from the encoder.

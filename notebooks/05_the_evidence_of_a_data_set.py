@@ -63,7 +63,7 @@ for name, small in {"soft": soft, "deterministic": hard}.items():
 assert gaps[0] > 0.01 and abs(gaps[1]) < 1e-12
 
 # %% [markdown]
-# A *tight* bound, one without a gap, need not belong to the better model. The two rows are two models, since the encoder is a part of the model. Without a gap the ELBO is the log evidence of its own model, and says nothing of the other's: here the deterministic model has the higher ELBO and the lower evidence.
+# A *tight* bound, one without a gap, need not belong to the better model. The two rows are two models, since the encoder is a part of the model. Without a gap the ELBO is the log evidence of *that* model, and does not say which model has more. Here the deterministic model has the higher ELBO and the lower evidence.
 #
 # ## Images, and a few seconds of training
 #
@@ -239,7 +239,7 @@ assert (
 )
 
 # %% [markdown] tags=["slide"]
-# These were new views of images that the encoder was trained on. Does it remember those images? Compare with images that it never saw.
+# These were new views of images that the encoder was trained on. Does the encoder remember those images? Compare with images that it never saw.
 
 # %% tags=["slide"]
 test = rpm.datasets.fashion_mnist_or_digits("test").x
@@ -260,7 +260,7 @@ assert abs(trained - held_out) < 0.1  # 0.02 to 0.04 for five seeds
 #
 # <details><summary>Answer</summary>
 #
-# It never quite follows, and it does level off. It rises while $\log N$ is low, by less than $\log N$ does at each step, and then levels off.
+# It levels off. While $N$ is small it rises, at each step by less than $\log N$ does.
 # </details>
 
 # %%
@@ -331,17 +331,16 @@ rpm.figures.images(
 #
 # ## Temperature against evidence
 #
-# Choose a temperature and an image. The bars show the probability $P(x'|x)$ of the eight $x'$ that the model finds most probable, and of ✓, the image's own other view. No temperature changes their order. It
-# changes how much is staked on each: a cold model bets nearly all on a few, a warm one spreads its bets.
+# Choose a temperature and an image. The bars show the probability $P(x'|x)$ of the eight $x'$ that the model finds most probable, and of ✓, the image's own other view. No temperature changes their order. It changes how the probability is spread: at a low temperature nearly all of it lies on a few $x'$, at a high one on many.
 #
-# Two lines on top show what such a bet earns at each temperature, as $\log P(x,x') = \log P(x'|x) - \log 1000$. Dotted: $\log P(x_i,x'_i)$ of this one pair. Dashed: its mean over all 1 000 pairs, the log evidence. (The pictures are drawn whole. The encoder
+# Two lines on top show $\log P(x,x') = \log P(x'|x) - \log 1000$ at each temperature. Dotted: $\log P(x_i,x'_i)$ of this one pair. Dashed: its mean over all 1 000 pairs, the log evidence. (The pictures are drawn whole. The encoder
 # saw two different crops of them, so ✓ is harder to find than it looks.)
 #
-# **Predict**: each image has a temperature at which its dotted line is highest. Take the temperature that is best for more images than any other. Is it colder than the temperature at the peak of the dashed line, the same, or warmer?
+# **Predict**: each image has a temperature at which its dotted line is highest. Take the temperature that is best for more images than any other. Is it lower than the temperature at the peak of the dashed line, the same, or higher?
 #
 # <details><summary>Answer</summary>
 #
-# Colder. Where ✓ is the most probable $x'$, a colder model gains only until $P(x'|x)$ of ✓ is 1, so by at most the $-\log P(x'|x)$ that it had. Where it isn't, a very cold model can lose many nats, and the mean of the logarithms counts those. The cell below the widget counts all images.
+# Lower. If ✓ is already the most probable $x'$, a lower temperature gains little, since $P(x'|x)$ can rise to 1 at most. If it is not, a very low temperature can lose many nats, and the mean of the logarithms counts those. The cell below the widget counts all images.
 # </details>
 
 # %% tags=["slide"]

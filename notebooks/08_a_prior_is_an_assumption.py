@@ -10,7 +10,7 @@
 # Symbols are in the [notation](../docs/notation.md), words in the [glossary](../docs/glossary.md), objections in the
 # [FAQ](../docs/faq.md).
 #
-# **Whose result is it?** That a critic is a prior, $P(z'|z) \propto Q(z')\,f(z,z')$ (E7; E18 lists the critics of this course), and that its objective is the ELBO of that prior, is the paper's
+# **Whose result is it?** That a critic is a prior, $P(z'|z) \propto Q(z')\,f(z,z')$ (E7), here for a random walk and a Laplace walk (E18), and that its objective is the ELBO of that prior, is the paper's
 # ([Aitchison and Ganev](https://arxiv.org/abs/2107.02495)). Steps with heavier tails than Gaussian ones, such as Laplace steps, *identify* the axes: the data then allow only one choice of latent coordinates, up to order and sign. That is due to Klindt et al.
 # ([2021](https://arxiv.org/abs/2007.10930)). A contrastive loss with the right prior recovers the latents that made the images, up to a simple map: due to Zimmermann et al. (cl-ica,
 # [2021](https://arxiv.org/abs/2102.08850)). The test by held-out evidence with its standard errors, the steps along diagonals and the twisted start are this course's.
@@ -431,7 +431,7 @@ assert longer["universal"][1200][2] > longer["universal"][0][2] + 0.15
 assert longer["universal"][1200][2] < 0.95 < longer["random walk"][1200][2]
 
 # %% [markdown] tags=["slide"]
-# Under the universal prior the whirl unwinds slowly, and between steps 800 and 1 200 hardly any more, though the nats still rise. A good part of it is left when the nats have reached those of the walk. Now the start. We train under the universal prior from four fresh starts, networks with random weights:
+# Under the universal prior the whirl unwinds slowly, and between steps 800 and 1 200 hardly, though the nats still rise. A good part of it is left when the nats have reached those of the walk. Now the start. We train under the universal prior from four fresh starts, networks with random weights:
 
 # %% tags=["slide"]
 four = tqdm(range(4))
@@ -446,7 +446,7 @@ if not straight.all():
     assert fresh[~straight, 0].max() < fresh[straight, 0].min() - 0.02
 
 # %% [markdown] tags=["slide"]
-# No fresh start ends with both the full evidence and a bad code. Some codes are straight. The others have a low $R^2$ and lower nats, as a fold gives them. (Not shown here: with longer training most of the lost nats come back, though in the starts that we tried never all of them.) But the whirl has nearly the full evidence too, so a straight code is not the work of the universal prior. It comes from the network: with random weights it usually maps the box without a whirl, and nothing in this prior adds one. To rely on the network is an assumption too. Nobody wrote it down, and the evidence under this prior cannot test it.
+# No fresh start ends with both the full evidence and a bad code. Some codes are straight. The others have a low $R^2$ and lower nats, as a fold gives them. (Not shown here: with longer training most of the lost nats come back, though in the starts that we tried never all of them.) So the whirl needs our start: no fresh start made one. But the whirl has nearly the full evidence too, so a straight code is not the work of the universal prior. It comes from the network: with random weights it usually maps the box without a whirl, and nothing in this prior adds one. To rely on the network is an assumption too. Nobody wrote it down, and the evidence under this prior cannot test it.
 #
 # ## Watch the code unfold
 #
@@ -454,7 +454,7 @@ if not straight.all():
 #
 # <details><summary>Answer</summary>
 #
-# Slowly, and in part. R² rises over the first 800 steps and then stays, though the nats still rise. The walk's code is straight after the first hundred steps.
+# Slowly, and in part. R² rises over the first 800 steps, and hardly over the next 400, though the nats still rise. The walk's code is straight after the first hundred steps.
 # </details>
 
 # %% tags=["slide"]

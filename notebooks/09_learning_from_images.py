@@ -1,8 +1,7 @@
 # %% [markdown] tags=["slide"]
 # # Learning from images, with the evidence beside the probe
 #
-# Nobody knows the true latents of photographs of clothes, nor how much information one view has about the other. Two numbers remain, as in
-# practice. One is the **held-out evidence**: the mean log probability that the model gives to a pair that it was not trained on. All its values here have the constant of [lesson 5](05_the_evidence_of_a_data_set.ipynb), $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$, subtracted. The other is the accuracy of a **probe**:
+# Nobody knows the true latents of photographs of clothes, nor how much information one view has about the other. Two numbers can be computed all the same, here and in practice. One is the **held-out evidence**: the mean log probability that the model gives to a pair that it was not trained on. All its values here have the constant of [lesson 5](05_the_evidence_of_a_data_set.ipynb), $C = \mathbb E\log P_\text{true}(x) + \mathbb E\log P_\text{true}(x')$, subtracted. The other is the accuracy of a **probe**:
 # a small classifier that reads the class of an image from frozen features: the encoder is not trained with it. This lesson computes both, and says what each can and cannot judge.
 #
 # **Afterwards you can** train an encoder on CPU or GPU and continue it from a file; judge it against raw pixels *and* a random network; choose a
@@ -45,7 +44,7 @@ print(f"training on {device}")
 # - The evidence is computed on two fixed views of each of 2 000 test images.
 # - A probe is fitted on a thousand labelled training images, and scored on all test images.
 #
-# Where the files of Fashion-MNIST cannot be had, a smaller set of digits stands in, and the numbers are other ones.
+# Where the files of Fashion-MNIST cannot be had, a smaller set of digits stands in, and the numbers then differ.
 
 # %% tags=["slide"]
 images = rpm.datasets.fashion_mnist_or_digits()
@@ -183,7 +182,7 @@ assert of_latents < before
 
 # %% [markdown] tags=["slide"]
 # Training gains a few percentage points for nearest neighbours, on each label set. It gains a percent at most for the linear probe, and on some label sets nothing: the lead
-# is no larger than the change from one label set to another. With one label set alone we might have reported a success; with another, no gain. This is a
+# is no larger than the change from one label set to another. With one label set alone we might have reported a success; with another, no gain. (Seeds change the start and the batches, label sets the probe's labels; the training images are the same throughout.) This is a
 # small network after a few seconds of training, and random features are strong.
 #
 # ## Evidence separates what the probe does not
@@ -271,7 +270,7 @@ if not digits:  # six seeds, each quantity: walk's label lead 0.1, instance lead
     assert all((p[:, 1] > p[:, 0]).all() for p in (learned_parts, walk))
 
 # %% [markdown] tags=["slide"]
-# Under the two better priors, more than half of the evidence tells images of one class apart. A probe for classes needs nothing of that. And most of the lead of one prior over another is of this kind. So the evidence may rise by tenths of a nat, and a probe need not notice. The label nats stay clearly below 2.30: this model, after a few seconds of training, is unsure of many classes.
+# Under the two better priors, more than half of the evidence tells images of one class apart. A probe for classes needs no instance nats. Most of the lead of one prior over another is instance nats, too. So the evidence may rise by tenths of a nat, and a probe need not notice. The label nats stay clearly below 2.30: this model, after a few seconds of training, is unsure of many classes.
 #
 # Label nats are not the accuracy of a probe, in two ways. The *critic* reads them from the latents, whereas a probe is fitted anew, to any layer. And they are a log probability, which depends on how sure the model is, whereas an accuracy depends only on which class comes first. So a probe may be good where label nats
 # are few: at temperature 1 the critic spreads its probability over all classes, and the features still serve a probe nearly as well.
@@ -318,9 +317,9 @@ assert (abs(tuned_best - own_best - 1.1) < 0.4).all()  # four seeds: 1.0 to 1.2
 assert (own_best - nats["temperature 1"]).min() > 1.4  # 1.8 to 2.0
 
 # %% [markdown] tags=["slide"]
-# The table splits the three nats between the prior and the encoder. (They are a little more than the difference above, since the learned temperature was not the best one.) Read at temperature 1, both encoders earn the same: that prior cannot tell them apart. Now read each
+# The table splits the three nats between the prior and the encoder. (The three nats of the table are a little more than the difference above, because the learned temperature was not the best one.) Read at temperature 1, both encoders earn the same: that prior cannot tell them apart. Now read each
 # at its own best temperature. The encoder that was trained at 1 regains well over a nat without any training: this part of the loss was the prior's. The other 1.1 nats are the *encoder's*: trained
-# under a prior for which every partner is uncertain, it never learned to place partners precisely. To compare encoders, read each at its own best temperature; choose it on other pairs if the difference is small.
+# under a prior for which every partner is uncertain, it never learned to place partners precisely. To compare encoders, read each at its own best temperature; choose that temperature on other pairs if the difference is small.
 #
 # ## What the evidence does not compare: different data
 #
@@ -350,14 +349,13 @@ assert by_strength[0.0] > by_strength[0.5] > by_strength[1.0] + 0.5
 #
 # Here $I_\text{true}$ is the mutual information of the two views in the data. It is the most that the evidence can reach over endlessly many pairs, and the augmentation
 # sets it: two views that keep everything of the image have most in common. (On 2 000 given pairs the bound is log 2 000, at any strength.) So the evidence chooses between
-# priors and between encoders on the same pairs. It does not choose between augmentations. What the two views of a pair should have in common is the
-# question that you put to the model.
+# priors and between encoders on the same pairs. It does not choose between augmentations. What the two views of a pair should have in common is your decision: it defines the task.
 #
 # ## What forty-eight encoders say
 #
 # We compared a handful of trainings. [A study](study/what_the_evidence_chooses.ipynb) made more than 250, with every image of Fashion-MNIST, and its rows come with the course. Here are its 48 encoders of eight priors and six dimensions, from three seeds.
 #
-# **Predict**: order them by evidence, then by the probe of $z$. Are the two orders alike? And for the eight encoders of one dimension?
+# **Predict**: order the encoders by evidence, then by the probe of $z$. Are the two orders alike over all 48? Are they alike among the eight encoders of one dimension?
 #
 # <details><summary>Answer</summary>
 #
@@ -372,16 +370,16 @@ of_study, *probes = (study.values(c, by, kind="clothes") for c in columns)
 for name, probe in zip(("z", "the features"), probes):
     whole = study.rank_correlation(of_study, probe)
     within = study.rank_correlation(of_study, probe, within=True)
-    said = f"all {study.over_seeds(whole)}, within {study.over_seeds(within)}"
+    said = f"all {study.over_seeds(whole)}, in one dimension {study.over_seeds(within)}"
     print(f"rank correlation with the probe of {name:12} {said}")
     assert whole.min() > 0.4 and within.max() < 0.7
 
 # %% [markdown]
-# The study tells more: evidence never asked a training to stop, nor chose fewer dimensions; it chose the learned temperature, and the weaker views, which have the worse probe.
+# The study has three more results. Evidence kept rising with the steps of training, so it never said when to stop. It never chose few dimensions. And it chose the learned temperature over the fixed one, and weaker views over stronger ones, though neither has the better probe.
 #
 # ## Stop, and go on as if nothing had happened
 #
-# A checkpoint is a file with the encoder, the critic, the optimiser and the place in the data. We train ten steps in one go. Then we train five, save them to a file, load it
+# A checkpoint is a file with the encoder, the critic, the optimiser, and which batch comes next. We train ten steps in one go. Then we train five, save them to a file, load it
 # into a new trainer, and train five more.
 #
 # **Predict**: do the two trainings agree to rounding, or to the last bit?
@@ -534,4 +532,4 @@ final = curves[:, -1].mean()
 print(f"InfoNCE = ELBO − C = log evidence − C = {final:.2f} nats a held-out pair")
 
 # %% [markdown]
-# [Lesson 10](10_sequences.ipynb) has more than two frames.
+# [Lesson 10](10_sequences.ipynb) goes from pairs to sequences.

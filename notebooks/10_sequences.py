@@ -127,7 +127,7 @@ assert abs(elbo - C - total) < 1e-12
 #
 # ## The chain pays for what the context forgets
 #
-# Let every critic be the best one, the density ratio of context and latent. Then the KL of [lesson 3](03_infonce_is_the_elbo.ipynb), from $Q(c_t,z_t)$ to the prior $Q(c_t)\,P(z_t|c_t)$ (E8), is zero, and the term of $z_t$ is a mutual information, $I(c_t;z_t)$. With everything before $z_t$ as its context, the terms add up to the **total correlation**: the sum of the entropies of all $z_t$,
+# Let every critic be optimal, the density ratio of context and latent. Then the KL of [lesson 3](03_infonce_is_the_elbo.ipynb), from $Q(c_t,z_t)$ to the prior $Q(c_t)\,P(z_t|c_t)$ (E8), is zero, and the term of $z_t$ is a mutual information, $I(c_t;z_t)$. With everything before $z_t$ as its context, the terms add up to the **total correlation**: the sum of the entropies of all $z_t$,
 # less the entropy of all together. Now let the context of $z_2$ be $z_1$ alone. What is lost is the information that $z_0$ has about $z_2$ once $z_1$ is known:
 #
 # $$\underbrace{I(z_0;z_1) + I(z_0,z_1;\,z_2)}_{\text{long context}} \;-\; \underbrace{\big(I(z_0;z_1) + I(z_1;z_2)\big)}_{\text{short context}} = I(z_0;z_2|z_1).$$
@@ -463,7 +463,7 @@ def chain(q, log_f_1, log_f_2):
 rpm.lessons.lesson_10.chain.check(chain)
 
 # %% [markdown] tags=["slide"]
-# **2.** Return what a chain loses, with the best critics, if the context of $z_2$ is $z_1$ alone, from `q` = $Q(z_0,z_1,z_2)$.
+# **2.** Return what a chain loses, with optimal critics, if the context of $z_2$ is $z_1$ alone, from `q` = $Q(z_0,z_1,z_2)$.
 
 
 # %% tags=["exercise"]

@@ -56,7 +56,7 @@ def three_names() -> Diagram:
     parts += _box(245, 208, 210, 86, ["ELBO − C", "how probable the pair is", "under a model, at least"], SKY)
     parts += _box(480, 208, 210, 86, ["log evidence − C", "how probable the pair is", "under that model"])
     parts += [_text(232, 258, "=", 22), _text(467, 258, "≤", 22)]
-    parts += [_text(232, 318, "always", 13), _text(467, 318, "equal if x leaves no doubt about z", 13)]
+    parts += [_text(232, 318, "always", 13), _text(467, 318, "equal if z and z′ are certain", 13)]
     said = "A table of scores, read in three ways. InfoNCE is always the ELBO less C. The log evidence less C "
     said += "is at least as large, and equal to both if every x has one certain z and every x′ one certain z′."
     return Diagram(700, 334, parts, said, said)
@@ -158,7 +158,7 @@ def course_map() -> Diagram:
         parts += _box(x, 74, 160, 136, [title, *lessons], color)
     parts += [_path(f"M{171 + 172 * k} 142H{181 + 172 * k}") for k in range(3)] + [_path("M434 210V226H778V212")]
     alt = "; ".join(f"{title}: lessons {', '.join(lessons)}" for title, (_, lessons) in groups.items())
-    caption = "Lesson 0, then five parts, each of which needs those that lead to it."
+    caption = "Lesson 0, then five parts in a good order. Each lesson names what it needs."
     order = "Lesson 0 leads to five parts: each of the first three to the next, and the third to the last too"
     return Diagram(868, 238, parts, caption, f"{order}. {alt}.")
 
