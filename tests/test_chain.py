@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from residuals import agree
@@ -229,26 +228,3 @@ def test_float32_keeps_its_digits_over_a_long_series():
     found = single.smooth(recognition, reference=reference, seen=case.seen)
     agree("float32", found.mean, exact.mean, tolerance=1e-4)
     agree("float32", found.log_normaliser, exact.log_normaliser, tolerance=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: GaussianChain(torch.eye(2)), r"singular value 1; expected \(d, d\) and all below 1"),
-        (lambda c: GaussianChain(torch.zeros(2, 3)), r"shape \(2, 3\)"),
-        (lambda c: unit_chain(1.1 * torch.eye(2), torch.eye(2)), "every eigenvalue of the transition below 1"),
-        (lambda c: unit_chain(0.9 * torch.eye(2), torch.zeros(2, 2)), "covariance of the noise"),
-        (lambda c: c.chain.smooth(Gaussian(c.recognition.mean, c.recognition.mean[..., None])), "torch.diag_embed"),
-        (lambda c: c.chain.smooth(Gaussian(*c.recognition), seen=c.seen[:1]), "expected .* of torch.bool"),
-        (lambda c: c.chain.smooth(Gaussian(c.recognition.mean, -c.recognition.covariance)), "not positive definite"),
-        (lambda c: c.chain.smooth(Gaussian(c.recognition.mean / 0, c.recognition.covariance)), "mean contains inf"),
-        (lambda c: c.chain.smooth(Gaussian(*(p.float() for p in c.recognition))), "dtype"),
-        (
-            lambda c: c.chain.smooth(c.recognition, reference=Gaussian(c.reference.mean, c.reference.covariance / 1e4)),
-            "wider than the reference",
-        ),
-    ],
-)
-def test_errors_say_what_was_expected(change, message):
-    with pytest.raises(ValueError, match=message):
-        change(Case(0))

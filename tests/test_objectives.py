@@ -113,32 +113,18 @@ def test_all_objectives_take_a_queue_whose_columns_are_candidates_of_every_row()
         agree("Barber-Agakov, a queue", barber_agakov(masked).value, expected)
 
 
-def test_what_losses_say_of_samples_and_of_candidates_is_said_by_q_joint_and_q_z_prime():
+def test_weighted_samples_and_importance_weights_are_said_by_q_joint_and_q_z_prime():
+    """What losses in use say of candidates is in test_losses_in_use.py."""
     log_f, logits = tables(4, 4)
-    log_p, eye = log_f.log_softmax(1), torch.eye(4, dtype=torch.float64)
-
-    def value(s, q_joint, q_z_prime):
-        return rpm.infonce(s, q_joint, q_z_prime=q_z_prime).value
-
-    weights, targets = logits[0].softmax(0), logits.softmax(1)
-    weighted = (weights * log_p.diagonal()).sum() + math.log(4)
-    agree("InfoNCE of weighted samples", value(log_f, weights.diag(), uniform(4)), weighted)
-    soft = math.log(4) - F.cross_entropy(log_f, targets)
-    agree("InfoNCE of soft targets", value(log_f, targets / 4, uniform(4)), soft)
-    pair_first = torch.cat([log_f.diagonal()[:, None], log_f.masked_fill(eye > 0, -torch.inf)], 1)
-    found = value(pair_first, F.pad(torch.ones(4, 1).double() / 4, (0, 4)), uniform(5))
-    agree("InfoNCE, pairs in column 0 (MoCo)", found, log_p.diagonal().mean() + math.log(5))
-    apart = log_f + 30 * eye
-    dcl = (apart.diagonal() - apart.masked_fill(eye > 0, -torch.inf).logsumexp(1)).mean() + math.log(3)
-    agree("InfoNCE without the pair = DCL", value(apart, None, (1 - eye) / 3), dcl)
-    assert dcl > math.log(4), "a pair that is no candidate leaves no ceiling"
-    own = logits.masked_fill(eye.bool().roll(1, 1), -torch.inf).softmax(1)
-    by_hand = log_f.diagonal() - (own * log_f.exp()).sum(1).log()
-    agree("InfoNCE of each z's own candidates", value(log_f, None, own), by_hand.mean())
+    weights = logits[0].softmax(0)
+    expected = (weights * log_f.log_softmax(1).diagonal()).sum() + math.log(4)
+    found = rpm.infonce(log_f, weights.diag(), q_z_prime=uniform(4)).value
+    agree("InfoNCE of weighted samples, equal candidates", found, expected)
     q_joint, copies = distribution(logits), torch.tensor([1, 5, 2, 3])  # hard negatives: some are drawn more often
     drawn, somewhere = (t.repeat_interleave(copies, 1) for t in (log_f, q_joint / copies))
     importance = (q_joint.sum(0) / copies).repeat_interleave(copies)
-    agree("InfoNCE of weighted candidates", value(drawn, somewhere, importance), rpm.infonce(log_f, q_joint).value)
+    found = rpm.infonce(drawn, somewhere, q_z_prime=importance).value
+    agree("InfoNCE of weighted candidates", found, rpm.infonce(log_f, q_joint).value)
 
 
 def test_a_candidate_of_tiny_weight_counts_in_float32_too():

@@ -8,7 +8,7 @@ from test_objectives import ALL, barber_agakov
 from torch.nn import functional as F
 
 import rpm_tutorial as rpm
-from rpm_tutorial import dataset_evidence, estimators, sampled_evidence
+from rpm_tutorial import estimators
 
 N, EPS = 256, torch.finfo(torch.float32).eps
 BLIND_TO_ROWS, BLIND_TO_A_CONSTANT = (rpm.infonce, barber_agakov), (rpm.symmetric_infonce, rpm.donsker_varadhan)
@@ -73,30 +73,3 @@ def test_no_batch_exceeds_log_n_by_a_single_digit(objective):
         for scores in (1e4 * torch.eye(n) + 1e5, cosines(n, 0.001)):
             assert objective(scores).value <= torch.tensor(math.log(n)), n
         assert objective(1e4 * torch.eye(n)).value == torch.tensor(math.log(n))
-
-
-class Lookup(torch.nn.Module):
-    """A critic whose scores stand in a table; a latent is its row's number."""
-
-    def __init__(self, scores: torch.Tensor):
-        super().__init__()
-        self.scores = torch.nn.Parameter(scores)
-
-    def forward(self, z, z_prime):
-        return self.scores[z.flatten().long()][:, z_prime.flatten().long()]
-
-
-@pytest.mark.parametrize("normalise", ["rows", "columns"])
-def test_the_evidence_keeps_the_digits_of_rows_far_from_0(normalise):
-    scores = moved(cosines(), rpm.infonce)
-    exact = scores.double().requires_grad_()
-    high = rpm.infonce(exact).value
-    critic, z = Lookup(scores if normalise == "rows" else scores.T), torch.arange(N)[:, None].float()
-    found = dataset_evidence(z, z, critic, block=50, normalise=normalise).infonce
-    assert abs(found - high) <= 4 * EPS * max(1, abs(high))
-    (slope,), (expected,) = torch.autograd.grad(found, critic.scores), torch.autograd.grad(high, exact)
-    expected = expected if normalise == "rows" else expected.T
-    assert (slope - expected).abs().max() <= 1e-5 * expected.abs().max()
-    if normalise == "rows":
-        drawn = sampled_evidence(z, z, critic, rows=N, negatives=N, generator=torch.Generator().manual_seed(0))
-        assert abs(drawn.infonce - high) < 1e-6
