@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.nn.functional import pad
 
-from ._checks import check_alike, check_generator, check_latents, check_tensor, shape_of
+from ._checks import check_alike, check_generator, check_kind, check_latents, check_tensor, shape_of
 
 
 class Gaussian(NamedTuple):
@@ -185,7 +185,7 @@ class GaussianChain(nn.Module):
         """The arguments, with what they are by default, and the covariance of a frame not seen put in order."""
         mean, covariance = own
         for name, part, dims in (("mean", mean, 3), ("covariance", covariance, 4)):
-            check_tensor(name, part, dims)
+            check_kind(name, part, dims)
             check_latents(name, part.flatten(0, -2))
         check_alike("mean", mean, "covariance", covariance)
         check_alike("mean", mean, "chain", self.weight)
@@ -227,7 +227,7 @@ def _natural(mean: Tensor, covariance: Tensor, *, d: int) -> tuple[Tensor, Tenso
 
 
 def _normal(like: Tensor, *shape: int, generator: torch.Generator) -> Tensor:
-    check_generator(generator)
+    check_generator(generator, like.device)
     return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
