@@ -42,15 +42,13 @@ class SharedLatentRPM:
             )
         prior = factors[0].new_full((factors[0].shape[1],), 1 / factors[0].shape[1]) if prior is None else prior
         _check_table("prior", prior)
-        if prior.dim() != 1:
-            raise ValueError(f"prior has shape {shape_of(prior)}; expected (Z,), one probability for each z")
         check_alike("p_true", p_true, "prior", prior)
         for j, (factor, count) in enumerate(zip(factors, p_true.shape)):
             check_alike("p_true", p_true, f"factors[{j}]", factor)
-            if factor.shape != (count, len(prior)):
+            if factor.shape != (count, *prior.shape):
                 raise ValueError(
-                    f"factors[{j}] has shape {shape_of(factor)}; expected ({count}, {len(prior)}): a row for each x_{j + 1}, "
-                    "a column for each z"
+                    f"factors[{j}] has shape {shape_of(factor)} and prior {shape_of(prior)}; expected ({count}, Z) and (Z): "
+                    f"a row for each x_{j + 1}, a column for each z"
                 )
         self.p_true, self.prior = p_true.clone(), prior.clone()
         self.factors = tuple(factor.clone() for factor in factors)

@@ -121,7 +121,7 @@ BAD = {
     "the other RPM: one observation": (ValueError, lambda: SharedLatentRPM(HALF.flatten(), [EYE]), "1 factors", "expected at least two dimensions"),
     "the other RPM: P_true unnormalised": (ValueError, lambda: SharedLatentRPM(2 * HALF, [EYE, EYE]), "p_true has entries that sum to 2"),
     "the other RPM: rows of a factor": (ValueError, lambda: SharedLatentRPM(HALF, [EYE, 2 * EYE]), "factors[1] has a row that sums to 2"),
-    "the other RPM: shape of a factor": (ValueError, lambda: SharedLatentRPM(HALF, [EYE, EYE[:1]]), "factors[1] has shape (1, 2)", "expected (2, 2): a row"),
+    "the other RPM: shape of a factor": (ValueError, lambda: SharedLatentRPM(HALF, [EYE, EYE[:1]]), "factors[1] has shape (1, 2) and prior (2)", "expected (2, Z) and (Z): a row"),
     "the other RPM: prior unnormalised": (ValueError, lambda: SharedLatentRPM(HALF, [EYE, EYE], 2 * EYE[0]), "prior has entries that sum to 2"),
     "the other RPM: mass where a factor has none": (ValueError, lambda: SharedLatentRPM(HALF, [EYE, EYE[:1].expand(2, 2)]), "mass 0.5 to latents with F_2(z) = 0", "give them none"),
     "the other RPM: shape of q": (ValueError, lambda: SharedLatentRPM(HALF, [EYE, EYE]).elbo(HALF), "q has shape (2, 2)", "expected (X_1, .., X_J, Z) = (2, 2, 2)"),

@@ -113,18 +113,22 @@ def test_all_objectives_take_a_queue_whose_columns_are_candidates_of_every_row()
         agree("Barber-Agakov, a queue", barber_agakov(masked).value, expected)
 
 
-def test_weighted_samples_and_importance_weights_are_said_by_q_joint_and_q_z_prime():
-    """What losses in use say of candidates is in test_losses_in_use.py."""
+def test_weighted_samples_hard_negatives_and_strangers_alone_are_said_by_q_joint_and_q_z_prime():
     log_f, logits = tables(4, 4)
-    weights = logits[0].softmax(0)
+    weights, eye = logits[0].softmax(0), torch.eye(4, dtype=torch.float64)
     expected = (weights * log_f.log_softmax(1).diagonal()).sum() + math.log(4)
     found = rpm.infonce(log_f, weights.diag(), q_z_prime=uniform(4)).value
     agree("InfoNCE of weighted samples, equal candidates", found, expected)
-    q_joint, copies = distribution(logits), torch.tensor([1, 5, 2, 3])  # hard negatives: some are drawn more often
+    q_joint, copies = distribution(logits), torch.tensor([1, 5, 2, 3])  # how often each candidate was drawn
     drawn, somewhere = (t.repeat_interleave(copies, 1) for t in (log_f, q_joint / copies))
     importance = (q_joint.sum(0) / copies).repeat_interleave(copies)
     found = rpm.infonce(drawn, somewhere, q_z_prime=importance).value
     agree("InfoNCE of weighted candidates", found, rpm.infonce(log_f, q_joint).value)
+    apart = log_f + 30 * eye
+    dcl = (apart.diagonal() - apart.masked_fill(eye > 0, -torch.inf).logsumexp(1)).mean() + math.log(3)
+    found = rpm.infonce(apart, q_z_prime=(1 - eye) / 3).value
+    agree("InfoNCE without the pair = DCL", found, dcl)
+    assert found > math.log(4), "a pair that is no candidate leaves no ceiling"
 
 
 def test_a_candidate_of_tiny_weight_counts_in_float32_too():
