@@ -8,7 +8,7 @@ from test_objectives import ALL, barber_agakov
 from torch.nn import functional as F
 
 import rpm_tutorial as rpm
-from rpm_tutorial import estimators
+from rpm_tutorial import dataset_evidence, estimators, sampled_evidence
 
 N, EPS = 256, torch.finfo(torch.float32).eps
 BLIND_TO_ROWS, BLIND_TO_A_CONSTANT = (rpm.infonce, barber_agakov), (rpm.symmetric_infonce, rpm.donsker_varadhan)
@@ -73,3 +73,29 @@ def test_no_batch_exceeds_log_n_by_a_single_digit(objective):
         for scores in (1e4 * torch.eye(n) + 1e5, cosines(n, 0.001)):
             assert objective(scores).value <= torch.tensor(math.log(n)), n
         assert objective(1e4 * torch.eye(n)).value == torch.tensor(math.log(n))
+
+
+class Lookup(torch.nn.Module):
+    """A critic whose scores stand in a table; a latent is its row's number."""
+
+    def __init__(self, scores: torch.Tensor):
+        super().__init__()
+        self.scores = torch.nn.Parameter(scores)
+
+    def forward(self, z, z_prime):
+        return self.scores[z.flatten().long()][:, z_prime.flatten().long()]
+
+
+def test_the_evidence_keeps_the_digits_of_rows_far_from_0():
+    scores, z = moved(cosines(), rpm.infonce), torch.arange(N)[:, None].float()
+    exact = scores.double().requires_grad_()
+    high = rpm.infonce(exact).value
+    (expected,) = torch.autograd.grad(high, exact)
+    by_rows, by_columns = Lookup(scores), Lookup(scores.T)
+    for critic, normalise, slope in ((by_rows, "rows", expected), (by_columns, "columns", expected.T)):
+        found = dataset_evidence(z, z, critic, block=50, normalise=normalise).infonce
+        assert abs(found - high) <= 4 * EPS * max(1, abs(high))
+        (gradient,) = torch.autograd.grad(found, critic.scores)
+        assert (gradient - slope).abs().max() <= 1e-5 * slope.abs().max()
+    drawn = sampled_evidence(z, z, by_rows, rows=N, negatives=N, generator=torch.Generator().manual_seed(0))
+    assert abs(drawn.infonce - high) < 1e-6
