@@ -62,6 +62,8 @@ def test_a_ring_knows_more_the_sharper_its_encoder_and_the_stronger_its_coupling
         assert all(low + 0.01 < high for low, high in pairwise(values))
     level = FiniteRPM.ring(x=5, x_prime=5, tilt=0).p_x
     agree("a ring without tilt is uniform", level, torch.full((5,), 0.2, dtype=torch.float64))
+    sharp = FiniteRPM.ring(sharpness=1e6, x=4, x_prime=5, z=4, z_prime=5)
+    assert sharp.recognition.argmax(1).tolist() == [0, 1, 2, 3] and sharp.recognition_prime.equal(torch.eye(5).double())
     recognition = FiniteRPM.ring(sharpness=1e6).recognition
     assert recognition[::2].unique().tolist() == [0, 1]
     agree("ties of a sharp ring", recognition[1::2].amax(1), torch.full((3,), 0.5), tolerance=1e-6)
