@@ -1,4 +1,4 @@
-"""(E25)-(E28): the chain of latents with uncertainty, against dense Gaussians, a grid, and a public Kalman filter."""
+"""(E25)-(E28): the chain of latents with uncertainty, against dense Gaussians, a grid, and statsmodels' Kalman filter."""
 
 import math
 
@@ -181,6 +181,19 @@ def test_certain_recognition_leaves_the_steps_of_the_chain(seed):
     agree("(E28)", case.chain.smooth(certain).log_normaliser, steps, tolerance=1e-3)
 
 
+def test_what_stands_at_a_frame_not_seen_changes_nothing():
+    case = Case(0)
+    case.seen[:, 3] = False  # nobody saw it
+    seen = case.seen[..., None]
+    mean = torch.where(seen, case.recognition.mean, 7.0)
+    covariance = torch.where(seen[..., None], case.recognition.covariance, 3 * eye(2))
+    bounds = [
+        case.chain.bound(given, reference=case.reference, seen=case.seen, generator=torch.Generator().manual_seed(0))
+        for given in (case.recognition, Gaussian(mean, covariance))
+    ]
+    assert all(map(torch.equal, *bounds))
+
+
 def test_paths_drawn_have_the_moments_of_the_posterior_and_of_the_prior():
     case, n = Case(0, B=1), 40_000
     found = case.smooth()
@@ -196,6 +209,7 @@ def test_paths_drawn_have_the_moments_of_the_posterior_and_of_the_prior():
 
 def test_gradients_are_those_of_differences():
     case = Case(0, B=2, T=3)
+    case.seen[:, 1] = False  # nobody saw it
     root = torch.linalg.cholesky(case.recognition.covariance)
     case.chain.forward = case.chain.bound  # what functional_call calls
 

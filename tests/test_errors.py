@@ -195,7 +195,6 @@ BAD = {
     "training: batches with labels": (TypeError, lambda: train([(*PAIR, LABELS)]), "pairs gave a tuple", "expected batches of two"),
     "training: arrays": (TypeError, lambda: train([tuple(PAIR.numpy())]), "expected batches of two tensors", "torch.as_tensor"),
     "training: a single pair": (ValueError, lambda: train([tuple(PAIR[:, :1])]), "step 1: the batch is one pair, without negatives"),
-    "training: pairs that end early": (ValueError, lambda: train([]), "ended after 0 batches", "expected 1"),
     # the rest
     "widget: a default off its slider": (ValueError, lambda: widgets.slider(5, 0, 1, 0.1, "k"), "default 5 of 'k'", "expected one, for example 1"),
 }  # fmt: skip
