@@ -90,9 +90,7 @@ BAD = {
     "scores: more rows than columns and no q_joint": (ValueError, lambda: rpm.infonce(S[:, :2]), "(3, 2)", "expected (n, m) with m >= n", "further candidates", "pass q_joint"),
     "scores: +inf": (ValueError, lambda: rpm.infonce(put(S, INF)), "+inf", "expected finite logarithms or -inf"),
     "scores: a row of -inf": (ValueError, lambda: rpm.infonce(put(S, -INF, 1)), "row 1", "expected f > 0 somewhere", "mask"),
-    "scores: a column of -inf": (
-        ValueError, lambda: rpm.symmetric_infonce(put(S, -INF, (slice(None), 1))), "column 1", "expected f > 0 somewhere", "mask",
-    ),
+    "scores: a column of -inf": (ValueError, lambda: rpm.symmetric_infonce(put(S, -INF, (slice(None), 1))), "column 1", "expected f > 0 somewhere", "mask"),
     "scores: numpy": (TypeError, lambda: rpm.infonce(S.numpy()), "ndarray", "expected a torch.Tensor", "torch.as_tensor"),
     # the aggregate joint
     "q_joint: another shape": (ValueError, lambda: rpm.infonce(S[:2], Q), "q_joint has shape (3, 3) and log_f (2, 3)", "expected the same"),
@@ -110,9 +108,7 @@ BAD = {
     "prior: unnormalised": (ValueError, lambda: WORLD.elbo(HALF.log() + 1), "sums to 2.71828", "expected 1", "unnormalised=True"),
     "prior: another shape": (ValueError, lambda: WORLD.elbo(Q.log()), "(3, 3)", "expected (Z, Z') = (2, 2)"),
     "prior: mass where Q has none": (ValueError, lambda: LONELY.elbo(HALF.log()), "mass 0.5 to z = 1", "no observation reaches", "give it -inf"),
-    "prior: mass where Q' has none": (
-        ValueError, lambda: FiniteRPM(HALF, EYE, LONELY.recognition).elbo(HALF.log()), "mass 0.5 to z' = 1", "no observation reaches", "give it -inf",
-    ),
+    "prior: mass where Q' has none": (ValueError, lambda: FiniteRPM(HALF, EYE, LONELY.recognition).elbo(HALF.log()), "mass 0.5 to z' = 1", "no observation reaches", "give it -inf"),
     # the finite world
     "world: P_true unnormalised": (ValueError, lambda: FiniteRPM(4 * HALF, EYE), "p_true has entries that sum to 4", "expected 1", "divide by .sum()"),
     "world: recognition rows": (ValueError, lambda: FiniteRPM(HALF, f64([0.8], [1.9]) * EYE), "recognition has a row that sums to 1.9", "expected 1", "keepdim=True"),
@@ -151,12 +147,8 @@ BAD = {
     "critic: infinite latents": (ValueError, lambda: rpm.RandomWalk().double()(put(Z, INF), Z_PRIME), "z contains", "inf", "expected"),
     # the evidence of a data set
     "evidence: a function": (TypeError, lambda: evidence(lambda a, b: a @ b.T), "function", "expected an nn.Module", "forward"),
-    "evidence: dropout": (
-        ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T, nn.Dropout(0.1))), "parts.0 is a Dropout in training mode", "expected a fixed critic", "critic.eval()",
-    ),
-    "evidence: a transposed table": (
-        ValueError, lambda: evidence(Critic(lambda a, b: b @ a.T)), "shape (2, 1)", "expected (1, 2)", "rows z, columns z_prime",
-    ),
+    "evidence: dropout": (ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T, nn.Dropout(0.1))), "parts.0 is a Dropout in training mode", "expected a fixed critic", "critic.eval()"),
+    "evidence: a transposed table": (ValueError, lambda: evidence(Critic(lambda a, b: b @ a.T)), "shape (2, 1)", "expected (1, 2)", "rows z, columns z_prime"),
     "evidence: a table and something else": (TypeError, lambda: evidence(Critic(lambda a, b: (a @ b.T, None))), "a tuple", "expected one torch.Tensor", "alone"),
     "evidence: scores of NaN": (ValueError, lambda: evidence(Critic(lambda a, b: (a @ b.T - 2).log())), "row 0", "NaN", "expected finite scores", "Look at critic"),
     "evidence: a row of -inf": (ValueError, lambda: evidence(Critic(lambda a, b: a @ b.T - INF)), "only scores of -inf (3 of 3 rows)", "expected finite scores"),
