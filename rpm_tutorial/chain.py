@@ -172,9 +172,8 @@ class GaussianChain(nn.Module):
         recognition, reference, seen = self._checked(recognition, reference, seen)
         posterior = self.smooth(recognition, reference=reference, seen=seen)
         u = posterior.sample(samples, generator=generator)[..., : recognition.mean.shape[2]]
-        mixed = seen | ~seen.any(0)  # a frame that nobody saw is not asked for
         each = MultivariateNormal(*recognition, validate_args=False).log_prob(u[:, :, None])
-        mixture = each.masked_fill(~mixed, -torch.inf).logsumexp(2) - mixed.sum(0).log()
+        mixture = each.masked_fill(~seen, -torch.inf).logsumexp(2) - seen.to(each.dtype).sum(0).log()
         log_q = mixture.masked_fill(~seen, 0).sum(2)  # (samples, B)
         log_reference = MultivariateNormal(*reference, validate_args=False).log_prob(u).masked_fill(~seen, 0).sum(2)
         log_evidence = posterior.log_normaliser + (log_reference - log_q).logsumexp(0) - math.log(samples)

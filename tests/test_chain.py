@@ -181,7 +181,7 @@ def test_certain_recognition_leaves_the_steps_of_the_chain(seed):
     agree("(E28)", case.chain.smooth(certain).log_normaliser, steps, tolerance=1e-3)
 
 
-def test_what_stands_at_a_frame_not_seen_changes_nothing():
+def test_a_frame_not_seen_has_no_term_and_what_stands_there_changes_nothing():
     case = Case(0)
     case.seen[:, 3] = False  # nobody saw it
     seen = case.seen[..., None]
@@ -192,6 +192,15 @@ def test_what_stands_at_a_frame_not_seen_changes_nothing():
         for given in (case.recognition, Gaussian(mean, covariance))
     ]
     assert all(map(torch.equal, *bounds))
+    u = case.smooth().sample(8, generator=torch.Generator().manual_seed(0))[..., :2].detach()
+    log_reference, log_q = torch.zeros(2, 8, 3, dtype=torch.float64)
+    for t in range(3):
+        saw = case.seen[:, t]
+        of_each = log_normal(u[:, saw, None, t], mean[saw, t], covariance[saw, t])
+        log_q[:, saw] += of_each.logsumexp(2) - math.log(saw.sum())
+        log_reference[:, saw] += log_normal(u[:, saw, t], case.reference.mean[t], case.reference.covariance[t])
+    agree("(E25) a mixture over who saw the frame", bounds[0].log_q, log_q.mean(0))
+    agree("(E27) log Gamma of the frames seen", bounds[0].log_reference, log_reference.mean(0))
 
 
 def test_paths_drawn_have_the_moments_of_the_posterior_and_of_the_prior():
