@@ -8,7 +8,6 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _scan = ContextVar("scan", default=True)
 
 
@@ -46,7 +45,7 @@ def check_kind(name: str, tensor, dims: int) -> None:
         )
     if tensor.dim() != dims:
         raise ValueError(f"{name} has shape {shape_of(tensor)}; expected {dims} dimensions")
-    if tensor.dtype not in FLOATS:
+    if not tensor.is_floating_point():
         raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.float()")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {shape_of(tensor)}: it is empty; expected at least one row and one column")
@@ -111,8 +110,7 @@ def check_distribution(name: str, table: Tensor, over: str = "entries") -> None:
 
 
 def rounding(table: Tensor) -> float:
-    """How far from one a sum of probabilities of this dtype may lie: the square root of its machine epsilon, so that
-    half of the digits may have been lost on the way here (typed by hand, or summed over many entries)."""
+    """How far from one a sum of probabilities may lie: half of the dtype's digits may be lost (typed, or added up)."""
     return torch.finfo(table.dtype).eps ** 0.5
 
 
@@ -137,17 +135,16 @@ def check_count(name: str, value: int, *, least: int = 1) -> int:
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    check_count("seed", seed, least=0)
-    return torch.Generator(device).manual_seed(int(seed))
+    return torch.Generator(device).manual_seed(check_count("seed", seed, least=0))
 
 
-def check_generator(generator: torch.Generator, device: torch.device | None = None) -> None:
+def check_generator(generator: torch.Generator, device: torch.device) -> None:
     """Raise unless it is one (with None, torch would take the global generator), on the device on which it is to draw."""
     if not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator is a {type(generator).__name__}; expected a torch.Generator: torch.Generator().manual_seed(0)"
         )
-    if device is not None and generator.device.type != device.type:
+    if generator.device.type != device.type:
         raise ValueError(
             f"generator is on {generator.device}; expected one on {device}: torch.Generator('{device}').manual_seed(0)"
         )

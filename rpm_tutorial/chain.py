@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.nn.functional import pad
 
-from ._checks import check_alike, check_generator, check_latents, check_tensor, shape_of
+from ._checks import check_alike, check_generator, check_kind, check_latents, check_tensor, shape_of
 
 
 class Gaussian(NamedTuple):
@@ -172,9 +172,8 @@ class GaussianChain(nn.Module):
         recognition, reference, seen = self._checked(recognition, reference, seen)
         posterior = self.smooth(recognition, reference=reference, seen=seen)
         u = posterior.sample(samples, generator=generator)[..., : recognition.mean.shape[2]]
-        mixed = seen | ~seen.any(0)  # a frame that nobody saw is not asked for
         each = MultivariateNormal(*recognition, validate_args=False).log_prob(u[:, :, None])
-        mixture = each.masked_fill(~mixed, -torch.inf).logsumexp(2) - mixed.sum(0).log()
+        mixture = each.masked_fill(~seen, -torch.inf).logsumexp(2) - seen.to(each.dtype).sum(0).log()
         log_q = mixture.masked_fill(~seen, 0).sum(2)  # (samples, B)
         log_reference = MultivariateNormal(*reference, validate_args=False).log_prob(u).masked_fill(~seen, 0).sum(2)
         log_evidence = posterior.log_normaliser + (log_reference - log_q).logsumexp(0) - math.log(samples)
@@ -185,7 +184,7 @@ class GaussianChain(nn.Module):
         """The arguments, with what they are by default, and the covariance of a frame not seen put in order."""
         mean, covariance = own
         for name, part, dims in (("mean", mean, 3), ("covariance", covariance, 4)):
-            check_tensor(name, part, dims)
+            check_kind(name, part, dims)
             check_latents(name, part.flatten(0, -2))
         check_alike("mean", mean, "covariance", covariance)
         check_alike("mean", mean, "chain", self.weight)
@@ -227,7 +226,7 @@ def _natural(mean: Tensor, covariance: Tensor, *, d: int) -> tuple[Tensor, Tenso
 
 
 def _normal(like: Tensor, *shape: int, generator: torch.Generator) -> Tensor:
-    check_generator(generator)
+    check_generator(generator, like.device)
     return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
 
 

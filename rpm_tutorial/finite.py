@@ -5,15 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import (
-    check_alike,
-    check_distribution,
-    check_generator,
-    check_log_table,
-    rounding,
-    seeded,
-    shape_of,
-)
+from ._checks import check_alike, check_distribution, check_generator, check_log_table, rounding, seeded, shape_of
 from ._log_space import expectation, log, log_matmul
 from .objectives import mutual_information
 
@@ -52,12 +44,11 @@ class FiniteRPM:
     def __init__(self, p_true: Tensor, recognition: Tensor, recognition_prime: Tensor | None = None):
         recognition_prime = recognition if recognition_prime is None else recognition_prime
         check_distribution("p_true", p_true)
-        check_distribution("recognition", recognition, over="rows")
-        check_distribution("recognition_prime", recognition_prime, over="rows")
         for name, table, side, count in (
             ("recognition", recognition, "row", p_true.shape[0]),
             ("recognition_prime", recognition_prime, "column", p_true.shape[1]),
         ):
+            check_distribution(name, table, over="rows")
             check_alike("p_true", p_true, name, table)
             if len(table) != count:
                 raise ValueError(
@@ -207,7 +198,7 @@ class FiniteRPM:
     def sample(self, log_prior: Tensor, n: int, *, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Draw n times z, z' ~ P(z,z'), x ~ P(x|z), x' ~ P(x'|z'). Returns x, x', z, z', each of shape (n,). Source: (E1)."""
         self._check_prior(log_prior)
-        check_generator(generator, log_prior.device)  # with None, torch would draw from its global one
+        check_generator(generator, log_prior.device)
         cell = torch.multinomial(log_prior.exp().flatten(), n, replacement=True, generator=generator)
         z, z_prime = cell // log_prior.shape[1], cell % log_prior.shape[1]
         x = torch.multinomial(self.log_p_x_given_z.exp()[z], 1, generator=generator).squeeze(1)

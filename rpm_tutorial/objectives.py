@@ -171,14 +171,7 @@ def prepare(log_f: Tensor, q_joint: Tensor | None, q_z_prime: Tensor | None = No
 
 
 def prepare_table(name: str, log_f: Tensor, q_joint: Tensor | None, q_z_prime: Tensor | None) -> Table:
-    weights = check_weights(name, log_f, q_joint, q_z_prime)
-    s, q = (table.to(accumulation_dtype(table.device)) for table in (log_f, weights))
-    nowhere = q.sum(0) == 0 if q_z_prime is None else (q == 0) & (q_z_prime == 0)
-    return s.masked_fill((q.sum(1, keepdim=True) == 0) | nowhere, 0), q
-
-
-def check_weights(name: str, log_f: Tensor, q_joint: Tensor | None, q_z_prime: Tensor | None) -> Tensor:
-    """`q_joint`, if it is a distribution over the cells of `log_f`."""
+    """s and q, if `q_joint` is a distribution over the cells of `log_f`."""
     n, m = log_f.shape
     if q_joint is None:
         raise ValueError(
@@ -197,7 +190,9 @@ def check_weights(name: str, log_f: Tensor, q_joint: Tensor | None, q_z_prime: T
             f"candidates. Put the pairs on the diagonal and leave q_joint out, or pass infonce q_z_prime=torch.full(({m},), "
             f"1 / {m}); to leave the others out, let kept = q_joint.sum(0) > 0 and give {name}[:, kept] and q_joint[:, kept]"
         )
-    return q_joint
+    s, q = (table.to(accumulation_dtype(table.device)) for table in (log_f, q_joint))
+    nowhere = q.sum(0) == 0 if q_z_prime is None else (q == 0) & (q_z_prime == 0)
+    return s.masked_fill((q.sum(1, keepdim=True) == 0) | nowhere, 0), q
 
 
 def _is_a_pairing(q_joint: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_count, check_distribution, check_tensor, rounding, seeded, shape_of
+from ._checks import check_alike, check_distribution, rounding, seeded, shape_of
 from ._log_space import expectation, log, log_sum
 from .finite import log_likelihood
 
@@ -34,7 +34,7 @@ class SharedLatentRPM:
     def __init__(self, p_true: Tensor, factors: Sequence[Tensor], prior: Tensor | None = None):
         _check_table("p_true", p_true)
         for j, factor in enumerate(factors):
-            check_tensor(f"factors[{j}]", factor, dims=2)
+            check_distribution(f"factors[{j}]", factor, over="rows")
         if not 2 <= p_true.dim() == len(factors):
             raise ValueError(
                 f"p_true has shape {shape_of(p_true)} and there are {len(factors)} factors; expected at least two "
@@ -42,22 +42,16 @@ class SharedLatentRPM:
             )
         prior = factors[0].new_full((factors[0].shape[1],), 1 / factors[0].shape[1]) if prior is None else prior
         _check_table("prior", prior)
-        if prior.dim() != 1:
-            raise ValueError(f"prior has shape {shape_of(prior)}; expected (Z,), one probability for each z")
         check_alike("p_true", p_true, "prior", prior)
         for j, (factor, count) in enumerate(zip(factors, p_true.shape)):
-            check_distribution(f"factors[{j}]", factor, over="rows")
             check_alike("p_true", p_true, f"factors[{j}]", factor)
-            if factor.shape != (count, len(prior)):
+            if factor.shape != (count, *prior.shape):
                 raise ValueError(
-                    f"factors[{j}] has shape {shape_of(factor)}; expected ({count}, {len(prior)}): a row for each x_{j + 1}, "
-                    "a column for each z"
+                    f"factors[{j}] has shape {shape_of(factor)} and prior {shape_of(prior)}; expected ({count}, Z) and (Z): "
+                    f"a row for each x_{j + 1}, a column for each z"
                 )
-        self.p_true, self.factors, self.prior = (
-            p_true.clone(),
-            tuple(factor.clone() for factor in factors),
-            prior.clone(),
-        )
+        self.p_true, self.prior = p_true.clone(), prior.clone()
+        self.factors = tuple(factor.clone() for factor in factors)
         for j, f_z in enumerate(self.f_z):
             lost = prior.detach()[f_z == 0].sum().item()
             if lost > rounding(prior):
@@ -69,7 +63,6 @@ class SharedLatentRPM:
     @classmethod
     def random(cls, p_true: Tensor, z: int, *, seed: int = 0) -> "SharedLatentRPM":
         """A start for EM with z latent classes: factors drawn at random (softmax of normal logits), a uniform prior."""
-        check_count("z", z)
         _check_table("p_true", p_true)
         generator = seeded(seed)
         logits = [torch.randn(x, z, generator=generator, dtype=p_true.dtype).to(p_true.device) for x in p_true.shape]
@@ -117,11 +110,9 @@ class SharedLatentRPM:
     @property
     def posterior(self) -> Tensor:
         """The E-step: P(z|x_1..x_J) by Bayes' rule, shape (X_1, .., X_J, Z); the prior where P(x_1..x_J) = 0."""
-        log_joint = self.log_joint
-        log_p = log_sum(log_joint.movedim(-1, 0))[..., None]
+        log_p = self.log_p[..., None]
         impossible = torch.isneginf(log_p.detach())
-        posterior = (log_joint - log_p.masked_fill(impossible, 0)).exp()
-        return torch.where(impossible, self.prior, posterior)
+        return torch.where(impossible, self.prior, (self.log_joint - log_p.masked_fill(impossible, 0)).exp())
 
     def elbo(self, q: Tensor) -> Tensor:
         """E log P(x_1..x_J, z) - E log q under P_true and q(z|x_1..x_J), which has the shape of `posterior`; nats."""

@@ -1,20 +1,21 @@
-"""(E25)-(E28): the chain of latents with uncertainty, against dense Gaussians, a grid, and a public Kalman filter."""
+"""(E25)-(E28): the chain of latents with uncertainty, against dense Gaussians, a grid, and statsmodels' Kalman filter."""
 
 import math
 
-import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from residuals import agree
 from statsmodels.datasets import sunspots
-from statsmodels.tsa.statespace import kalman_smoother
 from statsmodels.tsa.statespace.structural import UnobservedComponents
 from torch.func import functional_call
+from worlds import SEEDS
 
 from rpm_tutorial.chain import Gaussian, GaussianChain, unit_chain
 from rpm_tutorial.course.lessons import lesson_12
 
-seeds = st.integers(0, 2**32 - 1)
+
+def eye(n):
+    return torch.eye(n, dtype=torch.float64)
 
 
 class Case:
@@ -24,12 +25,10 @@ class Case:
         self.generator = torch.Generator().manual_seed(seed)
         self.chain = GaussianChain(0.9 * self.orthogonal(d) @ torch.diag(self.uniform(d)) @ self.orthogonal(d))
         root = 0.3 * self.normal(B, T, k, k)
-        self.recognition = Gaussian(
-            0.7 * self.normal(B, T, k), root @ root.mT + narrow * torch.eye(k, dtype=torch.float64)
-        )
+        self.recognition = Gaussian(0.7 * self.normal(B, T, k), root @ root.mT + narrow * eye(k))
         wide = 0.2 * self.normal(T, k, k)
         widest = torch.linalg.matrix_norm(self.recognition.covariance, 2).max() + 0.1
-        self.reference = Gaussian(0.3 * self.normal(T, k), wide @ wide.mT + widest * torch.eye(k, dtype=torch.float64))
+        self.reference = Gaussian(0.3 * self.normal(T, k), wide @ wide.mT + widest * eye(k))
         self.seen = self.uniform(B, T) > 0.3
 
     def normal(self, *shape):
@@ -56,8 +55,7 @@ def of_whole_path(transition, T: int):
     return torch.cat([torch.cat(row, 1) for row in rows]).detach()
 
 
-@given(seeds, st.integers(1, 4), st.integers(1, 3), st.integers(0, 2))
-@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.integers(1, 4), st.integers(1, 3), st.integers(0, 2))
 def test_the_smoother_is_the_dense_posterior(seed, T, k, hidden):
     case = Case(seed, T=T, d=k + hidden, k=k)
     d, found = k + hidden, case.smooth()
@@ -83,56 +81,24 @@ def test_the_smoother_is_the_dense_posterior(seed, T, k, hidden):
         agree("(E27) the log of the integral", found.log_normaliser[b], integral, constant, tolerance=1e-9)
 
 
-def linear_world(seed: int, B: int = 4, T: int = 5, d: int = 3, x: int = 4):
-    """z_{t+1} = F z_t + noise, x_t = H z_t + noise: its parameters, data, and Q(z_t|x_t) in the chain's unit (E26)."""
-    generator = torch.Generator().manual_seed(seed)
-    normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
-    F = normal(d, d)
-    F = 0.95 * F / torch.linalg.eigvals(F).abs().max()
-    roots = 0.5 * normal(d, d), 0.5 * normal(x, x)
-    noise, noise_x = (root @ root.T + 0.1 * torch.eye(len(root), dtype=torch.float64) for root in roots)
-    H = normal(x, d)
-    transition, scale = unit_chain(F, noise)
-    H_unit, data = H @ scale, normal(B, T, x)
-    covariance = (torch.eye(d, dtype=torch.float64) + H_unit.T @ noise_x.inverse() @ H_unit).inverse()
-    mean = data @ (covariance @ H_unit.T @ noise_x.inverse()).T
-    recognition = Gaussian(mean, covariance.expand(B, T, d, d))
-    return F, noise, H, noise_x, scale, data, GaussianChain(transition), recognition
-
-
-@given(seeds)
-@settings(max_examples=20, deadline=None)
+@given(SEEDS)
 def test_in_the_linear_gaussian_world_the_model_is_that_world(seed):
-    _, _, _, noise_x, scale, data, chain, recognition = linear_world(seed)
-    H = linear_world(seed)[2] @ scale
-    B, T, x = data.shape
+    """z_{t+1} = F z_t + noise, x_t = H z_t + noise, with Q(z_t|x_t) in the chain's unit."""
+    case, (B, T, d, x) = Case(seed), (4, 5, 3, 4)
+    F = case.normal(d, d)
+    F = 0.95 * F / torch.linalg.eigvals(F).abs().max()
+    noise, noise_x = (0.25 * root @ root.T + 0.1 * eye(len(root)) for root in (case.normal(d, d), case.normal(x, x)))
+    transition, scale = unit_chain(F, noise)
+    H, data = case.normal(x, d) @ scale, case.normal(B, T, x)
+    gain = H.T @ noise_x.inverse()
+    covariance = (eye(d) + gain @ H).inverse()
+    recognition = Gaussian(data @ (covariance @ gain).T, covariance.expand(B, T, d, d))
     wide = torch.block_diag(*[H] * T)
+    chain = GaussianChain(transition)
     joint = wide @ of_whole_path(chain.transition, T) @ wide.T + torch.block_diag(*[noise_x] * T)
-    log_p = log_normal(data.flatten(1), torch.zeros(T * x, dtype=torch.float64), joint)
-    marginals = log_normal(data, torch.zeros(x, dtype=torch.float64), H @ H.T + noise_x).sum(1)
+    log_p = log_normal(data.flatten(1), torch.zeros(T * x).double(), joint)
+    marginals = log_normal(data, torch.zeros(x).double(), H @ H.T + noise_x).sum(1)
     agree("(E26)", chain.smooth(recognition).log_normaliser, log_p - marginals, log_p, tolerance=1e-9)
-
-
-def test_a_public_kalman_filter_says_the_same_with_frames_missing():
-    F, noise, H, noise_x, scale, data, chain, recognition = linear_world(0)
-    seen = torch.tensor([[1, 1, 0, 0, 1], [0, 1, 1, 1, 0], [1, 0, 1, 0, 1], [1, 1, 1, 1, 1]], dtype=torch.bool)
-    found = chain.smooth(recognition, seen=seen)
-    for b in range(4):
-        peer = kalman_smoother.KalmanSmoother(k_endog=4, k_states=3, k_posdef=3)
-        peer["design"], peer["obs_cov"], peer["transition"], peer["state_cov"] = (
-            table.numpy() for table in (H, noise_x, F, noise)
-        )
-        peer["selection"] = torch.eye(3, dtype=torch.float64).numpy()
-        peer.initialize_known(torch.zeros(3).double().numpy(), (scale @ scale.T).numpy())
-        peer.bind(torch.where(seen[b, :, None], data[b], torch.nan).numpy().copy())
-        result = peer.smooth()
-        marginals = log_normal(
-            data[b, seen[b]], torch.zeros(4, dtype=torch.float64), H @ scale @ scale.T @ H.T + noise_x
-        )
-        agree("(E26) Kalman filter", found.log_normaliser[b], result.llf - marginals.sum(), result.llf, tolerance=1e-9)
-        agree("Kalman smoother", found.mean[b] @ scale.T, torch.tensor(result.smoothed_state.T), tolerance=1e-9)
-        covariance = torch.tensor(result.smoothed_state_cov).permute(2, 0, 1)
-        agree("Kalman smoother", scale @ found.covariance[b] @ scale.T, covariance, tolerance=1e-9)
 
 
 def test_a_public_cycle_model_fills_the_sunspots_alike():
@@ -174,12 +140,11 @@ def test_the_pendulum_turns_as_fast_as_it_says_and_its_bob_is_where_it_says():
     assert torch.corrcoef(torch.stack([half.flatten(), sine.flatten()]))[0, 1] > 0.8
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_the_bound_is_its_definition_on_a_grid(seed):
+def test_the_bound_is_its_definition_on_a_grid():
     """T = 2, one dimension: E_q[log P(Z) + sum log Q(z|x) - log Q(z)] + H(q), below log E_P prod Q(z|x)/Q(z)."""
-    case = Case(seed, B=6, T=2, d=1, k=1, narrow=0.2)
+    case = Case(0, B=6, T=2, d=1, k=1, narrow=0.2)
     (mean, covariance), chain = case.recognition, case.chain
-    z = torch.linspace(-8, 8, 601, dtype=torch.float64)
+    z = torch.linspace(-8, 8, 301, dtype=torch.float64)
     cell = (z[1] - z[0]) ** 2
     at = torch.stack(torch.meshgrid(z, z, indexing="ij"), 2)
     path = of_whole_path(chain.transition, 2)
@@ -204,45 +169,42 @@ def test_the_bound_is_its_definition_on_a_grid(seed):
     agree("the terms", found.value, found.log_normaliser + found.log_reference - found.log_q)
 
 
-@given(seeds)
-@settings(max_examples=10, deadline=None)
+@given(SEEDS)
+@settings(max_examples=10)
 def test_certain_recognition_leaves_the_steps_of_the_chain(seed):
     """As the covariance goes to zero, what is left is sum_t log P(u_t|u_{t-1}) / Q(u_t): (E19) with Z = 1."""
     case = Case(seed, d=2, k=2)
     u, A, noise = case.recognition.mean, case.chain.transition.detach(), case.chain.noise.detach()
-    certain = Gaussian(u, 1e-9 * torch.eye(2, dtype=torch.float64).expand_as(case.recognition.covariance))
-    unit = torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+    certain = Gaussian(u, 1e-9 * eye(2).expand_as(case.recognition.covariance))
+    unit = torch.zeros(2, dtype=torch.float64), eye(2)
     steps = log_normal(u[:, 1:], u[:, :-1] @ A.T, noise).sum(1) - log_normal(u[:, 1:], *unit).sum(1)
     agree("(E28)", case.chain.smooth(certain).log_normaliser, steps, tolerance=1e-3)
 
 
-@given(seeds)
-@settings(max_examples=20, deadline=None)
-def test_a_frame_not_seen_changes_nothing_but_is_predicted(seed):
-    case = Case(seed, T=5)
-    case.seen[:, 3:] = False
-    found = case.smooth()
-    elsewhere = Gaussian(
-        torch.where(case.seen[..., None], case.recognition.mean, 7.0),
-        torch.where(case.seen[..., None, None], case.recognition.covariance, torch.eye(2, dtype=torch.float64) * 3),
-    )
-    again = case.chain.smooth(elsewhere, reference=case.reference, seen=case.seen)
-    shorter = case.chain.smooth(
-        Gaussian(*(part[:, :3] for part in case.recognition)),
-        reference=Gaussian(*(part[:3] for part in case.reference)),
-        seen=case.seen[:, :3],
-    )
-    for part, same in zip(found, again):
-        assert torch.equal(part, same)
-    A = case.chain.transition
-    agree("prediction", found.log_normaliser, shorter.log_normaliser, tolerance=1e-10)
-    agree("prediction", found.mean[:, :3], shorter.mean, tolerance=1e-10)
-    agree("prediction", found.mean[:, 4], shorter.mean[:, 2] @ (A @ A).T, tolerance=1e-10)
+def test_a_frame_not_seen_has_no_term_and_what_stands_there_changes_nothing():
+    case = Case(0)
+    case.seen[:, 3] = False  # nobody saw it
+    seen = case.seen[..., None]
+    mean = torch.where(seen, case.recognition.mean, 7.0)
+    covariance = torch.where(seen[..., None], case.recognition.covariance, 3 * eye(2))
+    bounds = [
+        case.chain.bound(given, reference=case.reference, seen=case.seen, generator=torch.Generator().manual_seed(0))
+        for given in (case.recognition, Gaussian(mean, covariance))
+    ]
+    assert all(map(torch.equal, *bounds))
+    u = case.smooth().sample(8, generator=torch.Generator().manual_seed(0))[..., :2].detach()
+    log_reference, log_q = torch.zeros(2, 8, 3, dtype=torch.float64)
+    for t in range(3):
+        saw = case.seen[:, t]
+        of_each = log_normal(u[:, saw, None, t], mean[saw, t], covariance[saw, t])
+        log_q[:, saw] += of_each.logsumexp(2) - math.log(saw.sum())
+        log_reference[:, saw] += log_normal(u[:, saw, t], case.reference.mean[t], case.reference.covariance[t])
+    agree("(E25) a mixture over who saw the frame", bounds[0].log_q, log_q.mean(0))
+    agree("(E27) log Gamma of the frames seen", bounds[0].log_reference, log_reference.mean(0))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_paths_drawn_have_the_moments_of_the_posterior_and_of_the_prior(seed):
-    case, n = Case(seed, B=1), 40_000
+def test_paths_drawn_have_the_moments_of_the_posterior_and_of_the_prior():
+    case, n = Case(0, B=1), 40_000
     found = case.smooth()
     paths = found.sample(n, generator=case.generator)[:, 0].detach()
     agree("moments", paths.mean(0), found.mean[0], tolerance=5 / n**0.5)
@@ -256,27 +218,20 @@ def test_paths_drawn_have_the_moments_of_the_posterior_and_of_the_prior(seed):
 
 def test_gradients_are_those_of_differences():
     case = Case(0, B=2, T=3)
+    case.seen[:, 1] = False  # nobody saw it
     root = torch.linalg.cholesky(case.recognition.covariance)
-    path = lambda: torch.Generator().manual_seed(0)  # noqa: E731
-
-    class Value(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.chain = case.chain
-
-        def forward(self, mean, root):
-            given = Gaussian(mean, root @ root.mT)
-            return self.chain.bound(given, reference=case.reference, seen=case.seen, samples=2, generator=path()).value
+    case.chain.forward = case.chain.bound  # what functional_call calls
 
     def value(weight, mean, root):
-        return functional_call(Value(), {"chain.weight": weight}, (mean, root))
+        options = {"reference": case.reference, "seen": case.seen, "samples": 2}
+        options["generator"] = torch.Generator().manual_seed(0)
+        return functional_call(case.chain, {"weight": weight}, (Gaussian(mean, root @ root.mT),), options).value
 
     inputs = (case.chain.weight, case.recognition.mean, root)
     assert torch.autograd.gradcheck(value, [part.detach().clone().requires_grad_() for part in inputs])
 
 
-@given(seeds, st.integers(1, 4))
-@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.integers(1, 4))
 def test_training_cannot_leave_the_stationary_chains(seed, d):
     generator = torch.Generator().manual_seed(seed)
     chain = GaussianChain(torch.zeros(d, d, dtype=torch.float64))
@@ -291,31 +246,8 @@ def test_training_cannot_leave_the_stationary_chains(seed, d):
 def test_float32_keeps_its_digits_over_a_long_series():
     case = Case(1, B=2, T=100, d=2, k=1)
     exact = case.smooth()
+    recognition, reference = (Gaussian(*(p.float() for p in g)) for g in (case.recognition, case.reference))
     single = GaussianChain(case.chain.transition.detach().float())
-    found = single.smooth(*([Gaussian(*(p.float() for p in case.recognition))]), seen=case.seen,
-                          reference=Gaussian(*(p.float() for p in case.reference)))  # fmt: skip
+    found = single.smooth(recognition, reference=reference, seen=case.seen)
     agree("float32", found.mean, exact.mean, tolerance=1e-4)
     agree("float32", found.log_normaliser, exact.log_normaliser, tolerance=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: GaussianChain(torch.eye(2)), r"singular value 1; expected \(d, d\) and all below 1"),
-        (lambda c: GaussianChain(torch.zeros(2, 3)), r"shape \(2, 3\)"),
-        (lambda c: unit_chain(1.1 * torch.eye(2), torch.eye(2)), "every eigenvalue of the transition below 1"),
-        (lambda c: unit_chain(0.9 * torch.eye(2), torch.zeros(2, 2)), "covariance of the noise"),
-        (lambda c: c.chain.smooth(Gaussian(c.recognition.mean, c.recognition.mean[..., None])), "torch.diag_embed"),
-        (lambda c: c.chain.smooth(Gaussian(*c.recognition), seen=c.seen[:1]), "expected .* of torch.bool"),
-        (lambda c: c.chain.smooth(Gaussian(c.recognition.mean, -c.recognition.covariance)), "not positive definite"),
-        (lambda c: c.chain.smooth(Gaussian(c.recognition.mean / 0, c.recognition.covariance)), "mean contains inf"),
-        (lambda c: c.chain.smooth(Gaussian(*(p.float() for p in c.recognition))), "dtype"),
-        (
-            lambda c: c.chain.smooth(c.recognition, reference=Gaussian(c.reference.mean, c.reference.covariance / 1e4)),
-            "wider than the reference",
-        ),
-    ],
-)
-def test_errors_say_what_was_expected(change, message):
-    with pytest.raises(ValueError, match=message):
-        change(Case(0))

@@ -4,7 +4,6 @@ import math
 from itertools import product
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, strategies as st
 from residuals import agree, at_most
@@ -68,9 +67,8 @@ def test_for_two_observations_it_is_e1_with_its_latents_tied(model):
     agree("(E22) has the C of (E4)", model.constant, untied.constant)
     above_chance = max(model.log_evidence - model.constant, -1e9)
     at_most("log evidence - C <= log K", above_chance, math.log(len(model.prior)))
-    reached = model.posterior[model.log_p > -torch.inf]
-    tied = untied.posterior(diagonal).diagonal(dim1=2, dim2=3)[model.log_p > -torch.inf]
-    agree("(E22) is (E1) with a diagonal prior: posterior", reached, tied)
+    tied, possible = untied.posterior(diagonal).diagonal(dim1=2, dim2=3), model.log_p > -torch.inf
+    agree("(E22) is (E1) with a diagonal prior: posterior", model.posterior[possible], tied[possible])
 
 
 @given(models(), SEEDS)
@@ -84,6 +82,9 @@ def test_the_bound_lies_below_the_evidence_by_a_kl_and_touches_it_at_the_e_step(
     divergence = expectation(model.p_true[..., None] * q, q.log() - model.posterior.log())
     agree("(E22) log evidence - ELBO = KL", model.log_evidence - model.elbo(q), divergence, model.elbo(q))
     assert (q >= 0).all() and divergence > -1e-12
+    short = expectation(model.p_true, model.p_true.log() - model.log_p)
+    ceiling = model.total_correlation
+    agree("(E23) evidence - C = total correlation - KL", model.log_evidence - model.constant, ceiling - short)
 
 
 @given(models(), SEEDS)
@@ -91,31 +92,20 @@ def test_the_m_step_is_the_best_model_for_its_posterior(model, seed):
     q = posteriors(model, seed)
     best = model.m_step(q)
     at_most("the M-step does not lower the ELBO", model.elbo(q), best.elbo(q))
+    at_most("EM does not lower the evidence", model.log_evidence, model.m_step(model.posterior).log_evidence)
     generator = torch.Generator().manual_seed(seed)
     for size in (1e-3, 0.3):
-        other = [
-            (1 - size) * factor + size * torch.rand(factor.shape, generator=generator).double().softmax(1)
-            for factor in best.factors
-        ]
-        prior = (1 - size) * best.prior + size * torch.rand(best.prior.shape, generator=generator).double().softmax(0)
-        at_most("no other model has a higher ELBO", SharedLatentRPM(model.p_true, other, prior).elbo(q), best.elbo(q))
+
+        def moved(table, size=size):
+            noise = torch.rand(table.shape, generator=generator, dtype=torch.float64)
+            return (1 - size) * table + size * noise.softmax(-1)
+
+        other = SharedLatentRPM(model.p_true, [moved(factor) for factor in best.factors], moved(best.prior))
+        at_most("no other model has a higher ELBO", other.elbo(q), best.elbo(q))
     for f_z, p_x, j in zip(best.f_z, best.p_x, range(3)):
         agree("after an M-step F_j(z) = P(z)", f_z, best.prior)
         axes = [k for k in range(model.p_true.dim()) if k != j]
         agree("after an M-step the model has the data's marginals", best.log_p.exp().sum(axes), p_x)
-
-
-@given(models())
-def test_em_never_lowers_the_evidence_which_has_the_ceiling_of_e23(model):
-    previous = -torch.inf
-    for _ in range(4):
-        at_most("EM does not lower the evidence", max(previous, -1e9), max(model.log_evidence, -1e9), tolerance=1e-12)
-        above_chance = model.log_evidence - model.constant
-        at_most("(E23) log evidence - C <= total correlation", max(above_chance, -1e9), model.total_correlation)
-        if model.log_evidence > -torch.inf:
-            divergence = expectation(model.p_true, model.p_true.log() - model.log_p)
-            agree("(E23) and falls short of it by a KL", above_chance, model.total_correlation - divergence)
-        previous, model = model.log_evidence, model.m_step(model.posterior)
 
 
 def test_the_gradient_of_the_bound_at_an_exact_e_step_is_that_of_the_evidence():
@@ -134,26 +124,3 @@ def test_an_observation_that_never_occurs_gets_the_prior():
     model = SharedLatentRPM.random(p_true, 3)
     better = model.m_step(model.posterior)
     agree("the factor of an unreached x", better.factors[0][1], better.prior)
-
-
-P, F = torch.full((2, 2), 0.25, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
-BAD = {
-    "one observation": (lambda: SharedLatentRPM(P.flatten(), [F]), "1 factors; expected at least two dimensions"),
-    "P_true unnormalised": (lambda: SharedLatentRPM(2 * P, [F, F]), "p_true has entries that sum to 2"),
-    "rows of a factor": (lambda: SharedLatentRPM(P, [F, 2 * F]), r"factors\[1\] has a row that sums to 2"),
-    "shape of a factor": (lambda: SharedLatentRPM(P, [F, F[:1]]), r"factors\[1\] has shape \(1, 2\); expected \(2, 2\): a row"),
-    "prior unnormalised": (lambda: SharedLatentRPM(P, [F, F], torch.ones(2).double()), "prior has entries that sum to 2"),
-    "mass where a factor has none": (
-        lambda: SharedLatentRPM(P, [F, torch.tensor([[1.0, 0], [1, 0]]).double()]),
-        r"mass 0.5 to latents with F_2\(z\) = 0.*give them none",
-    ),
-    "shape of q": (lambda: SharedLatentRPM(P, [F, F]).elbo(P), r"q has shape \(2, 2\); expected \(X_1, .., X_J, Z\) = \(2, 2, 2\)"),
-    "q unnormalised": (lambda: SharedLatentRPM(P, [F, F]).m_step(torch.ones(2, 2, 2).double()), "q has a row that sums to 2"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_named_with_what_was_expected(name):
-    call, message = BAD[name]
-    with pytest.raises(ValueError, match=message):
-        call()
