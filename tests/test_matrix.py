@@ -9,12 +9,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 PROJECT = tomllib.loads((tables.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-ASKED = {
-    canonicalize_name(item.name): item
-    for item in map(
-        Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["course"], "jupyterlab>=4.2"]
-    )
-}
+LINES = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["course"], "jupyterlab>=4.2"]
+ASKED = {canonicalize_name(item.name): item for item in map(Requirement, LINES)}
 
 
 def test_every_requirement_has_a_lower_bound_at_or_below_the_tested_version():
