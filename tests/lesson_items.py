@@ -45,14 +45,6 @@ class Cost:
     limit: int = SECONDS
     kind: str = "own"  # of arithmetic
 
-    @property
-    def seconds(self) -> float:
-        return sum(self.cells.values())
-
-    @property
-    def slowest(self) -> str:
-        return max(self.cells, key=self.cells.get)
-
     def overruns(self) -> list[str]:
         """What lies above the budget."""
         slower = slowdown(self.kind)
@@ -198,14 +190,13 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
     seconds = f"{SECONDS} s a lesson, {SECONDS_OF_A_NEIGHBOUR} s a neighbour, {SECONDS_OF_A_CELL} s a cell"
     terminalreporter.section(f"notebooks: budget {seconds}, {PEAK_MIB} MiB")
     terminalreporter.write_line(f"{'':34}{'seconds':>8}{'processor':>11}   {'slowest cell':<18}{'peak MiB':>9}")
+    rows = ["lesson,seconds,slowest,mib\n"]
     for name, cost in sorted(costs.items()):
-        slowest = f"{cost.slowest}, {cost.cells[cost.slowest]:.1f} s"
+        cell, slowest = max(cost.cells.items(), key=lambda item: item[1])
+        seconds, worked = sum(cost.cells.values()), sum(cost.worked.values())
         peak = "-" if cost.peak_mib is None else f"{cost.peak_mib:.0f}"
-        worked = sum(cost.worked.values())
-        terminalreporter.write_line(f"{name:34}{cost.seconds:8.1f}{worked:11.1f}   {slowest:<18}{peak:>9}")
+        slow = f"{cell}, {slowest:.1f} s"
+        terminalreporter.write_line(f"{name:34}{seconds:8.1f}{worked:11.1f}   {slow:<18}{peak:>9}")
+        rows.append(f"{name},{seconds:.0f},{slowest:.1f},{cost.peak_mib or 0:.0f}\n")
     if path := config.option.run_times:
-        rows = [
-            f"{name},{cost.seconds:.0f},{cost.cells[cost.slowest]:.1f},{cost.peak_mib or 0:.0f}\n"
-            for name, cost in costs.items()
-        ]
-        path.write_text("".join(["lesson,seconds,slowest,mib\n", *rows]))
+        path.write_text("".join(rows))
