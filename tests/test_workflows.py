@@ -12,7 +12,6 @@ import yaml
 from environments import MAKEFILE, ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
 def commands(workflow: dict) -> list[str]:
@@ -30,7 +29,7 @@ def test_the_workflows_agree_with_githubs_schema():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@each_workflow
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_asks_for_a_time_limit_and_runs_what_exists(path: Path):
     workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert all("timeout-minutes" in job for job in workflow["jobs"].values())
