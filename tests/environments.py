@@ -25,7 +25,14 @@ OWN = shutil.ignore_patterns(".venv", ".nox", ".git", "build", "my-course", "scr
 def checkout_for(target: str, folder: Path) -> Path:
     """A copy of the checkout in `folder`, in the state in which `make target` has nothing left to install."""
     shutil.copytree(ROOT, folder, ignore=OWN)
-    make_venv(folder, TARGETS[target])
+    python = getattr(sys, "_base_executable", sys.executable)
+    subprocess.run([python, "-m", "venv", "--without-pip", "--symlinks", folder / ".venv"], check=True)
+    (site,) = folder.glob(".venv/lib/python*/site-packages")
+    for one in required(["rpm-tutorial[lab]", *grouped(TARGETS[target])]):
+        if one.name != "rpm-tutorial":
+            _link(one, site)
+    (site / "rpm_tutorial.pth").write_text(f"{folder.resolve()}\n")  # as pip install -e
+    (folder / ".venv" / "folder").write_text(f"{folder.resolve()}\n")
     (folder / ".venv" / f"installed-{TARGETS[target]}").touch()
     return folder
 
@@ -33,17 +40,6 @@ def checkout_for(target: str, folder: Path) -> Path:
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PYTHONPATH", "PYTEST"))}
     return subprocess.run(["make", *arguments], cwd=folder, env=kept | environment, capture_output=True, text=True)
-
-
-def make_venv(checkout: Path, group: str) -> None:
-    python = getattr(sys, "_base_executable", sys.executable)
-    subprocess.run([python, "-m", "venv", "--without-pip", "--symlinks", checkout / ".venv"], check=True)
-    (site,) = checkout.glob(".venv/lib/python*/site-packages")
-    for one in required(["rpm-tutorial[lab]", *grouped(group)]):
-        if one.name != "rpm-tutorial":
-            _link(one, site)
-    (site / "rpm_tutorial.pth").write_text(f"{checkout.resolve()}\n")  # as pip install -e
-    (checkout / ".venv" / "folder").write_text(f"{checkout.resolve()}\n")
 
 
 def grouped(name: str) -> list[str]:

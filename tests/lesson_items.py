@@ -7,14 +7,11 @@ A lesson that tests/browser/test_lessons.py runs in the same session is compared
 a second time here; but lesson 14, whose trained networks differ most from processor to processor, runs here on other
 arithmetic (tools/processors.py has the kinds; `--processor` names one for all).
 
-The budget counts seconds of the processor, by tools/budgets.py; the table at the end has the clock's beside them, which are
-a reader's on a quiet machine.
+The budget counts seconds of the processor on its own arithmetic, by tools/budgets.py; the table at the end has the clock's
+beside them, which are a reader's on a quiet machine.
 """
 
-import functools
 import os
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,8 +27,6 @@ from notebook_compare import is_reproducible, outputs_difference
 from processors import KINDS
 
 SECONDS, SECONDS_OF_A_NEIGHBOUR, SECONDS_OF_A_CELL, PEAK_MIB = 90, 60, 20, 1024
-
-TOOLS = Path(budgets.__file__).parent
 ELSEWHERE = "14"
 
 
@@ -43,37 +38,14 @@ class Cost:
     worked: dict[str, float] = field(default_factory=dict)  # seconds of the processor
     peak_mib: float | None = None
     limit: int = SECONDS
-    kind: str = "own"  # of arithmetic
-
-    @property
-    def seconds(self) -> float:
-        return sum(self.cells.values())
-
-    @property
-    def slowest(self) -> str:
-        return max(self.cells, key=self.cells.get)
 
     def overruns(self) -> list[str]:
         """What lies above the budget."""
-        slower = slowdown(self.kind)
-        found = [line for cell in self.worked.items() for line in budgets.exceeded(*cell, SECONDS_OF_A_CELL * slower)]
-        found += budgets.exceeded("the notebook", sum(self.worked.values()), self.limit * slower)
+        found = [line for cell in self.worked.items() for line in budgets.exceeded(*cell, SECONDS_OF_A_CELL)]
+        found += budgets.exceeded("the notebook", sum(self.worked.values()), self.limit)
         if self.peak_mib is not None and self.peak_mib > PEAK_MIB:
             found.append(f"the notebook reached {self.peak_mib:.0f} MiB of {PEAK_MIB}")
         return found
-
-
-@functools.cache
-def slowdown(kind: str) -> float:
-    """How many times longer the calibration takes on this kind of arithmetic than on the processor's own, at least 1."""
-    if kind == "own":
-        return 1.0
-    code = "import budgets; print(min(budgets.seconds(budgets.work) for _ in range(5)))"
-    own, other = (
-        float(subprocess.check_output([sys.executable, "-c", code], env=os.environ | KINDS[each], cwd=TOOLS))
-        for each in ("own", kind)
-    )
-    return max(1.0, other / own)
 
 
 COSTS = pytest.StashKey[dict[str, Cost]]()
@@ -120,17 +92,18 @@ class Lesson(IPyNbFile):
     def setup(self) -> None:
         if "fashion_mnist" in self.path.read_text(encoding="utf-8"):
             need_fashion_mnist()
-        with mock.patch.dict(os.environ, KINDS[self.cost.kind]):  # the kernel's
+        with mock.patch.dict(os.environ, KINDS[self.kind]):  # the kernel's
             super().setup()
 
     def collect(self):
         limit = SECONDS_OF_A_NEIGHBOUR if self.path.parent.name == "neighbours" else SECONDS
-        kind = self.config.option.processor or ("plain" if self.path.name.startswith(ELSEWHERE) else "own")
-        name = self.path.stem if kind == "own" else f"{self.path.stem}, {kind}"
-        self.cost = self.config.stash[COSTS].setdefault(name, Cost(limit=limit, kind=kind))
+        self.kind = self.config.option.processor or ("plain" if self.path.name.startswith(ELSEWHERE) else "own")
+        name = self.path.stem if self.kind == "own" else f"{self.path.stem}, {self.kind}"
+        self.cost = self.config.stash[COSTS].setdefault(name, Cost(limit=limit))
         for cell in super().collect():
             yield Cell.from_parent(self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options)
-        yield Budget.from_parent(self, name="budget")
+        if self.kind == "own":
+            yield Budget.from_parent(self, name="budget")
 
     def worked(self) -> float:
         """Seconds of the processor that the kernel has had so far."""
@@ -172,7 +145,7 @@ def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
     if chromium.find():
         parameters = [item.callspec.params for item in items if hasattr(item, "callspec")]
         run = {chosen["opened"].stem for chosen in parameters if "opened" in chosen}
-        lessons = [item for item in items if isinstance(item.parent, Lesson) and item.parent.cost.kind == "own"]
+        lessons = [item for item in items if isinstance(item.parent, Lesson) and item.parent.kind == "own"]
         twice = {item for item in lessons if item.path.stem in run}
         config.hook.pytest_deselected(items=list(twice))
         items[:] = [item for item in items if item not in twice]
@@ -198,14 +171,13 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
     seconds = f"{SECONDS} s a lesson, {SECONDS_OF_A_NEIGHBOUR} s a neighbour, {SECONDS_OF_A_CELL} s a cell"
     terminalreporter.section(f"notebooks: budget {seconds}, {PEAK_MIB} MiB")
     terminalreporter.write_line(f"{'':34}{'seconds':>8}{'processor':>11}   {'slowest cell':<18}{'peak MiB':>9}")
+    rows = ["lesson,seconds,slowest,mib\n"]
     for name, cost in sorted(costs.items()):
-        slowest = f"{cost.slowest}, {cost.cells[cost.slowest]:.1f} s"
+        cell, slowest = max(cost.cells.items(), key=lambda item: item[1])
+        seconds, worked = sum(cost.cells.values()), sum(cost.worked.values())
         peak = "-" if cost.peak_mib is None else f"{cost.peak_mib:.0f}"
-        worked = sum(cost.worked.values())
-        terminalreporter.write_line(f"{name:34}{cost.seconds:8.1f}{worked:11.1f}   {slowest:<18}{peak:>9}")
+        slow = f"{cell}, {slowest:.1f} s"
+        terminalreporter.write_line(f"{name:34}{seconds:8.1f}{worked:11.1f}   {slow:<18}{peak:>9}")
+        rows.append(f"{name},{seconds:.0f},{slowest:.1f},{cost.peak_mib or 0:.0f}\n")
     if path := config.option.run_times:
-        rows = [
-            f"{name},{cost.seconds:.0f},{cost.cells[cost.slowest]:.1f},{cost.peak_mib or 0:.0f}\n"
-            for name, cost in costs.items()
-        ]
-        path.write_text("".join(["lesson,seconds,slowest,mib\n", *rows]))
+        path.write_text("".join(rows))

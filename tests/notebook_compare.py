@@ -127,7 +127,7 @@ def figure_difference(old, new, numbers: bool = True) -> str | None:
     return None
 
 
-def grid_difference(old: str, new: str, _numbers: bool = False) -> str | None:
+def grid_difference(old: str, new: str) -> str | None:
     """The first difference of a widget's packed figures, but for their numbers, or None when they agree."""
     stored, now = unpacked(old), unpacked(new)
     if found := figure_difference(stored["controls"], now["controls"]):
@@ -139,7 +139,7 @@ def grid_difference(old: str, new: str, _numbers: bool = False) -> str | None:
     return None
 
 
-def comparable(outputs: list[dict], left_out: Set[str] = NOT_COMPARED) -> Iterator[tuple[str, object]]:
+def comparable(outputs: list[dict], left_out: Set[str]) -> Iterator[tuple[str, object]]:
     """What outputs say, as (kind, value) in their order; a stream's kind is its name, else its MIME type."""
     for output in outputs:
         if output["output_type"] == "stream":
@@ -153,15 +153,16 @@ def comparable(outputs: list[dict], left_out: Set[str] = NOT_COMPARED) -> Iterat
 
 def outputs_difference(old: list[dict], new: list[dict], numbers: bool = True) -> str | None:
     """The first difference of two cells' outputs, numbers included or not, or None. Streams must have been merged."""
-    nothing, left_out = ("nothing", None), NOT_COMPARED
-    if not any(GRID in output.get("data", ()) for output in new):
-        left_out = NOT_COMPARED | {GRID}
-    for stored, now in zip_longest(comparable(old, left_out), comparable(new, left_out), fillvalue=nothing):
-        if stored[0] != now[0]:
-            return f"an output of kind {now[0]}, stored {stored[0]}\nstored: {stored[1]}\n   now: {now[1]}"
-        kind, old_value, new_value = stored[0], stored[1], now[1]
-        is_text = isinstance(old_value, str) and isinstance(new_value, str)
-        compare = grid_difference if kind == GRID else text_difference if is_text else figure_difference
-        if found := compare(old_value, new_value, numbers):
+    has_grid = any(GRID in output.get("data", ()) for output in new)
+    said = (comparable(outputs, NOT_COMPARED if has_grid else NOT_COMPARED | {GRID}) for outputs in (old, new))
+    for (kind, stored), (kind_now, now) in zip_longest(*said, fillvalue=("nothing", None)):
+        if kind != kind_now:
+            return f"an output of kind {kind_now}, stored {kind}\nstored: {stored}\n   now: {now}"
+        if kind == GRID:
+            found = grid_difference(stored, now)
+        else:
+            compare = text_difference if isinstance(stored, str) else figure_difference
+            found = compare(stored, now, numbers)
+        if found:
             return f"{kind}: {found}"
     return None

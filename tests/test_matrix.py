@@ -2,6 +2,7 @@
 
 import tomllib
 
+import environments
 import pytest
 import tables
 from packaging.requirements import Requirement
@@ -9,12 +10,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 PROJECT = tomllib.loads((tables.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-ASKED = {
-    canonicalize_name(item.name): item
-    for item in map(
-        Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["course"], "jupyterlab>=4.2"]
-    )
-}
+LINES = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["course"], "jupyterlab>=4.2"]
+ASKED = {canonicalize_name(item.name): item for item in map(Requirement, LINES)}
 
 
 def test_every_requirement_has_a_lower_bound_at_or_below_the_tested_version():
@@ -22,6 +19,7 @@ def test_every_requirement_has_a_lower_bound_at_or_below_the_tested_version():
     for name, item in ASKED.items():
         assert any(part.operator == ">=" for part in item.specifier), f"{name} has no lower bound"
         assert item.specifier.contains(tested[name]), name
+    assert {canonicalize_name(Requirement(line).name) for line in environments.grouped("test")} <= set(tested)
 
 
 @pytest.mark.parametrize("row", tables.ROWS)

@@ -22,11 +22,11 @@ def computed() -> dict[str, torch.Tensor]:
     log_prior = rpm.priors.infonce(log_f, world.q_joint)
     objective = rpm.infonce(log_f, world.q_joint)
     z, z_prime = rpm.gaussian.sample(SIZES["N"], 0.5, SIZES["d"], generator=torch.Generator().manual_seed(0))
-    found = {"z": z, "z_prime": z_prime, "log_f": log_f, "log_prior": log_prior, "infonce": objective.value}
+    found = {name: getattr(world, name) for name in ROWS if hasattr(world, name)}
+    found |= {"z": z, "z_prime": z_prime, "log_f": log_f, "log_prior": log_prior, "infonce": objective.value}
     found |= {"score": objective.score, "log_normaliser": objective.log_normaliser}
     found |= {"elbo": world.elbo(log_prior).value, "log_evidence": world.log_evidence(log_prior)}
-    found |= {"scale": rpm.RandomWalk(0.3).scale, "temperature": rpm.VonMisesFisher(0.1).temperature}
-    return found | {name: getattr(world, name) for name in ROWS if hasattr(world, name) and name not in found}
+    return found | {"scale": rpm.RandomWalk(0.3).scale, "temperature": rpm.VonMisesFisher(0.1).temperature}
 
 
 def test_each_identifier_is_in_the_library_and_in_a_lesson_and_stands_for_one_symbol():

@@ -110,34 +110,25 @@ def own_cache(tmp_path_factory) -> None:
     jedi.settings.cache_directory = str(tmp_path_factory.mktemp("jedi"))
 
 
-def completions(code: str) -> list:
-    return jedi.Script(f"import rpm_tutorial as rpm\n{code}").complete()
-
-
 def test_an_editor_completes_every_public_name():
-    assert set(rpm_tutorial.__all__) <= {found.name for found in completions("rpm.")}
-    assert {"infonce", "donsker_varadhan"} <= {found.name for found in completions("rpm.objectives.")}
+    for place, names in (("rpm", rpm_tutorial.__all__), ("rpm.objectives", ["infonce", "donsker_varadhan"])):
+        found = jedi.Script(f"import rpm_tutorial as rpm\n{place}.").complete()
+        assert set(names) <= {completion.name for completion in found}
 
 
 @pytest.mark.parametrize(
     "call, parameters",
     {
         "infonce": ["log_f", "q_joint"],
-        "barber_agakov": ["log_p", "q_joint"],
-        "symmetric_infonce": ["log_f", "q_joint"],
         "VonMisesFisher": ["temperature"],
         "dataset_evidence": ["z", "z_prime", "critic"],
-        "encode": ["encoder"],
-        "check_critic": ["critic"],
         "Trainer": ["encoder", "critic", "pairs", "steps"],
-        "save_checkpoint": [],
-        "GaussianChain": [],
         "TrainingDashboard": ["trainer"],
     }.items(),
 )
 def test_an_editor_shows_the_parameters_of_a_call(call: str, parameters: list[str]):
     (signature,) = jedi.Script(f"import rpm_tutorial as rpm\nrpm.{call}(").get_signatures()
-    assert [found.name for found in signature.params][: len(parameters)] == parameters and signature.params
+    assert [found.name for found in signature.params][: len(parameters)] == parameters
 
 
 # What a commit has to pass

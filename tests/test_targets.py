@@ -33,9 +33,8 @@ def test_every_target_that_installs_something_is_tried():
     assert set(TARGETS) == TRIED.keys() | ELSEWHERE | UNTRIED
 
 
-@pytest.mark.parametrize(
-    "target", [pytest.param(name, marks=pytest.mark.slow if name == "build" else pytest.mark.nightly) for name in TRIED]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("target", TRIED)
 def test_a_target_needs_only_what_it_installs(target: str, tmp_path: Path):
     checkout = environments.checkout_for(target, tmp_path / "checkout")
     ran = environments.make(checkout, target, *TRIED[target])

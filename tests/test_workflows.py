@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import doors
 import pytest
 import yaml
+from environments import MAKEFILE, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
 def commands(workflow: dict) -> list[str]:
@@ -29,11 +29,11 @@ def test_the_workflows_agree_with_githubs_schema():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@each_workflow
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_asks_for_a_time_limit_and_runs_what_exists(path: Path):
     workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert all("timeout-minutes" in job for job in workflow["jobs"].values())
-    targets = set(re.findall(r"(?m)^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    targets = set(re.findall(r"(?m)^([\w-]+):", MAKEFILE))
     targets |= {f".venv/installed-{group}" for group in ("lab", "test", "site", "bench", "nightly")}
     for command in commands(workflow):
         words = shlex.split(command)
@@ -44,16 +44,11 @@ def test_a_workflow_asks_for_a_time_limit_and_runs_what_exists(path: Path):
 
 
 def test_the_fast_tests_elsewhere_are_those_of_make_test_fast():
-    makefile, elsewhere = (
-        (ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", ".github/workflows/tests.yml")
-    )
-    (ours,) = re.findall(r'-m ("not slow.+?") tests', makefile)
-    assert f"pytest -q -m {ours} tests" in elsewhere
+    (ours,) = re.findall(r'-m ("not slow.+?") tests', MAKEFILE)
+    assert f"pytest -q -m {ours} tests" in (ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8")
 
 
 def test_what_is_published_is_what_the_launch_buttons_open():
-    import doors
-
     pages = (ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8")
     assert f"git init -q -b {doors.PUBLISHED}" in pages
     assert all(f"/{doors.PUBLISHED}" in link for _, link in doors.DOORS.values())

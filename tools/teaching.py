@@ -1,13 +1,9 @@
 """Fill docs/teaching.md with what the notebooks say: minutes per section, each exercise's misconceptions, the neighbours.
 
-    python tools/teaching.py            write it
-    python tools/teaching.py --check    only say whether it is in step
-
 Between `<!-- lesson NN -->` or `<!-- neighbours -->` and `<!-- end -->` everything is generated; the rest is written by hand.
 """
 
 import re
-import sys
 from pathlib import Path
 
 from build_notebooks import NEIGHBOURS, NOTEBOOKS, read_source
@@ -101,13 +97,5 @@ def filled(text: str) -> str:
     return BLOCK.sub(lambda found: f"<!-- lesson {found[1]} -->\n{block(found[1])}\n<!-- end -->", text)
 
 
-def main() -> None:
-    text = GUIDE.read_text(encoding="utf-8")
-    new = filled(text)
-    if "--check" in sys.argv:
-        sys.exit(f"{GUIDE.name} is out of step; remedy: make build" if new != text else 0)
-    GUIDE.write_text(new, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    GUIDE.write_text(filled(GUIDE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -6,10 +6,6 @@ import random
 from ..exercise import Exercise
 
 
-def _pairs(seed: int) -> tuple[int]:
-    return (random.Random(seed).randint(2, 500),)
-
-
 def _value_and_pairs(seed: int) -> tuple[float, int]:
     generator = random.Random(seed)
     return generator.uniform(0, 3), generator.randint(50, 5000)
@@ -17,7 +13,7 @@ def _value_and_pairs(seed: int) -> tuple[float, int]:
 
 ceiling = Exercise(
     prompt="Return the largest value that InfoNCE can have on n pairs, in nats.",
-    case=_pairs,
+    case=lambda seed: (random.Random(seed).randint(2, 500),),
     solution=lambda n: math.log(n),
     hints=(
         "f_ii is one of the terms of the sum over j. How small can that sum be, if f_ii is given?",

@@ -44,10 +44,6 @@ def proof(world: FiniteRPM, log_prior: Tensor):
 # Exercises
 
 
-def _data(seed: int) -> tuple:
-    return (FiniteRPM.random(seed=seed).p_true,)
-
-
 def _posterior(seed: int) -> tuple:
     world = FiniteRPM.random(seed=seed)
     q = world.recognition[0][:, None] * world.recognition_prime[0]
@@ -60,7 +56,7 @@ def _negative_entropy(p):
 
 constant = Exercise(
     prompt="Return C = E log P_true(x) + E log P_true(x'), from the table P_true(x,x'). Source: (E4).",
-    case=_data,
+    case=lambda seed: (FiniteRPM.random(seed=seed).p_true,),
     solution=lambda p_true: _negative_entropy(p_true.sum(1)) + _negative_entropy(p_true.sum(0)),
     hints=(
         "C is a sum of two terms, one per side. Which distribution does each need?",
@@ -96,10 +92,6 @@ gap = Exercise(
 )
 
 
-def _joint_and_prior(seed: int) -> tuple:
-    return FiniteRPM.random(seed=seed).q_joint, normal(seed, 12).log_softmax(0).view(3, 4)
-
-
 def _elbo_above_c(q_joint, log_prior):
     log_q_z = q_joint.sum(1).log()
     log_q_z_prime = q_joint.sum(0).log()
@@ -116,7 +108,7 @@ def _with_the_marginals_of_the_prior(q_joint, log_prior):
 
 elbo_above_c = Exercise(
     prompt="Return L - C = E_Q(z,z')[log P(z,z') - log Q(z) - log Q(z')] from q_joint and log_prior, both (Z, Z'). Source: (E4).",
-    case=_joint_and_prior,
+    case=lambda seed: (FiniteRPM.random(seed=seed).q_joint, normal(seed, 12).log_softmax(0).view(3, 4)),
     solution=_elbo_above_c,
     hints=(
         "Compare the function with (E4), symbol by symbol: which letter, P or Q, does each of its logarithms belong to?",

@@ -63,13 +63,9 @@ def _sampled_infonce(information: float, rows: int = 512, dim: int = 4) -> np.nd
 # Exercises
 
 
-def _chi_squared_and_n(seed: int) -> tuple:
-    return random.Random(seed).uniform(0, 5), 2 ** (4 + seed)
-
-
 bias = Exercise(
     prompt="Return I_N - I_inf of the optimal critic to first order in 1/N, given chi_squared and n. Source: (E16).",
-    case=_chi_squared_and_n,
+    case=lambda seed: (random.Random(seed).uniform(0, 5), 2 ** (4 + seed)),
     solution=lambda chi_squared, n: -chi_squared / (2 * n),
     hints=(
         "Is a batch too high or too low on average? Start with the sign.",
@@ -156,10 +152,6 @@ normaliser = Exercise(
 )
 
 
-def _batch(seed: int) -> tuple:
-    return (normal(seed, 6 + seed, 6 + seed) + 3 * torch.eye(6 + seed),)
-
-
 def _of_a_batch(log_f):
     n = len(log_f)
     log_Z = log_f.logsumexp(1) - math.log(n)
@@ -175,7 +167,7 @@ def _without_the_positive(log_f):
 
 of_a_batch = Exercise(
     prompt="Return I_N of a batch, nats per pair, from log_f of shape (n, n), pairs on the diagonal. Source: (E15).",
-    case=_batch,
+    case=lambda seed: (normal(seed, 6 + seed, 6 + seed) + 3 * torch.eye(6 + seed),),
     solution=_of_a_batch,
     hints=(
         "Which bound does the value break? Look for what keeps it in (E15).",

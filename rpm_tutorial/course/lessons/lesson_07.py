@@ -53,16 +53,12 @@ def _twisted(strength: float) -> tuple[np.ndarray, np.ndarray, float, float]:
 # Exercises
 
 
-def _rho_and_scale(seed: int) -> tuple:
-    return 0.5 + 0.15 * seed, 0.4 + 0.3 * seed
-
-
 divergence = Exercise(
     prompt=(
         "Return KL(Q(z,z') || P(z,z')) in nats, P the random walk prior of scale `scale`, for Gaussian pairs of correlation `rho` "
         "in one dimension. Source: (E8), (E20)."
     ),
-    case=_rho_and_scale,
+    case=lambda seed: (0.5 + 0.15 * seed, 0.4 + 0.3 * seed),
     solution=lambda rho, scale: gaussian.mutual_information(rho) - gaussian.infonce_random_walk(rho, scale),
     hints=(
         "(E8) says of which two numbers this KL is the difference.",
@@ -99,7 +95,7 @@ best_scale = Exercise(
         "u = (math.sqrt(9 - 8 * rho) - 1) / 2; a = 1 / u - 1; return 1 / math.sqrt(a)",
     ),
     misconceptions={
-        lambda rho: _best_precision(rho): "that is the precision a; the scale is 1/sqrt(a).",
+        _best_precision: "that is the precision a; the scale is 1/sqrt(a).",
         lambda rho: 1 / _best_precision(rho): "that is the variance 1/a; the scale is its root.",
         lambda rho: math.sqrt(2 * (1 - rho)): (
             "that is the spread of z' - z. Q(z') narrows the prediction further, so that another scale is best."
@@ -111,17 +107,13 @@ best_scale = Exercise(
 )
 
 
-def _table(seed: int) -> tuple:
-    return (normal(seed, 12 + 4 * seed).softmax(0).view(4, 3 + seed),)
-
-
 def _merged(q_joint):
     return torch.cat([q_joint[:1] + q_joint[1:2], q_joint[2:]])
 
 
 lost_by_merging = Exercise(
     prompt="Return the information in nats that is lost when the first two values of z (rows of `q_joint`) are merged into one.",
-    case=_table,
+    case=lambda seed: (normal(seed, 12 + 4 * seed).softmax(0).view(4, 3 + seed),),
     solution=lambda q_joint: mutual_information(q_joint) - mutual_information(_merged(q_joint)),
     hints=(
         "Merged, the two values share one row. What is in it?",

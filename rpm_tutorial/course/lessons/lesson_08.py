@@ -80,15 +80,11 @@ laplace_scores = Exercise(
 )
 
 
-def _two_models(seed: int) -> tuple:
-    return 1.4 + 0.1 * seed, 1.503, 100 * (seed + 1)
-
-
 log_likelihood_ratio = Exercise(
     prompt=(
         "Return log of (probability of the n pairs under model a / under model b), given their InfoNCE values, in nats per pair."
     ),
-    case=_two_models,
+    case=lambda seed: (1.4 + 0.1 * seed, 1.503, 100 * (seed + 1)),
     solution=lambda infonce_a, infonce_b, n: n * (infonce_a - infonce_b),
     hints=(
         "Both numbers are means over pairs. What is the log probability of all of them?",

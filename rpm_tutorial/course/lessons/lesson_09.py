@@ -109,10 +109,6 @@ def _fitted_on_everything(z, labels, z_test, labels_test):
     return (predicted == labels_test).double().mean()
 
 
-def _fitted_on_the_test(z, labels, z_test, labels_test):
-    return _probe(z_test, labels_test, z_test, labels_test)
-
-
 probe = Exercise(
     prompt="Return the test accuracy, in [0, 1], of a linear probe: one-hot labels regressed on z alone, the largest output wins.",
     case=_noisy_classes,
@@ -124,7 +120,9 @@ probe = Exercise(
     ),
     misconceptions={
         _fitted_on_everything: "on latents of pure noise, which know no label, the accuracy lies far above chance.",
-        _fitted_on_the_test: "on noise the accuracy is higher still: now the probe has seen nothing but the test.",
+        lambda z, labels, z_test, labels_test: _probe(z_test, labels_test, z_test, labels_test): (
+            "on noise the accuracy is higher still: now the probe has seen nothing but the test."
+        ),
         lambda z, labels, z_test, labels_test: _probe(z, labels, z, labels): (
             "that is the accuracy on what the probe was fitted on; the question is how it does on the test."
         ),

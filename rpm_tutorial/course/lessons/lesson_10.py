@@ -117,16 +117,12 @@ forgotten = Exercise(
 )
 
 
-def _three_frames(seed: int) -> tuple:
-    return tuple(normal(300 + seed, 3, 5, 2))
-
-
 acceleration = Exercise(
     prompt=(
         "Return the context c(z_0,z_1,z_2), shape (n, d), from which z_3 is expected if the acceleration stays: the change of "
         "the velocity is what it was. z_0, z_1 and z_2 have shape (n, d)."
     ),
-    case=_three_frames,
+    case=lambda seed: tuple(normal(300 + seed, 3, 5, 2)),
     solution=lambda z_0, z_1, z_2: z_0 - 3 * z_1 + 3 * z_2,
     hints=(
         "The last velocity is z_2 - z_1, the one before it z_1 - z_0; their difference is the acceleration.",

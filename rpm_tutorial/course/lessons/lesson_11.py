@@ -89,16 +89,12 @@ noise = Exercise(
 )
 
 
-def _law(seed: int) -> tuple:
-    return normal(400 + seed, 2, 2), normal(500 + seed, 2, 2)
-
-
 two_steps = Exercise(
     prompt=(
         "Return the matrix (d, 2d) from (z_0, z_1), side by side, to the mean of z_3, two steps after z_1, if the mean of "
         "z_{t+1} is A_0 z_{t-1} + A_1 z_t. A_0 and A_1 are (d, d)."
     ),
-    case=_law,
+    case=lambda seed: (normal(400 + seed, 2, 2), normal(500 + seed, 2, 2)),
     solution=lambda A_0, A_1: torch.cat([A_1 @ A_0, A_0 + A_1 @ A_1], 1),
     hints=(
         "The mean of z_2 is A_0 z_0 + A_1 z_1; put it where z_t stands, and z_1 where z_{t-1} stands.",

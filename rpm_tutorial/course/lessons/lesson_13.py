@@ -89,13 +89,9 @@ posterior = Exercise(
 )
 
 
-def _posterior_of_pairs(seed: int) -> tuple:
-    return FiniteRPM.random(seed=seed).p_true, normal(seed, 5, 6, 3).softmax(2)
-
-
 m_step = Exercise(
     prompt="Return the M-step's F_1(z|x) = E[q(z|x,x') | x], shape (X, Z), from p_true (X, X') and q (X, X', Z).",
-    case=_posterior_of_pairs,
+    case=lambda seed: (FiniteRPM.random(seed=seed).p_true, normal(seed, 5, 6, 3).softmax(2)),
     solution=lambda p_true, q: (p_true[..., None] * q).sum(1) / p_true.sum(1)[:, None],
     hints=(
         "The mean is taken over the x' that go with this x: under P_true(x'|x).",

@@ -5,10 +5,6 @@ import torch
 from ..exercise import Exercise, normal
 
 
-def _statistics(seed: int) -> tuple:
-    return normal(seed, 4 + seed, 6) + 1, normal(100 + seed, 4 + seed, 5, 6) + 0.5
-
-
 def _standardised(target: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return (target - others.mean(1)) / others.std(1)
 
@@ -18,7 +14,7 @@ score = Exercise(
         "Return the sum over rounds of Phi((target - mean) / sd), shape (n,), with mean and sd over the other clients (divided by "
         "clients - 1), from target (rounds, n) and others (rounds, clients, n)."
     ),
-    case=_statistics,
+    case=lambda seed: (normal(seed, 4 + seed, 6) + 1, normal(100 + seed, 4 + seed, 5, 6) + 0.5),
     solution=lambda target, others: torch.special.ndtr(_standardised(target, others)).sum(0),
     hints=(
         "Each round and candidate has a Gaussian of its own: over which axis of others does its mean run?",

@@ -26,10 +26,8 @@ objective = Exercise(
         "and goal, the pairs of indices (s, s') in transitions (m, 2), and weight."
     ),
     case=_visits,
-    solution=lambda f, visited, goal, transitions, weight: (
-        f[goal]
-        - f[visited].mean()
-        - weight * ((f[transitions[:, 1]] - f[transitions[:, 0]]).abs() - 1).clamp(min=0).square().mean()
+    solution=lambda f, visited, goal, transitions, weight: _value(
+        f, visited, goal, weight * _excess(f, transitions).square().mean()
     ),
     hints=(
         "Three terms: a number, a mean over visited states, a mean over transitions. f[indices] looks them up.",
