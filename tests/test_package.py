@@ -120,8 +120,13 @@ def test_an_editor_completes_every_public_name():
     "call, parameters",
     {
         "infonce": ["log_f", "q_joint"],
+        "barber_agakov": ["log_p", "q_joint"],
+        "symmetric_infonce": ["log_f", "q_joint"],
         "VonMisesFisher": ["temperature"],
         "dataset_evidence": ["z", "z_prime", "critic"],
+        "encode": ["encoder"],
+        "check_critic": ["critic"],
+        "save_checkpoint": ["state", "path"],
         "Trainer": ["encoder", "critic", "pairs", "steps"],
         "TrainingDashboard": ["trainer"],
     }.items(),
