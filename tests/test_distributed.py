@@ -14,13 +14,11 @@ from pathlib import Path
 
 import pytest
 import ranks
-import ranks_own
 import torch
 import torch.distributed as dist
 from budgets import HANG
 
-import rpm_tutorial as rpm
-from rpm_tutorial import distributed
+from rpm_tutorial import _tiles, dataset_evidence, distributed
 
 SCRIPT = str(Path(ranks.__file__).resolve())
 LOOPBACK = {
@@ -35,100 +33,71 @@ def store() -> dist.TCPStore:
     return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=HANG))
 
 
-def run(folder: Path, *commands: list[str], **variables: list[str]) -> list[tuple[int, str]]:
-    """Run the commands beside each other, each with its own variables: exit status and stderr of each."""
-    processes, environment = [], os.environ | LOOPBACK | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    errors = [folder / f"{i}.err" for i in range(len(commands))]
-    try:
-        for i, command in enumerate(commands):
-            own = {name: values[i] for name, values in variables.items()}
-            with errors[i].open("w") as err:
-                processes.append(subprocess.Popen(command, env=environment | own, stderr=err))
-        statuses = [process.wait(HANG) for process in processes]
-    finally:
-        for process in processes:
-            process.terminate()  # torchrun takes its processes along
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-    return [(status, error.read_text()) for status, error in zip(statuses, errors, strict=True)]
+def started(*command: str, **variables: str) -> subprocess.Popen:
+    environment = os.environ | LOOPBACK | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | variables
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *command], env=environment, text=True, **pipes)
 
 
 # Two against one
 
 
-@pytest.mark.parametrize("scene", ranks.SCENES)
-def test_two_threads_find_what_one_finds(on_two_threads, scene):
-    ways = {"ways": ["RandomWalk", "LaplaceWalk by tiles"]} if scene == "evidence" else {}
-    on_two_threads(partial(ranks.SCENES[scene], **ways))
+@pytest.mark.parametrize("scene", ranks.SCENES, ids=lambda scene: scene.__name__)
+def test_two_threads_find_what_one_finds(on_two_threads, scene, tmp_path, monkeypatch):
+    monkeypatch.setitem(_tiles.STRIP_ROWS, "cpu", (32, 32))  # several strips of each rank's rows
+    ways = {"ways": ["RandomWalk", "LaplaceWalk by tiles"]} if scene is ranks.evidence else {}
+    on_two_threads(partial(scene, folder=tmp_path, **ways))
 
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    ((status, err),) = run(tmp_path, [*torchrun, "--nproc-per-node", "2", SCRIPT, "agree"])
-    assert status == 0, err
-
-
-def test_every_process_saves_and_rank_0_writes_what_all_of_them_load(on_two_threads, tmp_path):
-    path = tmp_path / "run.pt"
-
-    def stopped_and_continued(group):
-        whole, first, second = (ranks_own.trainer(group) for _ in range(3))
-        expected = [row.value for row in whole]
-        [first.advance() for _ in range(2)]
-        first.save(path)
-        second.load(path)
-        assert expected[2:] == [row.value for row in second]
-        statistics = zip(whole.encoder.buffers(), second.encoder.buffers(), strict=True)
-        assert all(torch.equal(*both) for both in statistics), "batch norm saw its own rows"
-
-    on_two_threads(stopped_and_continued)
-    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
-    assert len(rpm.load_checkpoint(path)["processes"]) == 2
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
+    process = started(*torchrun, SCRIPT, "agree", str(tmp_path))
+    assert process.wait(HANG) == 0, process.stderr.read()
 
 
 # One process is lost
 
 
-def lost(folder: Path, scenes: list[str]) -> list[dict[str, dict]]:
-    """What each of two processes met, by scene."""
-    meeting, stores = store(), [store() for _ in scenes]
-    command = [sys.executable, SCRIPT, "lose", str(meeting.port)]
-    command += [f"{scene}={one.port}" for scene, one in zip(scenes, stores, strict=True)]
-    ended = run(folder, command, command, **{k: [v] * 2 for k, v in STORE.items()}, RANK="01", WORLD_SIZE="22")
-    expected = (0, ranks.DEATH if "dies" in scenes else 0)
-    errors = "\n".join(f"rank {rank}: {err}" for rank, (_, err) in enumerate(ended))
-    assert tuple(status for status, _ in ended) == expected, errors
-    known = {(scene, rank): f"{scene}, {rank}" for scene in scenes for rank in range(2)}
-    found = {place: json.loads(meeting.get(key)) for place, key in known.items() if meeting.check([key])}
-    return [{scene: found.get((scene, rank)) for scene in scenes} for rank in range(2)]
-
-
-def got_no_answer(outcome: dict) -> None:
-    assert outcome["error"] == "RuntimeError" and outcome["left"], outcome
+def says_how_to_go_on(message: str) -> None:
     for part in ("process 0 of 2 got no answer from another process", "expected every", "raise the timeout"):
-        assert part in outcome["message"]
-    assert outcome["seconds"] < ranks.LONG / 2
+        assert part in message
 
 
-@pytest.mark.slow
-def test_a_process_whose_partner_leaves_or_dies_raises_at_once(tmp_path):
-    first, _ = lost(tmp_path, ["leaves before the gradient", "dies"])
-    for outcome in first.values():
-        got_no_answer(outcome)
+def test_a_lost_process_is_told_in_the_value_and_in_its_gradient(on_two_threads, monkeypatch):
+    def met(group):
+        z, z_prime = ranks.leaves(ranks.pairs())
+        if group.rank() == 1:
+            return None
+        monkeypatch.setattr(dist, "all_reduce", lost)
+        with pytest.raises(RuntimeError) as error:
+            dataset_evidence(z, z_prime, ranks.rpm.RandomWalk().double(), group=group)
+        return str(error.value)
+
+    def lost(tensor, group):
+        raise RuntimeError("connection closed by peer")
+
+    says_how_to_go_on(on_two_threads(met)[0])
 
 
 @pytest.mark.nightly
-def test_a_process_says_why_it_is_lost_and_the_other_waits_no_longer_than_it_has_to(tmp_path):
-    first, second = lost(tmp_path, ["has NaN among its rows", "sleeps"])
-    for outcome in first.values():
-        got_no_answer(outcome)
-    assert first["sleeps"]["seconds"] >= ranks.SHORT
-    found = second["has NaN among its rows"]
-    assert found["error"] == "ValueError" and "z contains NaN (3 of 303" in found["message"] and found["left"]
+def test_a_process_whose_partner_is_lost_raises_and_waits_no_longer_than_it_has_to():
+    stores = [store() for _ in ranks.LOSSES]
+    ports = [str(one.port) for one in stores]
+    both = [started(SCRIPT, "lose", *ports, **STORE, RANK=rank, WORLD_SIZE="2") for rank in "01"]
+    try:
+        (first, _), (second, errors) = (process.communicate(timeout=HANG) for process in both)
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, ranks.DEATH], errors
+    first, second = ([json.loads(line) for line in output.splitlines()] for output in (first, second))
+    assert [scene for scene, *_ in first] == list(ranks.LOSSES)
+    for scene, message, seconds, still_there in first:
+        says_how_to_go_on(message)
+        assert (seconds >= ranks.SHORT) == (scene == "sleeps") and seconds < ranks.LONG / 2 and not still_there
+    _, message, _, still_there = second[0]
+    assert "z contains NaN (303 of 303" in message and not still_there
 
 
 # The group
@@ -153,9 +122,11 @@ def test_the_group_is_left_at_the_end_and_after_an_exception(started_by_torchrun
     assert not dist.is_initialized()
 
 
-def test_without_torchrun_the_error_names_what_is_missing_and_the_command(started_by_torchrun, monkeypatch):
+def test_without_torchrun_the_error_names_what_is_missing_and_the_command(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
     for name in ("MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name)
+        monkeypatch.delenv(name, raising=False)
     expected = r"^MASTER_ADDR, MASTER_PORT not set .*torchrun --standalone --nproc-per-node 2"
     with pytest.raises(RuntimeError, match=expected), distributed.process_group():
         pass
