@@ -39,6 +39,16 @@ def started(*command: str, **variables: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, *command], env=environment, text=True, **pipes)
 
 
+def ended(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
+    """Exit status, output and errors of each; torchrun takes its processes along."""
+    try:
+        said = [process.communicate(timeout=HANG) for process in processes]
+    finally:
+        for process in processes:
+            process.terminate()
+    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+
+
 # Two against one
 
 
@@ -52,8 +62,8 @@ def test_two_threads_find_what_one_finds(on_two_threads, scene, tmp_path, monkey
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
-    process = started(*torchrun, SCRIPT, "agree", str(tmp_path))
-    assert process.wait(HANG) == 0, process.stderr.read()
+    ((status, _, errors),) = ended(started(*torchrun, SCRIPT, "agree", str(tmp_path)))
+    assert status == 0, errors
 
 
 # One process is lost
@@ -64,7 +74,7 @@ def says_how_to_go_on(message: str) -> None:
         assert part in message
 
 
-def test_a_lost_process_is_told_in_the_value_and_in_its_gradient(on_two_threads, monkeypatch):
+def test_the_error_says_that_a_process_is_lost_and_how_to_go_on(on_two_threads, monkeypatch):
     def met(group):
         z, z_prime = ranks.leaves(ranks.pairs())
         if group.rank() == 1:
@@ -84,13 +94,9 @@ def test_a_lost_process_is_told_in_the_value_and_in_its_gradient(on_two_threads,
 def test_a_process_whose_partner_is_lost_raises_and_waits_no_longer_than_it_has_to():
     stores = [store() for _ in ranks.LOSSES]
     ports = [str(one.port) for one in stores]
-    both = [started(SCRIPT, "lose", *ports, **STORE, RANK=rank, WORLD_SIZE="2") for rank in "01"]
-    try:
-        (first, _), (second, errors) = (process.communicate(timeout=HANG) for process in both)
-    finally:
-        for process in both:
-            process.kill()
-    assert [process.returncode for process in both] == [0, ranks.DEATH], errors
+    both = (started(SCRIPT, "lose", *ports, **STORE, RANK=rank, WORLD_SIZE="2") for rank in "01")
+    (status, first, errors), (death, second, _) = ended(*both)
+    assert (status, death) == (0, ranks.DEATH), errors
     first, second = ([json.loads(line) for line in output.splitlines()] for output in (first, second))
     assert [scene for scene, *_ in first] == list(ranks.LOSSES)
     for scene, message, seconds, still_there in first:
