@@ -1,14 +1,9 @@
 """What each of the two processes of tests/test_distributed.py does, and two threads of the same tests.
 
-`torchrun ranks.py agree FOLDER`: the numbers and gradients of two processes are those of one, or an error.
-`ranks.py lose PORT...`: in each scene of LOSSES one of the two is lost; what this one met is printed.
+`torchrun ranks.py FOLDER`: the numbers and gradients of two processes are those of one, or an error.
 """
 
-import gc
-import json
-import os
 import sys
-import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -275,51 +270,17 @@ def group_without_rank_0(group, folder) -> None:
         assert torch.equal(distributed.gather(z, alone)[0], z)
 
 
-# One process is lost
-
-SHORT, LONG = 20, 600  # seconds: a time-out that is reached, since the other process sleeps, and one that is not
-LOSSES = ("has NaN among its rows", "leaves before the gradient", "sleeps", "dies")  # what rank 1 does
-DEATH = 17  # an exit status
-
-
-def meet(scene: str, group) -> None:
-    (z, z_prime), second = leaves(pairs()), group.rank() == 1
-    if second and scene == "dies":
-        os._exit(DEATH)
-    if second and scene == "sleeps":
-        time.sleep(2 * SHORT)
-    z = z * torch.nan if second and scene == "has NaN among its rows" else z
-    found = dataset_evidence(z, z_prime, rpm.LaplaceWalk(0.7).double(), group=group).infonce
-    if not second:
-        found.backward()
-
-
-def met(scene: str) -> tuple[str | None, float]:
-    """What a process was told, after how long; the group is known here alone, so that its connection can close at the end."""
-    start = time.perf_counter()
-    try:
-        with distributed.process_group(SHORT if scene == "sleeps" else LONG) as group:
-            start = time.perf_counter()
-            meet(scene, group)
-    except (ValueError, RuntimeError) as error:
-        return str(error), time.perf_counter() - start
-    return None, 0.0
-
-
-def lose(*ports: str) -> None:
-    """The stores belong to the process that started both ranks: none of them goes away with one of these."""
-    for scene, port in zip(LOSSES, ports, strict=True):
-        os.environ["MASTER_PORT"] = port
-        print(json.dumps([scene, *met(scene), dist.is_initialized()]), flush=True)
-        gc.collect()
+def left_alone(group, folder) -> None:
+    """The last scene: rank 1 leaves, which rank 0 is told as soon as it asks."""
+    if group.rank() == 0:
+        words = "(?s)process 0 of 2 got no answer from another process; expected every.*raise the timeout"
+        with pytest.raises(RuntimeError, match=words):
+            dataset_evidence(*pairs(), rpm.RandomWalk().double(), group=group)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    if sys.argv[1] == "lose":
-        lose(*sys.argv[2:])
-    else:
-        with distributed.process_group(LONG) as whole:
-            for scene in (*SCENES, data_parallel, group_without_rank_0):
-                scene(whole, Path(sys.argv[2]))
+    with distributed.process_group() as whole:
+        for scene in (*SCENES, data_parallel, group_without_rank_0, left_alone):
+            scene(whole, Path(sys.argv[1]))

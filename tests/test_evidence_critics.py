@@ -92,7 +92,7 @@ def test_rounding_is_no_change_of_the_critic(name, n, size, block, dtype):
         dataset_evidence(*sides, critic, reduction=reduction, block=block).infonce.sum().backward()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rounding_is_no_change_of_the_critic_among_sixty_thousand_candidates_in_float32():
     z, step = torch.randn(2, 60_000, 2, generator=torch.Generator().manual_seed(0))
     rows = z[:16].clone().requires_grad_()
@@ -112,8 +112,7 @@ def walk(**own) -> nn.Module:
 class Unlike(nn.Module):
     """Its `linear_form` is a method like any other: it is no LinearCritic."""
 
-    def linear_form(self, z, z_prime):
-        return LinearForm(z, z_prime)
+    linear_form = rpm.Bilinear.linear_form
 
     def forward(self, z, z_prime):
         return 2 * z @ z_prime.T
@@ -151,21 +150,14 @@ class Changing(LinearCritic):
         return LinearForm(noise[self.how](), z_prime)
 
 
-class ChangingTable(Changing):
-    def forward(self, z, z_prime):
-        return super().forward(z, z_prime)
-
-
 @pytest.mark.parametrize("how", ["rare dropout", "a generator of its own", "a count"])
-@pytest.mark.parametrize("kind", [Changing, ChangingTable])
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
-def test_a_critic_whose_scores_change_from_call_to_call_is_refused(kind, how, mode):
+def test_a_critic_whose_scores_change_from_call_to_call_is_refused(how, mode):
     z, z_prime = (side.detach().float() for side in pairs(80))
-    with mode():
-        for evidence in (
-            lambda: dataset_evidence(z, z_prime, kind(how), normalise="columns", block=8),
-            lambda: dataset_evidence(z.half(), z_prime.half(), kind(how).half()),
-            lambda: rpm.sampled_evidence(z, z_prime, kind(how), generator=torch.Generator()),
-        ):
-            with pytest.raises(ValueError, match="expected a fixed critic: call critic.eval()"):
-                evidence()
+    for evidence in (
+        lambda critic: dataset_evidence(z, z_prime, critic, normalise="columns", block=8),
+        lambda critic: dataset_evidence(z.half(), z_prime.half(), critic.half()),
+        lambda critic: rpm.sampled_evidence(z, z_prime, critic, generator=torch.Generator()),
+    ):
+        with mode(), pytest.raises(ValueError, match="expected a fixed critic: call critic.eval()"):
+            evidence(Changing(how))

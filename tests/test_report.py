@@ -203,27 +203,22 @@ def test_each_format_gives_the_pairs_that_were_saved(kind, tmp_path: Path):
     assert (labels is None) == (kind != "npz")
 
 
-def test_a_file_that_is_not_clear_says_what_it_holds(tmp_path: Path):
-    path = tmp_path / "many.npz"
-    np.savez(path, image=np.ones((5, 2)), text=np.ones((5, 2)), mask=np.ones((5, 5)))
-    with pytest.raises(ValueError, match=r"holds 'image' \(5, 2\), 'text' \(5, 2\), 'mask' \(5, 5\).*--keys"):
-        _embeddings.read((path,), None)
-    assert _embeddings.read((path,), ("text", "image"))[2] is None
-    with pytest.raises(ValueError, match="--keys"):
-        _embeddings.read((path,), ("text", "sound"))
-
-
-def test_no_file_runs_code_or_ends_in_a_traceback(tmp_path: Path):
+def test_a_file_that_is_not_clear_runs_code_or_is_damaged_is_refused(tmp_path: Path):
+    many = tmp_path / "many.npz"
+    np.savez(many, image=np.ones((5, 2)), text=np.ones((5, 2)), mask=np.ones((5, 5)))
     np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object), allow_pickle=True)
     (tmp_path / "broken.npz").write_bytes(b"PK nothing")
     (tmp_path / "text.parquet").write_text("z")
-    for name, words in {
-        "objects.npy": "no .npy file of arrays",
-        "broken.npz": "or a damaged one",
-        "text.parquet": "unknown ending; expected .npy, .npz, .safetensors or .pt",
-    }.items():
+    for name, keys, words in (
+        ("many.npz", None, r"holds 'image' \(5, 2\), 'text' \(5, 2\), 'mask' \(5, 5\).*--keys"),
+        ("many.npz", ("text", "sound"), "--keys"),
+        ("objects.npy", None, "no .npy file of arrays"),
+        ("broken.npz", None, "or a damaged one"),
+        ("text.parquet", None, "unknown ending; expected .npy, .npz, .safetensors or .pt"),
+    ):
         with pytest.raises(ValueError, match=words):
-            _embeddings.arrays(tmp_path / name)
+            _embeddings.read((tmp_path / name,), keys)
+    assert _embeddings.read((many,), ("text", "image"))[2] is None
 
 
 @pytest.fixture
