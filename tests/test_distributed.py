@@ -24,8 +24,7 @@ LOOPBACK = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo
 @pytest.mark.parametrize("scene", ranks.SCENES, ids=lambda scene: scene.__name__)
 def test_two_threads_find_what_one_finds(on_two_threads, scene, tmp_path, monkeypatch):
     monkeypatch.setitem(_tiles.STRIP_ROWS, "cpu", (32, 32))  # several strips of each rank's rows
-    ways = {"ways": ["RandomWalk", "LaplaceWalk by tiles"]} if scene is ranks.evidence else {}
-    on_two_threads(partial(scene, folder=tmp_path, **ways))
+    on_two_threads(partial(scene, folder=tmp_path))
 
 
 @pytest.mark.slow

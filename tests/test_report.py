@@ -99,8 +99,11 @@ def test_labels_are_split_by_a_critic_that_scored_all_pairs(monkeypatch):
     monkeypatch.setattr(report_module, "WORK", 100_000)
     z, z_prime = pairs(laplace)
     found = rpm.report(z, z_prime, z[:, 0] > 0)
-    assert score(found, "Laplace walk").rows < found.n == score(found, found.split).rows
-    assert found.label + found.instance == pytest.approx(score(found, found.split).infonce, abs=1e-4)
+    some, whole = score(found, "Laplace walk"), score(found, found.split)
+    assert some.rows < found.n == whole.rows
+    ratio = whole.standard_error / some.standard_error
+    assert ratio == pytest.approx(math.sqrt(some.rows / found.n), rel=0.5), "of the pairs that were scored"
+    assert found.label + found.instance == pytest.approx(whole.infonce, abs=1e-4)
 
 
 def test_the_ceiling_of_repeated_rows_is_the_one_that_no_critic_passes():
