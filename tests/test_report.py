@@ -71,7 +71,7 @@ def test_the_critic_that_made_the_pairs_has_the_most_evidence_at_its_own_scale(s
 
 
 def test_a_bilinear_critic_learns_a_map_between_the_sides_that_no_walk_knows():
-    z, z_prime = pairs(gaussian, n=1500)
+    z, z_prime = pairs(gaussian, n=4000)
     found = rpm.report(z, -z_prime.roll(1, dims=1))
     assert found.best.critic == "bilinear"
     assert found.best.infonce > 0.5 + max(s.infonce for s in found.scores if s is not found.best)
