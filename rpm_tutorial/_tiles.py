@@ -173,8 +173,8 @@ class _ByStrips(torch.autograd.Function):
     @staticmethod
     def forward(ctx, place, q, k):
         first, kind = place.pair, "cuda" if q.device.type == "cuda" else "cpu"
-        least, most = STRIP_ROWS[kind]
-        n, height = len(q), max(least, min(most, STRIP_ENTRIES[kind] // len(k)))
+        (least, most), n = STRIP_ROWS[kind], len(q)
+        height = max(least, min(most, STRIP_ENTRIES[kind] // len(k)))
         d_q, d_k = torch.empty_like(q), torch.zeros_like(k)
         strip, log_p = q.new_empty(min(n, height), len(k)), q.new_empty(n)
         with _progress(math.ceil(n / height), "evidence and its gradient") as bar:
@@ -250,7 +250,7 @@ def check_normalisers(log_sum: Tensor, rows: Tensor | None = None) -> None:
 
 
 def _state(critic: nn.Module) -> dict[str, Tensor]:
-    return {**dict(critic.named_parameters()), **dict(critic.named_buffers())}
+    return dict(critic.named_parameters()) | dict(critic.named_buffers())
 
 
 def _learnt(state: dict[str, Tensor]) -> list[Tensor]:
@@ -292,6 +292,6 @@ def _progress(total: int, what: str) -> tqdm:
 
     In a notebook even a bar that never appears sends messages: hundreds of evidences in a cell would crowd out its output.
     """
-    group = torch.distributed
-    later_rank = group.is_available() and group.is_initialized() and group.get_rank() > 0
-    return tqdm(total=total, desc=what, delay=2, leave=False, **({"disable": True} if later_rank or total == 1 else {}))
+    dist = torch.distributed
+    hidden = total == 1 or (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0)
+    return tqdm(total=total, desc=what, delay=2, leave=False, **({"disable": True} if hidden else {}))

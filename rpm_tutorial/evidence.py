@@ -3,7 +3,7 @@
 import math
 import zlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeGuard
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -123,10 +123,18 @@ def dataset_evidence(
     one_of("normalise", normalise, ("rows", "columns", "both", "views"))
     one_of("reduction", reduction, ("mean", "none"))
     if candidates is not None:
-        _check_candidates(candidates, z_prime, normalise)
+        check_latents("candidates", candidates)
+        check_alike("z_prime", z_prime, "candidates", candidates)
+        found = (
+            f"candidates has shape {shape_of(candidates)}, z_prime {shape_of(z_prime)}, and normalise is {normalise!r}"
+        )
+        if candidates.shape[1] != z_prime.shape[1] or normalise != "rows":
+            raise ValueError(f'{found}; expected further z_prime, of as many columns, and "rows", which runs over them')
     if group is not None:
-        given = {"candidates": candidates if candidates is None else _digest(candidates), "labels": labels is not None}
-        check_same(given, group, z.device)
+        digest = None
+        if candidates is not None:
+            digest = zlib.crc32(candidates.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        check_same({"candidates": digest, "labels": labels is not None}, group, z.device)
     if normalise == "views" and z.shape[1] != z_prime.shape[1]:
         found = f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}"
         raise ValueError(f'{found}; expected views of one kind for normalise="views", which scores a side with itself')
@@ -153,9 +161,9 @@ def dataset_evidence(
         log_p = mean_over_ranks(torch.stack([float64(log_p).sum() for log_p in directions]).mean() / n, group)
     else:
         log_p = torch.stack(directions).mean(0)
-    objective: Literal["infonce", "symmetric_infonce"] = "symmetric_infonce" if normalise == "both" else "infonce"
     rows = 2 * n if normalise == "views" else n
-    return Evidence((log_p + math.log(len(columns))).to(z), (log_p - math.log(rows)).to(z), rows, objective)
+    value, log_evidence = (log_p + math.log(len(columns))).to(z), (log_p - math.log(rows)).to(z)
+    return Evidence(value, log_evidence, rows, "symmetric_infonce" if normalise == "both" else "infonce")
 
 
 @torch.no_grad()
@@ -224,7 +232,8 @@ def _log_p(
     z: Tensor, z_prime: Tensor, critic: nn.Module, place: Place, block: int | None, side: str, reduction: str
 ) -> Tensor:
     """log f_ii - log sum_j f_ij, j over z' (side "rows") or z: of each pair, or their sum where that is all that is asked."""
-    if not _scored_by_its_linear_form(critic):
+    own_forward = getattr(critic.forward, "__func__", None) is not LinearCritic.forward
+    if not isinstance(critic, LinearCritic) or own_forward or critic._forward_hooks or critic._forward_pre_hooks:
         block = block or block_for(z.device, inner_product=False)
         if side == "columns":
             return by_tiles(Transposed(critic), place, block, z_prime, z)
@@ -239,12 +248,6 @@ def _log_p(
     if learns and reduction == "mean" and block is None and place.partners is None:
         return by_strips(place, q, k)
     return by_tiles(InnerProduct(), place, block or block_for(z.device, inner_product=True), q, k)
-
-
-def _scored_by_its_linear_form(critic: nn.Module) -> TypeGuard[LinearCritic]:
-    """Whether a call of the critic is `LinearCritic.forward` and nothing else: no forward of its own, and no hook."""
-    own_forward = getattr(critic.forward, "__func__", None) is not LinearCritic.forward
-    return not (own_forward or critic._forward_hooks or critic._forward_pre_hooks)
 
 
 def _in_float32(z: Tensor, z_prime: Tensor, critic: nn.Module) -> tuple[Tensor, Tensor, nn.Module]:
@@ -302,15 +305,3 @@ def label_numbers(labels: Tensor | Sequence, z: Tensor, group=None) -> Tensor:
     if group is not None:
         names = np.concatenate([np.asarray(of_one) for of_one in everyones(names.tolist(), group, z.device)])
     return torch.from_numpy(np.unique(names, return_inverse=True)[1]).to(z.device)
-
-
-def _check_candidates(candidates: Tensor, z_prime: Tensor, normalise: str) -> None:
-    check_latents("candidates", candidates)
-    check_alike("z_prime", z_prime, "candidates", candidates)
-    found = f"candidates has shape {shape_of(candidates)}, z_prime {shape_of(z_prime)}, and normalise is {normalise!r}"
-    if candidates.shape[1] != z_prime.shape[1] or normalise != "rows":
-        raise ValueError(f'{found}; expected further z_prime, of as many columns, and "rows", which runs over them')
-
-
-def _digest(tensor: Tensor) -> int:
-    return zlib.crc32(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)

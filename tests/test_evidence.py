@@ -6,94 +6,80 @@ import math
 import pytest
 import torch
 import tqdm.auto
-from evidence_cases import (
-    EACH,
-    agree_each,
-    agrees_with_the_dense_table,
-    each_critic,
-    each_side,
-    each_way,
-    gradients,
-    made,
-    pairs,
-)
+from evidence_cases import agrees_with_the_table, each_critic, each_way, made, pairs
 from residuals import agree
-from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rpm_tutorial as rpm
 from rpm_tutorial import _tiles, dataset_evidence, evidence
 
+LABELS = torch.tensor([3, 1, 3, 0, 1, 3, 3, 0, 3, 7])  # of unequal sizes; one label has one pair
+QUEUE = pairs(54)[0].detach()[:4]
+KINDS = {
+    "rows": {},
+    "columns": {"normalise": "columns"},
+    "both": {"normalise": "both"},
+    "NT-Xent's views": {"normalise": "views"},
+    "a queue": {"candidates": QUEUE},
+    "labels": {"labels": LABELS},
+    "labels, columns": {"labels": LABELS, "normalise": "columns"},
+    "labels, both": {"labels": LABELS, "normalise": "both"},
+    "labels and a queue": {"labels": LABELS, "candidates": QUEUE},
+    "SupCon's views": {"labels": LABELS, "normalise": "views"},
+}
+
 
 @each_critic
-@each_side
 @each_way
-def test_value_and_all_gradients_are_those_of_the_dense_table(name, normalise, way):
-    agrees_with_the_dense_table(way, made(name), *pairs(10), normalise)
+@pytest.mark.parametrize("kind", KINDS)
+def test_value_and_all_gradients_are_those_of_the_whole_table(kind, way, name):
+    critic = made(name, reach=100 if "abels" in kind or "SupCon" in kind else 1.5)  # a partner is never forbidden
+    agrees_with_the_table(way, critic, *pairs(len(LABELS)), **KINDS[kind])
 
 
 @pytest.mark.parametrize("n, block", [(1, 4), (8, 4), (9, 16), (13, 1)])
 def test_tiles_of_any_size_give_the_same(n, block):
-    agrees_with_the_dense_table(dataset_evidence, made("Entangled"), *pairs(n), "both", block=block)
+    in_tiles = functools.partial(dataset_evidence, block=block)
+    for options in ({"normalise": "both"}, {"normalise": "views"}, {"labels": torch.arange(n) % 3}):
+        agrees_with_the_table(in_tiles, made("LaplaceWalk"), *pairs(n), **options)
 
 
-@each_critic
-@each_side
-@each_way
-def test_each_pair_has_its_number_and_any_weighting_of_them_its_gradient(name, normalise, way):
-    critic, (z, z_prime) = made(name), pairs(11)
-    found = way(z, z_prime, critic, normalise=normalise, reduction="none")
-    expected, n = EACH[normalise](critic(z, z_prime)), len(z)
-    agree("(E14) = dense: each pair", found.value, expected + math.log(n))
-    agree("(E14) = dense: each pair", found.log_evidence, expected - math.log(n))
-    weights = torch.linspace(-1, 2, n).double()
-    slopes = (gradients(weights @ each, z, z_prime, critic) for each in (found.value, expected))
-    agree_each("(E14) = dense: gradients, weighted pairs", *slopes)
+def test_it_is_the_objective_of_the_whole_table():
+    critic, (z, z_prime) = made("Entangled"), pairs(len(LABELS))
+    log_f, wide = critic(z, z_prime), critic(z, torch.cat([z_prime, QUEUE]))
+    same = (LABELS[:, None] == LABELS).double()
+    q = same / same.sum(1, keepdim=True) / len(LABELS)  # 1/N for each row, in equal parts for its partners
+    uniform = torch.full((14,), 1 / 14, dtype=q.dtype)
+    for kind, objective in {
+        "rows": rpm.infonce(log_f),
+        "columns": rpm.infonce(log_f.T),
+        "both": rpm.symmetric_infonce(log_f),
+        "a queue": rpm.infonce(wide),
+        "labels": rpm.infonce(log_f, q),
+        "labels, both": rpm.symmetric_infonce(log_f, q),
+        "labels and a queue": rpm.infonce(wide, F.pad(q, (0, 4)), q_z_prime=uniform),
+    }.items():
+        found = dataset_evidence(z, z_prime, critic, **KINDS[kind])
+        agree("(E14) = the objective of the table", found.value, objective.value)
+        assert found.objective == ("symmetric_infonce" if "both" in kind else "infonce")
 
 
-def test_an_evidence_of_both_sides_has_a_value_and_refuses_to_be_called_infonce():
-    rows, both = (dataset_evidence(*pairs(6), made("Entangled"), normalise=side) for side in ("rows", "both"))
-    assert rows.objective == "infonce" and rows.infonce is rows.value
-    assert both.objective == "symmetric_infonce"
+def test_an_evidence_of_both_sides_refuses_to_be_called_infonce():
+    both = dataset_evidence(*pairs(6), made("Entangled"), normalise="both")
     with pytest.raises(AttributeError, match="take .value for the symmetric objective"):
         both.infonce  # noqa: B018
 
 
-@pytest.mark.parametrize("first, n", [(0, 5), (5, 7), (9, 1), (3, 9)])
-def test_some_rows_of_the_table_meet_their_own_pairs_from_the_first_of_them_on(first, n, monkeypatch):
-    """What each of several processes computes."""
-    monkeypatch.setitem(_tiles.STRIP_ROWS, "cpu", (4, 4))
-    z, z_prime = pairs(12)
-    q = z[first : first + n].detach().requires_grad_()
-    expected = (q @ z_prime.T).log_softmax(1).diagonal(first)
-    slopes = torch.autograd.grad(expected.sum(), [q, z_prime])
-    sums = [_tiles.by_strips(_tiles.Place(first), q, z_prime)]
-    for block in (1, 3, 5):
-        log_p = _tiles.by_tiles(_tiles.InnerProduct(), _tiles.Place(first), block, q, z_prime)
-        agree("(E14) some rows by tiles", log_p, expected)
-        sums.append(log_p.sum())
-    for found in sums:
-        agree("(E14) some rows", found, expected.sum())
-        agree_each("(E14) some rows: gradients", torch.autograd.grad(found, [q, z_prime]), slopes)
-
-
 @each_way
-@each_critic
+@pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk"])
 def test_what_alone_needs_a_gradient_gets_it(name, way):
     critic, both = made(name), pairs(7)
     inputs = [*both, *critic.parameters()]
-    for chosen in inputs[:5]:
+    for chosen in inputs[:3]:
         for tensor in inputs:
             tensor.requires_grad_(tensor is chosen)
-        agrees_with_the_dense_table(way, critic, *both, "both")
-
-
-@each_way
-@pytest.mark.parametrize("name", ["Entangled", "RandomWalk"])
-def test_a_parameter_that_the_critic_does_not_use_gets_a_gradient_of_zero(name, way):
-    critic = made(name)
-    critic.unused = nn.Parameter(torch.ones(2).double())
-    agrees_with_the_dense_table(way, critic, *pairs(5))
+        agrees_with_the_table(way, critic, *both, normalise="both")
 
 
 @each_way
@@ -104,8 +90,8 @@ def test_a_second_derivative_is_refused_and_a_second_backward_is_the_first(name,
     value = way(z, z_prime, critic).infonce
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(value, z, create_graph=True)
-    first, second = (torch.autograd.grad(value, [z, *critic.parameters()], retain_graph=True) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    first, second = (torch.autograd.grad(value, [z, z_prime], retain_graph=True) for _ in range(2))
+    assert all(map(torch.equal, first, second))
 
 
 @pytest.mark.parametrize("inner_product", [False, True])
@@ -113,33 +99,32 @@ def test_a_tile_on_a_gpu_takes_a_small_part_of_its_free_memory(inner_product, mo
     for free, block in {2**20: 128, 2**30: 1448, 2**32: 2896, 2**40: 4096}.items():
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2**41))
         assert _tiles.block_for(torch.device("cuda"), inner_product=inner_product) == block
-        assert 4 * block * 2 * block * 4 <= free / 16 * 1.01 or block == 128
 
 
-class HostReads(TorchDispatchMode):
-    """Counts how often the program waits for a number: on a GPU each such read stops the queue."""
+class Watch(TorchDispatchMode):
+    """Counts how often the program waits for a number, which stops a GPU's queue, and the entries of the largest tensor."""
 
-    def __init__(self):
-        super().__init__()
-        self.count = 0
+    reads = largest = 0
 
     def __torch_dispatch__(self, call, types, args=(), kwargs=None):
-        self.count += call.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
-        return call(*args, **(kwargs or {}))
+        self.reads += call.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+        found = call(*args, **(kwargs or {}))
+        self.largest = max(self.largest, found.numel() if isinstance(found, torch.Tensor) else 0)
+        return found
 
 
 @pytest.mark.parametrize("name", ["RandomWalk", "Entangled"])
-def test_the_host_does_not_read_a_number_per_tile(name, monkeypatch):
-    def reads(**options) -> int:
-        z, z_prime = pairs(64)
-        with HostReads() as found:
-            dataset_evidence(z, z_prime, made(name), **options).infonce.backward()
-        return found.count
+def test_it_holds_no_more_than_a_tile_or_strip_and_reads_no_number_in_it(name, monkeypatch):
+    def watched(**options) -> Watch:
+        with Watch() as found:
+            dataset_evidence(*pairs(60), made(name), **options).infonce.backward()
+        return found
 
-    few, whole = reads(block=64), reads()
-    assert 0 < few < 20 and reads(block=8) == few
-    monkeypatch.setitem(_tiles.STRIP_ROWS, "cpu", (8, 8))
-    assert reads() == whole
+    one, many, whole = watched(block=60), watched(block=3), watched()
+    assert 0 < one.reads == many.reads < 20 and many.largest < 1000 < 60 * 60 <= one.largest
+    monkeypatch.setitem(_tiles.STRIP_ROWS, "cpu", (6, 6))
+    cut = watched()
+    assert cut.reads == whole.reads and (name == "Entangled" or cut.largest < 1000)
 
 
 @pytest.fixture
@@ -150,7 +135,7 @@ def bars(monkeypatch):
     return tqdm.auto.tqdm._instances
 
 
-@pytest.mark.parametrize("k", [3, 8, 13])  # after two calls that are tried first: of 6 tiles forward, 6 backward
+@pytest.mark.parametrize("k", [3, 13])  # after two calls that are tried first: of 6 tiles forward, 6 backward
 def test_an_interrupt_leaves_no_bar_and_no_switched_off_check_behind(k, bars):
     critic, calls, before = made("LaplaceWalk"), [], len(bars)
 

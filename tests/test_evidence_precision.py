@@ -1,15 +1,13 @@
-"""dataset_evidence in float32 and half precision: extreme latents, the bound log N, a GPU, and N = 60 000."""
+"""dataset_evidence in float32 and half precision: extreme latents, the bound log N, a GPU, and many pairs."""
 
 import copy
-import json
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
-from evidence_cases import CRITICS, DIM, agree_each, each_critic, each_side, each_way, gradients, made, pairs
-from residuals import MEASURED, agree
+from evidence_cases import CRITICS, DIM, agree_each, by_table, each_critic, each_half, each_way, gradients, made, pairs
+from residuals import agree
+from torch.nn import functional as F
 
 import rpm_tutorial as rpm
 from rpm_tutorial import dataset_evidence
@@ -28,7 +26,7 @@ GRADIENTS = {"sharp": 0.05, "BothBiases": 0.05, "Universal": 0.01}
 @each_way
 @pytest.mark.parametrize("kind", EXTREMES)
 @each_critic
-def test_extremes_in_float32_are_those_of_the_dense_table_in_float64(name, kind, way):
+def test_extremes_in_float32_are_those_of_the_whole_table_in_float64(name, kind, way):
     n, options = EXTREMES[kind]
     z, z_prime = (t.detach().float().double() for t in pairs(n, **options))
     if kind == "identical rows":
@@ -37,12 +35,10 @@ def test_extremes_in_float32_are_those_of_the_dense_table_in_float64(name, kind,
         z, z_prime = (t[torch.arange(n) // 4] for t in (z, z_prime))
     elif kind == "pairs of opposites":
         z_prime = -z
-    critic = made(name)
-    if name == "Masked":
-        critic.reach *= max(1, abs(options.get("size", 1)) * 4)  # no pair may forbid itself
+    critic = made(name, reach=6 * max(1, abs(options.get("size", 1))))  # no pair may forbid itself
     high = [t.clone().requires_grad_() for t in (z, z_prime)]
     low = [t.detach().float().requires_grad_() for t in (z, z_prime)]
-    dense = rpm.symmetric_infonce(critic(*high)).value
+    dense = by_table(critic, *high, "both").mean() + math.log(n)
     expected = gradients(n * dense, *high, critic)
     found = way(*low, critic.float(), normalise="both").value
     agree(f"float32 = float64: {kind}, value", found, dense, tolerance=2e-5)
@@ -50,8 +46,16 @@ def test_extremes_in_float32_are_those_of_the_dense_table_in_float64(name, kind,
     agree_each(f"float32 = float64: {kind}, gradients", slopes, expected, tolerance=GRADIENTS.get(name, 1e-4))
 
 
+def test_a_view_that_is_alike_to_itself_alone_says_nothing_of_its_partner():
+    """f(z,z) = exp(1 / 0.005): a normaliser from which it was subtracted would have no digits left."""
+    z, z_prime = (F.normalize(t.detach().float()) for t in pairs(40, noise=2.0))
+    exact = by_table(made("sharp"), z.double(), z_prime.double(), "views").mean() + math.log(80)
+    found = dataset_evidence(z, z_prime, made("sharp", torch.float32), normalise="views").value
+    agree("(E14) of views in float32", found, exact, tolerance=1e-5)
+
+
 @each_way
-@each_side
+@pytest.mark.parametrize("normalise", ["rows", "columns", "both"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_no_row_exceeds_log_n_not_even_by_rounding(normalise, dtype, way):
     for name, n, dim in (("sharp", 30, 64), ("sharp", 1, 3), ("RandomWalk", 30, 8), ("LaplaceWalk", 30, 8)):
@@ -63,48 +67,41 @@ def test_no_row_exceeds_log_n_not_even_by_rounding(normalise, dtype, way):
             assert found.value.mean() >= 0.9 * log_n
 
 
-each_half = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-
-
 @each_half
+@pytest.mark.parametrize("kind", ["both sides", "small tiles", "views", "a queue"])
 @pytest.mark.parametrize("name", ["RandomWalk", "LaplaceWalk", "sharp", "Entangled"])
-def test_half_precision_is_float32_of_the_same_numbers(name, dtype):
-    critic, (z, z_prime) = made(name, dtype), pairs(300, dtype=dtype)
-    same = [t.detach().float().requires_grad_() for t in (z, z_prime)]
+def test_half_precision_is_float32_of_the_same_numbers(name, kind, dtype):
+    critic, sides = made(name, dtype), pairs(100, dtype=dtype)
+    queue = {"candidates": pairs(9, dtype=dtype)[0]} if kind == "a queue" else {}
+    options = {
+        "both sides": {"normalise": "both"},
+        "small tiles": {"block": 16, "reduction": "none"},
+        "views": {"normalise": "views"},
+        "a queue": {},
+    }[kind]
+    same, same_queue = [t.detach().float().requires_grad_() for t in sides], {n: t.float() for n, t in queue.items()}
     same_critic = copy.deepcopy(critic).float()
-    for options in ({"normalise": "both"}, {"block": 64, "reduction": "none"}):
-        found = dataset_evidence(z, z_prime, critic, **options).value
-        expected = dataset_evidence(*same, same_critic, **options).value
-        assert found.dtype == torch.float32
-        agree("half precision = float32: value", found, expected, tolerance=2e-6)
-        slopes = gradients(found.mean(), z, z_prime, critic), gradients(expected.mean(), *same, same_critic)
-        for one, other in zip(*slopes, strict=True):
-            assert one.dtype == dtype
-            assert (one.float() - other).norm() <= 2 * torch.finfo(dtype).eps * other.norm()
+    found = dataset_evidence(*sides, critic, **options, **queue).value
+    expected = dataset_evidence(*same, same_critic, **options, **same_queue).value
+    assert found.dtype == torch.float32
+    agree("half precision = float32: value", found, expected, tolerance=2e-6)
+    slopes = gradients(found.mean(), *sides, critic), gradients(expected.mean(), *same, same_critic)
+    for one, other in zip(*slopes, strict=True):
+        assert one.dtype == dtype
+        assert (one.float() - other).norm() <= 2 * torch.finfo(dtype).eps * other.norm()
 
 
-@each_half
-def test_half_precision_gradients_do_not_vanish_in_a_long_mean(dtype):
-    """1/16 of the mean of 1000 pairs weighs each as 16 000 pairs do: softmax weight / N underflows in float16."""
-    sides = pairs(1000, dtype=dtype, noise=1.0)
-    exact = [t.detach().float().requires_grad_() for t in sides]
-    found = torch.autograd.grad(dataset_evidence(*sides, rpm.RandomWalk(2.0).to(dtype)).infonce / 16, sides)
-    expected = torch.autograd.grad(dataset_evidence(*exact, rpm.RandomWalk(2.0)).infonce / 16, exact)
-    for one, other in zip(found, expected, strict=True):
-        assert (one.float() - other).norm() < 0.05 * other.norm()
-
-
-def test_half_precision_parameters_keep_what_many_small_tiles_add_up_to():
-    """Each tile's part of a gradient is a float16, too: with 1/N in it already, it would be zero."""
-    sides, critic = [t.detach() for t in pairs(320, dtype=torch.float16, noise=1.0)], made("Universal").half()
-    whole = copy.deepcopy(critic).float()
-    found = 1e-3 * dataset_evidence(*sides, critic, block=16).infonce
-    expected = 1e-3 * dataset_evidence(*(side.float() for side in sides), whole, block=16).infonce
-    for one, other in zip(
-        torch.autograd.grad(found, [critic.a[0].weight, critic.b[2].weight]),
-        torch.autograd.grad(expected, [whole.a[0].weight, whole.b[2].weight]),
-        strict=True,
-    ):
+@pytest.mark.parametrize("name, n, weight", [("RandomWalk", 1000, 1 / 16), ("Universal", 320, 1e-3)])
+def test_half_precision_gradients_do_not_vanish_in_a_long_mean(name, n, weight):
+    """A softmax weight / N underflows in float16, and so does each small tile's part of a parameter's gradient."""
+    critic, sides = made(name, torch.float16), pairs(n, dtype=torch.float16, noise=1.0)
+    block = 16 if name == "Universal" else None
+    slopes = []
+    for of, latents in ((critic, sides), (copy.deepcopy(critic).float(), [t.detach().float() for t in sides])):
+        inputs = [of.a[0].weight, of.b[2].weight] if block else [t.requires_grad_() for t in latents]
+        value = dataset_evidence(*latents, of, block=block).infonce
+        slopes.append(torch.autograd.grad(weight * value, inputs))
+    for one, other in zip(*slopes, strict=True):
         assert (one.float() - other).norm() < 0.05 * other.norm()
 
 
@@ -114,67 +111,36 @@ def test_autocast_changes_nothing(name, way):
     """Scores rounded to bfloat16 in one pass and not in the other would bend the gradient by some per cent."""
     critic, (z, z_prime) = made(name, torch.float32), pairs(40, dtype=torch.float32)
     plain = way(z, z_prime, critic).infonce
-    expected = gradients(plain, z, z_prime, critic)
     with torch.autocast("cpu", torch.bfloat16):
         cast = way(z, z_prime, critic).infonce
-    found = gradients(cast, z, z_prime, critic)  # outside, as torch asks for
-    assert torch.equal(cast, plain) and all(map(torch.equal, found, expected))
+    slopes = (gradients(value, z, z_prime, critic) for value in (cast, plain))  # outside, as torch asks for
+    assert torch.equal(cast, plain) and all(map(torch.equal, *slopes))
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="no CUDA device: torch.cuda.is_available() is False; it needs an NVIDIA GPU and a torch built for CUDA",
-)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: torch.cuda.is_available() is False")
 def test_a_gpu_gives_the_numbers_of_the_processor_in_a_small_part_of_the_table_s_memory():
     for name in CRITICS:
-        for options in ({"normalise": "both"}, {"normalise": "both", "block": 100}):
-            results = []
-            for device in ("cpu", "cuda"):
-                z, z_prime = (t.detach().to(device).requires_grad_() for t in pairs(500))
-                critic = made(name).to(device)
-                value = dataset_evidence(z, z_prime, critic, **options).value
-                results.append([part.cpu() for part in (value, *gradients(500 * value, z, z_prime, critic))])
-            agree_each("(E14) on a GPU", *results, tolerance=1e-10)
+        results = []
+        for device in ("cpu", "cuda"):
+            sides, critic = [t.detach().to(device).requires_grad_() for t in pairs(500)], made(name).to(device)
+            values = [dataset_evidence(*sides, critic, normalise="both", block=block).value for block in (None, 100)]
+            slopes = [slope for value in values for slope in gradients(500 * value, *sides, critic)]
+            results.append([part.cpu() for part in (*values, *slopes)])
+        agree_each("(E14) on a GPU", *results, tolerance=1e-10)
     n = 60_000
+    sides = [t.detach().cuda().requires_grad_() for t in pairs(n, dtype=torch.float32)]
     for name in ("LaplaceWalk", "sharp"):
-        z, z_prime = (t.detach().cuda().requires_grad_() for t in pairs(n, dtype=torch.float32))
         torch.cuda.reset_peak_memory_stats()
-        dataset_evidence(z, z_prime, made(name, torch.float32).cuda(), normalise="both").value.backward()
-        peak = torch.cuda.max_memory_allocated()
-        MEASURED.append(f"dataset_evidence on a GPU, {name}, N = {n}: peak {peak / 2**20:.0f} MiB")
-        assert peak < 4 * n * n / 4
-
-
-MEASURE = """
-import json, sys, torch
-from rpm_tutorial import VonMisesFisher, dataset_evidence
-
-def memory(field):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith(field))
-
-def measured(z, z_prime):
-    z = z.clone().requires_grad_()
-    before, found = memory("VmRSS"), dataset_evidence(z, z_prime, VonMisesFisher(0.1)).infonce
-    found.backward()
-    return memory("VmHWM") - before, found.item()
-
-z, step = torch.randn(2, 2000, 8, generator=torch.Generator().manual_seed(0))
-few = z, z + step
-measured(*few)  # what torch allocates once
-many = [t.repeat(int(sys.argv[1]) // 2000, 1) for t in few]
-print(json.dumps([*measured(*many), measured(*(t.double() for t in few))[1]]))
-"""
+        dataset_evidence(*sides, made(name, torch.float32).cuda(), normalise="both").value.backward()
+        assert torch.cuda.max_memory_allocated() < 4 * n * n / 4
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
-def test_sixty_thousand_pairs_need_little_memory_and_keep_six_digits():
-    """They are 2000 pairs, each 30 times: Z is a mean, so that their I_N is exactly that of the 2000."""
-    n = 60_000
-    run = subprocess.run([sys.executable, "-c", MEASURE, str(n)], capture_output=True, text=True, check=True)
-    mib, value, exact = json.loads(run.stdout)
-    MEASURED.append(f"dataset_evidence with gradient, N = {n}, d = 8: {mib:.0f} MiB above the data")
-    assert mib < 400 and 0 < value < math.log(n)
-    agree("float32 = float64 at N = 60 000", value / exact, 1.0, tolerance=1e-6)
+@torch.no_grad()
+def test_ten_thousand_pairs_keep_six_digits():
+    """They are 2000 pairs, each 5 times: Z is a mean, so that their I_N is exactly that of the 2000."""
+    few, critic = pairs(2000), rpm.VonMisesFisher(0.1)
+    many = dataset_evidence(*(t.float().repeat(5, 1) for t in few), critic).value
+    exact = dataset_evidence(*few, critic.double()).value
+    agree("float32 = float64 of many pairs", many / exact, 1.0, tolerance=1e-6)

@@ -187,9 +187,8 @@ def _label_parts(
     """The two parts of the best evidence that is exact, so of all pairs."""
     best = max((score for score in scores if score.rows == len(z)), key=lambda score: score.infonce)
     found = label_evidence(z, z_prime, critics[best.critic], labels.tolist())
-    share = np.unique(labels, return_counts=True)[1] / len(labels)
-    parts = {"label": found.label.item(), "instance": found.instance.item(), "split": best.critic}
-    return parts | {"label_entropy": float(entropy(share))}
+    most = float(entropy(np.unique(labels, return_counts=True)[1]))
+    return {"label": found.label.item(), "instance": found.instance.item(), "split": best.critic, "label_entropy": most}
 
 
 # What would make a reader trust the numbers too much
@@ -200,11 +199,10 @@ def _notes(
 ) -> tuple[str, ...]:
     n, first = len(z), max(scores, key=lambda score: score.infonce)
     notes = ["an encoder that was trained on these pairs knows them: the numbers then speak of memory, too"]
-    digests = {"z": _digests(z), "z_prime": _digests(z_prime)}
-    alike = {name: np.unique(of, return_inverse=True, return_counts=True)[1:] for name, of in digests.items()}
-    numbers = {
-        name: counts[which] for name, (which, counts) in alike.items()
-    }  # of the rows that equal this one, itself too
+    digests, numbers = {"z": _digests(z), "z_prime": _digests(z_prime)}, {}
+    for name, of in digests.items():
+        _, which, counts = np.unique(of, return_inverse=True, return_counts=True)
+        numbers[name] = counts[which]  # of the rows that equal this one, itself too
     repeated = _counted({name: int((number > 1).sum()) for name, number in numbers.items()}, n)
     if repeated:
         lost = max(np.log(number).mean() for number in numbers.values())
@@ -215,7 +213,7 @@ def _notes(
     known = _counted({name: sum(d in fitted for d in of) for (name, of), fitted in zip(digests.items(), seen)}, n)
     if known:
         notes.append(f"{known} stand in the half that fitted the critics, too: they were not held out")
-    lengths = {name: side.norm(dim=1) for name, side in (("z", z), ("z_prime", z_prime))}
+    lengths = {"z": z.norm(dim=1), "z_prime": z_prime.norm(dim=1)}
     spread = {name: (length.std() / length.mean()).item() for name, length in lengths.items()}
     uneven = {name: f"{part:.0%}" for name, part in spread.items() if part > 0.01}
     if uneven:
