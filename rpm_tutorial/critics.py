@@ -38,8 +38,7 @@ class LinearForm(NamedTuple):
         """log_f, shape (n, m)."""
         with full_precision(self.q.device):
             log_f = self.q @ self.k.T
-        if self.row_bias is not None:
-            log_f = log_f + self.row_bias[:, None]
+        log_f = log_f if self.row_bias is None else log_f + self.row_bias[:, None]
         log_f = log_f if self.column_bias is None else log_f + self.column_bias
         check_scores(log_f)
         return log_f
@@ -349,9 +348,9 @@ def _log_parameter(name: str, value: Scale, learnable: bool) -> nn.Parameter:
     values = torch.as_tensor(value, dtype=torch.float64, device="cpu")
     if values.dim() > 1:
         raise ValueError(f"{name} has shape {shape_of(values)}; expected one number, or one for each dimension")
-    for each in [value] if isinstance(value, float | int) else values.view(-1).tolist():
+    for each in values.view(-1).tolist():
         check_positive(name, each)
-    return nn.Parameter(torch.tensor(values.log().tolist()), requires_grad=learnable)
+    return nn.Parameter(values.log().to(torch.get_default_dtype()), requires_grad=learnable)
 
 
 def _widths(dim: int, dim_prime: int) -> str:

@@ -169,7 +169,7 @@ def test_what_a_constructor_names_is_positive_and_learnable_unless_fixed(family)
     assert f"{family.__name__}({positive}=0.05, learnable=False)" == repr(fixed)
     nn.init.constant_(next(free.parameters()), -20)
     assert getattr(free, positive) > 0
-    with pytest.raises(ValueError, match=f"{positive} is -1; expected a positive"):
+    with pytest.raises(ValueError, match=f"{positive} is -1.0; expected a positive"):
         family(-1)
 
 
