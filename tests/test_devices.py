@@ -231,24 +231,20 @@ def test_a_dashboard_trains_and_draws_there(tmp_path):
 
 def test_a_generator_of_another_device_is_refused_with_what_to_do():
     world, images = rpm.FiniteRPM.random(), torch.rand(2, 1, 8, 8)
-    draws = {  # by the device on which they draw
-        "cpu": [
-            lambda rng: gaussian.sample(3, 0.5, generator=rng),
-            lambda rng: datasets.moving_balls(3, generator=rng),
-            lambda rng: datasets.two_views(images, generator=rng),
-            lambda rng: world.sample(world.q_joint.log(), 3, generator=rng),
-        ],
-        "cuda:0": [lambda rng: datasets.two_views(images.to(device), generator=rng)],
-    }
     with StandIn() as device:
-        generators = {"cpu": torch.Generator(), "cuda:0": torch.Generator(device)}
-        for there, of_another in zip(draws, reversed(generators)):
-            remedy = rf"generator is on {of_another}; expected one on {there}: torch.Generator\('{there}'\)"
-            for draw in draws[there]:
-                with pytest.raises(ValueError, match=remedy):
-                    draw(generators[of_another])
+        here, there = torch.Generator(), torch.Generator(device)
+        for draw in (
+            lambda: gaussian.sample(3, 0.5, generator=there),
+            lambda: datasets.moving_balls(3, generator=there),
+            lambda: datasets.two_views(images, generator=there),
+            lambda: world.sample(world.q_joint.log(), 3, generator=there),
+        ):
+            with pytest.raises(ValueError, match=r"is on cuda:0; expected one on cpu: torch.Generator\('cpu'\)"):
+                draw()
+        with pytest.raises(ValueError, match=r"is on cpu; expected one on cuda:0: torch.Generator\('cuda:0'\)"):
+            datasets.two_views(images.to(device), generator=here)
         z, critic = pairs(64)[0].to(device), rpm.RandomWalk().to(device)
-        for generator in generators.values():  # it chooses rows, which have no device
+        for generator in (here, there):  # it chooses rows, which have no device
             rpm.sampled_evidence(z, z, critic, rows=64, negatives=8, generator=generator)
 
 
