@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ._checks import seeded, shape_of
 from ._log_space import full_precision
-from .critics import change_between_calls, check_is_module, distance, in_training_mode, table_rounding
+from .critics import change_between_calls, check_is_module, distance, in_training_mode, table_rounding, widths
 from .evidence import dataset_evidence
 from .objectives import symmetric_infonce
 
@@ -81,10 +81,8 @@ def check_critic(
         True
     """
     check_is_module(critic)
-    sizes = f"dim={dim}" if dim_prime is None else f"dim={dim}, dim_prime={dim_prime}"
-    title = f"check_critic({type(critic).__name__}, {sizes})"
     with torch.inference_mode(False), torch.enable_grad():
-        report = _report(critic, dim, dim if dim_prime is None else dim_prime, seed, title)
+        report = _report(critic, dim, dim if dim_prime is None else dim_prime, seed)
     if raise_exception and not report.ok:
         raise ValueError(repr(report))
     return report
@@ -94,7 +92,7 @@ class _Wrong(Exception):
     """Raised by a check with two words: what was found, and what to do."""
 
 
-def _report(critic: nn.Module, dim: int, dim_prime: int, seed: int, title: str) -> CriticReport:
+def _report(critic: nn.Module, dim: int, dim_prime: int, seed: int) -> CriticReport:
     like = next((p for p in critic.parameters() if p.is_floating_point()), torch.empty(0))
     dtype = str(like.dtype)[6:]
     if like.dtype in (torch.float16, torch.bfloat16):
@@ -121,7 +119,8 @@ def _report(critic: nn.Module, dim: int, dim_prime: int, seed: int, title: str) 
             if changing := in_training_mode(critic):
                 remedy = f"call critic.eval(): its {changing}"
             checks[name] = Check(name, False, found, expected, remedy)
-    return CriticReport(f"{title}, {dtype}", tuple(checks.values()))
+    title = f"check_critic({type(critic).__name__}, {widths(dim, dim_prime)}), {dtype}"
+    return CriticReport(title, tuple(checks.values()))
 
 
 def _shape(critic, z, z_prime) -> str:
