@@ -1,6 +1,7 @@
 """Images, read from a file, seen as a view, and drawn as balls."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -19,7 +20,7 @@ REMEDIES = (
 def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
     """Read a gzipped IDX file of bytes: two zero bytes, the type, the number of dimensions, each as four bytes, the data."""
     header = bytes([0, 0, 8, len(shape)]) + b"".join(side.to_bytes(4, "big") for side in shape)
-    expected = len(header) + int(np.prod(shape))
+    expected = len(header) + math.prod(shape)
     try:
         content = gzip.decompress(path.read_bytes())
     except (EOFError, OSError, zlib.error) as error:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ._checks import seeded, shape_of
 from ._log_space import full_precision
-from .critics import change_between_calls, check_is_module, distance, in_training_mode, table_rounding
+from .critics import change_between_calls, check_is_module, distance, in_training_mode, table_rounding, widths
 from .evidence import dataset_evidence
 from .objectives import symmetric_infonce
 
@@ -81,43 +81,18 @@ def check_critic(
         True
     """
     check_is_module(critic)
-    sizes = f"dim={dim}" if dim_prime is None else f"dim={dim}, dim_prime={dim_prime}"
-    title = f"check_critic({type(critic).__name__}, {sizes})"
     with torch.inference_mode(False), torch.enable_grad():
-        report = _report(critic, dim, dim if dim_prime is None else dim_prime, seed, title)
+        report = _report(critic, dim, dim if dim_prime is None else dim_prime, seed)
     if raise_exception and not report.ok:
         raise ValueError(repr(report))
     return report
 
 
 class _Wrong(Exception):
-    """Raised by a check: what was found, and what to do."""
-
-    def __init__(self, found: str, remedy: str):
-        super().__init__(found)
-        self.found, self.remedy = found, remedy
+    """Raised by a check with two words: what was found, and what to do."""
 
 
-class _Listed(NamedTuple):
-    check: Callable[[nn.Module, Tensor, Tensor], str]  # gives what was found, in words, or raises
-    expected: str
-    needs: tuple[str, ...]
-
-
-_CHECKS: dict[str, _Listed] = {}
-
-
-def _listed(expected: str, *needs: str):
-    """Put a check into the list, with what it expects and the checks that it builds on."""
-
-    def put(check):
-        _CHECKS[check.__name__.removeprefix("_")] = _Listed(check, expected, needs)
-        return check
-
-    return put
-
-
-def _report(critic: nn.Module, dim: int, dim_prime: int, seed: int, title: str) -> CriticReport:
+def _report(critic: nn.Module, dim: int, dim_prime: int, seed: int) -> CriticReport:
     like = next((p for p in critic.parameters() if p.is_floating_point()), torch.empty(0))
     dtype = str(like.dtype)[6:]
     if like.dtype in (torch.float16, torch.bfloat16):
@@ -137,20 +112,17 @@ def _report(critic: nn.Module, dim: int, dim_prime: int, seed: int, title: str) 
             with _left_as_it_was(critic), full_precision(z.device):
                 checks[name] = Check(name, True, check(critic, z.clone(), z_prime.clone()))
         except Exception as error:  # whatever the critic raises is for its author to read
-            found, remedy = (
-                f"{type(error).__name__}: {' '.join(str(error).split())}",
-                "call critic(z, z_prime) on such latents and read the trace",
-            )
+            found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            remedy = "call critic(z, z_prime) on such latents and read the trace"
             if isinstance(error, _Wrong):
-                found, remedy = error.found, error.remedy
-            changing = in_training_mode(critic)
-            checks[name] = Check(
-                name, False, found, expected, f"call critic.eval(): its {changing}" if changing else remedy
-            )
-    return CriticReport(f"{title}, {dtype}", tuple(checks.values()))
+                found, remedy = error.args
+            if changing := in_training_mode(critic):
+                remedy = f"call critic.eval(): its {changing}"
+            checks[name] = Check(name, False, found, expected, remedy)
+    title = f"check_critic({type(critic).__name__}, {widths(dim, dim_prime)}), {dtype}"
+    return CriticReport(title, tuple(checks.values()))
 
 
-@_listed(f"({N}, {M}): one score for each z (row) and z′ (column), in the dtype of z")
 def _shape(critic, z, z_prime) -> str:
     log_f = critic(z, z_prime)
     if not isinstance(log_f, Tensor):
@@ -169,7 +141,6 @@ def _shape(critic, z, z_prime) -> str:
     return found
 
 
-@_listed("the same table at each call, of latents that stay as they are", "shape")
 def _determinism(critic, z, z_prime) -> str:
     before = {"z": z.clone(), "z′": z_prime.clone()}
     change = change_between_calls(critic, z, z_prime)
@@ -181,7 +152,6 @@ def _determinism(critic, z, z_prime) -> str:
     return "two calls agree"
 
 
-@_listed("log f(z_i, z′_j) to depend on z_i and z′_j alone", "shape", "determinism")
 def _pairing(critic, z, z_prime) -> str:
     with torch.no_grad():
         table = critic(z, z_prime)
@@ -196,7 +166,6 @@ def _pairing(critic, z, z_prime) -> str:
     return "each entry is that of its pair alone"
 
 
-@_listed("finite scores, or -inf where f = 0", "shape")
 def _finite(critic, z, z_prime) -> str:
     remedy = "stay in logarithms (logsumexp, logaddexp, F.logsigmoid); normalise by F.normalize, which allows for 0"
     places = {1.0: "standard normal latents", 0.0: "z = z′ = 0", FAR: f"latents {FAR:,.0f} times as far"}
@@ -211,7 +180,6 @@ def _finite(critic, z, z_prime) -> str:
     return f"no NaN and no +inf, for latents from 0 to {FAR:,.0f}"
 
 
-@_listed("more than a(z) + b(z′), which no pairing can tell apart", "shape", "determinism", "finite")
 def _interaction(critic, z, z_prime) -> str:
     with torch.no_grad(), _moved(critic):
         table = critic(z, z_prime)
@@ -224,7 +192,6 @@ def _interaction(critic, z, z_prime) -> str:
     return "z and z′ interact"
 
 
-@_listed("a finite gradient to z, z′ and each parameter", "shape", "finite", "interaction")
 def _gradient(critic, z, z_prime) -> str:
     with _moved(critic):
         inputs = _inputs(critic, z, z_prime)
@@ -253,7 +220,6 @@ def _gradient(critic, z, z_prime) -> str:
     return f"finite, reaches {', '.join(grads)}"
 
 
-@_listed("the InfoNCE of the table, by dataset_evidence too", "pairing", "gradient")
 def _evidence(critic, z, z_prime) -> str:
     near = z + 0.1 * z_prime[:N] if z.shape[1] == z_prime.shape[1] else z_prime[:N]
     inputs = _inputs(critic, z, near)  # near pairs: f is positive on them under most priors
@@ -272,6 +238,22 @@ def _evidence(critic, z, z_prime) -> str:
         if (distance(expected, found) > max(scale, table_rounding(expected))).any():
             raise _Wrong(f"another gradient to {name} than from the table", remedy)
     return f"dataset_evidence agrees with the table: {by_tiles.item():.4f} nats, and its gradients"
+
+
+_CHECKS: dict[str, tuple[Callable[[nn.Module, Tensor, Tensor], str], str, tuple[str, ...]]] = {
+    # gives what was found, in words, or raises; what is expected; the checks that it builds on
+    "shape": (_shape, f"({N}, {M}): one score for each z (row) and z′ (column), in the dtype of z", ()),
+    "determinism": (_determinism, "the same table at each call, of latents that stay as they are", ("shape",)),
+    "pairing": (_pairing, "log f(z_i, z′_j) to depend on z_i and z′_j alone", ("shape", "determinism")),
+    "finite": (_finite, "finite scores, or -inf where f = 0", ("shape",)),
+    "interaction": (
+        _interaction,
+        "more than a(z) + b(z′), which no pairing can tell apart",
+        ("shape", "determinism", "finite"),
+    ),
+    "gradient": (_gradient, "a finite gradient to z, z′ and each parameter", ("shape", "finite", "interaction")),
+    "evidence": (_evidence, "the InfoNCE of the table, by dataset_evidence too", ("pairing", "gradient")),
+}
 
 
 def _inputs(critic: nn.Module, z: Tensor, z_prime: Tensor) -> dict[str, Tensor]:

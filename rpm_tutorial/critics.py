@@ -38,8 +38,7 @@ class LinearForm(NamedTuple):
         """log_f, shape (n, m)."""
         with full_precision(self.q.device):
             log_f = self.q @ self.k.T
-        if self.row_bias is not None:
-            log_f = log_f + self.row_bias[:, None]
+        log_f = log_f if self.row_bias is None else log_f + self.row_bias[:, None]
         log_f = log_f if self.column_bias is None else log_f + self.column_bias
         check_scores(log_f)
         return log_f
@@ -99,7 +98,6 @@ class RandomWalk(_Walk, LinearCritic):
     """
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
-        """The scores as inner products."""
         z, z_prime = _latents(z, z_prime, *self.log_scale.shape)
         return _gaussian(z, z_prime, lambda z: z, lambda step: step / self.scale.to(step))
 
@@ -140,7 +138,6 @@ class VonMisesFisher(LinearCritic):
         return f"temperature={self.temperature.item():.4g}, learnable={self.log_temperature.requires_grad}"
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
-        """The scores as inner products."""
         z, z_prime = _latents(z, z_prime)
         return LinearForm(_direction(z) / self.temperature, _direction(z_prime))
 
@@ -172,7 +169,6 @@ class LinearDynamics(LinearCritic):
         return f"dim={self.A.shape[1]}"
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
-        """The scores as inner products."""
         z, z_prime = _latents(z, z_prime, len(self.A))
         R = self.precision_root
         return _gaussian(z, z_prime, lambda z: z @ self.A.T.to(z), lambda step: step @ R.T.to(step))
@@ -186,10 +182,9 @@ class Bilinear(LinearCritic):
         self.W = nn.Parameter(torch.eye(dim, dim_prime or dim))
 
     def extra_repr(self) -> str:
-        return _widths(*self.W.shape)
+        return widths(*self.W.shape)
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
-        """The scores as inner products."""
         z, z_prime = _latents(z, z_prime, *self.W.shape)
         return _inner_product(z @ self.W, z_prime)
 
@@ -212,10 +207,9 @@ class Universal(LinearCritic):
         )
 
     def extra_repr(self) -> str:
-        return _widths(*self.widths)
+        return widths(*self.widths)
 
     def linear_form(self, z: Tensor, z_prime: Tensor) -> LinearForm:
-        """The scores as inner products."""
         z, z_prime = _latents(z, z_prime, *self.widths)
         return _inner_product(self.a(z), self.b(z_prime))
 
@@ -349,12 +343,12 @@ def _log_parameter(name: str, value: Scale, learnable: bool) -> nn.Parameter:
     values = torch.as_tensor(value, dtype=torch.float64, device="cpu")
     if values.dim() > 1:
         raise ValueError(f"{name} has shape {shape_of(values)}; expected one number, or one for each dimension")
-    for each in [value] if isinstance(value, float | int) else values.view(-1).tolist():
+    for each in values.view(-1).tolist():
         check_positive(name, each)
-    return nn.Parameter(torch.tensor(values.log().tolist()), requires_grad=learnable)
+    return nn.Parameter(values.log().to(torch.get_default_dtype()), requires_grad=learnable)
 
 
-def _widths(dim: int, dim_prime: int) -> str:
+def widths(dim: int, dim_prime: int) -> str:
     return f"dim={dim}" if dim == dim_prime else f"dim={dim}, dim_prime={dim_prime}"
 
 
@@ -363,10 +357,10 @@ def _latents(z: Tensor, z_prime: Tensor, dim: int | None = None, dim_prime: int 
     check_latents("z", z)
     check_latents("z_prime", z_prime)
     check_alike("z", z, "z_prime", z_prime)
-    widths = dim or z.shape[1], dim_prime or dim or z.shape[1]
-    if (z.shape[1], z_prime.shape[1]) != widths:
+    columns = dim or z.shape[1], dim_prime or dim or z.shape[1]
+    if (z.shape[1], z_prime.shape[1]) != columns:
         expected = (
-            f"{widths[0]} and {widths[1]} columns, as the critic was made" if dim else "the same number of columns"
+            f"{columns[0]} and {columns[1]} columns, as the critic was made" if dim else "the same number of columns"
         )
         raise ValueError(f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected {expected}")
     return saveable(z), saveable(z_prime)

@@ -6,6 +6,7 @@ Nothing here touches the global random state: randomness comes from a `generator
 import functools
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,7 +120,7 @@ def _check_strength(strength: float) -> None:
         raise ValueError(f"strength is {strength}; expected a number from 0 (no change) to 2")
 
 
-class TensorPairs:
+class TensorPairs(Iterator):
     """An endless iterator over the rows of one tensor or more, which can be stopped and continued; made by `tensor_pairs`."""
 
     _same: tuple[str, ...] = ("batch_size", "fingerprint")  # where a training is continued
@@ -130,9 +131,6 @@ class TensorPairs:
             raise ValueError(f"batch_size is {batch_size}; expected a number from 1 to the {n} rows of x")
         self.sides, self.batch_size, self.generator = sides, int(batch_size), seeded(seed, self.device)
         self.order, self.start = torch.empty(0, dtype=torch.int64, device=self.device), 0
-
-    def __iter__(self):
-        return self
 
     def __next__(self) -> tuple[Tensor, Tensor]:
         before = self._place()

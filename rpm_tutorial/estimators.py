@@ -283,24 +283,20 @@ def _batch_log_sums(s: Tensor, nu: float, k: int) -> list[Tensor]:
     n, m = s.shape
     steps = torch.arange(m, device=s.device)
     around = s.gather(1, (steps[:n, None] + steps) % m)  # column 0 the partner
-    log_nu = torch.full_like(around[:, :1], _log(nu))
+    log_nu = around.new_full((n, 1), nu).log()
     groups = around[:, :k], around[:, 1 : k + 1] if nu > 0 else around[:, :k]
     return [torch.cat([log_nu, group], 1).logsumexp(1).mean() for group in groups]
 
 
 def _table_log_sums(s: Tensor, q: Tensor, nu: float, k: int) -> list[Tensor]:
     """The same two means, exactly: the last of k candidates is the partner, or independent as the others are."""
-    log_sums, chance = torch.full_like(s[:, :1], _log(nu)), q.new_ones(1)
+    log_sums, chance = s.new_full((len(s), 1), nu).log(), q.new_ones(1)
     for _ in range(k - 1):
         log_sums = _log_add(log_sums[:, :, None], s[:, None]).flatten(1)
         chance = torch.outer(chance, q.sum(0)).flatten()
     total = _log_add(log_sums[:, :, None], s[:, None])  # (n, m^(k-1), m)
     product = torch.outer(q.sum(1), q.sum(0)) if nu > 0 else q
     return [expectation(total, cells[:, None] * chance[:, None]) for cells in (q, product)]
-
-
-def _log(nu: float) -> float:
-    return math.log(nu) if nu > 0 else -math.inf
 
 
 def _log_add(a: Tensor, b: Tensor) -> Tensor:

@@ -1,12 +1,8 @@
 """A device that no machine lacks: it computes on the processor, and refuses what a GPU refuses.
 
-    with StandIn("cuda") as device:
-        critic(z.to(device), z_prime.to(device))
-
-Within the block "cuda" is a device whose tensors say so of themselves. As on a GPU, an operation on tensors of two devices
-raises, but for numbers without dimensions, copies, and indices from the processor; a generator must be of the device on which
-it draws; `.numpy()` raises; `mem_get_info` says what is free; autocast of this device rounds the products of matrices to
-bfloat16. "mps" has no float64 besides.
+Within `with StandIn("cuda") as device:` an operation on tensors of two devices raises, but for numbers without dimensions,
+copies, and indices from the processor; a generator must be of the device on which it draws; `.numpy()` raises; `mem_get_info`
+says what is free; autocast rounds the products of matrices to bfloat16. "mps" has no float64 besides.
 
 For PyTorch's own code a tensor of the device is a meta tensor, one without numbers, so that all that autograd, optimisers and
 modules make "like" it is one too. Every operation is caught on its way down (`_run`), done on the processor's tensors which
@@ -52,12 +48,6 @@ class OnDevice(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return _run(func, args, kwargs or {})
-
-    def __repr__(self) -> str:
-        return f"{self.elem!r} on {self.where}"
-
-    def __format__(self, spec: str) -> str:
-        return format(self.item() if self.dim() == 0 else repr(self), spec)
 
     def __deepcopy__(self, memo):
         copy = self.detach().clone().requires_grad_(self.requires_grad)

@@ -18,6 +18,18 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def assert_distributed(columns: torch.Tensor, *law) -> None:
+    for column in columns.T:
+        assert stats.kstest(column.numpy(), *law).pvalue > 1e-4
+
+
+def assert_independent(columns: torch.Tensor) -> None:
+    assert torch.corrcoef(columns.T).fill_diagonal_(0).abs().max() < 5 / len(columns) ** 0.5
+
+
+# Images
+
+
 def idx(*shape: int, value: int) -> bytes:
     header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
     return header + bytes([value]) * math.prod(shape)
@@ -49,14 +61,10 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.DOWNLOADS, "fetch", fetch)
 
 
-# Images
-
-
 def test_digits_are_1797_images_of_8_by_8_in_the_unit_interval():
     x, labels = datasets.digits()
-    assert x.shape == (1797, 1, 8, 8) and x.dtype == torch.float32
+    assert x.shape == (1797, 1, 8, 8) and x.dtype == torch.float32 and (x.min(), x.max()) == (0, 1)
     assert labels.shape == (1797,) and labels.dtype == torch.int64 and labels.unique().tolist() == list(range(10))
-    assert (x.min(), x.max()) == (0, 1)
     train, test = datasets.digits("train"), datasets.digits("test")
     assert len(train.x) == 1297 and torch.equal(torch.cat([train.x, test.x]), x)
     assert torch.equal(torch.cat([train.labels, test.labels]), labels)
@@ -69,11 +77,23 @@ def test_fashion_mnist_is_looked_for_in_the_documented_order(place, monkeypatch)
     found = [datasets.fashion_mnist("test")]
     monkeypatch.setattr(datasets, "DEBIAN_FOLDER", place("debian", 3))
     found.append(datasets.fashion_mnist("test"))
-    monkeypatch.setenv("RPM_DATA", str(place("environment", 2)))
+    monkeypatch.setenv("HOME", str(place("environment", 2).parent))
+    monkeypatch.setenv("RPM_DATA", "~/environment")
     found.append(datasets.fashion_mnist("test"))
     found.append(datasets.fashion_mnist("test", folder=place("named", 1)))
     assert [int(labels[7]) for _, labels in found] == [4, 3, 2, 1]
     assert [round(float(x[7].mean()) * 255) for x, _ in found] == [40, 30, 20, 10]
+
+
+def test_the_folder_of_fashion_mnist_is_one_that_holds_all_four_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("RPM_DATA", str(tmp_path))
+    for name in datasets.DOWNLOADS.registry:
+        assert datasets.fashion_mnist_folder() is None
+        (tmp_path / name).touch()
+    assert datasets.fashion_mnist_folder() == tmp_path
+    monkeypatch.delenv("RPM_DATA")
+    monkeypatch.setattr(datasets.DOWNLOADS, "path", tmp_path)
+    assert datasets.fashion_mnist_folder() == tmp_path
 
 
 DAMAGE = {
@@ -100,25 +120,7 @@ def test_without_fashion_mnist_a_lesson_gets_enlarged_digits_none_of_them_in_bot
     assert "so this is 500 digits instead. t10k-images" in capsys.readouterr().out
 
 
-def test_a_folder_may_begin_at_home(place, monkeypatch):
-    home = place("home", 3).parent
-    monkeypatch.setenv("HOME", str(home))
-    assert int(datasets.fashion_mnist("test", folder="~/home").labels[0]) == 3
-    monkeypatch.setenv("RPM_DATA", "~/home")
-    assert int(datasets.fashion_mnist("test").labels[0]) == 3
-    (home / "home" / LABELS).unlink()
-    for name in datasets.DOWNLOADS.registry:
-        assert datasets.fashion_mnist_folder() is None, "until it holds all four"
-        (home / "home" / name).touch()
-    assert datasets.fashion_mnist_folder() == home / "home"
-
-
 # Views
-
-
-@pytest.fixture
-def x() -> torch.Tensor:
-    return torch.rand(50, 1, 6, 9, generator=seeded(1))  # not square, which would hide a transposition
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -134,32 +136,37 @@ def test_images_that_rounding_has_moved_beyond_the_unit_interval_are_images(dtyp
             two_views(x * factor, generator=seeded())
 
 
-def test_the_same_seed_gives_the_same_views_which_differ_from_each_other_and_from_image_to_image():
-    same = torch.rand(1, 1, 8, 8, generator=seeded(2)).expand(30, 1, 8, 8)
-    (one, other), again = (two_views(same, generator=seeded()) for _ in range(2))
-    before = torch.get_rng_state()
-    assert torch.equal(one, again[0]) and torch.equal(other, again[1])
-    assert ((one - other).abs().amax((1, 2, 3)) > 0.05).all() and len(one.flatten(1).unique(dim=0)) == 30
-    moving_balls(5, step="laplace", generator=seeded()), constant_velocity(5, generator=seeded())
-    assert torch.equal(before, torch.get_rng_state()), "randomness comes from the generator alone"
+DRAWS = {
+    "views": lambda generator: two_views(torch.full((5, 1, 8, 8), 0.5), generator=generator),
+    "gaussian steps": lambda generator: moving_balls(5, generator=generator),
+    "laplace steps": lambda generator: moving_balls(5, step="laplace", generator=generator),
+    "constant velocity": lambda generator: constant_velocity(5, generator=generator),
+}
 
 
-def test_strength_zero_is_the_identity_and_a_flip_mirrors_left_and_right(x):
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_randomness_comes_from_the_generator_alone_and_differs_from_row_to_row_and_side_to_side(draw):
+    before, sides = torch.get_rng_state(), draw(seeded())
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(3)
+    assert all(map(torch.equal, sides, draw(seeded())))
+    assert len(sides[0].unique(dim=0)) == 5 and not torch.equal(*sides[:2])
+
+
+def test_strength_zero_is_the_identity_and_a_flip_mirrors_left_and_right():
+    x = torch.rand(2000, 1, 6, 9, generator=seeded(1))  # not square, which would hide a transposition
     for view in two_views(x, strength=0, flip=False, generator=seeded()):
         torch.testing.assert_close(view, x, rtol=0, atol=1e-5)
-    x = x.repeat(40, 1, 1, 1)
-    for view in two_views(x, strength=0, flip=True, generator=seeded()):
+    for view in two_views(x, strength=0, generator=seeded()):
         kept, mirrored = ((view - image).abs().amax((1, 2, 3)) < 1e-5 for image in (x, x.flip(3)))
         assert (kept ^ mirrored).all() and abs(mirrored.double().mean() - 0.5) < 4 * 0.5 / len(x) ** 0.5
 
 
 @pytest.mark.parametrize("strength", [0.4, 1.0])
 def test_a_view_is_brighter_or_darker_by_up_to_30_percent_and_noisy(strength):
-    grey = torch.full((2000, 1, 16, 16), 0.5)
-    for view in two_views(grey, strength=strength, generator=seeded()):
+    for view in two_views(torch.full((2000, 1, 16, 16), 0.5), strength=strength, generator=seeded()):
         inside = view[:, 0, 4:12, 4:12].flatten(1)  # whatever the shift and the crop
-        brightness = (inside.mean(1) / 0.5 - 1) / strength
-        assert stats.kstest(brightness.numpy(), "uniform", args=(-0.3, 0.6)).pvalue > 1e-4
+        assert_distributed((inside.mean(1, keepdim=True) / 0.5 - 1) / strength, "uniform", (-0.3, 0.6))
         assert inside.std(1).mean() == pytest.approx(0.05 * strength, rel=0.02)
 
 
@@ -179,43 +186,36 @@ def test_a_view_shifts_along_both_axes_by_up_to_a_tenth_and_crops_up_to_a_quarte
 
 # Pairs
 
-
-def numbered(n: int) -> torch.Tensor:
-    return (torch.arange(n) / n)[:, None, None, None].expand(n, 1, 3, 3)
-
-
 PAIRS = {
-    "views": lambda x, size, seed: view_pairs(x, size, strength=0, flip=False, seed=seed),
-    "tensors": lambda x, size, seed: tensor_pairs(x, x[:, 0, 0].double(), size, seed=seed),
+    "views": lambda x, seed: view_pairs(x, 4, strength=0, flip=False, seed=seed),
+    "noisy views": lambda x, seed: view_pairs(x, 4, seed=seed),
+    "tensors": lambda x, seed: tensor_pairs(x, x[:, 0, 0].double(), 4, seed=seed),
 }
+ROWS = (torch.arange(11) / 11)[:, None, None, None].expand(11, 1, 3, 3)
 
 
-@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("kind", ["views", "tensors"])
 def test_an_epoch_visits_each_row_at_most_once_keeps_its_pair_and_comes_in_another_order_next(kind):
-    batches, seen = PAIRS[kind](numbered(11), 4, 3), []
-    for _ in range(4):
-        x, x_prime = next(batches)
-        assert x.shape == (4, 1, 3, 3) and torch.allclose(
-            x.flatten(1)[:, 4].double(), x_prime.flatten(1)[:, 1].double()
-        )
+    batches, seen = PAIRS[kind](ROWS, 3), []
+    for _, (x, x_prime) in zip(range(4), batches):
+        assert x.shape == (4, 1, 3, 3)
+        torch.testing.assert_close(x.flatten(1)[:, 4].double(), x_prime.flatten(1)[:, 1].double())
         seen.append((x[:, 0, 1, 1] * 11).round().int())
     epochs = [torch.cat(seen[:2]).tolist(), torch.cat(seen[2:]).tolist()]
     assert all(len(set(epoch)) == 8 for epoch in epochs) and epochs[0] != epochs[1]
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-@pytest.mark.parametrize("drawn", [0, 3, 5])  # five batches are an epoch
-def test_pairs_continue_where_a_state_was_taken_whatever_was_drawn_since(drawn, kind, x):
-    first, other = PAIRS[kind](x, 10, 1), PAIRS[kind](x, 10, 2)
+@pytest.mark.parametrize("drawn", [0, 1, 2])  # two batches are an epoch
+def test_pairs_continue_where_a_state_was_taken_whatever_was_drawn_since(drawn, kind):
+    first, other = PAIRS[kind](ROWS, 1), PAIRS[kind](ROWS, 2)
     for _ in range(drawn):
         next(first)
     state = first.state_dict()
-    expected = [next(first) for _ in range(6)]
-    assert not torch.equal(next(other)[0], next(PAIRS[kind](x, 10, 1))[0]), "the seed counts"
+    expected = [next(first) for _ in range(5)]
+    assert not torch.equal(next(other)[0], next(PAIRS[kind](ROWS, 1))[0]), "the seed counts"
     other.load_state_dict(state)
-    for a, b in expected:
-        c, d = next(other)
-        assert torch.equal(a, c) and torch.equal(b, d)
+    assert all(map(torch.equal, sum(expected, ()), sum((next(other) for _ in expected), ())))
 
 
 # Moving balls
@@ -225,20 +225,15 @@ def test_positions_are_uniform_in_both_frames_and_inside_the_box():
     found = moving_balls(20_000, balls=2, step="laplace", scale=0.3, size=6, generator=seeded())
     for position in (found.position, found.position_prime):
         assert position.shape == (20_000, 4) and 0 <= position.min() and position.max() <= 1
-        for coordinate in position.T:
-            assert stats.kstest(coordinate.numpy(), "uniform").pvalue > 1e-4
-        assert torch.corrcoef(position.T).fill_diagonal_(0).abs().max() < 0.035  # coordinates are independent
+        assert_distributed(position, "uniform")
+        assert_independent(position)
 
 
-@pytest.mark.parametrize("step, kurtosis", [("gaussian", 3), ("laplace", 6)])
-def test_a_step_has_the_given_standard_deviation_and_its_own_tails(step, kurtosis):
+@pytest.mark.parametrize("step, law", [("gaussian", ("norm",)), ("laplace", ("laplace", (0, 0.5**0.5)))])
+def test_a_step_has_the_given_standard_deviation_and_its_own_tails(step, law):
     found = moving_balls(100_000, step=step, scale=0.03, size=5, generator=seeded())
     inside = ((found.position - 0.5).abs() < 0.1).all(1)  # too far from a wall to bounce
-    steps = ((found.position_prime - found.position)[inside] / 0.03).flatten()
-    n = len(steps)
-    assert abs(steps.mean()) < 4 / n**0.5
-    assert abs(steps.square().mean() - 1) < 4 * ((kurtosis - 1) / n) ** 0.5
-    assert abs(steps.pow(4).mean() - kurtosis) < 0.2 * kurtosis
+    assert_distributed((found.position_prime - found.position)[inside] / 0.03, *law)
 
 
 def test_a_frame_shows_each_ball_at_its_position_to_a_fraction_of_a_pixel():
@@ -252,38 +247,21 @@ def test_a_frame_shows_each_ball_at_its_position_to_a_fraction_of_a_pixel():
 
 
 def test_a_ball_keeps_its_velocity_but_for_pushes_of_the_given_size():
-    n, scale = 50_000, 0.02
+    n, scale = 5000, 0.02
     p = constant_velocity(n, frames=5, scale=scale, size=5, generator=seeded()).position
+    start, velocity, pushes = p[:, 0], p[:, 1] - p[:, 0], ((p[:, 2:] - 2 * p[:, 1:-1] + p[:, :-2]) / scale).flatten(1)
     assert p.shape == (n, 5, 2)
-    for start, low, high in ((p[:, 0], 0.3, 0.7), (p[:, 1] - p[:, 0], -0.05, 0.05)):
-        for coordinate in start.T:
-            assert stats.kstest(((coordinate - low) / (high - low)).numpy(), "uniform").pvalue > 1e-4
-    pushes = ((p[:, 2:] - 2 * p[:, 1:-1] + p[:, :-2]) / scale).flatten(1)
-    for push in pushes.T:
-        assert stats.kstest(push[:5000].numpy(), "norm").pvalue > 1e-4
-    everything = torch.cat([p[:, 0], p[:, 1] - p[:, 0], pushes], 1)
-    assert torch.corrcoef(everything.T).fill_diagonal_(0).abs().max() < 5 / n**0.5, "all are independent"
+    assert_distributed(start, "uniform", (0.3, 0.4))
+    assert_distributed(velocity, "uniform", (-0.05, 0.1))
+    assert_distributed(pushes, "norm")
+    assert_independent(torch.cat([start, velocity, pushes], 1))
 
 
 @pytest.mark.parametrize("k", [-1.0, 2.0])
 def test_the_twist_is_a_turn_that_grows_with_distance_is_undone_and_keeps_volume(k):
-    z = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = torch.randn(50, 2, generator=seeded(), dtype=torch.float64)
     as_complex = torch.view_as_complex(z) * torch.exp(1j * k * z.norm(dim=1))
     jacobian = torch.func.vmap(torch.func.jacrev(lambda row: datasets.twist(row, k)))(z)
     agree("the twist: e^{ik|z|} z", datasets.twist(z, k), torch.view_as_real(as_complex))
     agree("the twist: undone", datasets.twist(datasets.twist(z, k), -k), z)
     agree("the twist: volume", jacobian.det(), torch.ones(50, dtype=torch.float64), tolerance=1e-12)
-
-
-@pytest.mark.parametrize("step", ["gaussian", "laplace"])
-def test_balls_come_from_their_generator_alone(step: str):
-    one = moving_balls(5, step=step, generator=seeded())
-    torch.rand(3)  # moves torch's global generator
-    assert torch.equal(moving_balls(5, step=step, generator=seeded()).position_prime, one.position_prime)
-
-
-def test_views_are_flipped_unless_it_is_asked_otherwise():
-    x = torch.rand(40, 1, 6, 6, generator=seeded())
-    plain = two_views(x, strength=0.0, generator=seeded())
-    assert all(torch.equal(a, b) for a, b in zip(plain, two_views(x, strength=0.0, flip=True, generator=seeded())))
-    assert not torch.equal(plain[0], two_views(x, strength=0.0, flip=False, generator=seeded())[0])

@@ -16,16 +16,12 @@ def clusters(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("probe", [probes.linear_probe, probes.nearest_neighbours], ids=lambda p: p.__name__)
-def test_accuracy_is_one_on_clusters_and_chance_on_noise(probe):
+def test_accuracy_is_one_on_clusters_of_tensors_or_arrays_and_chance_on_noise(probe):
     z, labels = clusters(300, 0)
     z_test, labels_test = clusters(300, 1)
-    assert probe(z, labels, z_test, labels_test) > 0.98 > 0.02 > probe(z, labels, z_test, (labels_test + 1) % 3)
+    assert probe(z.numpy(), labels.numpy(), z_test.numpy(), labels_test.numpy()) > 0.98
+    assert probe(z.bfloat16(), labels, z_test, (labels_test + 1) % 3) < 0.02
     assert probe(normal(300, 4), labels, normal(300, 4, seed=1), labels_test) == pytest.approx(1 / 3, abs=0.12)
-
-
-def test_arrays_are_judged_as_tensors_are():
-    sides = [*clusters(60, 0), *clusters(60, 1)]
-    assert probes.linear_probe(*(side.numpy() for side in sides)) == probes.linear_probe(*sides)
 
 
 def test_the_smaller_c_is_the_less_a_probe_learns_down_to_the_majority_alone():
@@ -68,24 +64,17 @@ def test_matching_finds_the_best_of_all_one_to_one_choices():
     counts = torch.tensor([[9.0, 8, 0], [9, 0, 1], [0, 5, 0]])  # row by row, 9 + 1 + 5 would be found
     assert probes.match(counts).tolist() == [1, 0, 2]
     assert probes.match(torch.eye(4)[:2, [1, 0, 2, 3]]).tolist() == [1, 0], "columns may be left over"
-    with pytest.raises(ValueError, match=r"\(3, 2\); expected a column for each row"):
-        probes.match(counts[:, :2])
 
 
 Z, LABELS = clusters(30, 0)
-GAP = Z.clone().index_fill(0, torch.tensor([3]), torch.nan)
 REFUSED = {
-    "NaN": lambda: probes.linear_probe(GAP, LABELS, Z, LABELS),
-    "a single row": lambda: probes.mean_correlation(Z[:1], Z[:1]),
-    "one class": lambda: probes.linear_probe(Z, 0 * LABELS, Z, LABELS),
-    "labels that are no classes": lambda: probes.linear_probe(Z, Z[:, 0], Z, LABELS),
-    "other columns": lambda: probes.r_squared(Z, Z, Z[:, :1], Z),
-    "too many neighbours": lambda: probes.nearest_neighbours(Z, LABELS, Z, LABELS, k=31),
-    "C": lambda: probes.linear_probe(Z, LABELS, Z, LABELS, C=-1),
+    "NaN": lambda: probes.linear_probe(Z.where(Z < 6, torch.nan), LABELS, Z, LABELS),
+    "a minimum of 2 is required": lambda: probes.mean_correlation(Z[:1], Z[:1]),
+    r"\(3, 2\); expected a column for each row": lambda: probes.match(torch.eye(3)[:, :2]),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_scikit_learn_refuses_what_has_no_score(what):
-    with pytest.raises(ValueError):
-        REFUSED[what]()
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_has_no_score_is_refused(message):
+    with pytest.raises(ValueError, match=message):
+        REFUSED[message]()
