@@ -39,24 +39,20 @@ def end(found: rpm.Trainer) -> dict:
     return {**found.state_dict(), "chance": torch.get_rng_state()}
 
 
-class Stop(KeyboardInterrupt):
-    """Ctrl-C at a line of our choice."""
-
-
 def interrupted_at(number: int, call) -> bool:
-    """Call, and raise before the line of this number, of those that it runs in these modules; False if there is none."""
+    """Call, and press Ctrl-C before the line of this number, of those that it runs in these modules; False if there is none."""
     files, lines = {module.__file__ for module in (training, datasets, checkpoints)}, iter(range(number))
 
     def on_line(frame, event, _argument):
         if event == "line" and next(lines, None) is None:
-            raise Stop
+            raise KeyboardInterrupt
         return on_line
 
     before = sys.gettrace()  # coverage's, which goes on afterwards
     sys.settrace(lambda frame, event, _argument: on_line if frame.f_code.co_filename in files else None)
     try:
         call()
-    except Stop:
+    except KeyboardInterrupt:
         return True
     finally:
         sys.settrace(before)
