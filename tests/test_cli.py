@@ -174,10 +174,11 @@ def test_lab_puts_the_lessons_into_an_empty_folder_and_overwrites_nothing(monkey
     started, folder = [], Path("my course")
     monkeypatch.setattr(os, "execve", lambda program, command, environment: started.append(command))
     for new in (True, False):
-        main(["lab", str(folder)], standalone_mode=False)
+        main(["lab", str(folder), "--port", "8899"], standalone_mode=False)
         assert ("The lessons are in" in capsys.readouterr().out) == new
         (folder / "00_start_here.ipynb").write_text("the reader's")
         (folder / "01_the_model.ipynb").unlink(missing_ok=True)
     assert (folder / "00_start_here.ipynb").read_text() == "the reader's"
     assert not (folder / "01_the_model.ipynb").exists()
     assert "--LabApp.default_url=/lab/tree/my course/00_start_here.ipynb" in started[0] == started[1]
+    assert "--port=8899" in started[0]

@@ -8,7 +8,6 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import torch
 from budgets import HANG
 from test_datasets import IMAGES, LABELS, idx
 
@@ -17,6 +16,12 @@ from rpm_tutorial import datasets
 # requests leaves the socket of a failed download to the garbage collector, which complains: here, and in no later test.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 RIGHT = {IMAGES: gzip.compress(idx(10_000, 28, 28, value=3), 1), LABELS: gzip.compress(idx(10_000, value=3), 1)}
+TROUBLES = {
+    "another file": "does not match the known hash",
+    "half a file": "IncompleteRead|does not match",
+    "not found": "404",
+    "silence": "timed out",
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -41,23 +46,19 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A server that `fashion_mnist` takes for that of the data set's authors; no other place has the files."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.trouble, server.asked, server.end = None, [], threading.Event()
-    server.cache = tmp_path / "cache"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.delenv("RPM_DATA", raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", tmp_path / "no Debian package")
-    monkeypatch.setattr(datasets.DOWNLOADS, "path", server.cache)
-    monkeypatch.setattr(datasets.DOWNLOADS, "base_url", f"http://127.0.0.1:{server.server_port}/")
     checksums = {name: f"md5:{hashlib.md5(content).hexdigest()}" for name, content in RIGHT.items()}
-    monkeypatch.setattr(datasets.DOWNLOADS, "registry", checksums)
-    yield server
-    server.end.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.trouble, server.asked, server.end, server.cache = None, [], threading.Event(), tmp_path / "cache"
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        monkeypatch.delenv("RPM_DATA", raising=False)
+        monkeypatch.setenv("NO_PROXY", "*")
+        monkeypatch.setattr(datasets, "DEBIAN_FOLDER", tmp_path / "no Debian package")
+        address = f"http://127.0.0.1:{server.server_port}/"
+        for name, value in {"path": server.cache, "base_url": address, "registry": checksums}.items():
+            monkeypatch.setattr(datasets.DOWNLOADS, name, value)
+        yield server
+        server.end.set()
+        server.shutdown()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,14 +77,6 @@ def refused() -> str:
     return message
 
 
-TROUBLES = {
-    "another file": "does not match the known hash",
-    "half a file": "IncompleteRead|does not match",
-    "not found": "404",
-    "silence": "timed out",
-}
-
-
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_a_download_that_fails_is_named_keeps_no_file_and_is_made_good_by_the_next(trouble, server, monkeypatch):
     monkeypatch.setattr(datasets, "TIMEOUT", 0.3 if trouble == "silence" else HANG)
@@ -92,21 +85,19 @@ def test_a_download_that_fails_is_named_keeps_no_file_and_is_made_good_by_the_ne
     assert len(server.asked) == 1 and list(server.cache.glob("*")) == []
     monkeypatch.setattr(datasets, "TIMEOUT", HANG)
     server.trouble = None
-    assert datasets.fashion_mnist("test").labels.unique().tolist() == [3]
-    asked = len(server.asked)
-    datasets.fashion_mnist("test")
-    assert len(server.asked) == asked, "what was downloaded once is not downloaded again"
+    for _ in range(2):  # what was downloaded once is not downloaded again
+        assert datasets.fashion_mnist("test").labels.unique().tolist() == [3]
+    assert len(server.asked) == 3
 
 
 def test_a_file_damaged_in_the_cache_is_downloaded_again_and_not_used_without_a_network(server):
-    whole = datasets.fashion_mnist("test")
+    server.cache.mkdir()
     for name, content in RIGHT.items():
         (server.cache / name).write_bytes(content[: len(content) // 2])
     server.trouble = "not found"
     assert "404" in refused()
     server.trouble = None
-    again = datasets.fashion_mnist("test")
-    assert torch.equal(again.x, whole.x) and torch.equal(again.labels, whole.labels)
+    assert datasets.fashion_mnist("test").labels.unique().tolist() == [3]
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_remedies(server, monkeypatch, tmp_path):
