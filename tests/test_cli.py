@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -55,25 +56,32 @@ def test_every_command_has_examples_that_parse():
             command.make_context(name, shlex.split(line)[1:])  # raises if an option or a value is not one
 
 
+@pytest.mark.parametrize(("residual", "verdict"), [(1e-13, "right"), (1e-6, "WRONG, please report this")])
+def test_the_doctor_checks_machine_and_identity_and_says_where_the_data_is(
+    residual, verdict, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("RPM_DATA", str(tmp_path))
+    monkeypatch.setattr(environment, "identity_residual", lambda: residual)
+    with pytest.raises(SystemExit) if residual > 1e-12 else nullcontext():
+        main(["doctor"], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    names = ["versions", "device", "threads", "memory", "data", "lab", "identity"]
+    assert [line.split()[0] for line in lines] == names and lines[-1].endswith(verdict)
+    assert torch.__version__ in lines[0] and str(environment.pick_device()) in lines[1]
+    assert "Fashion-MNIST is missing. Remedies" in lines[4]
+
+
 @pytest.mark.slow
-def test_the_doctor_checks_the_identity_says_where_the_data_is_and_imports_what_it_needs(tmp_path):
+def test_the_doctor_imports_what_it_needs_and_finds_the_identity_right():
     code = """if True:
         import sys
         from rpm_tutorial.course.cli import main
         main(["doctor"], standalone_mode=False)
         print({"IPython", "plotly", "scipy", "sklearn", "torch._dynamo"} & set(sys.modules))"""
-    variables = os.environ | {"RPM_DATA": str(tmp_path), "PYTHONWARNINGS": "error::DeprecationWarning"}
-    run = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
-    *lines, imported = run.stdout.splitlines()
-    names = ["versions", "device", "threads", "memory", "data", "lab", "identity"]
-    assert [line.split()[0] for line in lines] == names and lines[-1].endswith("right")
-    assert "Fashion-MNIST is missing. Remedies" in run.stdout and imported == "set()"
-
-
-def test_a_broken_identity_is_an_error(monkeypatch, capsys):
-    monkeypatch.setattr(environment, "identity_residual", lambda: 1e-6)
-    assert "WRONG" in environment.self_check()
-    said(capsys, "doctor", code=1)
+    run = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning", "-c", code], capture_output=True, text=True
+    )
+    assert run.stdout.endswith(": right\nset()\n"), run.stderr
 
 
 def test_a_training_is_opened_in_python_as_the_readme_says_and_has_the_evidence_of_the_command(capsys):
