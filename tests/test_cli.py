@@ -107,46 +107,39 @@ def test_a_training_is_opened_in_python_as_the_readme_says_and_has_the_evidence_
     assert trainer.step == 20
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("train there.pt", "there.pt exists. Remedy: continue it with --resume"),
-        ("train there.pt --resume --steps 5", "--steps can't be given with --resume"),
-        ("train 'no folder/run.pt'", "the folder no folder does not exist. Remedy"),
-        ("train run.pt --steps 0", "0 is not in the range"),
-        ("export", "name what to export: --student DIR"),
-        ("export --student full", "full is not empty. Remedy"),
-        ("export --student a --only 99", "there are 00_start_here"),
-    ],
-)
-def test_a_command_typed_wrong_is_told_how_and_leaves_nothing(arguments, words, capsys):
-    Path("there.pt").touch()
-    Path("full").mkdir()
-    Path("full/mine.txt").touch()
-    message = said(capsys, *shlex.split(arguments), code=2)
-    assert message.startswith("Usage: rpm-tutorial") and words in message
-    assert not Path("a").exists() and not Path("run.pt").exists()
+TYPED_WRONG = {
+    "train there.pt": "there.pt exists. Remedy: continue it with --resume",
+    "train there.pt --resume --steps 5": "--steps can't be given with --resume",
+    "train 'no folder/run.pt'": "the folder no folder does not exist. Remedy",
+    "train run.pt --steps 0": "0 is not in the range",
+    "export": "name what to export: --student DIR",
+    "export --student full": "full is not empty. Remedy",
+    "export --student a --only 99": "there are 00_start_here",
+}
+FAILS = {
+    "evidence two.pt": "in current model is torch.Size([2]). Expected a file that rpm-tutorial train saved",
+    "evidence plain.pt": "plain.pt holds no settings. Expected a file that rpm-tutorial train saved",
+    "train plain.pt --resume": "plain.pt holds no settings. Expected a file that rpm-tutorial train saved",
+    "train there.pt --resume": "there.pt is no checkpoint",
+    "train run.pt": "apt-get install dataset-fashion-mnist",
+    "train run.pt --data digits --batch-size 5000": "expected a number from 1 to the 1297 rows of x",
+    f"train run.pt --data digits --dim {10**15} --device cpu": ". Remedy: a smaller --dim or --batch-size",
+}
 
 
-def test_what_fails_says_why_and_what_to_do(tmp_path, monkeypatch, capsys):
+def test_a_command_that_fails_says_why_and_what_to_do_and_leaves_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RPM_DATA", str(tmp_path))
-    Path("text.pt").write_text("not a checkpoint")
+    Path("there.pt").touch()
+    Path("full/mine").mkdir(parents=True)
     said(capsys, "train", "three.pt", *DIGITS, "--steps", 1, "--dim", 3, code=0)
     state = checkpoints.load_checkpoint("three.pt")
     checkpoints.save_checkpoint(state | {"settings": state["settings"] | {"dim": 2}}, "two.pt")
     checkpoints.save_checkpoint({name: state[name] for name in state if name != "settings"}, "plain.pt")
-    for arguments, words in {
-        "evidence two.pt": "in current model is torch.Size([2]). Expected a file that rpm-tutorial train saved",
-        "evidence plain.pt": "plain.pt holds no settings. Expected a file that rpm-tutorial train saved",
-        "train plain.pt --resume": "plain.pt holds no settings. Expected a file that rpm-tutorial train saved",
-        "train text.pt --resume": "text.pt is no checkpoint",
-        "train run.pt": "apt-get install dataset-fashion-mnist",
-        "train run.pt --data digits --batch-size 5000": "expected a number from 1 to the 1297 rows of x",
-        f"train run.pt --data digits --dim {10**15} --device cpu": ". Remedy: a smaller --dim or --batch-size",
-    }.items():
-        message = said(capsys, *arguments.split(), code=1)
-        assert message.startswith("Loading PyTorch ...\nError: ") and words in message
-    assert not Path("run.pt").exists()
+    for arguments, words in (TYPED_WRONG | FAILS).items():
+        code, begin = (2, "Usage: rpm-tutorial") if arguments in TYPED_WRONG else (1, "Loading PyTorch ...\nError: ")
+        message = said(capsys, *shlex.split(arguments), code=code)
+        assert message.startswith(begin) and words in message, arguments
+    assert {path.name for path in tmp_path.iterdir()} == {"there.pt", "full", "three.pt", "two.pt", "plain.pt"}
 
 
 @pytest.mark.parametrize("data, flips", [("digits", False), ("fashion-mnist", True)])
