@@ -32,7 +32,7 @@ cli.main(arguments, prog_name="rpm-tutorial")
     [
         pytest.param("written", "SIGKILL", 1, marks=pytest.mark.slow),
         pytest.param("renamed", "SIGKILL", 2, marks=pytest.mark.nightly),
-        pytest.param("renamed", "SIGINT", 2, marks=pytest.mark.slow),
+        pytest.param("renamed", "SIGINT", 2, marks=pytest.mark.nightly),
     ],
 )
 def test_a_training_that_ends_while_it_saves_goes_on_as_one_never_stopped(place, number, kept, tmp_path):
