@@ -104,7 +104,6 @@ class Trainer:
         parameters = [*self._networks.parameters()]  # one that two networks share counts once
         rate = self.learning_rate or 1.0
         self._optimiser = optimiser(parameters, lr=rate, weight_decay=float(weight_decay))
-        self._all = parameters  # also those that this optimiser leaves alone
         self._shares = [settings["lr"] / rate for settings in self._optimiser.param_groups]
         self.device, self._batches = parameters[0].device, iter(pairs)
         self._batch: tuple[Tensor, Tensor] | None = None  # that of a step which was interrupted, and takes it again
@@ -193,8 +192,7 @@ class Trainer:
                 latents = self.encoder(sides[0]), self.encoder_prime(sides[1])
             z, z_prime = (gather(side, self.group)[0] for side in latents)
             value = self.objective(self.critic(z, z_prime)).value
-        for parameter in self._all:
-            parameter.grad = None
+        self._networks.zero_grad()  # also of parameters that this optimiser leaves alone
         (-value).backward()
         if self.group is not None:
             average_gradients((self._networks,), self.group)
@@ -276,7 +274,7 @@ class Trainer:
             )
 
     def _set(self, state: dict) -> None:
-        there, here = {"optimiser": "AdamW"} | state["kind"], self._kind()
+        there, here = state["kind"], self._kind()
         for name in there | here:
             if there.get(name) != here.get(name):
                 raise ValueError(f"{name}: {there.get(name)} in the state, {here.get(name)} here")

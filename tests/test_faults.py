@@ -1,68 +1,55 @@
-"""What goes wrong around a training: processes killed, kernels restarted. Files: tests/test_checkpoints.py."""
+"""A training whose process ends while it saves, by a kill or by Ctrl-C: no step before it is lost."""
 
 import os
-import random
-import re
-import time
-from pathlib import Path
+import subprocess
+import sys
 
-import children
 import pytest
-from budgets import HANG, wait_until
 from dashboards import equal
-from residuals import MEASURED
 from trainings import DIGITS
 
-from rpm_tutorial.checkpoints import load_checkpoint, sole_writer
+from rpm_tutorial.checkpoints import load_checkpoint
+from rpm_tutorial.course.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
+ENDS_IN_ITS_THIRD_SAVE = """
+import os, signal, sys
+from rpm_tutorial.course import cli
+place, number, *arguments = sys.argv[1:]
+saves, replace = [], os.replace
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
 
+def end(here):
+    if here == place and len(saves) == 3:
+        os.kill(os.getpid(), getattr(signal, number))
 
-def train(folder: Path, *arguments: object, **options):
-    return children.command(folder, "train", "run.pt", *arguments, **options)
-
-
-def end(folder: Path, *arguments: object) -> dict:
-    """Train to the end; the state that is left."""
-    process = train(folder, *arguments)
-    process.join(HANG)
-    assert process.exitcode == 0, children.said(folder)
-    return load_checkpoint(folder / "run.pt")
+os.replace = lambda *paths: (saves.append(1), end("written"), replace(*paths), end("renamed"))
+cli.main(arguments, prog_name="rpm-tutorial")
+"""
 
 
 @pytest.mark.parametrize(
-    "place", [pytest.param("written", marks=pytest.mark.slow), pytest.param("renamed", marks=pytest.mark.nightly)]
+    ("place", "number", "kept"),
+    [
+        pytest.param("written", "SIGKILL", 1, marks=pytest.mark.slow),
+        pytest.param("renamed", "SIGKILL", 2, marks=pytest.mark.nightly),
+        pytest.param("renamed", "SIGINT", 2, marks=pytest.mark.nightly),
+    ],
 )
-def test_a_training_killed_while_it_saves_loses_no_step_before_it(place, tmp_path):
-    folder = tmp_path / "run"
-    process = train(folder, *DIGITS, "--steps", 30, "--save-every", 10, stand_still=place)
-    wait_until(lambda: children.STANDS_STILL in children.said(folder), nap=0.002)  # in the third save, of step 20
-    with pytest.raises(ValueError, match="is being written by another training"), sole_writer(folder / "run.pt"):
-        pass
-    process.kill()
-    process.join()
-    assert load_checkpoint(folder / "run.pt")["step"] == (20 if place == "renamed" else 10)
+def test_a_training_that_ends_while_it_saves_goes_on_as_one_never_stopped(place, number, kept, tmp_path):
+    settings = [*DIGITS, "--steps", "5", "--save-every", "1"]
+    command = [sys.executable, "-c", ENDS_IN_ITS_THIRD_SAVE, place, number, "train", "run.pt", *settings]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert load_checkpoint(folder / "run.pt")["step"] == kept, ended.stderr
+    if number == "SIGINT":
+        assert ended.returncode == 1 and "Traceback" not in ended.stderr
+        assert ended.stderr.endswith(
+            "Stopped after step 2 of 5, and saved. Continue: rpm-tutorial train run.pt --resume\n"
+        )
     for part in folder.glob("*.partial"):  # removed in time: here, the time has come
         os.utime(part, (0, 0))
-    assert equal(end(folder, "--resume"), end(tmp_path / "whole", *DIGITS, "--steps", 30, "--save-every", 10))
+    main(["train", str(folder / "run.pt"), "--resume"], standalone_mode=False)
+    main(["train", str(tmp_path / "whole.pt"), *settings], standalone_mode=False)
+    assert equal(load_checkpoint(folder / "run.pt"), load_checkpoint(tmp_path / "whole.pt"))
     assert [path.name for path in folder.iterdir()] == ["run.pt"]
-
-
-@pytest.mark.nightly
-def test_a_training_killed_at_random_moments_ends_with_the_numbers_of_one_never_stopped(tmp_path):
-    moments, kills, reached, folder = random.Random(0), 8, [], tmp_path / "run"
-    settings = (*DIGITS, "--steps", 600, "--save-every", 7)
-    for kill in range(kills):
-        process = train(folder, *(["--resume"] if kill else settings))
-        wait_until(lambda: "saved" in children.said(folder), nap=0.002)
-        time.sleep(moments.uniform(0, 0.15))
-        process.kill()
-        process.join()
-        announced = max(map(int, re.findall(r"step +(\d+) of .* saved\n", children.said(folder))))
-        kept = load_checkpoint(folder / "run.pt")["step"]
-        assert kept in (announced, announced + 7), "the last save, or one that was not announced any more"
-        reached.append(kept)
-        folder.with_suffix(".said").unlink()
-    assert reached == sorted(reached) and 0 < reached[0] and reached[-1] < 600
-    assert equal(end(folder, "--resume"), end(tmp_path / "whole", *settings))
-    MEASURED.append(f"killed {kills} times, resumed from steps {', '.join(map(str, reached))} of 600: nothing lost")

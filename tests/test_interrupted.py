@@ -1,6 +1,7 @@
 """A step that is interrupted, wherever: by Ctrl-C, for want of memory, half-way through the optimiser. It happens whole, or
 not at all, so that a training that goes on is that of one never interrupted, bit for bit."""
 
+import itertools
 import sys
 
 import pytest
@@ -13,16 +14,14 @@ import rpm_tutorial as rpm
 from rpm_tutorial import checkpoints, datasets, training
 
 
-class Counted(nn.Module):
-    """Buffers of two kinds: one written in place, one replaced at each call."""
+class RunningMean(nn.Module):
+    """A buffer that each call replaces, as batch norm's are written in place."""
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("seen", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(8))
 
     def forward(self, z):
-        self.seen += 1
         self.mean = 0.9 * self.mean + 0.1 * z.detach().mean(0)
         return z
 
@@ -30,7 +29,7 @@ class Counted(nn.Module):
 def a_training() -> rpm.Trainer:
     """With whatever a step may leave behind: batch norm, buffers of one's own, dropout."""
     torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), Counted(), nn.Dropout(0.2))
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), RunningMean(), nn.Dropout(0.2))
     return rpm.Trainer(encoder, rpm.VonMisesFisher(0.2), digit_pairs(), 3)
 
 
@@ -39,24 +38,20 @@ def end(found: rpm.Trainer) -> dict:
     return {**found.state_dict(), "chance": torch.get_rng_state()}
 
 
-class Stop(KeyboardInterrupt):
-    """Ctrl-C at a line of our choice."""
-
-
 def interrupted_at(number: int, call) -> bool:
-    """Call, and raise before the line of this number, of those that it runs in these modules; False if there is none."""
+    """Call, and press Ctrl-C before the line of this number, of those that it runs in these modules; False if there is none."""
     files, lines = {module.__file__ for module in (training, datasets, checkpoints)}, iter(range(number))
 
     def on_line(frame, event, _argument):
         if event == "line" and next(lines, None) is None:
-            raise Stop
+            raise KeyboardInterrupt
         return on_line
 
     before = sys.gettrace()  # coverage's, which goes on afterwards
     sys.settrace(lambda frame, event, _argument: on_line if frame.f_code.co_filename in files else None)
     try:
         call()
-    except Stop:
+    except KeyboardInterrupt:
         return True
     finally:
         sys.settrace(before)
@@ -75,14 +70,13 @@ def test_a_training_interrupted_before_any_line_goes_on_as_one_that_was_not(stri
 @pytest.mark.parametrize("steps_before", [0, 1])
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, ValueError], ids=str)
 def test_an_optimiser_that_fails_half_way_leaves_all_as_it_was(error, steps_before, monkeypatch):
-    found, calls, plain = a_training(), [], torch.Tensor.addcdiv_
+    found, calls, plain = a_training(), itertools.count(1), torch.Tensor.addcdiv_
     for _ in range(steps_before):
         found.advance()
     before, chance = found.state_dict(), torch.get_rng_state()
 
     def fail(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 3:
+        if next(calls) == 3:
             raise error("too little memory")
         return plain(*arguments, **options)
 

@@ -19,10 +19,14 @@ def run(*arguments: object) -> int:
     return ended.value.code
 
 
-def sending(number: int, at: int):
-    """A step of training in which, once so many are made, this signal comes."""
+def at_step(monkeypatch, step: int, happens) -> None:
+    """Let this happen once so many steps of a training are made."""
     plain = training.Trainer.advance
-    return lambda self: os.kill(os.getpid(), number if self.step == at else 0) or plain(self)
+    monkeypatch.setattr(training.Trainer, "advance", lambda self: (self.step == step and happens()) or plain(self))
+
+
+def raising(error: BaseException):
+    raise error
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "ignored SIGHUP"])
@@ -31,48 +35,33 @@ def test_a_training_that_is_asked_to_end_saves_first(name, monkeypatch, tmp_path
     number, ignored = getattr(signal, name.split()[-1]), name.startswith("ignored")
     before = signal.signal(number, signal.SIG_IGN if ignored else lambda *_: None)
     here = signal.getsignal(number)
-    monkeypatch.setattr(training.Trainer, "advance", sending(number, at=4))
+    at_step(monkeypatch, 2, lambda: os.kill(os.getpid(), number))
     try:
-        assert run(tmp_path / "run.pt", *DIGITS, "--steps", 8) == (0 if ignored else 1)
+        assert run(tmp_path / "run.pt", *DIGITS, "--steps", 4) == (0 if ignored else 1)
         assert signal.getsignal(number) is here
     finally:
         signal.signal(number, before)
-    assert load_checkpoint(tmp_path / "run.pt")["step"] == (8 if ignored else 5)
-    assert ignored or "Stopped after step 5 of 8, and saved" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "run.pt")["step"] == (4 if ignored else 3)
+    assert ignored or "Stopped after step 3 of 4, and saved" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [ValueError, BrokenPipeError])
-def test_a_training_that_fails_has_saved_every_step_before(error, monkeypatch, tmp_path, capsys):
-    plain, path = training.Trainer.advance, tmp_path / "run.pt"
+FAILS = {
+    ValueError: "no room\nThe 3 steps before are saved in {path}.",
+    OSError: "no room\nWhat was saved before is whole. Continue, once there is room: rpm-tutorial train {path} --resume",
+    BrokenPipeError: "",
+}
 
-    def fail(self):
-        if self.step == 7:
-            raise error("out of memory")
-        return plain(self)
 
-    monkeypatch.setattr(training.Trainer, "advance", fail)
+@pytest.mark.parametrize("error", FAILS)
+def test_a_training_that_fails_keeps_every_step_that_it_could_save(error, monkeypatch, tmp_path, capsys):
+    """The disk is full from the fourth step on, or the step itself fails."""
+    path, fail = tmp_path / "run.pt", lambda *_: raising(error("no room"))
+    full = lambda: monkeypatch.setattr(checkpoints, "save_checkpoint", fail)  # noqa: E731
+    at_step(monkeypatch, 3, full if error is OSError else fail)
     with pytest.raises(BrokenPipeError if error is BrokenPipeError else SystemExit):
-        cli.main(["train", str(path), *DIGITS, "--steps", "30"])
-    assert load_checkpoint(path)["step"] == 7 and [p.name for p in tmp_path.iterdir()] == ["run.pt"]
-    if error is ValueError:
-        assert f"The 7 steps before are saved in {path}." in capsys.readouterr().err
-
-
-def test_a_disk_that_is_full_in_mid_training_is_named_with_the_command_that_goes_on(monkeypatch, tmp_path, capsys):
-    plain, saves, path = checkpoints.save_checkpoint, [], tmp_path / "run.pt"
-
-    def full_from_the_third_on(state, path):
-        saves.append(path)
-        if len(saves) > 2:
-            raise OSError("no room")
-        plain(state, path)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "save_checkpoint", full_from_the_third_on)
-        assert run(path, *DIGITS, "--steps", 3, "--save-every", 1) == 1
-    said = capsys.readouterr().err
-    assert "no room\nWhat was saved before is whole. Continue, once there is room: rpm-tutorial train" in said
-    assert load_checkpoint(path)["step"] == 1 and run(path, "--resume") == 0 and load_checkpoint(path)["step"] == 3
+        cli.main(["train", str(path), *DIGITS, "--steps", "30", "--save-every", "3"])
+    assert load_checkpoint(path)["step"] == 3 and [p.name for p in tmp_path.iterdir()] == ["run.pt"]
+    assert FAILS[error].format(path=path) in capsys.readouterr().err
 
 
 def test_save_every_is_remembered_and_may_be_changed(tmp_path, monkeypatch):
@@ -82,7 +71,7 @@ def test_save_every_is_remembered_and_may_be_changed(tmp_path, monkeypatch):
         steps = []
         with monkeypatch.context() as patched:
             patched.setattr(checkpoints, "save_checkpoint", lambda s, p: steps.append(s["step"]) or save(s, p))
-            patched.setattr(training.Trainer, "advance", sending(signal.SIGTERM, at=until - 1))
+            at_step(patched, until - 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
             assert run(path, *arguments) == 1
         return steps
 
@@ -98,6 +87,7 @@ def test_a_second_training_of_one_file_is_refused(tmp_path, capsys):
         assert "run.pt is being written by another training; expected one at a time." in capsys.readouterr().err
         assert run(tmp_path / "other.pt", *DIGITS, "--steps", 1) == 0
     assert run(tmp_path / "run.pt", "--resume") == 0
+    assert "run.pt is complete: its 1 steps are made. Next: rpm-tutorial evidence" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"run.pt", "other.pt"}
 
 
@@ -106,7 +96,7 @@ def test_a_printed_command_is_one_that_a_shell_takes_as_it_is_meant(name, tmp_pa
     monkeypatch.chdir(tmp_path)
     assert run(*DIGITS, "--steps", 1, "--", name) == 0
     command = capsys.readouterr().out.rsplit("Next: ", 1)[1].strip()
-    shown = subprocess.run(["sh", "-c", f'set -- {command}; printf "%s\n" "$@"'], capture_output=True, text=True).stdout
+    shown = subprocess.run(["sh", "-c", f'printf "%s\n" {command}'], capture_output=True, text=True).stdout
     program, *words = shown.splitlines()
     assert program == "rpm-tutorial" and shlex.split(command)[1:] == words
     context = cli.main.commands["evidence"].make_context("evidence", words[1:])

@@ -10,22 +10,17 @@ from rpm_tutorial import datasets, encoders
 DIGITS = ("--data", "digits", "--batch-size", "64")  # of the command line
 
 
-def model(seed: int = 0) -> tuple[nn.Module, nn.Module]:
+def model(seed: int = 0, *, width: int = 64) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(seed)
-    return encoders.mlp(64, 8, width=64), rpm.VonMisesFisher(0.2)
+    return encoders.mlp(64, 8, width=width), rpm.VonMisesFisher(0.2)
 
 
 def digit_pairs(seed: int = 0):
     return datasets.view_pairs(datasets.digits().x, 128, flip=False, seed=seed)
 
 
-def values(steps: int = 5, **options) -> list[float]:
-    return [row.value for row in rpm.train(*model(), digit_pairs(), steps, **options)]
-
-
 def trainer(seed: int = 0, *, width: int = 64, steps: int = 10) -> rpm.Trainer:
-    torch.manual_seed(seed)
-    return rpm.Trainer(encoders.mlp(64, 8, width=width), rpm.VonMisesFisher(0.2), digit_pairs(seed), steps)
+    return rpm.Trainer(*model(seed, width=width), digit_pairs(seed), steps)
 
 
 def everything(found: rpm.Trainer) -> dict:

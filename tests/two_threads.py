@@ -53,6 +53,6 @@ def on_two_threads(monkeypatch):
                 raise
 
         with ThreadPoolExecutor(2) as pool:
-            return [future.result() for future in [pool.submit(guarded, rank) for rank in range(2)]]
+            return [*pool.map(guarded, range(2))]
 
     return run

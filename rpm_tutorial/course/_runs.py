@@ -26,12 +26,6 @@ def images(data: str, split: str) -> Tensor:
         raise click.ClickException(f"{error}; (4) --data digits needs no files") from error
 
 
-def held_out_views(settings: dict, seed: int) -> tuple[Tensor, Tensor]:
-    """Two views of each image that was not trained on."""
-    x = images(settings["data"], "test")
-    return datasets.two_views(x, flip=FLIP[settings["data"]], generator=seeded(seed))
-
-
 def networks(settings: dict, x: Tensor, device) -> tuple[nn.Module, nn.Module]:
     """Encoder and critic of these images, as `settings` describe them."""
     torch.manual_seed(settings["seed"])
@@ -69,20 +63,8 @@ def evidence(checkpoint: Path, seed: int, device) -> str:
     """The held-out evidence of a training, in words."""
     state = load(checkpoint, device)
     settings = state["settings"]
-    x, x_prime = held_out_views(settings, seed)
+    x = images(settings["data"], "test")
     encoder, critic = networks(settings, x, device)
-    load_networks(state, encoder, critic)
-    found = encoder_evidence(encoder, critic, x, x_prime)
-    return (
-        f"model         {checkpoint}, after step {state['step']} of {settings['steps']}\n"
-        f"pairs         {found.n} of {settings['data']}, held out\n"
-        f"InfoNCE       {found.infonce.item():.4f} nats per pair, at most log N = {math.log(found.n):.4f}\n"
-        f"log evidence  {found.log_evidence.item():.4f} nats per pair = InfoNCE - 2 log N"
-    )
-
-
-def load_networks(state: dict, encoder: nn.Module, critic: nn.Module) -> None:
-    """Give them the weights of a loaded state; `ValueError` if it is of other networks than its settings say."""
     try:
         encoder.load_state_dict(state["encoder"])
         critic.load_state_dict(state["critic"])
@@ -91,6 +73,14 @@ def load_networks(state: dict, encoder: nn.Module, critic: nn.Module) -> None:
             f"the checkpoint holds other networks than its settings say: {checkpoints.reason(error)}. Expected a file that "
             "rpm-tutorial train saved"
         ) from error
+    views = datasets.two_views(x, flip=FLIP[settings["data"]], generator=seeded(seed))
+    found = encoder_evidence(encoder, critic, *views)
+    return (
+        f"model         {checkpoint}, after step {state['step']} of {settings['steps']}\n"
+        f"pairs         {found.n} of {settings['data']}, held out\n"
+        f"InfoNCE       {found.infonce.item():.4f} nats per pair, at most log N = {math.log(found.n):.4f}\n"
+        f"log evidence  {found.log_evidence.item():.4f} nats per pair = InfoNCE - 2 log N"
+    )
 
 
 def train(trainer: Trainer, settings: dict, checkpoint: Path) -> bool:

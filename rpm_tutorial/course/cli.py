@@ -36,7 +36,7 @@ class Commands(click.Group):
     def invoke(self, context: click.Context):
         try:
             return super().invoke(context)
-        except (click.exceptions.Exit, BrokenPipeError):  # click ends quietly when nobody reads on
+        except BrokenPipeError:  # click ends quietly when nobody reads on
             raise
         except (ValueError, OSError) as error:
             raise click.ClickException(str(error)) from error
