@@ -3,9 +3,7 @@
 import asyncio
 import functools
 import re
-import threading
 
-import pytest
 import torch
 from budgets import HANG
 
@@ -61,29 +59,22 @@ def equal(one, other) -> bool:
     return all(torch.equal(v, other[k]) if isinstance(v, torch.Tensor) else v == other[k] for k, v in one.items())
 
 
-async def until(reached) -> None:
-    """What `reached` waits for comes while the loop goes on."""
-    async with asyncio.timeout(HANG):
-        while not reached():
-            await asyncio.sleep(0)
-
-
 async def trains(board) -> None:
     """Until a step that it makes in the background."""
     begin = board.trainer.step
-    await until(lambda: board.trainer.step > begin)
+    async with asyncio.timeout(HANG):
+        while board.trainer.step == begin:
+            await asyncio.sleep(0)
 
 
-async def others_done() -> list[asyncio.Task]:
-    """What still runs in the loop, once a paused task had its chance to end: its rest is the earlier one."""
-    await asyncio.sleep(2 * dashboard.REST)
-    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+def in_a_loop(test):
+    """A coroutine as a test, after which no task is left once every dashboard pauses."""
 
+    async def checked(*args, **kwargs):
+        await test(*args, **kwargs)
+        for board in list(TrainingDashboard._all):
+            board.pause()
+        await asyncio.sleep(2 * dashboard.REST)  # in which a paused task ends
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
-@pytest.fixture
-def nothing_is_left_behind():
-    threads = set(threading.enumerate())
-    yield
-    for board in list(TrainingDashboard._all):
-        board.pause()
-    assert [t for t in threading.enumerate() if t not in threads and t.name != "tqdm_monitor"] == []
+    return functools.wraps(test)(lambda *args, **kwargs: asyncio.run(checked(*args, **kwargs)))

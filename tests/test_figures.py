@@ -59,7 +59,11 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("kind", FIGURES)
+each_kind = pytest.mark.parametrize("kind", FIGURES)
+AXES = {"x_label": "x", "y_label": "y", "caption": ""}
+
+
+@each_kind
 def test_alt_text_and_table_are_computed_from_the_data(kind):
     figure, (columns, row) = FIGURES[kind], ROWS[kind]
     assert [text for text in ALT[kind] if text not in figure.alt] == [] and figure.alt.endswith(".")
@@ -67,13 +71,14 @@ def test_alt_text_and_table_are_computed_from_the_data(kind):
     assert all(len(row) <= len(columns) for row in figure.rows)
 
 
-@pytest.mark.parametrize("kind", FIGURES)
+@each_kind
 def test_a_figure_displays_as_a_plot_with_words_and_then_its_caption_and_table(kind, monkeypatch):
     shown, figure = [], FIGURES[kind]
     monkeypatch.setattr(figures.charts, "publish_display_data", shown.append)
     figure._ipython_display_()
     plot, legend = shown
     assert plot == bundle(figure) and set(plot) == {PLOTLY, "text/plain"}
+    assert plot[PLOTLY]["config"] == {"showSendToCloud": False}, "no button that uploads it"
     assert plot["text/plain"] == figure.alt and legend["text/plain"] == figure.caption
     assert legend["text/html"].count("<tr>") == 1 + len(figure.rows) and "<summary>" in legend["text/html"]
     assert ("<em>A &lt;b&gt; &amp; c.</em>" in legend["text/html"]) == (figure.caption == WORDS["caption"])
@@ -86,65 +91,48 @@ def test_colab_gets_a_page_of_its_own(monkeypatch):
     assert '"showSendToCloud": false' in shown["text/html"]
 
 
-@pytest.mark.parametrize("kind", FIGURES)
-def test_no_figure_has_a_button_that_uploads_it(kind):
-    assert bundle(FIGURES[kind])[PLOTLY]["config"] == {"showSendToCloud": False}
-
-
 @pytest.mark.parametrize(
     ("x", "ticks"),
     [
-        (np.geomspace(1, 100, 30), "1 10 100"),
         (2 ** np.arange(1, 11), "10 100 1\u202f000"),
-        (np.geomspace(10, 10_000, 7), "10 100 1\u202f000 10\u202f000"),
         (np.geomspace(10**-1.5, 10**0.5, 13), "0.03 0.1 0.3 1 3"),
         (np.array([0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0]), "0.03 0.1 0.3 1"),
         (np.linspace(2, 9, 15), "2 3 4 5 6 7 8 9"),
         (np.geomspace(1e-7, 1, 40), "10<sup>-7</sup> 10<sup>-6</sup> 10<sup>-5</sup> 10<sup>-4</sup> 0.001 0.01 0.1 1"),
         ((20, 80, 320, 1280), "20 80 320 1\u202f280"),
+        *((x, None) for x in (np.linspace(1.01, 1.05, 30), np.full(3, 3.0), 1 + 1e-9 * np.arange(4))),
     ],
 )
-def test_a_logarithmic_axis_has_ticks_that_a_person_would_choose(x, ticks):
-    axis = figures.lines(x, {"MI": x}, x_log=True, x_label="x", y_label="y", caption="").plotly.layout.xaxis
-    assert " ".join(axis.ticktext) == ticks and axis.type == "log"
-    assert len(axis.tickvals) == len(axis.ticktext) and min(axis.tickvals) > 0
+def test_a_logarithmic_axis_has_ticks_that_a_person_would_choose_or_else_plotlys_own(x, ticks):
+    axis = figures.lines(x, {"MI": x}, x_log=True, **AXES).plotly.layout.xaxis
+    assert axis.type == "log" and (axis.ticktext and " ".join(axis.ticktext)) == ticks
+    assert ticks is None or len(axis.tickvals) == len(axis.ticktext) and min(axis.tickvals) > 0
+
+
+FIVE = {"x": [0, 1], "curves": dict.fromkeys(["a", "b", "c", "d", "MI", "ceiling"], [1, 2])}
 
 
 @pytest.mark.parametrize(
-    "x",
-    [np.linspace(1.01, 1.05, 30), np.full(8, 3.0), np.full(3, 3.0), 1 + 1e-9 * np.arange(4), np.linspace(3.1, 4.4, 9)],
+    ("call", "message"),
+    [
+        *(
+            (
+                {"x": [1, 2, bad], "curves": {"MI": [1, 2, 3]}, "x_log": True},
+                f"an x above 0 for each point; found {said}; leave",
+            )
+            for bad, said in ((0, "0.0"), (-1, "-1.0"), (np.nan, "nan"))
+        ),
+        (FIVE, "5 curves have no style of their own: a, b, c, d, ceiling; expected at most 4"),
+    ],
 )
-def test_an_axis_too_narrow_for_such_ticks_has_plotlys_own(x):
-    figure = figures.lines(x, {"MI": x}, x_log=True, x_label="x", y_label="y", caption="").plotly
-    assert figure.layout.xaxis.tickvals is None and figure.layout.xaxis.type == "log"
-
-
-@pytest.mark.parametrize(("bad", "said"), [(0, "0.0"), (-1, "-1.0"), (np.nan, "nan")])
-def test_what_a_logarithmic_axis_has_no_place_for_is_refused(bad, said):
-    with pytest.raises(ValueError, match=f"x_log needs an x above 0 for each point; found {said}; leave"):
-        figures.lines([1, 2, bad], {"MI": [1, 2, 3]}, x_log=True, x_label="x", y_label="y", caption="")
-
-
-def test_more_curves_than_can_be_told_apart_are_refused_by_their_names():
-    curves = dict.fromkeys("abcd", [1, 2]) | {"MI": [1, 2], "ceiling": [3, 3]}
-    with pytest.raises(
-        ValueError, match="5 curves have no style of their own: a, b, c, d, ceiling; expected at most 4"
-    ):
-        figures.lines([0, 1], curves, x_label="x", y_label="y", caption="")
-    del curves["ceiling"]
-    assert len(figures.lines([0, 1], curves, ceiling=("top", 3), x_label="x", y_label="y", caption="").plotly.data) == 6
+def test_what_cannot_be_drawn_or_told_apart_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        figures.lines(**call, **AXES)
 
 
 def test_a_band_is_filled_behind_the_curves_and_a_stretch_is_shaded_and_both_are_said():
-    figure = figures.lines(
-        [1, 2, 4],
-        {"truth": [1, 2, 3]},
-        band=([0, 0, 2], [2, 4, 4]),
-        shade=("dark", 1.5, 3),
-        x_label="x",
-        y_label="y",
-        caption="",
-    )
+    band, shade = ([0, 0, 2], [2, 4, 4]), ("dark", 1.5, 3)
+    figure = figures.lines([1, 2, 4], {"truth": [1, 2, 3]}, band=band, shade=shade, **AXES)
     lower, upper, truth = figure.plotly.data
     assert (list(lower.y), list(upper.y), upper.fill, truth.name) == ([0, 0, 2], [2, 4, 4], "tonexty", "truth")
     (shape,), names = figure.plotly.layout.shapes, [note.text for note in figure.plotly.layout.annotations]
@@ -153,34 +141,29 @@ def test_a_band_is_filled_behind_the_curves_and_a_stretch_is_shaded_and_both_are
     assert list(figure.columns) == ["x", "truth", "lower end", "upper end"] and list(figure.rows[1]) == [2, 2, 0, 4]
 
 
-def test_a_level_line_stands_at_0_where_0_is_in_sight():
-    assert FIGURES["lines"].plotly.layout.yaxis.zeroline and FIGURES["dots"].plotly.layout.xaxis.zeroline
-
-
-def test_no_two_of_the_three_names_and_of_the_two_parts_share_a_colour():
-    for names in (("InfoNCE", "ELBO − C", "log evidence − C"), ("label", "instance", "InfoNCE")):
-        assert len({STYLES[name].color for name in names}) == 3
-    drawn = {trace.name: trace.line.color for trace in FIGURES["training"].plotly.data if trace.name}
-    assert (drawn["label nats"], drawn["instance nats"]) == (STYLES["label"].color, STYLES["instance"].color)
-
-
-def test_quantities_keep_styles_that_differ_by_more_than_colour_and_curves_are_labelled_at_their_ends():
+def test_quantities_keep_styles_that_differ_by_more_than_colour():
     for a, b in combinations(STYLES.values(), 2):  # two names of one quantity may share their style
         assert a == b or (a.dash, a.symbol) != (b.dash, b.symbol)
-    figure = FIGURES["lines"].plotly
-    drawn = {trace.name: trace.line for trace in figure.data}
-    for name in ("MI", "log N"):
-        assert (drawn[name].color, drawn[name].dash) == (STYLES[name].color, STYLES[name].dash)
-    assert [note.text.strip() for note in figure.layout.annotations] == ["MI", "mine <new>", "log N"]
-    assert figure.layout.shapes[0].x0 == 2, "the mark"
+    for names in (("InfoNCE", "ELBO − C", "log evidence − C"), ("label", "instance", "InfoNCE")):
+        assert len({STYLES[name].color for name in names}) == 3
+    drawn = {trace.name: trace.line for kind in ("lines", "training") for trace in FIGURES[kind].plotly.data}
+    for name, quantity in (("MI", "MI"), ("log N", "log N"), ("label nats", "label"), ("instance nats", "instance")):
+        assert (drawn[name].color, drawn[name].dash) == (STYLES[quantity].color, STYLES[quantity].dash)
+
+
+def test_curves_are_labelled_at_their_ends_and_a_level_line_stands_at_0():
+    layout = FIGURES["lines"].plotly.layout
+    assert [note.text.strip() for note in layout.annotations] == ["MI", "mine <new>", "log N"]
+    assert layout.shapes[0].x0 == 2, "the mark"
+    assert layout.yaxis.zeroline and FIGURES["dots"].plotly.layout.xaxis.zeroline
     curves = {name: [0, end] for name, end in (("a", 1.0), ("b", 1.001), ("c", 0.0), ("d", 1.0))}
-    notes = figures.lines(X[:2], curves, x_label="x", y_label="y", caption="").plotly.layout.annotations
+    notes = figures.lines(X[:2], curves, **AXES).plotly.layout.annotations
     assert min(b - a for a, b in pairwise(sorted(note.y for note in notes))) > 0.05, "none covers another"
 
 
 def test_a_curve_with_gaps_is_labelled_and_described_by_what_it_has():
     curves = {"MI": [0.5, np.nan, 0.25], "NWJ": [0.25, 0.125, np.nan]}
-    figure = figures.lines([0, 1, 2], curves, x_label="x", y_label="y", caption="")
+    figure = figures.lines([0, 1, 2], curves, **AXES)
     assert np.isfinite([note.y for note in figure.plotly.layout.annotations]).all()
     assert "MI from 0.5 to 0.25, highest 0.5; NWJ from 0.25 to 0.125" in figure.alt and "nan" not in figure.alt
 

@@ -54,13 +54,10 @@ def static_twin(render, state_type) -> Figure:
 
 
 def _changing(frames: list[list[dict]], most: int) -> list[list[dict]]:
-    """The traces of each frame without what is the same in all: a page keeps that.
-
-    Where frames differ in their number of traces, each is whole, and the traces that it lacks are hidden.
-    """
+    """The traces of each frame without what is the same in all, which a page keeps; those that a frame lacks are hidden."""
     if any(len(frame) != most for frame in frames):
         lacking = {"type": "scatter", "visible": False}
-        return [[{"visible": True} | t for t in frame] + [lacking] * (most - len(frame)) for frame in frames]
+        frames = [[{"visible": True} | t for t in frame] + [lacking] * (most - len(frame)) for frame in frames]
     return [
         [
             {key: value for key, value in trace.items() if key == "type" or any(f[k].get(key) != value for f in frames)}
@@ -90,35 +87,45 @@ def grid(render, state_type) -> str:
     """
     fields, start = dataclasses.fields(state_type), state_type()
     values = [field.metadata["values"] for field in fields]
-    controls = [
-        {
-            "label": field.metadata["label"],
-            "menu": field.metadata["menu"],
-            "values": [name for name, _ in field.metadata["options"]],
-            "start": every.index(getattr(start, field.name)),
-        }
-        for field, every in zip(fields, values)
-    ]
-    found: dict[tuple, tuple[dict[str, int], list[int]]] = {}
-    for number, setting in enumerate(itertools.product(*values)):
-        for path, value in _parts(render(state_type(*setting))):
-            pool, places = found.setdefault(path, ({}, []))
-            places += [0] * (number - len(places)) + [pool.setdefault(json.dumps(value), len(pool) + 1)]
-    settings = math.prod(map(len, values))
-    parts = [
-        [path, [json.loads(text) for text in pool], places + [0] * (settings - len(places))]
-        for path, (pool, places) in found.items()
-    ]
-    made: dict = {"controls": controls, "parts": parts}
-    while len(packed := _packed(made)) > LARGEST:
-        if (axis := _longest(made["controls"])) is None:
+    starts = [every.index(getattr(start, field.name)) for field, every in zip(fields, values)]
+    kept = [range(len(every)) for every in values]
+    drawn = {
+        places: [(path, json.dumps(value)) for path, value in _parts(render(state_type(*setting)))]
+        for places, setting in zip(itertools.product(*kept), itertools.product(*values))
+    }
+    while True:
+        controls = [
+            {
+                "label": field.metadata["label"],
+                "menu": field.metadata["menu"],
+                "values": [field.metadata["options"][k][0] for k in places],
+                "start": places.index(first),
+            }
+            for field, places, first in zip(fields, kept, starts)
+        ]
+        parts = _shared([drawn[places] for places in itertools.product(*kept)])
+        packed = _packed({"controls": controls, "parts": parts})
+        if len(packed) <= LARGEST:
+            return packed
+        thinned = [places[control["start"] % 2 :: 2] for places, control in zip(kept, controls)]
+        sliders = [k for k, control in enumerate(controls) if not control["menu"] and len(thinned[k]) >= 2]
+        if not sliders:
             raise ValueError(
-                f"the figures of {math.prod(len(control['values']) for control in made['controls'])} settings take "
-                f"{len(packed)} characters, and no slider is left to thin; expected at most {LARGEST}; "
-                "remedy: fewer choices in the menus, or figures of fewer points"
+                f"the figures of {math.prod(map(len, kept))} settings take {len(packed)} characters, and no slider is left "
+                f"to thin; expected at most {LARGEST}; remedy: fewer choices in the menus, or figures of fewer points"
             )
-        made = _thinned(made, axis)
-    return packed
+        longest = max(sliders, key=lambda k: (len(kept[k]), k))
+        kept[longest] = thinned[longest]
+
+
+def _shared(figures: list[list[tuple]]) -> list[list]:
+    """For each path its values, and for each figure the place of its value there."""
+    found: dict[tuple, tuple[dict[str, int], list[int]]] = {}
+    for number, figure in enumerate(figures):
+        for path, text in figure:
+            pool, places = found.setdefault(path, ({}, [0] * len(figures)))
+            places[number] = pool.setdefault(text, len(pool) + 1)
+    return [[path, [json.loads(text) for text in pool], places] for path, (pool, places) in found.items()]
 
 
 def _parts(figure: Figure):
@@ -148,28 +155,6 @@ def plain(value, *path: str):
         short = round(value, 1) if path[-2:] == ("marker", "size") else float(f"{value:.{DIGITS}g}")
         return int(short) if short.is_integer() else short
     return value
-
-
-def _longest(controls: list[dict]) -> int | None:
-    """The place of the slider with the most values, of two the later; None where none keeps two of every second."""
-    lengths = {k: len(c["values"]) for k, c in enumerate(controls) if not c["menu"]}
-    left = [k for k, length in lengths.items() if len(range(controls[k]["start"] % 2, length, 2)) >= 2]
-    return max(left, key=lambda k: (lengths[k], k), default=None)
-
-
-def _thinned(made: dict, axis: int) -> dict:
-    """Every second value of a slider, the one that it starts with among them."""
-    shape = [len(control["values"]) for control in made["controls"]]
-    longest = made["controls"][axis]
-    kept = range(longest["start"] % 2, shape[axis], 2)
-    control = longest | {"values": [longest["values"][k] for k in kept], "start": longest["start"] // 2}
-    parts = []
-    for path, values, places in made["parts"]:
-        left = np.reshape(places, shape).take(kept, axis).ravel()
-        used = [k for k in dict.fromkeys(left.tolist()) if k]
-        new = {0: 0} | {k: place for place, k in enumerate(used, 1)}
-        parts.append([path, [values[k - 1] for k in used], [new[k] for k in left.tolist()]])
-    return {"controls": [control if k == axis else c for k, c in enumerate(made["controls"])], "parts": parts}
 
 
 def _packed(made: dict) -> str:

@@ -249,9 +249,7 @@ class TrainingDashboard(ipywidgets.VBox):
     def _restore(self, state: dict) -> None:
         """Go to a state of the trainer, and to the history beside it, if there is one."""
         self.trainer.load_state_dict(state)
-        found = state.get("history", {})  # that of an older file has fewer curves: gaps
-        gaps = [None] * len(found.get("step", []))
-        self.history = {name: [*found.get(name, gaps)] for name in self.history}
+        self.history = dict(state.get("history") or {name: [] for name in self.history})
         self._recent = [*state.get("recent", [])]
         self._latents = encode(self.trainer.encoder, self.x)
         if not self.history["step"]:
@@ -382,13 +380,13 @@ class TrainingDashboard(ipywidgets.VBox):
                 pictures[self.trainer.step] = self._picture()
         finally:
             self._restore(here)
-        slider = {
+        steps = {
+            "values": [*pictures],
+            "options": [(str(step), step) for step in pictures],
             "label": "step",
             "menu": False,
-            "options": [(str(step), step) for step in pictures],
-            "values": [*pictures],
         }
-        first = dataclasses.field(default=next(iter(pictures)), metadata=slider)
+        first = dataclasses.field(default=next(iter(pictures)), metadata=steps)
         return grid(lambda at: pictures[at.step], dataclasses.make_dataclass("At", [("step", int, first)], frozen=True))
 
 
