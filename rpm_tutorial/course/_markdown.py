@@ -23,8 +23,8 @@ def blocks(text: str) -> list[Block]:
     from markdown_it.tree import SyntaxTreeNode
 
     found, lines = [], text.split("\n")
-    for node in SyntaxTreeNode(_parser().parse(text)):
-        first, end = node.map
+    for node in SyntaxTreeNode(_parser().parse(text)).children:
+        first, end = node.map  # type: ignore[misc]  # every block has one
         start, source = len("\n".join([*lines[:first], ""])), "\n".join(lines[first:end]).rstrip("\n")
         items = node.children if node.type.endswith("_list") else []
         found.append(Block(node.type, source, start, [_item(item) for item in items]))
