@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -14,7 +15,6 @@ from rpm_tutorial.course.exercise import Exercise
 from rpm_tutorial.course.lessons import LESSONS, NEIGHBOURS
 
 NOTEBOOKS = handouts.notebooks()
-FOLDER = NOTEBOOKS[0].parent
 EXERCISES = {
     (lesson, name): exercise
     for lesson in LESSONS + NEIGHBOURS
@@ -23,12 +23,9 @@ EXERCISES = {
 }
 
 
-def export(*arguments: object) -> None:
-    main(["export", *map(str, arguments)], standalone_mode=False)
-
-
-def lesson(number: str) -> dict:
-    return handouts.read(next(path for path in NOTEBOOKS if path.name.startswith(number)))
+def exported(kind: str, folder: Path) -> Path:
+    main(["export", f"--{kind}", str(folder)], standalone_mode=False)
+    return folder
 
 
 def is_exercise(cell: dict) -> bool:
@@ -55,31 +52,27 @@ def answers(module: str, name: str) -> list[str]:
     return [squeezed(text) for text in (ast.unparse(tree), *parts, exercise.hints[-1])]
 
 
-def exercise_part(notebook: dict) -> str:
-    """The section with the exercises: from the last heading before the first of their cells to the next heading; or ""."""
-    texts = [handouts.source_of(cell) for cell in notebook["cells"]]
-    first = next((k for k, cell in enumerate(notebook["cells"]) if is_exercise(cell)), None)
-    if first is None:
-        return ""
-    start = "\n".join(texts[:first]).rindex("\n## ")
-    return re.split(r"(?m)^(?=## )", "\n".join(texts)[start + 1 :], maxsplit=2)[1]
-
-
 def beginning(module: str) -> str:
     """How the notebook of a module of exercises begins: 07, N10."""
     return module[-2:] if module in LESSONS else f"N{module[-2:]}"
 
 
+def asked(notebook: dict) -> str:
+    """The cells of a notebook's exercises, and the text before each."""
+    cells = [pair for pair in pairwise(notebook["cells"]) if is_exercise(pair[1])]
+    return squeezed("\n".join(handouts.source_of(cell) for pair in cells for cell in pair))
+
+
 @pytest.fixture(scope="module")
 def handout(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("class") / "handout"
-    export("--student", folder)
-    return folder
+    return exported("student", tmp_path_factory.mktemp("class") / "handout")
 
 
 def test_a_students_notebook_is_where_it_was_has_every_cell_and_no_output(handout: Path):
-    assert {p.relative_to(handout) for p in handout.rglob("*.*")} == {p.relative_to(FOLDER) for p in NOTEBOOKS}
-    assert len(NOTEBOOKS) == len([*FOLDER.rglob("*.ipynb")])
+    folder = NOTEBOOKS[0].parent
+    places = {path.relative_to(folder) for path in NOTEBOOKS}
+    assert {p.relative_to(handout) for p in handout.rglob("*.*")} == places
+    assert {p.relative_to(folder) for p in folder.rglob("*.ipynb")} == places
     for path in NOTEBOOKS:
         given, ours = nbformat.read(handouts.place(path, handout), as_version=4), nbformat.read(path, as_version=4)
         nbformat.validate(given)
@@ -90,18 +83,15 @@ def test_a_students_notebook_is_where_it_was_has_every_cell_and_no_output(handou
 
 def test_no_solution_and_no_last_hint_is_in_the_handout(handout: Path):
     """A text of under 25 characters, such as log(n), gives nothing away in the lesson's prose."""
-    texts = {}
-    for path in handout.rglob("*.ipynb"):
-        notebook = handouts.read(path)
-        everything = "\n".join(map(handouts.source_of, notebook["cells"]))
-        texts[path.name] = squeezed(everything), squeezed(exercise_part(notebook))
+    notebooks = {path.name: handouts.read(path) for path in handout.rglob("*.ipynb")}
+    texts = {name: squeezed("\n".join(map(handouts.source_of, book["cells"]))) for name, book in notebooks.items()}
     for module, name in EXERCISES:
         for text in answers(module, name):
-            for notebook, (everything, near) in texts.items():
-                assert not notebook.startswith(beginning(module)) or text not in near, (module, name)
-                assert len(text) < 25 or text not in everything, (module, name, notebook)
-    filled = squeezed(exercise_part(handouts.teacher(lesson("06"))))
-    assert any(text in filled for text in answers("lesson_06", "bias")), "the search would find a solution"
+            assert [book for book, said in texts.items() if len(text) >= 25 and text in said] == [], (module, name)
+            own = [asked(book) for path, book in notebooks.items() if path.startswith(beginning(module))]
+            assert len(own) == 1 and text not in own[0], (module, name)
+    solved = handouts.teacher(next(book for name, book in notebooks.items() if name.startswith("06")))
+    assert any(text in asked(solved) for text in answers("lesson_06", "bias")), "the search would find a solution"
 
 
 def test_a_lesson_shows_the_function_with_a_bug_that_its_exercise_knows():
@@ -116,9 +106,9 @@ def test_a_lesson_shows_the_function_with_a_bug_that_its_exercise_knows():
 
 
 def test_a_teachers_notebook_has_each_exercise_solved_and_checked(tmp_path: Path):
-    export("--teacher", tmp_path / "teacher")
+    exported("teacher", tmp_path)
     for path in NOTEBOOKS:
-        given, ours = handouts.read(handouts.place(path, tmp_path / "teacher")), handouts.read(path)
+        given, ours = handouts.read(handouts.place(path, tmp_path)), handouts.read(path)
         nbformat.validate(nbformat.from_dict(given))
         for cell, blank in zip(given["cells"], ours["cells"], strict=True):
             if is_exercise(cell):
@@ -130,38 +120,37 @@ def test_a_teachers_notebook_has_each_exercise_solved_and_checked(tmp_path: Path
 
 
 def test_an_assignment_for_nbgrader_gives_a_locked_point_for_each_exercise(tmp_path: Path):
-    export("--nbgrader", tmp_path / "class")
-    given = [path for path in NOTEBOOKS if path.parent.name != "study"]  # which has no exercises
-    assert len(given) == len([*(tmp_path / "class").rglob("*.ipynb")])
-    for path in given:
-        notebook = handouts.read(tmp_path / "class" / "source" / path.stem / path.name)
+    exported("nbgrader", tmp_path)
+    given = {path.name for path in NOTEBOOKS if path.parent.name != "study"}  # which has no exercises
+    assert {path.name for path in tmp_path.rglob("*.ipynb")} == given
+    for path in (path for path in NOTEBOOKS if path.name in given):
+        notebook = handouts.read(tmp_path / "source" / path.stem / path.name)
         nbformat.validate(nbformat.from_dict(notebook))
         points = [cell["metadata"]["nbgrader"] for cell in notebook["cells"] if "nbgrader" in cell["metadata"]]
-        ours = {f"{module}-{name}" for module, name in EXERCISES if path.name.startswith(beginning(module))}
-        assert len(points) == len(ours) and {point["grade_id"] for point in points} == ours
+        ours = [f"{module}-{name}" for module, name in EXERCISES if path.name.startswith(beginning(module))]
+        assert sorted(point["grade_id"] for point in points) == sorted(ours)
         assert all(point["locked"] and point["points"] == 1 and point["schema_version"] == 3 for point in points)
         others = [cell for cell in notebook["cells"] if "nbgrader" not in cell["metadata"]]
         assert others == handouts.student(handouts.read(path))["cells"]
 
 
+def lesson_with(code: str) -> dict:
+    imports = {"cell_type": "code", "metadata": {}, "source": ["import rpm_tutorial as rpm\n", "import torch"]}
+    exercise = {"cell_type": "code", "id": "one", "metadata": {"tags": ["exercise"]}, "source": code}
+    return {"cells": [imports, exercise]}
+
+
+BLANK = "def f(n):\n    return ...\n"
+CEILING = f"{BLANK}rpm.lessons.lesson_00.ceiling.check(f)"
+
+
 def test_a_point_is_given_for_a_solution_and_not_for_a_blank():
     def run(notebook: dict) -> None:
-        exercise, point = notebook["cells"][1:]
-        code = "\n".join(map(handouts.source_of, (IMPORTS, exercise, point)))
-        exec(code, {})
+        exec("\n".join(map(handouts.source_of, notebook["cells"])), {})
 
-    blank = lesson_with("def top(n):\n    return ...\nrpm.lessons.lesson_00.ceiling.check(top)")
-    run(handouts.nbgrader(handouts.teacher(blank)))
+    run(handouts.nbgrader(handouts.teacher(lesson_with(CEILING))))
     with pytest.raises(AssertionError, match="Not answered yet"):
-        run(handouts.nbgrader(blank))
-
-
-IMPORTS = {"cell_type": "code", "metadata": {}, "source": ["import rpm_tutorial as rpm\n", "import torch"]}
-
-
-def lesson_with(code: str) -> dict:
-    exercise = {"cell_type": "code", "id": "one", "metadata": {"tags": ["exercise"]}, "source": code}
-    return {"cells": [IMPORTS, exercise]}
+        run(handouts.nbgrader(lesson_with(CEILING)))
 
 
 def test_two_exercises_in_one_cell_are_both_solved_and_a_function_with_a_bug_is_replaced_as_a_whole():
@@ -175,21 +164,20 @@ def test_two_exercises_in_one_cell_are_both_solved_and_a_function_with_a_bug_is_
 
 
 @pytest.mark.parametrize(
-    ("end", "message"),
+    ("code", "message"),
     [
-        ("", "a blank that no check names"),
-        ("rpm.lessons.lesson_00.nothing.check(f)", "defines no exercise 'nothing'"),
-        ("rpm.lessons.lesson_00.log_evidence.check(f)", r"f takes \(n\); .*solution takes \(infonce, n\)"),
+        (BLANK, "a blank that no check names"),
+        (f"{BLANK}rpm.lessons.lesson_00.nothing.check(f)", "defines no exercise 'nothing'"),
+        (f"{BLANK}rpm.lessons.lesson_00.log_evidence.check(f)", r"f takes \(n\); .*solution takes \(infonce, n\)"),
     ],
 )
-def test_an_exercise_that_cannot_be_solved_is_named(end: str, message: str):
+def test_an_exercise_that_cannot_be_solved_is_named(code: str, message: str):
     with pytest.raises(ValueError, match=message):
-        handouts.teacher(lesson_with(f"def f(n):\n    return ...\n{end}"))
+        handouts.teacher(lesson_with(code))
 
 
 def test_a_solution_that_is_not_right_is_not_handed_out(monkeypatch):
     wrong = handouts.Solution(ast.parse("lambda n: n", mode="eval").body, {})
     monkeypatch.setattr(handouts, "solution", lambda module, name: wrong)
-    code = "def f(n):\n    return ...\nrpm.lessons.lesson_00.ceiling.check(f)"
     with pytest.raises(ValueError, match="(?s)does not pass its own check: ✗ Not yet.*return n"):
-        handouts.teacher(lesson_with(code))
+        handouts.teacher(lesson_with(CEILING))

@@ -16,8 +16,6 @@ from rpm_tutorial.course.exercise import Exercise
 from rpm_tutorial.course.slides import Slide
 
 LESSONS = [path for path in handouts.notebooks() if path.name[:2].isdigit()]
-PLOTLY = {"data": [], "layout": {}}
-QUESTION = "**Predict**: how many?\n\n<details><summary>Answer</summary>\n\nTwo.\n</details>"
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
@@ -42,26 +40,16 @@ def talk(*cells: dict) -> list[Slide]:
 
 
 @each_lesson
-def test_a_lesson_is_a_talk_of_10_to_20_slides(path: Path):
+def test_a_lesson_is_a_talk_of_10_to_20_slides_with_an_equation_a_question_and_a_figure_or_a_table(path: Path):
     found = deck(path)
+    kinds = {slide.kind for slide in found}
     assert 10 <= len(found) <= 20
     assert found[0].kind == "title" and all(slide.heading and slide.shown for slide in found)
     assert any(slide.heading.startswith("What we saw") for slide in found[-3:])
-
-
-@each_lesson
-def test_a_talk_has_a_claim_an_equation_a_figure_and_a_question_with_its_answer(path: Path):
-    found = deck(path)
-    kinds = {slide.kind for slide in found}
-    assert {"title", "text", "predict"} <= kinds
+    assert {"text", "predict"} <= kinds and any("$$" in slide.shown for slide in found)
+    assert "figure" in kinds or any("|---" in slide.shown for slide in found)
     assert all(slide.answer for slide in found if slide.kind == "predict")
-    assert "figure" in kinds or any("|---" in slide.shown for slide in found), "a table is a figure too"
-    assert any("$$" in slide.shown for slide in found)
-
-
-@each_lesson
-def test_code_on_a_slide_is_at_most_15_lines_long(path: Path):
-    assert all(slide.shown.split("```")[1].count("\n") <= 16 for slide in deck(path) if slide.kind == "code")
+    assert all(slide.shown.split("```")[1].count("\n") <= 16 for slide in found if slide.kind == "code")
 
 
 @each_lesson
@@ -85,171 +73,151 @@ def test_the_notes_have_the_guides_words_each_sections_minutes_and_the_usual_wro
     assert begun == {slide.heading for slide in found[1:]} - {found[0].heading}
 
 
-def test_a_text_begins_on_the_slide_and_goes_on_in_the_notes():
-    begins = "An *encoder* maps. " + "It goes on and on. " * 30
-    (slide,) = talk(text(f"## Claim\n\n{begins}\n\nMore.", "slide"))
-    assert slide.kind == "text" and slide.heading == "Claim" and slide.shown.startswith("An *encoder* maps. It goes on")
-    assert len(slide.shown) < 330 and slide.shown.endswith(".") and slide.notes.endswith("More.")
+RUN = "```python\n# no heading\n\n**Predict** = critics[name](z)\n- x\n```"
+FIVE = "\n".join(f"{k}. item {k}" for k in range(8, 13))
+OF_A_TEXT = {
+    "how it begins": (
+        "An *encoder* maps it." + " It goes on." * 40 + "\n\nMore.",
+        "An *encoder* maps it." + " It goes on." * 24,
+    ),
+    "equations, each behind the sentence that leads to it": (
+        "First." + " Long." * 80 + " By (E4),\n\n$$a = b$$\n\nAside. So\n\n$$b = c$$",
+        "First." + " Long." * 52 + "\n\nBy (E4),\n\n$$a = b$$\n\nSo\n\n$$b = c$$",
+    ),
+    "whole sentences, which no formula, code, source or bracket ends": (
+        "Take $a. B$ and `c. D` by Chen et al. (2020). (Why? Because.) Then.",
+        "Take $a. B$ and `c. D` by Chen et al. (2020).",
+    ),
+    "how a list's items begin": (
+        "Two:\n\n- one." + " And so on." * 30 + "\n- two.",
+        "Two:\n\n- one." + " And so on." * 19 + "\n- two.",
+    ),
+    "a list right below its sentence": ("Two:\n* one\n* two", "Two:\n\n- one\n- two"),
+    "a list with its own numbers": (f"Five:\n\n{FIVE}", f"Five:\n\n{FIVE}"),
+    "a list with brackets": ("Two:\n1) one\n2) two", "Two:\n\n1) one\n2) two"),
+    "code as it was written": (f"Run it:\n\n{RUN}\n\nMore.", f"Run it:\n\n{RUN}"),
+    "the words of a link, where it is one": (
+        "Call `critics[name](z)` for $a[i](t)$ as in [lesson 4](04_one_prior_one_objective.ipynb).",
+        "Call `critics[name](z)` for $a[i](t)$ as in lesson 4.",
+    ),
+}
 
 
-def test_an_equation_stands_behind_the_sentence_that_leads_to_it():
-    body = "First. " + "Long. " * 80 + "By (E4),\n\n$$a = b$$\n\nAside. So\n\n$$b = c$$"
+@pytest.mark.parametrize(("body", "shown"), OF_A_TEXT.values(), ids=OF_A_TEXT)
+def test_a_slide_shows_of_a_text(body: str, shown: str):
     (slide,) = talk(text(f"## Claim\n\n{body}", "slide"))
-    assert slide.shown.split("\n\n")[1:] == ["By (E4),", "$$a = b$$", "So", "$$b = c$$"]
+    assert slide == Slide("text", "Claim", shown, notes=f"*Minutes 2 to 5 of 5.*\n\n{body}")
 
 
-def test_a_formula_a_source_and_a_bracket_end_no_sentence():
-    body = "Take $a. B$ and `c. D` by Chen et al. (2020). (Why? Because.) Then."
-    (slide,) = talk(text(f"## Claim\n\n{body}", "slide"))
-    assert slide.shown == "Take $a. B$ and `c. D` by Chen et al. (2020)."
+QUESTION = "**Predict**: how many?\n\n<details><summary>Answer</summary>\n\nTwo.\n</details>"
+ASKED = ("predict", "**Predict**: how many?", "Two.")
+NUMBER, PRINTED = code("print(2)", "slide", text="2.0"), "<pre class='printed'><code>2.0</code></pre>"
+PLOTLY = {"data": {slides.PLOTLY: {"data": [], "layout": {}}, "text/plain": "a line"}}
+PICTURE = {"data": {"text/html": ["<img src='x'>", "<p><em>A line.</em></p>"]}}
+CHART = '<div class="chart" role="img" aria-label="a line" data-title-height="60"><script type="application/json">'
+OF_CELLS = {
+    "a question with the words that lead to it": (
+        [text(f"## Claim\n\nLook at it.\n\n{QUESTION}\n\nSo it is.", "slide")],
+        [("predict", "Look at it.\n\n**Predict**: how many?", "Two.")],
+    ),
+    "a question apart from an equation": (
+        [text(f"## Claim\n\nLook:\n\n$$a$$\n\n{QUESTION}", "slide")],
+        [("text", "Look:\n\n$$a$$", ""), ASKED],
+    ),
+    "a question with its code": (
+        [text(QUESTION.replace(": how many?", f" what\nthis is:\n\n{RUN}"), "slide")],
+        [("predict", f"**Predict** what this is:\n\n{RUN}", "Two.")],
+    ),
+    "nothing of a cell without the tag": (
+        [text("## Claim\n\nShown.", "slide"), code("1 + 1", text="2"), text("Told.")],
+        [("text", "Shown.", "")],
+    ),
+    "a number with its claim": (
+        [text("## Claim\n\nTwo.", "slide"), NUMBER],
+        [("text", f"Two.\n\n{PRINTED}", "")],
+    ),
+    "a number below the answer that it belongs to": (
+        [text(f"## Claim\n\n{QUESTION}", "slide"), NUMBER],
+        [("predict", ASKED[1], f"Two.\n\n{PRINTED}")],
+    ),
+    "a number of another section by itself": (
+        [text("## Other\n\nOne.", "slide"), text("## Claim"), NUMBER],
+        [("text", "One.", ""), ("printed", PRINTED, "")],
+    ),
+    "what is printed as it is": (
+        [code("print(1)", "slide", text="1 < 2")],
+        [("printed", PRINTED.replace("2.0", "1 &lt; 2"), "")],
+    ),
+    "code that is the point, with what it prints": (
+        [code("print(2)", "slide-code", text="2.0")],
+        [("code", f"```python\nprint(2)\n```\n\n{PRINTED}", "")],
+    ),
+    "code that is the point, before what it draws": (
+        [code("plot()", "slide-code", **PLOTLY)],
+        [("code", "```python\nplot()\n```", ""), ("figure", CHART + '{"data":[],"layout":{}}</script></div>\n', "")],
+    ),
+    "a picture with its caption": (
+        [code("draw()", "slide", **PICTURE)],
+        [("figure", '<div class="drawing"><img src=\'x\'></div>\n<p class="caption">A line.</p>', "")],
+    ),
+    "exercises together": (
+        [text("## Exercises\n\n**1.** Return a.", "slide"), code("f()", "exercise"), text("**2.** Return b.", "slide")],
+        [("text", "**1.** Return a.\n\n**2.** Return b.", "")],
+    ),
+    "no quiz": ([text("## Quiz\n\n**1.** What?\n\n## Claim\n\nSo.", "slide")], [("text", "So.", "")]),
+}
 
 
-def test_of_a_lists_items_a_slide_shows_the_beginnings():
-    (slide,) = talk(text("## Claim\n\nTwo:\n\n- one. " + "And so on. " * 30 + "\n- two.", "slide"))
-    first, second = slide.shown.splitlines()[-2:]
-    assert first.startswith("- one.") and len(first) < 230 and second == "- two."
-
-
-@pytest.mark.parametrize(
-    ("marks", "shown"), [("- -", "- -"), ("* *", "- -"), ("1. 2.", "1. 2."), ("1) 2)", "1) 2)"), ("+ +", "- -")]
-)
-def test_a_list_right_below_its_sentence_is_a_list_whatever_its_marks(marks: str, shown: str):
-    first, second = marks.split()
-    (slide,) = talk(text(f"## Claim\n\nTwo:\n{first} one\n{second} two", "slide"))
-    expected = [f"{mark} {word}" for mark, word in zip(shown.split(), ("one", "two"))]
-    assert slide.shown == "\n\n".join(["Two:", "\n".join(expected)])
-
-
-def test_a_list_of_more_than_nine_items_keeps_all_of_them():
-    items = "\n".join(f"{k}. item {k}" for k in range(8, 13))
-    (slide,) = talk(text(f"## Claim\n\nFive:\n\n{items}", "slide"))
-    assert slide.shown == f"Five:\n\n{items}"
-
-
-def test_code_in_a_text_is_shown_as_it_was_written():
-    code = "```python\n# no heading\n\n**Predict** = critics[name](z)\n- x\n```"
-    (slide,) = talk(text(f"## Claim\n\nRun it:\n\n{code}\n\nMore.", "slide"))
-    assert slide.shown == f"Run it:\n\n{code}" and slide.notes.endswith("More.")
-    (slide,) = talk(
-        text(
-            f"## Claim\n\n**Predict** what\nthis is:\n\n{code}\n\n<details><summary>Answer</summary>\n\nSo.\n</details>",
-            "slide",
-        )
-    )
-    assert slide.shown == f"**Predict** what this is:\n\n{code}" and slide.answer == "So."
-
-
-def test_what_looks_like_a_link_in_code_or_a_formula_stays():
-    body = "Call `critics[name](z)` for $a[i](t)$ as in [lesson 4](04_one_prior_one_objective.ipynb)."
-    (slide,) = talk(text(f"## Claim\n\n{body}", "slide"))
-    assert slide.shown == "Call `critics[name](z)` for $a[i](t)$ as in lesson 4."
-
-
-def test_a_question_keeps_its_answer_back():
-    (slide,) = talk(text(f"## Claim\n\n{QUESTION}\n\nSo it is.", "slide"))
-    assert (slide.kind, slide.shown, slide.answer) == ("predict", "**Predict**: how many?", "Two.")
-    assert slide.notes.endswith("So it is.")
-
-
-def test_a_cell_without_the_tag_is_for_the_speaker():
-    (slide,) = talk(text("## Claim\n\nShown.", "slide"), code("1 + 1", text="2"), text("Told."))
-    assert slide.shown == "Shown." and slide.notes.endswith("Told.")
-
-
-def test_a_cell_of_code_shows_what_it_draws_or_else_prints_and_its_code_where_that_is_the_point():
-    drawn = {"data": {slides.PLOTLY: PLOTLY, "text/plain": "a line"}}
-    found = talk(
-        code("plot()", "slide", **drawn),
-        code("print(1)", "slide", text="1 < 2"),
-        code("print(1)", "slide-code", text="1"),
-    )
-    assert [slide.kind for slide in found] == ["figure", "printed", "code"]
-    assert "print(" not in found[1].shown and "1 &lt; 2" in found[1].shown and "print(1)" in found[2].shown
-
-
-def test_code_that_draws_is_shown_before_what_it_draws_where_it_is_the_point():
-    drawn = {"data": {slides.PLOTLY: PLOTLY, "text/plain": "a line"}}
-    before, after = talk(code("plot()", "slide-code", **drawn))
-    assert (before.kind, before.shown) == ("code", "```python\nplot()\n```")
-    assert after.kind == "figure" and "a line" in after.shown
-
-
-def test_numbers_stand_with_the_claim_or_below_the_answer_that_they_belong_to():
-    claim, number = text("## Claim\n\nTwo.", "slide"), code("print(2)", "slide", text="2.0")
-    (slide,) = talk(claim, number)
-    assert slide.kind == "text" and slide.shown.startswith("Two.") and "2.0" in slide.shown
-    question = text(f"## Claim\n\n{QUESTION}", "slide")
-    (slide,) = talk(question, number)
-    assert "2.0" in slide.answer and "2.0" not in slide.shown
-    assert [slide.kind for slide in talk(text("## Other\n\nOne.", "slide"), text("## Claim"), number)] == [
-        "text",
-        "printed",
-    ]
-
-
-def test_a_question_stands_with_the_words_that_lead_to_it_and_apart_from_an_equation():
-    (slide,) = talk(text(f"## Claim\n\nLook at it.\n\n{QUESTION}", "slide"))
-    assert slide.kind == "predict" and slide.shown == "Look at it.\n\n**Predict**: how many?"
-    assert [s.kind for s in talk(text(f"## Claim\n\nLook:\n\n$$a$$\n\n{QUESTION}", "slide"))] == ["text", "predict"]
-
-
-def test_exercises_stand_on_one_slide():
-    first, second = text("## Exercises\n\n**1.** Return a.", "slide"), text("**2.** Return b.", "slide")
-    (slide,) = talk(first, code("def f(): ...", "exercise"), second)
-    assert slide.shown == "**1.** Return a.\n\n**2.** Return b." and "- a wrong answer" in slide.notes
-
-
-def test_the_quiz_is_for_the_notebook():
-    assert [slide.heading for slide in talk(text("## Quiz\n\n**1.** What?\n\n## Claim\n\nSo.", "slide"))] == ["Claim"]
-
-
-def test_a_lesson_that_begins_without_a_slide_is_refused():
-    with pytest.raises(ValueError, match="the first cell has no tag `slide`: '# Title'"):
-        slides.deck({"cells": [text("# Title")]}, slides.Guide("", {}, ""))
-
-
-def test_a_cell_that_has_nothing_to_show_is_refused():
-    with pytest.raises(ValueError, match="has to draw or print; this one does not: 'x = 1'"):
-        talk(code("x = 1", "slide"))
-
-
-def test_a_lesson_that_the_guide_does_not_know_is_named():
-    with pytest.raises(ValueError, match="says nothing of lesson 99; expected a heading"):
-        slides.guide(99)
+@pytest.mark.parametrize(("cells", "expected"), OF_CELLS.values(), ids=OF_CELLS)
+def test_a_talk_shows(cells: list[dict], expected: list[tuple]):
+    assert [(slide.kind, slide.shown, slide.answer) for slide in talk(*cells)] == expected
 
 
 def test_a_figure_is_described_by_its_text_whatever_is_in_it():
-    odd = "I < \"MI\" & 'log N' <script>alert(1)</script>"
-    figure = {"data": [], "layout": {"title": {"text": "</script><script>alert(2)</script>"}}}
-    shown = talk(code("", "slide", data={slides.PLOTLY: figure, "text/plain": odd}))[0].shown
-    assert f'aria-label="{html.escape(odd)}"' in shown and "<script>alert" not in shown.replace(
-        "<\\/script><script>", ""
+    odd, end = "I < \"MI\" & 'log N' <script>alert(1)</script>", "</script><script>alert(2)</script>"
+    figure = {"data": [], "layout": {"title": {"text": end}}}
+    (slide,) = talk(code("", "slide", data={slides.PLOTLY: figure, "text/plain": odd}))
+    assert f'aria-label="{html.escape(odd)}"' in slide.shown
+    assert slide.shown.count("<script") == 2 and slide.shown.count("</script") == 1, (
+        "one element, whose text has another"
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: slides.deck({"cells": [text("# Title")]}, slides.guide(0)), "has no tag `slide`: '# Title'"),
+        (lambda: talk(code("x = 1", "slide")), "has to draw or print; this one does not: 'x = 1'"),
+        (lambda: slides.guide(99), "says nothing of lesson 99; expected a heading"),
+    ],
+)
+def test_what_makes_no_talk_is_refused(call, message: str):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def export(folder: Path, only: str) -> None:
+    main(["export", "--slides", str(folder), "--only", only], standalone_mode=False)
 
 
 @pytest.mark.slow
 def test_the_folder_has_a_page_for_each_lesson_and_all_that_they_load(tmp_path: Path):
-    main(["export", "--slides", str(tmp_path / "talks"), "--only", "03"], standalone_mode=False)
-    pages = [path.name for path in (tmp_path / "talks").glob("*.html")]
-    assert pages == ["03_infonce_is_the_elbo.html"]
-    page = (tmp_path / "talks" / pages[0]).read_text(encoding="utf-8")
-    loaded = re.findall(r"(?:src|link [^>]*href)=\"([^\"]+)\"", page)
-    assert {name for name in loaded if not name.startswith("data:")} == {
-        f"files/{path.name}" for path in (tmp_path / "talks" / "files").iterdir()
-    }
-    assert "$" not in re.sub(r"(?s)<(script|pre|code).*?</\1>", "", page), "a formula that nothing turned into MathML"
+    export(tmp_path, "03")
+    (page,) = tmp_path.glob("*.html")
+    made = page.read_text(encoding="utf-8")
+    loaded = {name for name in re.findall(r"(?:src|link [^>]*href)=\"([^\"]+)\"", made) if not name.startswith("data:")}
+    assert loaded == {f"files/{path.name}" for path in (tmp_path / "files").iterdir()}
+    assert "$" not in re.sub(r"(?s)<(script|pre|code).*?</\1>", "", made), "a formula that nothing turned into MathML"
 
 
 def test_a_neighbour_has_no_slides_and_the_command_says_so(tmp_path: Path):
     with pytest.raises(click.UsageError, match="none of these notebooks has slides"):
-        main(["export", "--slides", str(tmp_path / "talks"), "--only", "N10"], standalone_mode=False)
+        export(tmp_path, "N10")
 
 
 def test_a_package_that_is_missing_is_named_with_its_remedy(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "latex2mathml", None)
     monkeypatch.delitem(sys.modules, "latex2mathml.converter", raising=False)
-    with pytest.raises(
-        click.ClickException, match=r"Slides need the package latex2mathml.*pip install 'rpm-tutorial\[lab\]'"
-    ):
-        main(["export", "--slides", str(tmp_path / "talks"), "--only", "03"], standalone_mode=False)
+    with pytest.raises(click.ClickException, match=r"package latex2mathml.*pip install 'rpm-tutorial\[lab\]'"):
+        export(tmp_path / "talks", "03")
     assert not (tmp_path / "talks").exists()

@@ -15,42 +15,31 @@ class Block(NamedTuple):
     kind: str
     source: str
     start: int
-    items: tuple[tuple[str, str], ...] = ()
+    items: list[tuple[str, str]]
 
 
 def blocks(text: str) -> list[Block]:
     """What a text is made of, in order."""
+    from markdown_it.tree import SyntaxTreeNode
+
     found, lines = [], text.split("\n")
-    tokens = _parser().parse(text)
-    for place, token in enumerate(tokens):
-        if token.level or token.map is None:
-            continue
-        first, end = token.map
+    for node in SyntaxTreeNode(_parser().parse(text)).children:
+        first, end = node.map  # type: ignore[misc]  # every block has one
         start, source = len("\n".join([*lines[:first], ""])), "\n".join(lines[first:end]).rstrip("\n")
-        kind = token.type.removesuffix("_open")
-        inside = tokens[place : _closed(tokens, place)] if kind.endswith("_list") else []
-        found.append(Block(kind, source, start, _items(inside)))
+        items = node.children if node.type.endswith("_list") else []
+        found.append(Block(node.type, source, start, [_item(item) for item in items]))
     return found
 
 
-def _closed(tokens: list, place: int) -> int:
-    """The place of the token that closes the one at `place`."""
-    return next(k for k in range(place + 1, len(tokens)) if tokens[k].level == tokens[place].level)
-
-
-def _items(tokens: list) -> tuple[tuple[str, str], ...]:
-    found = []
-    for place, token in enumerate(tokens):
-        if token.type == "list_item_open" and token.level == 1:
-            inside = tokens[place : _closed(tokens, place)]
-            first = next((t.content for t in inside if t.type == "inline"), "")
-            found.append((f"{token.info}{token.markup} " if token.info else "- ", first))
-    return tuple(found)
+def _item(item) -> tuple[str, str]:
+    first = next((node.content for node in item.walk() if node.type == "inline"), "")
+    return (f"{item.info}{item.markup} " if item.info else "- "), first
 
 
 def as_html(markdown: str, inline: bool = False) -> str:
     """Markdown as HTML, or of a single line what stands in it. Links to other pages of the course leave their words alone."""
     made = (_parser().renderInline if inline else _parser().render)(markdown).strip()
+    made = re.sub(r'(?s)<a href="(?!http)[^>]*>(.*?)</a>', r"\1", made)
     # A formula and the full stop behind it stay together.
     return re.sub(r"(?s)(<math[^>]*inline(?:(?!</math>).)*</math>[.,;:?!)]+)", r'<span class="whole">\1</span>', made)
 
@@ -96,24 +85,9 @@ def _parser():
 
     parser = MarkdownIt("commonmark", {"highlight": _colored}).enable("table")
     parser.use(dollarmath_plugin, allow_labels=False)
-    parser.core.ruler.push("pages", _without_pages)
     for kind, rule in (("math_inline", _formula), ("math_block", _equation), ("html_block", _as_written)):
         parser.add_render_rule(kind, rule)
     return parser
-
-
-def _without_pages(state) -> None:
-    """Takes out links that lead to another page of the course, which has no place in a talk."""
-    for token in state.tokens:
-        kept, ends = [], []
-        for child in token.children or ():
-            if child.type == "link_open":
-                ends.append(str(child.attrGet("href")).startswith("http"))
-            stays = ends[-1] if child.type.startswith("link_") else True
-            if child.type == "link_close":
-                ends.pop()
-            kept += [child] * stays
-        token.children = kept if token.children else token.children
 
 
 def _formula(_self, tokens, place, _options, _env) -> str:

@@ -195,8 +195,7 @@ def _blank(function: ast.FunctionDef) -> list[ast.stmt]:
 
 def _run(code: str, imports: list[str]) -> str:
     """What a solved cell prints."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec("\n".join([*imports, code]), {})
     if not printed.getvalue().startswith("✓"):
         raise ValueError(f"the solution does not pass its own check: {printed.getvalue()}\n{code}")

@@ -7,7 +7,7 @@ the whole text is in the notes. A code cell shows what it draws, or else prints;
 import html
 import re
 import shutil
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from ._stored import PLOTLY, TITLE_HEIGHT, in_page
 from .handouts import source_of
 
 HERE = Path(__file__).parent
-FILES = "files"  # the folder, beside the pages, of what they share
 _LEAD, _ENOUGH, _ITEM = 320, 600, 220  # letters of a text's beginning, of the lesson's last words, of a list's item
 _UNTOLD = "Quiz"  # which a class answers in the notebook
 _FORMULA = r"\$[^$]+\$|`[^`]+`"  # has no sentence's end in it
@@ -100,10 +99,11 @@ def add_files(folder: Path) -> None:
     """Write what the pages in `folder` share: the layout, the keys, and plotly."""
     from plotly.offline import get_plotlyjs
 
-    (folder / FILES).mkdir(exist_ok=True)
+    files = folder / "files"
+    files.mkdir(exist_ok=True)
     for name in ("slides.css", "slides.js"):
-        shutil.copy(HERE / name, folder / FILES)
-    (folder / FILES / "plotly.js").write_text(get_plotlyjs(), encoding="utf-8")
+        shutil.copy(HERE / name, files)
+    (files / "plotly.js").write_text(get_plotlyjs(), encoding="utf-8")
 
 
 def _add(slides: list[Slide], slide: Slide) -> None:
@@ -202,7 +202,8 @@ def _of_code(cell: dict, heading: str) -> list[Slide]:
         data = output.get("data", {})
         page = "".join(data.get("text/html", ""))
         if PLOTLY in data:
-            drawn = _plotly(data[PLOTLY], "".join(data["text/plain"]))
+            words = f'aria-label="{html.escape("".join(data["text/plain"]))}" data-title-height="{TITLE_HEIGHT}"'
+            drawn = f'<div class="chart" role="img" {words}>{in_page(data[PLOTLY])}</div>'
         elif picture := re.match(r"<img [^>]+>", page):
             drawn = f'<div class="drawing">{picture[0]}</div>'
         if found := re.search(r"<p><em>(.+?)</em></p>", page):
@@ -219,37 +220,26 @@ def _of_code(cell: dict, heading: str) -> list[Slide]:
     return [Slide("code", heading, f"{code}\n\n{printed}") if code else Slide("printed", heading, printed)]
 
 
-def _plotly(figure: dict, alt: str) -> str:
-    words = f'role="img" aria-label="{html.escape(alt)}" data-title-height="{TITLE_HEIGHT}"'
-    return f'<div class="chart" {words}>{in_page(figure)}</div>'
-
-
 def _with_guide(slides: list[Slide], guide: Guide) -> list[Slide]:
     """The slides, with the guide's words for the lesson, minutes for each section, and wrong answers for the exercises."""
-    start, starts = 0, {}
-    for heading, minutes in guide.minutes.items():
-        starts[heading] = start, start + minutes
-        start += minutes
-    before: dict[str, list[str]] = {slides[0].heading: [guide.said], "Exercises": [guide.wrong]}
-    seen: set[str] = set()
-    for number, slide in enumerate(slides):
-        if slide.heading in seen:
-            continue
-        seen.add(slide.heading)
-        section = slide.heading if number else "Opening"
-        told = before.get(slide.heading, [])
-        if section in starts:
-            told = [f"*Minutes {starts[section][0]} to {starts[section][1]} of {start}.*", *told]
-        slides[number] = slide._replace(notes="\n\n".join([*told, slide.notes]))
+    ends = dict(zip(guide.minutes, accumulate(guide.minutes.values())))
+    before = {slides[0].heading: guide.said, "Exercises": guide.wrong}
+    first = {slide.heading: number for number, slide in reversed([*enumerate(slides)])}
+    for heading, number in first.items():
+        told, section = [slides[number].notes], heading if number else "Opening"
+        if heading in before:
+            told.insert(0, before[heading])
+        if section in ends:
+            begins, minutes = ends[section] - guide.minutes[section], sum(guide.minutes.values())
+            told.insert(0, f"*Minutes {begins} to {ends[section]} of {minutes}.*")
+        slides[number] = slides[number]._replace(notes="\n\n".join(told))
     return slides
 
 
 def _section(slide: Slide, place: int, number: int, told: Guide) -> str:
     level = "h1" if slide.kind == "title" else "h2"
-    if slide.kind == "figure":
-        body = slide.shown
-    else:
-        body = re.sub(r"<p><strong>Predict</strong>[:,]? *(.)", _predict, as_html(slide.shown))
+    body = slide.shown if slide.kind == "figure" else as_html(slide.shown)
+    body = re.sub(r"<p><strong>Predict</strong>[:,]? *(.)", _predict, body)
     if slide.answer:
         body += f'<div class="answer">{as_html(slide.answer)}</div>'
     if slide.kind == "title":

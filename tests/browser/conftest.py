@@ -1,10 +1,10 @@
-"""What every browser test opens: a JupyterLab, and a Chromium. Once a module: Playwright keeps an event loop while it is open."""
+"""What every browser test opens: one JupyterLab, and a Chromium a module, since Playwright keeps an event loop while it is open."""
 
 import lesson_browser
 import pytest
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(chromium_path: str):
     with lesson_browser.serve() as server:
         yield server

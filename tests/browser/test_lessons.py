@@ -32,17 +32,28 @@ def read(notebook: Path) -> nbformat.NotebookNode:
     return nbformat.read(notebook, as_version=4)
 
 
-def each(notebooks: list[Path]):
-    return pytest.mark.parametrize("opened", notebooks, ids=lambda path: path.stem, indirect=True, scope="module")
+def stored_widgets(notebook: Path) -> int:
+    """How many widgets a lesson has: each left a figure with a slider of its own in the stored outputs."""
+    bundles = [o.get("data", {}) for cell in build_notebooks.code_cells(read(notebook)) for o in cell.outputs]
+    return sum("sliders" in b[build_notebooks.PLOTLY]["layout"] for b in bundles if build_notebooks.PLOTLY in b)
 
 
-@each(NOTEBOOKS)
+def each(daily: list[Path]):
+    """Each lesson; those that are not `daily`, nightly. `make test` runs the cells of a lesson that it opens nowhere by nbval."""
+    lessons = [pytest.param(path, marks=() if path in daily else pytest.mark.nightly) for path in NOTEBOOKS]
+    return pytest.mark.parametrize("opened", lessons, ids=lambda path: path.stem, indirect=True, scope="module")
+
+
+WITH_WIDGETS = [path for path in NOTEBOOKS if stored_widgets(path)]
+
+
+@each(WITH_WIDGETS)
 def test_run_all_shows_every_figure_and_no_error(opened):
     _, run, _ = opened
     assert run.problems == []
 
 
-@each(NOTEBOOKS)
+@each(WITH_WIDGETS)
 def test_outputs_are_the_stored_ones(opened):
     _, run, notebook = opened
     differ = {}
@@ -55,7 +66,7 @@ def test_outputs_are_the_stored_ones(opened):
     assert {cell: difference for cell, difference in differ.items() if difference} == {}
 
 
-@each(NOTEBOOKS)
+@each(WITH_WIDGETS)
 def test_a_lesson_stays_within_its_budget(opened, request):
     _, run, notebook = opened
     names = {cell.id: f"Cell {number}" for number, cell in enumerate(build_notebooks.code_cells(run.notebook))}
@@ -68,7 +79,7 @@ def test_a_lesson_stays_within_its_budget(opened, request):
 # Accessibility: what axe finds
 
 
-@each(NOTEBOOKS)
+@each(WITH_WIDGETS[:1])
 def test_axe_finds_nothing_grave_in_what_a_lesson_shows(opened):
     page, _, notebook = opened
     for theme in ("dark", "light"):  # the page is light again for the tests that follow
@@ -105,13 +116,7 @@ def axe_violations(page) -> tuple[Counter, Counter]:
 # Widgets, by keyboard
 
 
-def stored_widgets(notebook: Path) -> int:
-    """How many widgets a lesson has: each left a figure with a slider of its own in the stored outputs."""
-    bundles = [o.get("data", {}) for cell in build_notebooks.code_cells(read(notebook)) for o in cell.outputs]
-    return sum("sliders" in b[build_notebooks.PLOTLY]["layout"] for b in bundles if build_notebooks.PLOTLY in b)
-
-
-@each(NOTEBOOKS)
+@each(WITH_WIDGETS)
 def test_every_widget_works_by_keyboard_and_says_what_it_shows(opened):
     page, run, notebook = opened
     widgets = page.locator(keyboard.EXPLORERS).all()

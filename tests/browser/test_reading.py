@@ -10,7 +10,7 @@ import pytest
 from budgets import HANG
 from keyboard import wait
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.nightly]
 WIDGET = """\
 # %%
 from rpm_tutorial import lessons

@@ -32,7 +32,6 @@ LESSONS, NEIGHBOURS, STUDY = (
 LARGEST, FIRST_PAINT = 3_000_000, 1.5  # bytes of the files that a page asks for, seconds
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 DRAWN = "() => !document.querySelector('.rpm-figure') || document.documentElement.dataset.drawn"
-OTHERS: set[str] = set()  # rules that axe finds broken, though not gravely
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 REPOSITORY = "someone/course"  # a stand-in: launch buttons need one
@@ -45,12 +44,6 @@ def site(tmp_path_factory) -> Path:
     run = environments.make(checkout, "site", GITHUB_REPOSITORY=REPOSITORY, **NO_DEPRECATIONS)
     assert run.returncode == 0, run.stderr
     return checkout / "build" / "site"
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str):
-    with lesson_browser.launch() as browser:
-        yield browser
 
 
 @dataclass
@@ -137,7 +130,6 @@ def grave(page, rules: list[str]) -> list[str]:
     options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": rules} if rules else {})
     seen = {"exclude": [[".svg-container"], ["math"], ["[data-again]"]]}
     found = Axe().run(page, context=seen, options=options).response["violations"]
-    OTHERS.update(violation["id"] for violation in found if violation["impact"] not in ("serious", "critical"))
     return [
         f"{violation['id']}: {violation['nodes'][0]['html'][:200]}"
         for violation in found
@@ -158,18 +150,13 @@ def drawn_as_stored(page, notebook: Path) -> bool:
     return plots == [["rgb(255, 255, 255)", True]] * len(stored) and page.locator(CONTROLS).count() == controls
 
 
-def test_every_page_is_complete_light_quick_and_accessible(site, page):
+def test_every_page_is_complete_light_and_quick(site, page):
     heaviest, slowest, wrong = 0, 0.0, []
     for path in pages(site):
         seen = visit(page, path)
         outside = [url for url in seen.asked if not url.startswith(("file:", "data:", "blob:"))]
         heaviest, slowest = max(heaviest, seen.bytes), max(slowest, seconds_to_first_paint(page, path))
-        wrong += [(path.name, problem) for problem in seen.problems + outside + grave(page, [])]
-        first_screen = lesson_browser.SCREENSHOTS / "site" / path.relative_to(site).with_suffix(".png")
-        page.screenshot(path=first_screen)
-        page.emulate_media(color_scheme="dark")
-        page.screenshot(path=first_screen.with_stem(f"{path.stem}-dark"))
-        wrong += [(path.name, f"dark: {problem}") for problem in grave(page, ["color-contrast"])]
+        wrong += [(path.name, problem) for problem in seen.problems + outside]
         if path in notebooks(site) and not drawn_as_stored(page, notebooks(site)[path]):
             wrong.append((path.name, "a stored figure is missing"))
         for width in (1366, 1312, 1100, 1024, 800, 683, 360):  # laptops, one of them at 200 %, tablets, a phone
@@ -177,10 +164,24 @@ def test_every_page_is_complete_light_quick_and_accessible(site, page):
             if page.evaluate("document.documentElement.scrollWidth") > width:
                 wrong.append((path.name, f"scrolls sideways in a window of {width} pixels"))
         page.visit.problems.clear()
-    paths = f"{len(pages(site))} pages, largest {heaviest / 1e6:.2f} MB, first paint at most {slowest:.2f} s"
-    MEASURED.append(f"site: {paths}; axe, not grave: {sorted(OTHERS)}")
+    MEASURED.append(f"site: {len(pages(site))} pages, largest {heaviest / 1e6:.2f} MB, first paint {slowest:.2f} s")
     assert wrong == []
     assert heaviest < LARGEST and exceeded("the slowest first paint", slowest, FIRST_PAINT) == []
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["of each kind", "all"])
+def test_pages_are_accessible_light_and_dark(site, page, every: bool):
+    """A page of each folder stands for those that are made as it is."""
+    one_of_each = {path.parent: path for path in [*pages(site), site / "index.html"]}.values()
+    wrong = []
+    for path in pages(site) if every else one_of_each:
+        first_screen = lesson_browser.SCREENSHOTS / "site" / path.relative_to(site).with_suffix(".png")
+        visit(page, path)
+        for theme, rules in (("light", []), ("dark", ["color-contrast"])):
+            page.emulate_media(color_scheme=theme)
+            page.screenshot(path=first_screen.with_stem(f"{path.stem}-{theme}"))
+            wrong += [(path.name, theme, problem) for problem in grave(page, rules)]
+    assert wrong == []
 
 
 def test_a_broken_page_is_noticed(page, tmp_path: Path):
@@ -314,6 +315,7 @@ def test_the_notebooks_can_be_taken_along(site):
         assert {*archive.namelist()} == {path_of(notebook).as_posix() for notebook in LESSONS + NEIGHBOURS + STUDY}
 
 
+@pytest.mark.nightly
 def test_pages_are_printed_as_one_pdf_with_an_outline(site, browser, monkeypatch, tmp_path: Path):
     monkeypatch.setattr(book, "SITE", site)
     book.write(tmp_path / "course.pdf", ["index", "notebooks/02_the_elbo"], browser)
@@ -334,8 +336,8 @@ def test_notebooks_follow_one_another_and_have_their_doors(site):
     paths = [site / "index.html", *notebooks(site)]
     paths.insert(1 + len(LESSONS), site / "neighbours.html")
     for before, path in zip(paths, paths[1:]):
-        assert (before.parent / Anchors(before).one("next-page")).resolve() == path
-        assert (path.parent / Anchors(path).one("prev-page")).resolve() == before
+        assert (before.parent / Anchors(before).classes["next-page"]).resolve() == path
+        assert (path.parent / Anchors(path).classes["prev-page"]).resolve() == before
     for path, notebook in notebooks(site).items():
         download, *launch = Anchors(path).doors
         assert (path.parent / download).read_bytes() == notebook.read_bytes()
@@ -345,7 +347,7 @@ def test_notebooks_follow_one_another_and_have_their_doors(site):
 
 
 class Anchors(HTMLParser):
-    """The links of a page, those of its launch buttons, and what can be linked to."""
+    """The links of a page, those of its launch buttons, the last of each class, and what can be linked to."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -361,10 +363,6 @@ class Anchors(HTMLParser):
             self.links.append(attrs["href"])
             self.classes[attrs.get("class", "")] = attrs["href"]
             self.doors += [attrs["href"]] * self.inside_doors
-
-    def one(self, name: str) -> str:
-        """The link of a class."""
-        return self.classes[name]
 
 
 def test_every_link_within_the_site_leads_somewhere(site):

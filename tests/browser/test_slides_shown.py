@@ -33,8 +33,8 @@ def lesson(tmp_path_factory) -> Path:
     return page
 
 
-@pytest.fixture
-def talk(browser, lesson: Path):
+@pytest.fixture(scope="module")
+def opened(browser, lesson: Path):
     """Lesson 3's slides, opened without a network."""
     context = browser.new_context(viewport=SIZE, offline=True)
     page = context.new_page()
@@ -44,7 +44,15 @@ def talk(browser, lesson: Path):
     page.goto(lesson.as_uri())
     yield page
     context.close()
-    assert page.problems == []
+
+
+@pytest.fixture
+def talk(opened):
+    """The slides at their beginning; afterwards, nothing has gone wrong."""
+    opened.evaluate("location.hash = '1'")
+    opened.wait_for_selector("section.now[id='1']")
+    yield opened
+    assert opened.problems == []
 
 
 def fits(page) -> None:
@@ -63,6 +71,7 @@ def test_no_slide_of_a_lesson_overflows(talk):
     fits(talk)
     talk.evaluate("document.querySelector('section.text').style.fontSize = '60px'")
     assert talk.evaluate(OVER), "what is too large is seen"
+    talk.reload()
 
 
 @pytest.mark.nightly
@@ -133,7 +142,7 @@ STRANGERS = """() => new Promise(done => {
     postMessage({ slide: 4, told: false }, '*');
     const frame = document.createElement('iframe');
     frame.srcdoc = "<script>for (const data of [null, {}, 'hello', { slide: 4 }]) parent.postMessage(data, '*')</script>";
-    frame.onload = () => setTimeout(done, 100);
+    frame.onload = () => setTimeout(() => done(frame.remove()), 100);
     document.body.append(frame);
 })"""
 
