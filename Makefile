@@ -49,7 +49,7 @@ test-mutants: .venv/installed-nightly  ## plant small mistakes in each module, c
 build: .venv/installed-test  ## make and execute the notebooks from their .py sources (ONLY=02 for one)
 	@$(IN_VENV) tools/build_notebooks.py $(ONLY)
 	@$(IN_VENV) tools/teaching.py
-	@$(IN_VENV) tools/doors.py
+	@$(IN_VENV) tools/launch_links.py
 
 site: .venv/installed-site  ## make the site in build/site from the executed notebooks, to be read without a network
 	@$(IN_VENV) -m sphinx -q -W --keep-going -a -E -b html -d build/doctrees docs build/site

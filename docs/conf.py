@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tools")]
 
-import doors  # noqa: E402
+import launch_links  # noqa: E402
 import plotly.offline  # noqa: E402
 import site_pages  # noqa: E402
 from docutils.nodes import SkipNode  # noqa: E402
@@ -94,11 +94,14 @@ def finish_page(app, pagename, templatename, context, doctree) -> None:
     body = site_pages.with_links(context.get("body", ""), pagename)
     if pagename.startswith("notebooks/"):
         links = {"Download the notebook": f"{Path(pagename).name}.ipynb"}
-        if repository := doors.repository():
-            links |= {f"Open in {door}": doors.link(door, f"{pagename}.ipynb", repository) for door in doors.DOORS}
-            links |= doors.links_to_source(f"{pagename}.py", repository)
-        row = " ".join(f'<a href="{html.escape(url)}">{door}</a>' for door, url in links.items())
-        body = body.replace("</h1>", f'</h1>\n<p class="doors">{row}</p>', 1)
+        if repository := launch_links.repository():
+            links |= {
+                f"Open in {service}": launch_links.link(service, f"{pagename}.ipynb", repository)
+                for service in launch_links.SERVICES
+            }
+            links |= launch_links.links_to_source(f"{pagename}.py", repository)
+        row = " ".join(f'<a href="{html.escape(url)}">{service}</a>' for service, url in links.items())
+        body = body.replace("</h1>", f'</h1>\n<p class="launch">{row}</p>', 1)
     if 'class="rpm-figure"' in body:
         app.add_js_file("plotly-packed.js", loading_method="defer")
         app.add_js_file("figures.js", loading_method="defer")
@@ -119,8 +122,8 @@ def shared(pagename: str, title: str) -> str:
         "og:type": "website",
         "og:site_name": project,
     }
-    if repository := doors.repository():
-        tags["og:image"] = f"{doors.site(repository)}_static/three_names.png"
+    if repository := launch_links.repository():
+        tags["og:image"] = f"{launch_links.site(repository)}_static/three_names.png"
     rows = [f'<meta property="{name}" content="{html.escape(value)}">' for name, value in tags.items()]
     return "\n".join([f'<meta name="description" content="{html.escape(text)}">', *rows])
 
@@ -134,7 +137,7 @@ def add_files(app, exception) -> None:
         with zipfile.ZipFile(Path(app.outdir) / "notebooks.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for notebook in sorted(site_pages.NOTEBOOKS.rglob("*.ipynb")):
                 archive.write(notebook, notebook.relative_to(site_pages.ROOT))
-        shutil.copy(doors.PICTURE, Path(app.outdir) / "_static")
+        shutil.copy(launch_links.PICTURE, Path(app.outdir) / "_static")
         (Path(app.outdir) / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with _
         packed = base64.b64encode(gzip.compress(plotly.offline.get_plotlyjs().encode(), mtime=0)).decode()
         (Path(app.outdir) / "_static" / "plotly-packed.js").write_text(f'window.packedPlotly = "{packed}";\n')

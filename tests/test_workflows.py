@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import doors
+import launch_links
 import pytest
 import yaml
 from environments import MAKEFILE, ROOT
@@ -50,5 +50,5 @@ def test_the_fast_tests_elsewhere_are_those_of_make_test_fast():
 
 def test_what_is_published_is_what_the_launch_buttons_open():
     pages = (ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8")
-    assert f"git init -q -b {doors.PUBLISHED}" in pages
-    assert all(f"/{doors.PUBLISHED}" in link for _, link in doors.DOORS.values())
+    assert f"git init -q -b {launch_links.PUBLISHED}" in pages
+    assert all(f"/{launch_links.PUBLISHED}" in link for _, link in launch_links.SERVICES.values())

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import budgets
-import doors
+import launch_links
 import nbformat
 import tables
 from packaging.utils import canonicalize_name
@@ -74,7 +74,18 @@ def installed(python: Path) -> dict[str, str]:
 
 
 def wheel(folder: Path) -> Path:
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, doors.ROOT]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        folder,
+        launch_links.ROOT,
+    ]
     subprocess.run(build, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 
@@ -100,7 +111,7 @@ def run(packages: dict[str, str], lessons: list[Path], folder: Path) -> Ran:
     """Run the lessons in one clean environment; raises what the first lesson that fails says."""
     python = environment(packages, folder)
     before = installed(python)
-    cell = doors.INSTALL.format(repository="owner/name")
+    cell = launch_links.INSTALL.format(repository="owner/name")
     cell = cell.replace("git+https://github.com/owner/name@published", wheel(folder).as_uri())
     paths = copies(lessons, cell, folder)
     done = subprocess.run([python, "-c", RUN, *paths], cwd=folder, capture_output=True, text=True)
@@ -132,7 +143,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the kinds into docs/versions.md")
     options = parser.parse_args()
     kinds = [kind for kind in KINDS if not options.kinds or kind.startswith(tuple(options.kinds))]
-    every = sorted(doors.ROOT.glob("notebooks/[0-9]*.ipynb"))
+    every = sorted(launch_links.ROOT.glob("notebooks/[0-9]*.ipynb"))
     lessons = [path for path in every if path.name.startswith(tuple(options.lessons))]
     if not kinds or not lessons:
         parser.error(f"no kind or no lesson is named so; there are: {', '.join(KINDS)}")

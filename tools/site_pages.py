@@ -9,8 +9,8 @@ import tokenize
 from functools import cache
 from pathlib import Path
 
-import doors
 import jupytext
+import launch_links
 import plotly.graph_objects as go
 import site_notebooks
 import yaml
@@ -88,13 +88,16 @@ def start() -> str:
     first = next(iter(lessons()))
     links = {"Start": f"notebooks/{first}.html"}
     install = "git clone the repository, then make lab"
-    if repository := doors.repository():
-        links |= {f"Run in {door}": doors.link(door, f"notebooks/{first}.ipynb", repository) for door in doors.DOORS}
-        links |= {"PDF": f"{doors.site(repository)}course.pdf"}
+    if repository := launch_links.repository():
+        links |= {
+            f"Run in {service}": launch_links.link(service, f"notebooks/{first}.ipynb", repository)
+            for service in launch_links.SERVICES
+        }
+        links |= {"PDF": f"{launch_links.site(repository)}course.pdf"}
         install = f"git clone https://github.com/{repository} && cd {repository.split('/')[1]} && make lab"
     links |= {"Notebooks (zip)": "notebooks.zip"}
     row = " ".join(f'<a href="{html.escape(url)}">{name}</a>' for name, url in links.items())
-    return f'<p class="doors">{row}</p>\n\nOn your machine: `{install}`'
+    return f'<p class="launch">{row}</p>\n\nOn your machine: `{install}`'
 
 
 def stored(lesson: str, beginning: str) -> dict:
@@ -136,7 +139,7 @@ def citation() -> str:
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     (paper,) = (work for work in cff["references"] if work["type"] == "article")
     authors = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
-    address = f"\n  url     = {{{doors.site(repository)}}}," if (repository := doors.repository()) else ""
+    address = f"\n  url     = {{{launch_links.site(repository)}}}," if (repository := launch_links.repository()) else ""
     return (
         f"@software{{rpm_tutorial,\n  title   = {{{cff['title']}}},\n  author  = {{{{{cff['authors'][0]['name']}}}}},"
         f"{address}\n  version = {{{cff['version']}}}\n}}\n\n@article{{infonce_is_variational_inference,\n"

@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import book
 import build_notebooks
-import doors
 import environments
+import launch_links
 import lesson_browser
 import nbformat
 import pypdf
@@ -264,7 +264,7 @@ def test_a_slider_keeps_its_length_while_its_value_grows(site, page):
 
 def test_the_first_screen_has_the_question_the_picture_a_slider_and_the_ways_in(site, page):
     visit(page, site / "index.html")
-    assert [box.text_content() for box in page.locator(".doors a").all()][:3] == [
+    assert [box.text_content() for box in page.locator(".launch a").all()][:3] == [
         "Start",
         "Run in Binder",
         "Run in Colab",
@@ -332,17 +332,19 @@ def test_search_finds_a_lesson_and_a_neighbour(site, page, word: str, title: str
     assert page.visit.problems == []
 
 
-def test_notebooks_follow_one_another_and_have_their_doors(site):
+def test_notebooks_follow_one_another_and_have_their_launch_links(site):
     paths = [site / "index.html", *notebooks(site)]
     paths.insert(1 + len(LESSONS), site / "neighbours.html")
     for before, path in zip(paths, paths[1:]):
         assert (before.parent / Anchors(before).classes["next-page"]).resolve() == path
         assert (path.parent / Anchors(path).classes["prev-page"]).resolve() == before
     for path, notebook in notebooks(site).items():
-        download, *launch = Anchors(path).doors
+        download, *launch = Anchors(path).launch
         assert (path.parent / download).read_bytes() == notebook.read_bytes()
-        expected = [doors.link(door, path_of(notebook).as_posix(), REPOSITORY) for door in doors.DOORS]
-        expected += doors.links_to_source(path_of(notebook).with_suffix(".py").as_posix(), REPOSITORY).values()
+        expected = [
+            launch_links.link(service, path_of(notebook).as_posix(), REPOSITORY) for service in launch_links.SERVICES
+        ]
+        expected += launch_links.links_to_source(path_of(notebook).with_suffix(".py").as_posix(), REPOSITORY).values()
         assert launch == expected
 
 
@@ -351,18 +353,18 @@ class Anchors(HTMLParser):
 
     def __init__(self, path: Path):
         super().__init__()
-        self.inside_doors = False
-        self.links, self.ids, self.doors, self.classes = [], [], [], {}
+        self.inside_launch = False
+        self.links, self.ids, self.launch, self.classes = [], [], [], {}
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.ids += [attrs["id"]] if "id" in attrs else []
-        self.inside_doors = attrs.get("class") == "doors" if tag == "p" else self.inside_doors
+        self.inside_launch = attrs.get("class") == "launch" if tag == "p" else self.inside_launch
         if tag == "a" and "href" in attrs:
             self.links.append(attrs["href"])
             self.classes[attrs.get("class", "")] = attrs["href"]
-            self.doors += [attrs["href"]] * self.inside_doors
+            self.launch += [attrs["href"]] * self.inside_launch
 
 
 def test_every_link_within_the_site_leads_somewhere(site):

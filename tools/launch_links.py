@@ -1,7 +1,7 @@
 """The ways into the course, from one table: launch links, badges, and the cell that installs the course on Colab.
 
-    python tools/doors.py                       write the README's picture
-    python tools/doors.py --publish FOLDER      a copy of HEAD for this repository's readers: badges, cells, addresses
+    python tools/launch_links.py                       write the README's picture
+    python tools/launch_links.py --publish FOLDER      a copy of HEAD for this repository's readers: badges, cells, addresses
 
 No file of a checkout names its repository, so a fork needs no edit. Owner and name are those of GITHUB_REPOSITORY, else of
 the remote `origin`, else of pyproject.toml. The workflow `pages` pushes the copy to the branch `published`, which Binder
@@ -24,10 +24,10 @@ from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "notebooks" / "three_names.png"
-BLOCK = re.compile(r"(?s)<!-- doors -->\n.*?<!-- end -->")
+BLOCK = re.compile(r"(?s)<!-- launch -->\n.*?<!-- end -->")
 PUBLISHED = "published"  # the branch of the copy
-# Door: badge, link. {path} is quoted where it is part of a query.
-DOORS = {
+# Service: badge, link. {path} is quoted where it is part of a query.
+SERVICES = {
     "Binder": (
         "https://mybinder.org/badge_logo.svg",
         "https://mybinder.org/v2/gh/{repository}/published?urlpath=lab%2Ftree%2F{quoted}",
@@ -64,8 +64,8 @@ def repository() -> str:
     return named
 
 
-def link(door: str, path: str, repository: str) -> str:
-    return DOORS[door][1].format(path=path, quoted=quote(path, safe=""), repository=repository)
+def link(service: str, path: str, repository: str) -> str:
+    return SERVICES[service][1].format(path=path, quoted=quote(path, safe=""), repository=repository)
 
 
 def links_to_source(path: str, repository: str) -> dict[str, str]:
@@ -76,11 +76,14 @@ def links_to_source(path: str, repository: str) -> dict[str, str]:
 
 
 def badges(repository: str, paths: list[str]) -> str:
-    """A table: a row for each lesson, a column for each door."""
-    lines = ["| lesson | " + " | ".join(DOORS) + " |", "|---|" + "---|" * len(DOORS)]
+    """A table: a row for each lesson, a column for each service."""
+    lines = ["| lesson | " + " | ".join(SERVICES) + " |", "|---|" + "---|" * len(SERVICES)]
     for path in paths:
         name = Path(path).stem
-        cells = [f"[![open {name} in {door}]({DOORS[door][0]})]({link(door, path, repository)})" for door in DOORS]
+        cells = [
+            f"[![open {name} in {service}]({SERVICES[service][0]})]({link(service, path, repository)})"
+            for service in SERVICES
+        ]
         lines.append(f"| [{name}]({path}) | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 import build_notebooks
 import colab
-import doors
 import environments
+import launch_links
 import nbformat
 import on_binder
 import project_urls
@@ -38,7 +38,7 @@ NEIGHBOURS = sorted(build_notebooks.NEIGHBOURS.glob("N*.ipynb"))
 
 
 def test_the_readme_has_each_lesson_and_lesson_0s_picture():
-    assert doors.PICTURE.read_bytes() == doors.picture(), "remedy: make build"
+    assert launch_links.PICTURE.read_bytes() == launch_links.picture(), "remedy: make build"
     assert [path.name for path in LESSONS if f"(notebooks/{path.name})" not in README] == []
 
 
@@ -56,7 +56,7 @@ def test_the_readme_has_each_lesson_and_lesson_0s_picture():
 def test_the_repository_is_that_of_the_workflow_else_of_origin_else_of_the_project(
     monkeypatch, tmp_path: Path, variable: str, origin: str, named: str, expected
 ):
-    monkeypatch.setattr(doors, "ROOT", tmp_path)
+    monkeypatch.setattr(launch_links, "ROOT", tmp_path)
     monkeypatch.setenv("GITHUB_REPOSITORY", variable)
     (tmp_path / "pyproject.toml").write_text(f'[tool.rpm-tutorial]\nrepository = "{named}"\n')
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
@@ -64,9 +64,9 @@ def test_the_repository_is_that_of_the_workflow_else_of_origin_else_of_the_proje
         subprocess.run(["git", "remote", "add", "origin", origin], cwd=tmp_path, check=True)
     if expected is ValueError:
         with pytest.raises(ValueError, match="expected owner/name"):
-            doors.repository.__wrapped__()
+            launch_links.repository.__wrapped__()
     else:
-        assert doors.repository.__wrapped__() == expected
+        assert launch_links.repository.__wrapped__() == expected
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +79,19 @@ def published(tmp_path_factory) -> Path:
     for git in ("init", "add -A", "commit -m all", "remote add origin git@github.com:Someone/course.git"):
         who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
         subprocess.run(["git", *who, *git.split()], cwd=clone, check=True, capture_output=True)
-    command = [sys.executable, "tools/doors.py", "--publish", folder]
+    command = [sys.executable, "tools/launch_links.py", "--publish", folder]
     subprocess.run(command, cwd=clone, env=environment, check=True)
     return folder
 
 
-def test_a_fork_has_a_badge_for_each_lesson_and_door_without_an_edit(published: Path):
+def test_a_fork_has_a_badge_for_each_lesson_and_service_without_an_edit(published: Path):
     readme = (published / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\[!\[open (\S+) in (\w+)\]\(\S+\.svg\)\]\((https://\S+)\)", readme)
-    assert [(name, door) for name, door, _ in links] == [(p.stem, d) for p in LESSONS for d in ("Binder", "Colab")]
-    for name, door, link in links:
-        path = unquote(link).split("lab/tree/" if door == "Binder" else "/blob/published/")[1]
+    assert [(name, service) for name, service, _ in links] == [
+        (p.stem, d) for p in LESSONS for d in ("Binder", "Colab")
+    ]
+    for name, service, link in links:
+        path = unquote(link).split("lab/tree/" if service == "Binder" else "/blob/published/")[1]
         assert "Someone/course" in link and (published / path).stem == name and (published / path).exists()
     assert "<https://someone.github.io/course/>" in readme
     assert "pip install 'rpm-tutorial[lab] @ git+https://github.com/Someone/course@published'" in readme
@@ -102,7 +104,7 @@ def test_the_copy_has_the_forks_addresses_and_no_workflow_which_a_workflows_toke
     assert (citation["repository-code"], citation["url"]) == (home, "https://someone.github.io/course/")
     named = tomllib.loads((published / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["rpm-tutorial"]
     assert project_urls.urls(**named)["Source"] == home and project_urls.urls("") == {"Paper": project_urls.PAPER}
-    edit = doors.links_to_source("notebooks/00_start_here.py", "a/b")["Edit this page"]
+    edit = launch_links.links_to_source("notebooks/00_start_here.py", "a/b")["Edit this page"]
     assert edit == "https://github.com/a/b/edit/main/notebooks/00_start_here.py"
 
 
@@ -115,7 +117,7 @@ def test_each_notebook_of_a_fork_begins_with_the_cell_that_installs_it(published
         theirs = nbformat.read(published / path.relative_to(ROOT), as_version=4)
         nbformat.validate(theirs)
         install = theirs.cells.pop(1)
-        assert install.source == doors.INSTALL.format(repository="Someone/course") and theirs.cells == ours.cells
+        assert install.source == launch_links.INSTALL.format(repository="Someone/course") and theirs.cells == ours.cells
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -124,7 +126,7 @@ def test_the_cell_installs_only_the_course_and_holds_torch_where_it_is(monkeypat
     monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.4.1+cu121")
     monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
-    exec(doors.INSTALL.format(repository="someone/course"), {})
+    exec(launch_links.INSTALL.format(repository="someone/course"), {})
     course = "rpm-tutorial[course] @ git+https://github.com/someone/course@published"
     expected = [sys.executable, "-m", "pip", "install", "-q", course, "torch==2.4.1+cu121"]
     assert commands == ([] if installed else [expected])
