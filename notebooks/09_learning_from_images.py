@@ -208,7 +208,9 @@ runs = {"temperature learned": learned, "temperature 1": fixed, "random walk": w
 nats, read = {}, {}
 for name, run in runs.items():
     nats[name] = np.array([along[150] for *_, along in run])
-    read[name] = np.array([probe(encoder)[:, 0].mean() for encoder, *_ in run])
+    done = run is learned  # its probes were fitted above
+    probes = accuracy["trained"] if done else np.array([probe(e) for e, *_ in run])
+    read[name] = probes[:, :, 0].mean(1)
     n, r = nats[name], read[name]
     print(f"{name:20} evidence − C {n.mean():.2f} ± {n.std(ddof=1):.2f} nats")
     print(f"{'':20} linear probe {r.mean():.3f} ± {r.std(ddof=1):.3f}")

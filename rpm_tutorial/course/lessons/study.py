@@ -98,9 +98,9 @@ def rank_correlation(of: Mapping, other: Mapping, *, within: bool = False) -> np
     return np.mean(found, axis=0)
 
 
-def over_seeds(numbers: np.ndarray) -> str:
+def over_seeds(numbers: np.ndarray, digits: int = 2) -> str:
     """The mean, and in brackets the smallest and the largest."""
-    return f"{np.mean(numbers):.2f} ({np.min(numbers):.2f} to {np.max(numbers):.2f})"
+    return f"{np.mean(numbers):.{digits}f} ({np.min(numbers):.{digits}f} to {np.max(numbers):.{digits}f})"
 
 
 def same_choice(every: Mapping, some: Mapping, keys: Sequence) -> np.ndarray:
