@@ -199,18 +199,19 @@ assert of_latents < before
 
 # %%
 fixed = [trained(rpm.VonMisesFisher(1.0, learnable=False), s) for s in seeds]
+accuracy["temperature 1"] = np.array([probe(encoder) for encoder, *_ in fixed])
 
 # %%
 walks = [trained(rpm.RandomWalk(), s) for s in seeds]
+accuracy["random walk"] = np.array([probe(encoder) for encoder, *_ in walks])
+accuracy["temperature learned"] = accuracy["trained"]
 
 # %% tags=["slide"]
 runs = {"temperature learned": learned, "temperature 1": fixed, "random walk": walks}
 nats, read = {}, {}
 for name, run in runs.items():
     nats[name] = np.array([along[150] for *_, along in run])
-    done = run is learned  # its probes were fitted above
-    probes = accuracy["trained"] if done else np.array([probe(e) for e, *_ in run])
-    read[name] = probes[:, :, 0].mean(1)
+    read[name] = accuracy[name][:, :, 0].mean(1)
     n, r = nats[name], read[name]
     print(f"{name:20} evidence − C {n.mean():.2f} ± {n.std(ddof=1):.2f} nats")
     print(f"{'':20} linear probe {r.mean():.3f} ± {r.std(ddof=1):.3f}")
