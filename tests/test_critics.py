@@ -27,7 +27,7 @@ FORMULAS = {
     "VonMisesFisher": (lambda: rpm.VonMisesFisher(0.2), lambda c, z, w: z @ w / (z.norm() * w.norm()) / c.temperature),
     "LinearDynamics": (
         lambda: rpm.LinearDynamics(DIM),
-        lambda c, z, w: -(c.precision_root @ (w - c.A @ z)).square().sum() / 2,
+        lambda c, z, w: -((c.off_diagonal.triu(1) + c.log_diagonal.exp().diag()) @ (w - c.A @ z)).square().sum() / 2,
     ),
     "Bilinear": (lambda: rpm.Bilinear(DIM), lambda c, z, w: z @ c.W @ w),
     "Universal": (lambda: rpm.Universal(DIM, width=5, features=4), lambda c, z, w: c.a(z) @ c.b(w)),

@@ -131,6 +131,14 @@ def test_weighted_samples_hard_negatives_and_strangers_alone_are_said_by_q_joint
     assert found > math.log(4), "a pair that is no candidate leaves no ceiling"
 
 
+def test_rows_may_share_a_partner_and_a_column_may_be_nobodys():
+    (log_f, _), q_joint = tables(3, 4), torch.zeros(3, 4, dtype=torch.float64)
+    q_joint[[0, 1, 2], [0, 0, 1]] = 1 / 3
+    log_Z = (log_f[:, 0].exp() * 2 / 3 + log_f[:, 1].exp() / 3).log()
+    found = rpm.infonce(log_f, q_joint).value
+    agree("InfoNCE of a shared partner", found, (log_f[[0, 1, 2], [0, 0, 1]] - log_Z).mean())
+
+
 def test_a_candidate_of_tiny_weight_counts_in_float32_too():
     weights, log_f = torch.tensor([0.0, -95.0]).softmax(0), torch.tensor([[0.0, 100.0], [0.0, 100.0]])
     found = rpm.infonce(log_f, q_z_prime=weights).value.double()
@@ -212,6 +220,13 @@ def test_a_prior_and_an_information_in_half_precision_are_rounded_once_too(funct
     log_f, q_joint = log_f.log_softmax(1).to(dtype), q_joint.to(dtype)
     found, expected = function(log_f, q_joint), function(log_f.float(), q_joint.float())
     assert found.dtype == dtype and torch.equal(found, expected.to(dtype))
+
+
+@each_half
+def test_barber_agakov_of_a_conditional_in_half_precision_is_in_half_precision(dtype):
+    log_p = torch.full((4, 4), -math.log(4), dtype=dtype)  # as unsure as Q(z'): 0 nats
+    value = rpm.barber_agakov(log_p, torch.eye(4, dtype=dtype) / 4).value
+    assert value.dtype == dtype and abs(value.item()) < 0.01
 
 
 # What may be added to a critic without a change

@@ -41,9 +41,9 @@ from mutmut.mutation.mutators import mutation_operators, operator_string
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rpm_tutorial"
 MODULES = (
-    "_checks", "_log_space", "objectives", "priors", "finite", "shared_latent", "gaussian", "derivation", "critics", "estimators",
-    "_tiles", "evidence", "critic_checks", "datasets", "checkpoints", "training", "distributed", "probes",
-    "course.handouts", "course.dashboard",
+    "_checks", "_log_space", "objectives", "priors", "finite", "shared_latent", "gaussian", "derivation", "chain",
+    "critics", "estimators", "_tiles", "evidence", "labelled_evidence", "critic_checks",
+    "datasets", "checkpoints", "training", "distributed", "probes", "course.handouts", "course.dashboard",
 )  # fmt: skip
 SAMPLE = 40
 LONGEST = 20  # seconds of tests for one mistake: past it, those that remain are left out
