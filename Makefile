@@ -28,7 +28,7 @@ test: .venv/installed-test  ## run the tests: library, lessons, pipeline, browse
 	@$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not nightly"
 
 test-fast: .venv/installed-test  ## the edit loop: no lesson, no browser, nothing slow
-	@$(PYTEST) -m "not slow and not notebook and not browser and not nightly" tests
+	@$(PYTEST) -n $(JOBS) -m "not slow and not notebook and not browser and not nightly" tests
 
 test-nightly: .venv/installed-nightly  ## what make test leaves out, then the four tables below (hours; quiet machine)
 	@$(PYTEST) -m nightly
