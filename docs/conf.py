@@ -100,7 +100,7 @@ def finish_page(app, pagename, templatename, context, doctree) -> None:
                 for service in launch_links.SERVICES
             }
             links |= launch_links.links_to_source(f"{pagename}.py", repository)
-        row = " ".join(f'<a href="{html.escape(url)}">{service}</a>' for service, url in links.items())
+        row = " ".join(f'<a href="{html.escape(url)}">{name}</a>' for name, url in links.items())
         body = body.replace("</h1>", f'</h1>\n<p class="launch">{row}</p>', 1)
     if 'class="rpm-figure"' in body:
         app.add_js_file("plotly-packed.js", loading_method="defer")

@@ -449,7 +449,7 @@ rpm.lessons.lesson_00.log_evidence.check(log_evidence)
 #
 # ## The three numbers of this world
 #
-# The world is the 500 held-out pairs, and the trained encoder leaves no doubt about $z$: the three are one. Each lesson ends with the three numbers of its own world, which need not agree.
+# The world is the 500 held-out pairs, and the trained encoder leaves no doubt about $z$: the three are one. Most lessons end with the three numbers of their own world, which need not agree.
 
 # %%
 print("  ".join(f"{name} {number:.4f}" for name, number in names.items()), "nats")

@@ -378,7 +378,7 @@ for name, probe in zip(("z", "the features"), probes):
     assert whole.min() > 0.4 and within.max() < 0.7
 
 # %% [markdown]
-# The study has three more results. Evidence kept rising with the steps of training, so it never said when to stop. It never chose few dimensions. And it chose the learned temperature over the fixed one, and weaker views over stronger ones, though neither has the better probe.
+# The study has three more results. Evidence kept rising with the steps of training, so it never said when to stop. It never chose few dimensions. And it chose the learned temperature over three fixed ones, of which 0.2 has a probe that is better by less than a hundredth; and weaker views over stronger ones, which have the better probe.
 #
 # ## Stop, and go on as if nothing had happened
 #

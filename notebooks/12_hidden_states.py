@@ -92,12 +92,12 @@ print(f"nats a sequence {pair}, residual {residual:.1e}")
 assert residual < 1e-9
 
 # %% [markdown] tags=["slide"]
-# Both give one number. The filter starts from a likelihood, the model from an encoder.
+# Both give the same number. The filter starts from a likelihood, the model from an encoder.
 #
 # ## The bound has three terms
 #
 # An encoder's $Q(u_t)$ is in general no Gaussian: it is the mixture of $Q(u_t|x_t)$ over the data. So take a Gaussian *reference* $\Gamma$ in its place, here the standard normal. The
-# distribution $q(Z|X) \propto P(Z)\prod_t Q(u_t|x_t)/\Gamma(u_t)$ is then Gaussian, and is computed exactly, forwards and backwards once through the frames. It is not the model's posterior unless $\Gamma$ is $Q(u_t)$, but a variational bound holds with any $q$:
+# distribution $q(Z|X) \propto P(Z)\prod_t Q(u_t|x_t)/\Gamma(u_t)$ is then Gaussian, and is computed exactly, forwards and backwards once through the frames. It is not the model's posterior unless $\Gamma$ is $Q(u_t)$, but a variational bound holds with any $q$, so with this one:
 #
 # $$L - C = \underbrace{\log\!\int\! P(Z)\prod_t \tfrac{Q(u_t|x_t)}{\Gamma(u_t)}\,dZ}_{\texttt{log\_normaliser}} + \underbrace{\mathbb E_q\sum_t\log\Gamma(u_t)}_{\texttt{log\_reference}} - \underbrace{\mathbb E_q\sum_t\log Q(u_t)}_{\texttt{log\_q}}, \tag{E27}$$
 #
@@ -124,8 +124,7 @@ assert (bound.log_evidence >= bound.value).all(), "importance weights of q's own
 #
 # ## Train the encoder and the law of motion together
 #
-# Now the observations are frames of 16 × 16 noisy pixels. The encoder sees one frame and gives, for each of two dimensions, a mean and what the frame adds to the precision (one over the variance), $R \ge 0$, which is one under the reference; the covariance
-# $(1+R)^{-1}$ is below the reference's, so $q$ can always be normalised. $A$ has four dimensions and starts near a multiple of the identity: so the chain has yet to find the velocity. Nobody says where the ball is.
+# Now the observations are frames of 16 × 16 noisy pixels. The encoder sees one frame and gives, for each of two dimensions, a mean and a number $R \ge 0$. The reference has precision (one over the variance) 1, and $R$ is what the frame adds to it; the covariance $(1+R)^{-1}$ is then below the reference's, so $q$ can always be normalised. $A$ has four dimensions and starts near a multiple of the identity, so the chain has yet to find the velocity. Nobody says where the ball is.
 #
 # A chain that forgets little has an $A$ near an orthogonal matrix (in one dimension: near one) and little noise, $I - AA^\top$. Its parameter is a $W$ with $A = W/\sqrt{1+W^2}$ (in one dimension). To bring $A$ near one, $W$ must become large; so its learning rate is twenty times the encoder's. And a start can get stuck, as in lesson 10: its bound is then much lower, on films that no training saw. So train three starts,
 # and keep the one that has the highest bound.
@@ -537,8 +536,8 @@ rpm.lessons.lesson_12.update.check(after_frame)
 #
 # ## Three numbers
 #
-# With an uncertain encoder the three numbers differ again. The cell below (E27) printed two of them for five sequences, both less $C$: `value`, the *ELBO*, and above it
-# `log_evidence`, an estimate of the *log evidence*. They agree where $\Gamma$ is $Q(u_t)$. The cell above the exercises printed the third for certain recognition, where the ELBO and the log evidence are one number. It is *InfoNCE* if each step of the prior is an InfoNCE prior (E28).
+# With an uncertain encoder the three numbers differ again. The cell below (E27) printed two of them for five sequences, both less $C$: `value`, the *ELBO*, and the larger `log_evidence`, an estimate of the *log evidence*. They agree where $\Gamma$ is $Q(u_t)$.
+# The third, *InfoNCE*, needs certain recognition and steps that are InfoNCE priors (E28); then all three are one number. The cell above the exercises has certain recognition and Gaussian steps: its number is ELBO and log evidence, and no InfoNCE.
 #
 # ## What we saw
 #

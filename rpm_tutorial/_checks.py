@@ -8,6 +8,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _scan = ContextVar("scan", default=True)
 
 
@@ -45,7 +46,7 @@ def check_kind(name: str, tensor, dims: int) -> None:
         )
     if tensor.dim() != dims:
         raise ValueError(f"{name} has shape {shape_of(tensor)}; expected {dims} dimensions")
-    if not tensor.is_floating_point():
+    if tensor.dtype not in FLOATS:
         raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating type: call {name}.float()")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {shape_of(tensor)}: it is empty; expected at least one row and one column")

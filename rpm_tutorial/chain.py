@@ -173,7 +173,8 @@ class GaussianChain(nn.Module):
         posterior = self.smooth(recognition, reference=reference, seen=seen)
         u = posterior.sample(samples, generator=generator)[..., : recognition.mean.shape[2]]
         each = MultivariateNormal(*recognition, validate_args=False).log_prob(u[:, :, None])
-        mixture = each.masked_fill(~seen, -torch.inf).logsumexp(2) - seen.to(each.dtype).sum(0).log()
+        mixed = seen | ~seen.any(0)  # of a frame that nobody saw nothing is asked: no NaN in its gradient, either
+        mixture = each.masked_fill(~mixed, -torch.inf).logsumexp(2) - mixed.to(each.dtype).sum(0).log()
         log_q = mixture.masked_fill(~seen, 0).sum(2)  # (samples, B)
         log_reference = MultivariateNormal(*reference, validate_args=False).log_prob(u).masked_fill(~seen, 0).sum(2)
         log_evidence = posterior.log_normaliser + (log_reference - log_q).logsumexp(0) - math.log(samples)

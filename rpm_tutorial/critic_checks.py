@@ -89,7 +89,7 @@ def check_critic(
 
 
 class _Wrong(Exception):
-    """Raised by a check with two words: what was found, and what to do."""
+    """Raised by a check, with two texts: what was found, and what to do."""
 
 
 def _report(critic: nn.Module, dim: int, dim_prime: int, seed: int) -> CriticReport:

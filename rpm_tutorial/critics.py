@@ -345,7 +345,7 @@ def _log_parameter(name: str, value: Scale, learnable: bool) -> nn.Parameter:
         raise ValueError(f"{name} has shape {shape_of(values)}; expected one number, or one for each dimension")
     for each in values.view(-1).tolist():
         check_positive(name, each)
-    return nn.Parameter(values.log().to(torch.get_default_dtype()), requires_grad=learnable)
+    return nn.Parameter(torch.tensor(values.log().tolist()), requires_grad=learnable)  # on torch's default device
 
 
 def widths(dim: int, dim_prime: int) -> str:

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_count, check_generator, check_latents, check_number, check_positive
+from ._checks import check_alike, check_count, check_generator, check_latents, check_number, check_positive, shape_of
 
 
 def sample(n: int, rho: float, dim: int = 1, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -51,6 +51,7 @@ def infonce_inner_product(rho: float, kappa: float, dim: int = 1) -> float:
 def donsker_varadhan_inner_product(rho: float, kappa: float, dim: int = 1) -> float:
     """The Donsker-Varadhan objective of log f = kappa z.z', for kappa^2 < 1 (its normaliser diverges beyond). Source: (E20)."""
     _check(rho, dim)
+    check_number("kappa", kappa)
     if not abs(kappa) < 1:
         raise ValueError(f"kappa is {kappa}; expected kappa^2 < 1, else E_{{Q(z)Q(z')}} f is infinite")
     return dim * (kappa * rho + 0.5 * math.log1p(-(kappa**2)))
@@ -61,6 +62,10 @@ def log_optimal_critic(z: Tensor, z_prime: Tensor, rho: float) -> Tensor:
     for name, side in (("z", z), ("z_prime", z_prime)):
         check_latents(name, side)
     check_alike("z", z, "z_prime", z_prime)
+    if z.shape[1] != z_prime.shape[1]:
+        raise ValueError(
+            f"z has shape {shape_of(z)} and z_prime {shape_of(z_prime)}; expected the same number of columns"
+        )
     _check(rho, z.shape[1])
     squares = z.square().sum(1)[:, None] + z_prime.square().sum(1)
     return (rho * z @ z_prime.T - 0.5 * rho**2 * squares) / (1 - rho**2)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._checks import check_alike, check_distribution, rounding, seeded, shape_of
+from ._checks import check_alike, check_count, check_distribution, rounding, seeded, shape_of
 from ._log_space import expectation, log, log_sum
 from .finite import log_likelihood
 
@@ -63,6 +63,7 @@ class SharedLatentRPM:
     @classmethod
     def random(cls, p_true: Tensor, z: int, *, seed: int = 0) -> "SharedLatentRPM":
         """A start for EM with z latent classes: factors drawn at random (softmax of normal logits), a uniform prior."""
+        check_count("z", z)
         _check_table("p_true", p_true)
         generator = seeded(seed)
         logits = [torch.randn(x, z, generator=generator, dtype=p_true.dtype).to(p_true.device) for x in p_true.shape]
@@ -110,9 +111,10 @@ class SharedLatentRPM:
     @property
     def posterior(self) -> Tensor:
         """The E-step: P(z|x_1..x_J) by Bayes' rule, shape (X_1, .., X_J, Z); the prior where P(x_1..x_J) = 0."""
-        log_p = self.log_p[..., None]
+        log_joint = self.log_joint
+        log_p = log_sum(log_joint.movedim(-1, 0))[..., None]
         impossible = torch.isneginf(log_p.detach())
-        return torch.where(impossible, self.prior, (self.log_joint - log_p.masked_fill(impossible, 0)).exp())
+        return torch.where(impossible, self.prior, (log_joint - log_p.masked_fill(impossible, 0)).exp())
 
     def elbo(self, q: Tensor) -> Tensor:
         """E log P(x_1..x_J, z) - E log q under P_true and q(z|x_1..x_J), which has the shape of `posterior`; nats."""

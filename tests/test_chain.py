@@ -181,6 +181,14 @@ def test_certain_recognition_leaves_the_steps_of_the_chain(seed):
     agree("(E28)", case.chain.smooth(certain).log_normaliser, steps, tolerance=1e-3)
 
 
+def test_a_frame_that_nobody_saw_puts_no_nan_into_the_gradient():
+    case = Case(0)
+    case.seen[:, 1] = False
+    with torch.autograd.set_detect_anomaly(True):
+        bound = case.chain.bound(case.recognition, reference=case.reference, seen=case.seen, generator=case.generator)
+        bound.value.mean().backward()
+
+
 def test_a_frame_not_seen_has_no_term_and_what_stands_there_changes_nothing():
     case = Case(0)
     case.seen[:, 3] = False  # nobody saw it

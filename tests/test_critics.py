@@ -181,6 +181,12 @@ def test_the_root_of_a_precision_is_upper_triangular_with_a_positive_diagonal_wh
     assert torch.equal(root, root.triu()) and root.diagonal().min() > 0 and root[0, 2] == -20
 
 
+@each_critic
+def test_a_critic_is_made_on_torch_s_default_device(name):
+    with torch.device("meta"):
+        assert all(parameter.is_meta for parameter in FORMULAS[name][0]().parameters())
+
+
 def test_a_critic_shows_its_dimensions():
     shown = {
         "RandomWalk(dim=2, learnable=True)": rpm.RandomWalk([1, 2]),

@@ -306,7 +306,20 @@ def of_other_shapes(path):
     make(path, width=32).stop()
 
 
-@pytest.mark.parametrize("spoil, message", [(damaged, "a damaged one"), (of_other_shapes, "not of this training")])
+def without_a_curve(path):
+    state = rpm.load_checkpoint(path)
+    del state["history"]["label nats"]
+    rpm.save_checkpoint(state, path)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (damaged, "a damaged one"),
+        (of_other_shapes, "not of this training"),
+        (without_a_curve, "the history has the curves"),
+    ],
+)
 def test_a_checkpoint_that_cannot_be_used_is_named_and_leaves_the_training_as_it_was(spoil, message, tmp_path):
     board = make(tmp_path / "kept.pt")
     board.stop()

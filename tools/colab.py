@@ -74,18 +74,7 @@ def installed(python: Path) -> dict[str, str]:
 
 
 def wheel(folder: Path) -> Path:
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        folder,
-        launch_links.ROOT,
-    ]
+    build = [sys.executable, *"-m pip wheel -q --no-deps --no-build-isolation -w".split(), folder, launch_links.ROOT]
     subprocess.run(build, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 

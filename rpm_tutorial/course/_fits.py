@@ -124,7 +124,7 @@ def _best(
 
 def log_p_and_rank(critic: nn.Module, z: Tensor, z_prime: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Of some rows: log P(x'|x) among all candidates, and the rank of the own one, a tie counting half."""
-    log_p, ranks = z.new_empty(2, len(rows))  # not a list, whose parts would lie between the strips' memory
+    log_p, ranks = z.new_empty(2, len(rows))  # not a list: its parts would split the strips' memory
     parts = (of.split(_height(z_prime)) for of in (rows, log_p, ranks))
     for some, its_log_p, its_rank, log_f in zip(*parts, _strips(critic, z[rows], z_prime)):
         own = log_f.gather(1, some[:, None])

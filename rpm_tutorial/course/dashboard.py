@@ -248,8 +248,11 @@ class TrainingDashboard(ipywidgets.VBox):
 
     def _restore(self, state: dict) -> None:
         """Go to a state of the trainer, and to the history beside it, if there is one."""
+        history = state.get("history") or {name: [] for name in self.history}
+        if [*history] != [*self.history]:
+            raise ValueError(f"the history has the curves {', '.join(history)}; expected {', '.join(self.history)}")
         self.trainer.load_state_dict(state)
-        self.history = dict(state.get("history") or {name: [] for name in self.history})
+        self.history = dict(history)
         self._recent = [*state.get("recent", [])]
         self._latents = encode(self.trainer.encoder, self.x)
         if not self.history["step"]:

@@ -32,13 +32,13 @@ def setup() -> torch.device:
     """The first call of each notebook: one thread, widgets in Colab, and the device, which it returns.
 
     The networks of this course are so small that threads mostly wait for each other: two took up to twenty times as long as
-    one on two busy cores, and a probe, which has those of numpy's and scipy's OpenBLAS, up to sixty times. Set
+    one on two busy cores, and a probe, whose threads are those of numpy's and scipy's OpenBLAS, up to sixty times as long. Set
     OMP_NUM_THREADS to decide for yourself.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
-        threadpool_limits(1, user_api="blas")  # of what is loaded
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of what comes later, as scipy's copy
+        threads = int(os.environ.setdefault("OPENBLAS_NUM_THREADS", "1"))  # of what comes later, as scipy's copy
+        threadpool_limits(threads, user_api="blas")  # of what is loaded
     if in_colab():
         from google.colab import output
 
