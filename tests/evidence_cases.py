@@ -97,8 +97,8 @@ def by_table(critic, z, z_prime, normalise="rows", candidates=None, labels=None)
     return each.view(-1, n).mean(0)
 
 
-def gradients(value, z, z_prime, critic):
-    inputs = [t for t in (z, z_prime, *critic.parameters()) if t.requires_grad]
+def gradients(value, z, z_prime, critic, *more):
+    inputs = [t for t in (z, z_prime, *more, *critic.parameters()) if t.requires_grad]
     return torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
 
 
@@ -112,7 +112,8 @@ def agrees_with_the_table(way, critic, z, z_prime, **options) -> None:
     found, each = way(z, z_prime, critic, **options), way(z, z_prime, critic, reduction="none", **options)
     expected, n = by_table(critic, z, z_prime, **options), len(z)
     rows = 2 * n if options.get("normalise") == "views" else n
-    candidates = rows + len(options.get("candidates", ()))
+    further = [options[name] for name in ("candidates",) if name in options]
+    candidates = rows + sum(map(len, further))
     for one, of_table in ((found, expected.mean()), (each, expected)):
         agree("(E14) = the table: value", one.value, of_table + math.log(candidates))
         agree("(E14) = the table: log evidence", one.log_evidence, of_table - math.log(rows))
@@ -122,5 +123,5 @@ def agrees_with_the_table(way, critic, z, z_prime, **options) -> None:
         (3 * found.value - 5 * found.log_evidence, -2 * expected.mean()),
         (weights @ each.value, weights @ expected),
     ):
-        slopes = (gradients(v, z, z_prime, critic) for v in (value, of_table))
+        slopes = (gradients(v, z, z_prime, critic, *further) for v in (value, of_table))
         agree_each("(E14) = the table: gradients", *slopes)

@@ -3,6 +3,7 @@
 `torchrun ranks.py FOLDER`: the numbers and gradients of two processes are those of one, or an error.
 """
 
+import os
 import sys
 import warnings
 from functools import partial
@@ -268,16 +269,20 @@ def group_without_rank_0(group, folder) -> None:
 
 
 def left_alone(group, folder) -> None:
-    """The last scene: rank 1 leaves, which rank 0 is told as soon as it asks."""
+    """The last scene: rank 1 dies, which rank 0 is told as soon as it asks."""
     if group.rank() == 0:
         words = "(?s)process 0 of 2 got no answer from another process; expected every.*raise the timeout"
         with pytest.raises(RuntimeError, match=words):
             dataset_evidence(*pairs(), rpm.RandomWalk().double(), group=group)
+    else:
+        os._exit(0)  # as one that is killed: it says no goodbye
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    with distributed.process_group() as whole:
+    with distributed.process_group(
+        timeout=1200
+    ) as whole:  # longer than the test waits: rank 0 is told, and not by time
         for scene in (*SCENES, data_parallel, group_without_rank_0, left_alone):
             scene(whole, Path(sys.argv[1]))

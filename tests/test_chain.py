@@ -1,4 +1,4 @@
-"""(E25)-(E28): the chain of latents with uncertainty, against dense Gaussians, a grid, and statsmodels' Kalman filter."""
+"""(E25)-(E28): the chain of latents with uncertainty, against dense Gaussians, a grid, and statsmodels' cycle model."""
 
 import math
 

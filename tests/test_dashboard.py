@@ -5,7 +5,9 @@ import re
 import statistics
 import threading
 import time
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from budgets import HANG, exceeded
@@ -264,6 +266,15 @@ def test_a_training_continued_by_new_modules_is_one_never_stopped_bit_for_bit(st
         assert fresh.settings[name].value == pytest.approx(value, rel=0.1 if name == "temperature" else 1e-6)
     fresh.advance(STEPS - stop_at)
     assert fresh.state == "finished" and fresh.history["step"] == [0, 4, 8, 12] and same(fresh, whole)
+
+
+def test_numbers_of_any_kind_are_shown_and_saved(tmp_path):
+    board = make(tmp_path / "kept.pt", steps=np.int64(2), every=np.int64(1))
+    board.trainer.learning_rate, board.trainer.pairs.strength = np.float32(0.5), Fraction(1, 2)
+    board.advance(np.int64(2))
+    assert board.state == "finished" and "Saved" in said(board)
+    board.load()
+    assert board.settings["strength"].value == board.settings["learning_rate"].value == 0.5
 
 
 # Errors

@@ -15,7 +15,7 @@ import rpm_tutorial as rpm
 from rpm_tutorial import _tiles, dataset_evidence, evidence
 
 LABELS = torch.tensor([3, 1, 3, 0, 1, 3, 3, 0, 3, 7])  # of unequal sizes; one label has one pair
-QUEUE = pairs(54)[0].detach()[:4]
+QUEUE = pairs(54)[0].detach()[:4].requires_grad_()
 KINDS = {
     "rows": {},
     "columns": {"normalise": "columns"},

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -144,3 +146,19 @@ def test_ten_thousand_pairs_keep_six_digits():
     many = dataset_evidence(*(t.float().repeat(5, 1) for t in few), critic).value
     exact = dataset_evidence(*few, critic.double()).value
     agree("float32 = float64 of many pairs", many / exact, 1.0, tolerance=1e-6)
+
+
+MEASURE = """
+import resource, torch, rpm_tutorial as rpm
+def peak(n):
+    z, z_prime = torch.randn(2, n, 8)
+    for critic in (rpm.VonMisesFisher(0.1), rpm.LaplaceWalk()):
+        rpm.dataset_evidence(z.requires_grad_(), z_prime, critic).infonce.backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print(-peak(2000) + peak(20_000))"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB on Linux alone")
+def test_twenty_thousand_pairs_with_gradient_need_a_small_part_of_the_tables_memory():
+    assert int(subprocess.check_output([sys.executable, "-c", MEASURE])) < 200  # MiB; one table has 1526

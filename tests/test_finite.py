@@ -1,5 +1,6 @@
 """Finite worlds as programs: gradients, extreme scores, ready-made worlds. Their theory is in test_theorems.py."""
 
+import functools
 from itertools import pairwise
 
 import pytest
@@ -90,7 +91,7 @@ DERIVED = [
     (kind, name)
     for kind in (FiniteRPM, SharedLatentRPM)
     for name, entry in vars(kind).items()
-    if isinstance(entry, property)
+    if isinstance(entry, property | functools.cached_property)
 ]
 
 

@@ -36,7 +36,8 @@ def drawn(seed: int) -> dict[str, object]:
         **{"z": normal(n, d), "z_prime": normal(n, d), "others": normal(m, d), "points": normal(n, 2)},
         **{"long": normal(70, d), "long_prime": normal(70, d), "many": normal(12, 2), "few": normal(6, 2)},
         **{"labels": torch.arange(12) % 3, "labels_test": torch.arange(6) % 3, "factors": normal(12, 2), "true": normal(6, 2)},
-        **{"images": torch.rand(n, 1, 8, 8, generator=generator).to(dtype), "large": torch.rand(3, 1, 28, 28).to(dtype)},
+        **{"images": torch.rand(n, 1, 8, 8, generator=generator).to(dtype)},
+        **{"large": torch.rand(3, 1, 28, 28, generator=generator).to(dtype)},
         "generator": generator,
     }  # fmt: skip
 

@@ -175,6 +175,7 @@ def test_each_trap_is_noted_where_it_is_and_only_there(made, there, absent):
         (lambda z: (z[:100], z[:100]), "there are 100 pairs; expected at least 128"),
         (lambda z: (z, z), "z and z_prime are the same; expected the encodings"),
         (lambda z: (z, torch.ones_like(z)), "rows of z_prime are all alike"),
+        (lambda z: (z, z[:, :2]), "Two widths: take the outputs of the projections"),
         (lambda z: (np.full((1000, 4), "a"), z), "expected numbers"),
         (lambda z: (z, (z + 1).index_fill(0, torch.tensor(7), math.nan)), "NaN"),
         (lambda z: (z, z + 1, range(5)), r"labels has shape \(5,\) for 1000 pairs"),
